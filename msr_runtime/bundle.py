@@ -1,0 +1,353 @@
+"""A bundle: one folder that holds an adaptable network, what it means and the proof that it is whole.
+
+The folder holds `manifest.json`, its digest `manifest.sha256` (as `sha256sum` writes it) and the files that the manifest
+lists with their own digests, so that the one digest covers every byte. The digests find damage and mix-ups; they are not
+a signature, because whoever can write the folder can write them too.
+"""
+
+import hashlib
+import io
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field as Bounded
+from safetensors.numpy import load, save
+
+from msr_runtime.errors import BundleError
+from msr_runtime.task import Array, Field, Loss
+
+FORMAT_VERSION = 1
+MANIFEST, MANIFEST_DIGEST = "manifest.json", "manifest.sha256"
+PREDICT, ADAPT, V0, GOLDEN = "predict.onnx", "adapt.onnx", "v0.safetensors", "golden.npz"
+REQUIRED = (PREDICT, ADAPT, V0, GOLDEN)
+MAX_BYTES = 2**31 - 1  # protobuf cannot hold a larger model, and nothing else in a bundle comes near it
+_FILE_NAME = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+)  # no separator and no leading dot: it cannot leave the folder
+_GRAPH_NAMES = frozenset({"x", "y", "v", "v_next", "loss", "support_x", "support_y"})
+
+
+class _Frozen(BaseModel):
+    # a figure that is infinite or NaN is written as a string, which reads back as the float (JSON has neither)
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class Weight(_Frozen):
+    """One folded weight: an extra input of predict.onnx and an output of adapt.onnx."""
+
+    name: str
+    """Its name in both graphs."""
+    shape: tuple[PositiveInt, ...]
+
+
+class Normalisation(_Frozen):
+    """The scaling inside the graphs: they compute on `(x - center) / scale`. For reading only; never apply it again."""
+
+    input_center: tuple[float, ...]
+    input_scale: tuple[float, ...]
+    output_center: tuple[float, ...]
+    output_scale: tuple[float, ...]
+
+
+class Parity(_Frozen):
+    """How closely ONNX Runtime and torch agreed on random inputs when the bundle was written."""
+
+    max_relative_error: float
+    """The largest error seen, relative to the largest reference value."""
+    tolerance: float
+    """The largest error that would have been accepted; the self-test at load uses it too."""
+    shots: tuple[PositiveInt, ...]
+    batches: tuple[PositiveInt, ...]
+    steps: tuple[PositiveInt, ...]
+
+
+class Provenance(_Frozen):
+    """Where the bundle came from."""
+
+    config_digest: str
+    """sha256 of the training configuration."""
+    versions: dict[str, str]
+    """Package name to version, at export."""
+    seed: int
+    created: str | None = None
+    """ISO 8601 time, where one was wanted; without it the same checkpoint gives the same bytes."""
+
+
+class Manifest(_Frozen):
+    """What a bundle is: everything a robot has to know before it trusts the graphs."""
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    """The task family's name."""
+    method: str
+    """How it was meta-trained, for example `msr-full`."""
+    files: dict[str, str] = {}
+    """File name to sha256 in hex; `write_bundle` fills it."""
+    inputs: tuple[Field, ...]
+    """In this order, flattened, they are the network's input."""
+    outputs: tuple[Field, ...]
+    normalisation: Normalisation
+    loss: Loss
+    filter_parameters: PositiveInt
+    """The length of `v`."""
+    weights: tuple[Weight, ...]
+    """In the order of adapt.onnx's outputs."""
+    shots: PositiveInt
+    """Support samples of a task in meta-training."""
+    inner_steps: int = Bounded(ge=1, le=10_000)
+    """Gradient steps of one adaptation in meta-training; the default on the robot."""
+    rates: dict[str, float | tuple[float, ...]]
+    """Inner learning rates by layer; they are constants in adapt.onnx."""
+    rate_hz: PositiveFloat | None
+    """The control rate the model was trained for, in Hz."""
+    opset: PositiveInt
+    ir_version: PositiveInt
+    oldest_onnxruntime: str
+    """The oldest ONNX Runtime that loads the graphs, for example `1.18`."""
+    group: str | None
+    """The group the network was trained to carry, for example `C16`."""
+    equivariance_error: float | None
+    """Relative equivariance error of the network at `v0`; 0 is exact."""
+    parity: Parity
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for side in ("inputs", "outputs", "weights"):
+            names = [part.name for part in getattr(self, side)]
+            if not names or len(set(names)) < len(names):
+                raise ValueError(f"{side} are named {names}, but there must be at least one and no name twice")
+        if taken := _GRAPH_NAMES & {weight.name for weight in self.weights}:
+            raise ValueError(f"a weight is named '{min(taken)}', which is one of the graphs' own names")
+        for name, digest in self.files.items():
+            if not _FILE_NAME.fullmatch(name) or name in (MANIFEST, MANIFEST_DIGEST):
+                raise ValueError(f"file name {name!r} is not a plain name inside the folder")
+            if not re.fullmatch(r"[0-9a-f]{64}", digest):
+                raise ValueError(f"the digest of '{name}' is {digest!r}, not 64 lower-case hex digits")
+        return self
+
+    def to_bytes(self) -> bytes:
+        """The manifest as the indented JSON that a bundle holds."""
+        return self.model_dump_json(indent=2).encode() + b"\n"
+
+
+class Golden(NamedTuple):
+    """One adaptation as torch computed it, replayed whenever the bundle is loaded."""
+
+    support_x: Array
+    """`(shots, obs)` in raw units."""
+    support_y: Array
+    """`(shots, out)` in raw units."""
+    x: Array
+    """`(batch, obs)` in raw units."""
+    v: Array
+    """`(1, K)`: the filter parameters after `steps` inner steps from `v0`."""
+    y: Array
+    """`(batch, out)`: the prediction at `v`."""
+    y0: Array
+    """`(batch, out)`: the prediction at `v0`."""
+    steps: int
+
+    def to_bytes(self) -> bytes:
+        """The example as the bytes of an .npz file."""
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **self._asdict())
+        return buffer.getvalue()
+
+
+def encode_v(v: Array) -> bytes:
+    """The bytes of `v0.safetensors` for filter parameters `(1, K)`."""
+    return save({"v": np.ascontiguousarray(v, np.float32)})
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: every listed file's bytes, each checked against its digest."""
+
+    path: Path
+    manifest: Manifest
+    digest: str
+    """sha256 of manifest.json, which lists all other digests: it names this bundle."""
+    files: Mapping[str, bytes]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Read and verify the bundle in folder `path`.
+
+        Raises:
+            BundleError: If anything is missing, changed, malformed, too large or outside the folder.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise BundleError(f"bundle '{folder}' is not a folder; a bundle is the whole folder that the export wrote")
+        raw = _read(folder, MANIFEST)
+        digest = hashlib.sha256(raw).hexdigest()
+        if (seen := _read(folder, MANIFEST_DIGEST)) != _digest_line(digest):
+            raise BundleError(
+                f"bundle '{folder}': {MANIFEST} has sha256 {digest}, but {MANIFEST_DIGEST} holds {seen[:80]!r}; "
+                "the manifest was edited or the copy is incomplete"
+            )
+        manifest = _parse(folder, raw)
+        if absent := [name for name in REQUIRED if name not in manifest.files]:
+            raise BundleError(f"bundle '{folder}': {MANIFEST} lists {sorted(manifest.files)} but not '{absent[0]}'")
+        files = {}
+        for name, wanted in manifest.files.items():
+            files[name] = _read(folder, name)
+            if (seen := hashlib.sha256(files[name]).hexdigest()) != wanted:
+                raise BundleError(
+                    f"bundle '{folder}': {name} ({len(files[name])} bytes) has sha256 {seen}, but {MANIFEST} wants "
+                    f"{wanted}; the file was changed or the copy is incomplete"
+                )
+        return cls(folder, manifest, digest, files)
+
+    def v0(self) -> Array:
+        """The meta-learned filter parameters that every adaptation starts from, `(1, K)`.
+
+        Raises:
+            BundleError: If the file does not hold them.
+        """
+        return decode_v(self.files[V0], self.manifest.filter_parameters, f"bundle '{self.path}': {V0}")
+
+    def golden(self) -> Golden:
+        """The golden example.
+
+        Raises:
+            BundleError: If the file does not hold one.
+        """
+        try:
+            with np.load(io.BytesIO(self.files[GOLDEN]), allow_pickle=False) as arrays:
+                parts = [arrays[name] for name in Golden._fields]
+            return Golden(*parts[:-1], steps=int(parts[-1]))
+        except Exception as error:  # a malformed zip or array header raises whatever its parser meets first
+            raise BundleError(
+                f"bundle '{self.path}': {GOLDEN} is not a golden example ({error}); export again"
+            ) from error
+
+
+def decode_v(raw: bytes, size: int, where: str) -> Array:
+    """The tensor "v" `(1, size)` of a safetensors file's bytes; `where` names the file in errors.
+
+    Raises:
+        BundleError: If there is none, or its shape or dtype differs, or it is not finite.
+    """
+    try:
+        v = load(raw)["v"]
+    except Exception as error:  # the parser's own error type, or what a hostile header makes numpy raise
+        raise BundleError(f"{where} does not hold a tensor 'v' ({error}); it is damaged or of another kind") from error
+    if v.shape != (1, size) or v.dtype != np.float32 or not np.isfinite(v).all():
+        finite = "finite" if v.dtype.kind == "f" and np.isfinite(v).all() else "not all finite"
+        raise BundleError(
+            f"{where} holds v of shape {v.shape} and dtype {v.dtype}, {finite}, but finite float32 (1, {size}) is wanted; "
+            "it belongs to another model"
+        )
+    return v
+
+
+def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+    """Write `files` and `manifest`, with their digests filled in, as the folder `path`; return it opened and verified.
+
+    The folder appears whole by one rename, and takes the place of an older bundle of that name.
+
+    Raises:
+        BundleError: If a required file is missing or `path` holds something that is not a bundle.
+    """
+    target = Path(path).resolve()
+    if absent := [name for name in REQUIRED if name not in files]:
+        raise BundleError(
+            f"bundle '{target}' cannot be written: '{absent[0]}' is missing from its files {sorted(files)}"
+        )
+    if target.exists() and not (target / MANIFEST).is_file() and not (target.is_dir() and not any(target.iterdir())):
+        raise BundleError(
+            f"'{target}' exists and is no bundle, so it is not replaced; name another folder or remove it"
+        )
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    raw = Manifest.model_validate(manifest.model_dump() | {"files": digests}).to_bytes()
+    line = _digest_line(hashlib.sha256(raw).hexdigest())
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    mark = secrets.token_hex(4)
+    fresh, old = (target.with_name(f".{target.name}.{mark}.{end}") for end in ("new", "old"))
+    fresh.mkdir()
+    try:
+        for name, data in {**files, MANIFEST: raw, MANIFEST_DIGEST: line}.items():
+            with open(fresh / name, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        sync_folder(fresh)
+        bundle = Bundle.open(fresh)
+        if target.exists():
+            target.rename(old)
+        try:
+            fresh.rename(target)
+        except BaseException:
+            if old.exists():
+                old.rename(target)
+            raise
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    sync_folder(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+    return replace(bundle, path=target)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` survive a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _digest_line(digest: str) -> bytes:
+    return f"{digest}  {MANIFEST}\n".encode()
+
+
+def _read(folder: Path, name: str) -> bytes:
+    """The bytes of a regular file of at most `MAX_BYTES` that lies inside `folder`, links resolved."""
+    try:
+        file = (folder / name).resolve(strict=True)
+        if not file.is_relative_to(folder.resolve()):
+            raise BundleError(f"bundle '{folder}': {name} links to '{file}', outside the folder; copy the file itself")
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"bundle '{folder}': {name} is not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise BundleError(
+                f"bundle '{folder}': {name} has {status.st_size} bytes, more than the {MAX_BYTES} allowed"
+            )
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(f"bundle '{folder}': {name} is missing; the copy is incomplete or it is no bundle") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: a ring of links
+        raise BundleError(f"bundle '{folder}': {name} cannot be read ({error})") from error
+
+
+class _Version(BaseModel):
+    format_version: NonNegativeInt
+
+
+def _parse(folder: Path, raw: bytes) -> Manifest:
+    try:
+        version = _Version.model_validate_json(raw).format_version
+        if version != FORMAT_VERSION:
+            raise BundleError(
+                f"bundle '{folder}': {MANIFEST} has format version {version}, but this runtime reads {FORMAT_VERSION}; "
+                f"{'update msr-runtime' if version > FORMAT_VERSION else 'export again'}"
+            )
+        return Manifest.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise BundleError(f"bundle '{folder}': {MANIFEST} is malformed at {place}: {first['msg']}") from error
