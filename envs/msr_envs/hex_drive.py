@@ -1,33 +1,35 @@
 """HexDrive: the one-step dynamics of a planar vehicle with six thrusters whose thrust, drag and mass are unknown.
 
-The support moves forward and fires two thrusters; what it teaches about drag and thrust holds in all six directions and for
-all six thrusters, because a turn by 60 degrees with a shift of the commands (C6) is a symmetry of every task.
+The support moves forward and fires two thrusters. What it teaches about drag and thrust holds in all six directions and
+for all six thrusters, because a turn by 60 degrees with a shift of the commands (C6) is a symmetry of every task.
 """
 
 import gymnasium
 import numpy as np
-from msr_runtime.errors import FamilyError
-from msr_runtime.task import SPLITS, Adapt, Array, ClosedLoop, Field, Group, Loss, Predict, Split, TaskBatch
 from numpy.typing import NDArray
 
 from msr_envs.groups import direct_sum, random_action, rotation, shift, trivial
 from msr_envs.hex_drive_control import Path, fly
 from msr_envs.hex_drive_env import HexDriveEnv
 from msr_envs.hex_drive_simulator import PERIOD, THRUSTERS, HexTask, draw_task, simulator
+from msr_runtime.errors import FamilyError
+from msr_runtime.task import SPLITS, Adapt, Array, ClosedLoop, Field, Group, Loss, Predict, Split, TaskBatch
 
 __all__ = ["HexDrive", "HexDriveEnv", "HexTask", "WeakThruster"]
 
 _SHOTS = 10
 _SECTOR = np.radians(20.0)
-_SPEED, _YAW_RATE = 1.0, 2.0
+_SPEED, _YAW_RATE = 1.0, 2.0  # m/s, rad/s: the largest that samples start from
+_TWIST = direct_sum(rotation(THRUSTERS), trivial(THRUSTERS, 1))
+_GROUP = Group("C6", direct_sum(_TWIST, shift(THRUSTERS)), _TWIST)
 
 
 class HexDrive:
     """Vehicles whose six thrusters are alike: the group C6 is a symmetry of each task.
 
-    x = the twist in the body's frame and the six commands; y = the twist's change over one control period of 0.1 s, each
-    twist in the body's frame of its own time. Sector samples move within 20 degrees of forward and fire the first two
-    thrusters only; wide samples move in any direction and fire all six.
+    x = the twist in the body's frame and the six commands; y = the twist's change over one control period of 0.1 s,
+    each twist in the body's frame of its own time. Sector samples move within 20 degrees of forward and fire the first
+    two thrusters only; wide samples move in any direction and fire all six.
     """
 
     name: str = "hex-drive"
@@ -50,15 +52,16 @@ class HexDrive:
 
     def group(self) -> Group:
         """C6: the velocity turns by 60 degrees, the commands shift by one thruster, the yaw rate stays."""
-        twist = direct_sum(rotation(THRUSTERS), trivial(THRUSTERS, 1))
-        return Group("C6", direct_sum(twist, shift(THRUSTERS)), twist)
+        return _GROUP
 
     def augment(self, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
         """Apply one random group element an example to x `(..., 9)` and y `(..., 3)` together."""
-        return random_action(self.group(), rng, x, y)
+        return random_action(_GROUP, rng, x, y)
 
     def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
-        """Fresh tasks with x `(tasks, shots or queries, 9)` and y `(..., 3)`; the first half of the queries is the sector's.
+        """Fresh tasks with x `(tasks, shots or queries, 9)` and y `(tasks, shots or queries, 3)`.
+
+        The support and the first half of the queries are sector samples, the second half are wide ones.
 
         Raises:
             FamilyError: if `queries` is odd.

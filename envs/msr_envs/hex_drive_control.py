@@ -1,16 +1,16 @@
 """Following a figure eight with a one-step model: the closed-loop measure of HexDrive.
 
-The controller knows the vehicle only through `predict`. A path follower asks for the twist of the next period, and a damped
-Gauss-Newton search over the commands, with finite differences through batched predictions, finds what gives it.
+The controller knows the vehicle only through `predict`. A path follower asks for the twist of the next period, and a
+damped Gauss-Newton search over the commands, with finite differences through batched predictions, finds what gives it.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from msr_runtime.task import Predict
 from numpy.typing import NDArray
 
 from msr_envs.hex_drive_simulator import PERIOD, THRUSTERS, HexTask, body_twist, simulator, turn
+from msr_runtime.task import Predict
 
 STEPS = 120
 """Control periods in one figure eight of 12 s."""
@@ -19,10 +19,11 @@ _WIDTH, _HEIGHT = 1.0, 0.5
 """Half extents of the figure eight, m."""
 _POSITION_GAIN, _HEADING_GAIN = 4.0, 3.0  # 1/s
 _OUTPUT_SCALE = np.array([0.3, 0.3, 2.2])  # m/s, m/s, rad/s: what a full error weighs
+_ABSURD = 1e3  # no change of twist within 0.1 s comes near
 _EFFORT = 1e-3  # weight of the squared commands: enough to choose among the many that give the same twist
 _SHOOTING = 48
 _ROUNDS = 4
-_DIFFERENCE = 0.1  # wide, so that a dead band still shows a slope
+_OFFSETS = 0.1 * np.eye(THRUSTERS)  # of the finite differences; wide, so that a dead band still shows a slope
 _DAMPINGS = np.array([1e-3, 1e-2, 1e-1, 1.0])
 
 
@@ -43,7 +44,7 @@ class Path(NamedTuple):
 
 
 def figure_eight(step: NDArray | float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Position `(..., 2)` in m and velocity `(..., 2)` in m/s of the reference after `step` periods; the heading stays 0."""
+    """The reference's position `(..., 2)` in m and velocity `(..., 2)` in m/s after `step` periods, heading 0."""
     rate = 2 * np.pi / (STEPS * PERIOD)
     phase = rate * PERIOD * np.asarray(step, np.float64)
     position = np.stack([_WIDTH * np.sin(phase), _HEIGHT * np.sin(2 * phase)], -1)
@@ -71,7 +72,7 @@ def fly(task: HexTask, predict: Predict, rng: np.random.Generator) -> Path:
 
 
 def desired_change(state: NDArray, step: int) -> NDArray[np.float64]:
-    """The change `(3,)` of the body's twist that brings `state` `(6,)` back to the reference, with its velocity fed forward."""
+    """The change `(3,)` of the body's twist that steers `state` `(6,)` to the reference, its velocity fed forward."""
     position, _ = figure_eight(step)
     _, velocity = figure_eight(step + 1)
     wanted = velocity + _POSITION_GAIN * (position - state[:2])
@@ -87,7 +88,9 @@ def choose_commands(
 
     def residuals(candidates: NDArray) -> NDArray:
         x = np.concatenate([np.broadcast_to(twist, (len(candidates), 3)), candidates], -1).astype(np.float32)
-        return (predict(x) - change) / _OUTPUT_SCALE
+        # A network that diverged counts as very wrong instead of spoiling the arithmetic.
+        predicted = np.clip(np.nan_to_num(predict(x).astype(np.float64), nan=_ABSURD), -_ABSURD, _ABSURD)
+        return (predicted - change) / _OUTPUT_SCALE
 
     def costs(candidates: NDArray, residual: NDArray) -> NDArray:
         return np.square(residual).sum(-1) + _EFFORT * np.square(candidates).sum(-1)
@@ -99,17 +102,13 @@ def choose_commands(
     best = int(np.argmin(costs(candidates, residual)))
     commands, cost, error = candidates[best], costs(candidates, residual)[best], residual[best]
     for _ in range(_ROUNDS):
-        offsets = _DIFFERENCE * np.concatenate([np.eye(THRUSTERS), -np.eye(THRUSTERS)])
-        ahead, behind = np.split(residuals(commands + offsets), 2)
-        slope = (ahead - behind).T / (2 * _DIFFERENCE)
+        ahead, behind = np.clip(commands + _OFFSETS, -1, 1), np.clip(commands - _OFFSETS, -1, 1)
+        rise = np.subtract(*np.split(residuals(np.concatenate([ahead, behind])), 2))
+        slope = rise.T / np.diag(ahead - behind)
         gradient = slope.T @ error + _EFFORT * commands
-        curvature = slope.T @ slope + _EFFORT * np.eye(THRUSTERS)
-        damped = curvature + _DAMPINGS[:, None, None] * np.eye(THRUSTERS)
-        candidates = np.clip(
-            commands - np.linalg.solve(damped, np.broadcast_to(gradient[:, None], (len(damped), THRUSTERS, 1)))[..., 0],
-            -1,
-            1,
-        )
+        curvature = slope.T @ slope + (_EFFORT + _DAMPINGS[:, None, None]) * np.eye(THRUSTERS)
+        steps = np.linalg.solve(curvature, np.broadcast_to(gradient[:, None], (len(_DAMPINGS), THRUSTERS, 1)))[..., 0]
+        candidates = np.clip(commands - steps, -1, 1)
         residual = residuals(candidates)
         trial = costs(candidates, residual)
         best = int(np.argmin(trial))

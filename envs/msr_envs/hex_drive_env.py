@@ -15,11 +15,13 @@ _FRAME = 480
 
 
 class HexDriveEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
-    """Follow a figure eight with heading 0 for 12 s; each episode draws a vehicle unless `task` fixes one.
+    """Follow a figure eight with heading 0 for 12 s.
 
-    Observation `(8,)`, all in the body's frame: twist (m/s, m/s, rad/s), the way to the reference point (m, m), the heading (rad)
-    and the reference's velocity (m/s, m/s). Action `(6,)`: thruster commands. Reward: minus the distance to the
-    reference in m after the period.
+    `task` fixes the vehicle; without it, and without `options={"task": ...}`, every reset draws a fresh one.
+
+    Observation `(8,)`, in the body's frame: the twist (m/s, m/s, rad/s), the way to the reference point (m, m), the
+    heading (rad) and the reference's velocity (m/s, m/s). Action `(6,)`: thruster commands. Reward: minus the distance
+    to the reference after the period, m.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": round(1 / PERIOD)}
@@ -36,7 +38,7 @@ class HexDriveEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Put the vehicle on the figure eight at the reference's velocity; `info["task"]` is the vehicle's HexTask."""
         super().reset(seed=seed)
-        self.task = self._fixed_task or draw_task(self.np_random)
+        self.task = (options or {}).get("task", self._fixed_task) or draw_task(self.np_random)
         self.state, self._steps = start_state(), 0
         return self._observe(), {"task": self.task}
 
@@ -52,10 +54,9 @@ class HexDriveEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         """The scene from above, `(480, 480, 3)`; None without `render_mode="rgb_array"`. It needs EGL or OSMesa."""
         if self.render_mode is None:
             return None
-        if self._renderer is None:
-            self._renderer = mujoco.Renderer(simulator().model, _FRAME, _FRAME)
-        self._renderer.update_scene(simulator().show(self.task, self.state), "above")
-        return self._renderer.render()
+        renderer = self._renderer = self._renderer or mujoco.Renderer(simulator().model, _FRAME, _FRAME)
+        renderer.update_scene(simulator().show(self.task, self.state), "above")
+        return renderer.render()
 
     def close(self) -> None:
         """Free the renderer."""

@@ -1,13 +1,16 @@
 """A planar vehicle with six thrusters in water, simulated by MuJoCo.
 
-The hull is a disc-like ellipsoid on two slides and a hinge. MuJoCo's ellipsoid fluid model gives drag, lift and the added
-mass's Coriolis terms. The hull is round and the thrusters are alike and set evenly, so a turn of the vehicle by 60 degrees with a
-cyclic shift of its commands is an exact symmetry, whatever the task.
+The hull is a disc-like ellipsoid on two slides and a hinge. MuJoCo's ellipsoid fluid model gives drag, lift and the
+added mass's Coriolis terms. The hull is round and the thrusters are alike and set evenly, so a turn of the vehicle by
+60 degrees with a cyclic shift of its commands is an exact symmetry, whatever the task.
 
 Two properties of MuJoCo decide how this file is written. The integrator `implicitfast` drops part of the velocity
-derivatives and breaks this symmetry by about 0.6 %, so `implicit` is used; and a site compiled without a turn of its own is marked as sharing its body's
-rotation, so that a quaternion written later is ignored until `site_sameframe` is cleared.
+derivatives and breaks this symmetry by about 0.6 %, so `implicit` is used. And a site compiled without a turn of its
+own is marked as sharing its body's rotation: a quaternion written later is ignored until `site_sameframe` is cleared.
 """
+
+# The functions and types of mujoco's compiled part are invisible to a static checker.
+# pyright: reportAttributeAccessIssue=false
 
 import threading
 from functools import cache
@@ -41,7 +44,8 @@ MJCF = f"""
   </option>
   <visual><global offwidth="1280" offheight="960"/><headlight ambient="0.4 0.4 0.4" diffuse="0.6 0.6 0.6"/></visual>
   <asset>
-    <texture name="water" type="2d" builtin="checker" rgb1="0.62 0.78 0.86" rgb2="0.57 0.74 0.83" width="256" height="256"/>
+    <texture name="water" type="2d" builtin="checker" rgb1="0.62 0.78 0.86" rgb2="0.57 0.74 0.83"
+             width="256" height="256"/>
     <material name="water" texture="water" texrepeat="8 8"/>
   </asset>
   <worldbody>
@@ -135,15 +139,16 @@ class HexSimulator:
         full = np.zeros((len(states), 7))  # MuJoCo's full state begins with the time
         full[:, 1:] = states
         forces = np.repeat(thrust(task, commands)[:, None], _STEPS, 1)
+        trajectory = np.empty((len(full), _STEPS, full.shape[1]))
         with self._lock:
             self._write(task)
-            trajectory, _ = rollout.rollout(self.model, self.data, full, forces)
+            rollout.rollout(self.model, self.data, full, forces, state=trajectory)
         return trajectory[:, -1, 1:]
 
     def twist_change(self, task: HexTask, x: NDArray) -> NDArray[np.float64]:
-        """What inputs `(batch, 9)` of twist and commands lead to: the twist's change `(batch, 3)` over one control period.
+        """The twist's change `(batch, 3)` over one control period after inputs `(batch, 9)` of twist and commands.
 
-        Both twists are measured in the body's own frame at their own time, as an on-board velocity sensor and a gyroscope do,
+        Each twist is measured in the body's frame of its own time, as an on-board velocity sensor and a gyroscope do,
         so that `x[:, :3] + change` is the next period's twist.
         """
         x = np.asarray(x, np.float64)
@@ -153,9 +158,10 @@ class HexSimulator:
 
     def show(self, task: HexTask, state: NDArray) -> mujoco.MjData:
         """The data of the vehicle in `state` `(6,)`, ready to be drawn; valid until the next call."""
-        self._write(task)
-        self.data.qpos[:], self.data.qvel[:] = state[:3], state[3:]
-        mujoco.mj_forward(self.model, self.data)
+        with self._lock:
+            self._write(task)
+            self.data.qpos[:], self.data.qvel[:] = state[:3], state[3:]
+            mujoco.mj_forward(self.model, self.data)
         return self.data
 
     def _write(self, task: HexTask) -> None:
