@@ -1,0 +1,135 @@
+"""The robot's side in environments of its own: with ONNX Runtime, without it, and with two of it."""
+
+import os
+import subprocess
+import sys
+import tomllib
+import venv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+TRAINING = ("torch", "onnx", "onnxscript", "gymnasium", "mujoco", "matplotlib", "tensorboard")
+ROBOT = """
+import sys
+import numpy as np
+from msr_runtime import AdaptiveModel
+
+bundle, folder = sys.argv[1:]
+data = {name: array.astype(np.float32) for name, array in np.load(f"{folder}/in.npz").items()}
+model = AdaptiveModel.load(bundle)
+assert model.adapt(data["support_x"], data["support_y"], steps=3).accepted
+np.save(f"{folder}/out.npy", model.predict(data["x"]))
+"""
+
+
+class Environment:
+    """A virtual environment that holds the project's wheel and nothing of the environment the tests run in."""
+
+    def __init__(self, folder: Path, wheel: Path, requirements: list[str]) -> None:
+        """Make the environment in `folder`; skip the test where `requirements` cannot be had from a package index."""
+        self.folder = folder
+        venv.create(folder, with_pip=True)
+        fetched = self.python("-m", "pip", "install", "-q", "--retries", "1", *requirements, isolated=False)
+        if fetched.returncode:
+            pytest.skip(f"no package index that has {', '.join(requirements)}: {fetched.stderr.strip()[-200:]}")
+        # Without an index, so that a dependency which pyproject.toml forgets is missing here too.
+        installed = self.python("-m", "pip", "install", "-q", "--no-index", "--no-deps", str(wheel))
+        assert installed.returncode == 0, installed.stderr
+
+    def python(
+        self, *arguments: str, isolated: bool = True, **environment: str | Path
+    ) -> subprocess.CompletedProcess[str]:
+        """Run its Python in its own folder; `isolated` drops every variable but PATH and `environment`."""
+        variables = {"PATH": os.environ["PATH"]} if isolated else {**os.environ, "PYTHONPATH": ""}
+        return subprocess.run(
+            [self.folder / "bin" / "python", *arguments],
+            cwd=self.folder,
+            env=variables | {name: str(value) for name, value in environment.items()},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from this tree with the build backend that is installed."""
+    folder = tmp_path_factory.mktemp("wheel")
+    built = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def robot(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Environment:
+    """What `pip install "msr-runtime[cpu]"` gives."""
+    requirements = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["cpu"]
+    return Environment(tmp_path_factory.mktemp("robot"), wheel, requirements)
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Environment:
+    """What `pip install msr-runtime` gives: no ONNX Runtime."""
+    return Environment(tmp_path_factory.mktemp("bare"), wheel, PROJECT["dependencies"])
+
+
+def test_robot_has_no_training_package(robot: Environment) -> None:
+    """The `cpu` extra brings the runtime, whose requirements are met, and none of the training packages."""
+    search = f"import importlib.util as u; print([n for n in {TRAINING!r} if u.find_spec(n)])"
+    assert robot.python("-c", search).stdout.strip() == "[]"
+    checked = robot.python("-m", "pip", "check")
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_robot_adapts_and_leaves_nothing_at_home(
+    robot: Environment, bundle_path: Path, linear: Any, tmp_path: Path
+) -> None:
+    """There a bundle opens, adapts and predicts as in numpy, and ONNX Runtime's telemetry writes nothing under HOME."""
+    rng = np.random.default_rng(0)
+    support_x, support_y, x = rng.standard_normal((5, 3)), rng.standard_normal((5, 2)), rng.standard_normal((4, 3))
+    np.savez(tmp_path / "in.npz", support_x=support_x, support_y=support_y, x=x)
+    home = tmp_path / "home"
+    home.mkdir()
+    ran = robot.python("-W", "error", "-c", ROBOT, str(bundle_path), str(tmp_path), HOME=home)
+    assert ran.returncode == 0, ran.stderr
+    predicted = linear.predict(linear.adapt(support_x, support_y, 3), x)
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), predicted, rtol=1e-4, atol=1e-5)
+    assert list(home.rglob("*")) == []
+
+
+def test_import_without_onnxruntime_names_the_extras(bare: Environment) -> None:
+    """Without ONNX Runtime the import says which of the two extras to install."""
+    imported = bare.python("-c", "import msr_runtime")
+    assert imported.returncode == 1
+    last = imported.stderr.strip().splitlines()[-1]
+    assert last.startswith(("ImportError: ", "ModuleNotFoundError: "))
+    assert 'pip install "msr-runtime[cpu]"' in last
+    assert "[gpu]" in last
+
+
+def test_both_onnxruntimes_are_refused(robot: Environment, tmp_path: Path) -> None:
+    """ONNX Runtime for CPU and for GPU in one environment overwrite each other, so the import refuses both together.
+
+    Only the second one's metadata is put there, as pip would write it: its files would be the first one's.
+    """
+    metadata = tmp_path / "onnxruntime_gpu-1.23.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.23.0\n", encoding="utf-8")
+    imported = robot.python("-c", "import msr_runtime", PYTHONPATH=tmp_path)
+    assert imported.returncode == 1
+    last = imported.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: ")
+    assert "onnxruntime-gpu" in last
+    assert "uninstall both" in last
