@@ -1,6 +1,21 @@
 """Load a bundle, adapt it in a few gradient steps and act, with ONNX Runtime and numpy alone."""
 
 from msr_runtime.bundle import Bundle, Manifest
+from msr_runtime.errors import BundleError, InputError, MsrError, ProviderError
+from msr_runtime.loop import ControlLoop, LoopReport
+from msr_runtime.model import AdaptiveModel, AdaptResult
 from msr_runtime.task import Field
 
-__all__ = ["Bundle", "Field", "Manifest"]
+__all__ = [
+    "AdaptResult",
+    "AdaptiveModel",
+    "Bundle",
+    "BundleError",
+    "ControlLoop",
+    "Field",
+    "InputError",
+    "LoopReport",
+    "Manifest",
+    "MsrError",
+    "ProviderError",
+]

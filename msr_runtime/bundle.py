@@ -1,8 +1,8 @@
 """A bundle: one folder that holds an adaptable network, what it means and the proof that it is whole.
 
-The folder holds `manifest.json`, its digest `manifest.sha256` (as `sha256sum` writes it) and the files that the manifest
-lists with their own digests, so that the one digest covers every byte. The digests find damage and mix-ups; they are not
-a signature, because whoever can write the folder can write them too.
+The folder holds `manifest.json`, its digest `manifest.sha256` (as `sha256sum` writes it) and the files that the
+manifest lists with their own digests, so that the one digest covers every byte. The digests find damage and mix-ups;
+they are not a signature, because whoever can write the folder can write them too.
 """
 
 import hashlib
@@ -246,8 +246,8 @@ def decode_v(raw: bytes, size: int, where: str) -> Array:
     if v.shape != (1, size) or v.dtype != np.float32 or not np.isfinite(v).all():
         finite = "finite" if v.dtype.kind == "f" and np.isfinite(v).all() else "not all finite"
         raise BundleError(
-            f"{where} holds v of shape {v.shape} and dtype {v.dtype}, {finite}, but finite float32 (1, {size}) is wanted; "
-            "it belongs to another model"
+            f"{where} holds v of shape {v.shape} and dtype {v.dtype}, {finite}, but finite float32 (1, {size}) is "
+            "wanted; it belongs to another model"
         )
     return v
 
@@ -279,7 +279,7 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mappin
     fresh.mkdir()
     try:
         for name, data in {**files, MANIFEST: raw, MANIFEST_DIGEST: line}.items():
-            with open(fresh / name, "xb") as file:
+            with (fresh / name).open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -1,0 +1,28 @@
+"""The one place that imports ONNX Runtime, with its telemetry off and one distribution of it at a time."""
+
+import os
+from importlib import metadata
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
+    raise ImportError(
+        "onnxruntime and onnxruntime-gpu are both installed, but they own the same folder and overwrite each other: "
+        "uninstall both, then install one"
+    )
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at import: from 1.29 on it would write to the home folder
+try:
+    import onnxruntime
+except ImportError as error:
+    raise ImportError(
+        f'onnxruntime cannot be imported ({error}): pip install "msr-runtime[cpu]", or "msr-runtime[gpu]" for CUDA'
+    ) from error
+
+__all__ = ["onnxruntime"]

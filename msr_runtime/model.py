@@ -1,0 +1,282 @@
+"""AdaptiveModel: one bundle at work on one robot."""
+
+import hashlib
+import math
+import operator
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from msr_runtime.bundle import ADAPT, PREDICT, Bundle, Manifest, sync_folder
+from msr_runtime.errors import BundleError, InputError
+from msr_runtime.session import BoundPredictor, Provider, make_session, side
+from msr_runtime.task import Array, Predict
+
+
+@dataclass(frozen=True)
+class AdaptResult:
+    """What one adaptation did."""
+
+    accepted: bool
+    """Whether the adapted weights act now; if not, the weights from before act on."""
+    loss_before: float
+    """The support loss at `v0`, on normalised outputs."""
+    loss_after: float
+    """The support loss at the adapted `v`, on normalised outputs."""
+    steps: int
+    seconds: float
+    """How long it took, the swap included, in s."""
+    reason: str | None
+    """Why it was refused; None if it was accepted."""
+
+
+class AdaptiveModel:
+    """A frozen symmetry matrix and the filter parameters that adapt: `W = reshape(U v)`, folded once an adaptation.
+
+    `predict` may be called from any thread while another one adapts, resets or loads: a call takes the predictor that
+    acts when it begins, and never waits. Concurrent calls that change the model are safe too; the last to finish acts.
+    """
+
+    def __init__(self, bundle: Bundle, providers: Sequence[Provider] = ("CPUExecutionProvider",)) -> None:
+        """Build the sessions for an opened bundle; `load` also replays its golden example.
+
+        Raises:
+            BundleError: If the graphs break the bundle's contract or ONNX Runtime refuses them.
+            ProviderError: If a provider was asked for and is not active.
+        """
+        self.bundle = bundle
+        manifest = bundle.manifest
+        where = f"bundle '{bundle.path}'"
+        predict = make_session(bundle.files[PREDICT], f"{where}: {PREDICT}", providers)
+        self._adapt_session = make_session(bundle.files[ADAPT], f"{where}: {ADAPT}", providers)
+        shapes = {weight.name: list(weight.shape) for weight in manifest.weights}
+        folded = {part.name: part.shape for part in self._adapt_session.get_outputs()}
+        _check(where, PREDICT, {part.name: part.shape for part in predict.get_overridable_initializers()}, shapes)
+        _check(where, ADAPT, folded, {"v_next": [1, manifest.filter_parameters], **shapes, "loss": []})
+        y = side(predict, "y", manifest.outputs, output=True)
+        labels = manifest.loss == "cross_entropy"
+        self._support_x = side(self._adapt_session, "support_x", manifest.inputs)
+        self._support_y = side(self._adapt_session, "support_y", () if labels else manifest.outputs)
+        self._start = BoundPredictor(predict, side(predict, "x", manifest.inputs), y, bundle.v0())
+        self._session = predict
+        self._acting = self._start
+
+    @classmethod
+    def load(
+        cls,
+        bundle: Bundle | str | os.PathLike[str],
+        providers: Sequence[Provider] = ("CPUExecutionProvider",),
+        self_test: bool = True,
+    ) -> Self:
+        """Open a bundle, build its sessions and replay its golden example on this machine.
+
+        Raises:
+            BundleError: If the bundle is damaged or its golden example comes out otherwise than in torch.
+            ProviderError: If a provider was asked for and is not active.
+        """
+        model = cls(bundle if isinstance(bundle, Bundle) else Bundle.open(bundle), providers)
+        if self_test:
+            model.self_test()
+        return model
+
+    def self_test(self) -> float:
+        """Replay the golden example and return the largest relative error; the acting weights stay as they are.
+
+        Raises:
+            BundleError: If it exceeds the tolerance that the bundle was written under.
+        """
+        golden, tolerance = self.bundle.golden(), self.manifest.parity.tolerance
+        try:
+            _, adapted = self._adapt(golden.support_x, golden.support_y, golden.steps)
+            figures = {"prediction at v0": (self._start(golden.x), golden.y0)}
+            if adapted is not None:
+                figures |= {"adapted v": (adapted.v, golden.v), "adapted prediction": (adapted(golden.x), golden.y)}
+        except Exception as error:  # a graph that breaks its contract raises whatever ONNX Runtime meets first
+            raise BundleError(
+                f"bundle '{self.bundle.path}': its golden example does not run ({error}); its graphs break the contract"
+            ) from error
+        if adapted is None:
+            raise BundleError(f"bundle '{self.bundle.path}': its golden adaptation is not finite on this machine")
+        worst = 0.0
+        for name, (seen, wanted) in figures.items():
+            error = relative_error(seen, wanted)
+            if not error <= tolerance:
+                raise BundleError(
+                    f"bundle '{self.bundle.path}': the golden example's {name} is off by {error:.1e}, more than "
+                    f"{tolerance:.1e}; this onnxruntime computes otherwise than torch did: do not trust it here"
+                )
+            worst = max(worst, error)
+        return worst
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self.bundle.manifest
+
+    @property
+    def v(self) -> Array:
+        """The filter parameters that act now, `(1, K)`; a copy."""
+        return self._acting.v.copy()
+
+    def predict(self, x: ArrayLike) -> Array:
+        """The acting network's output: `(obs,)` to `(out,)`, or `(batch, obs)` to `(batch, out)`, float32 in raw units.
+
+        Raises:
+            InputError: If `x` has another shape or dtype, or is not finite.
+        """
+        return self._acting(x)
+
+    def adapt(self, support_x: ArrayLike, support_y: ArrayLike, steps: int | None = None) -> AdaptResult:
+        """Adapt `v` from `v0` by `steps` inner steps on the support set and let it act.
+
+        `loss_after` costs one inner step more than asked for: a step reports the loss before it.
+
+        Args:
+            support_x: `(shots, obs)` in raw units.
+            support_y: `(shots, out)` in raw units; labels for a classifier.
+            steps: None takes as many as in meta-training.
+
+        Raises:
+            InputError: If a shape, dtype or value is wrong; the acting weights stay as they are.
+        """
+        begin = time.perf_counter()
+        losses, adapted = self._adapt(support_x, support_y, steps)
+        if adapted is not None:
+            self._acting = adapted
+        reason = None if adapted is not None else "the adapted weights or their loss are not finite"
+        taken = self.manifest.inner_steps if steps is None else int(steps)
+        return AdaptResult(adapted is not None, *losses, taken, time.perf_counter() - begin, reason)
+
+    def adapted(self, support_x: ArrayLike, support_y: ArrayLike, steps: int | None = None) -> Predict:
+        """A network adapted like `adapt` does, while this model acts on unchanged; at `v0` if that is refused.
+
+        Raises:
+            InputError: If a shape, dtype or value is wrong.
+        """
+        return self._adapt(support_x, support_y, steps)[1] or self._start
+
+    def reset(self) -> None:
+        """Let the meta-learned `v0` act again."""
+        self._acting = self._start
+
+    def save_adaptation(self, path: str | os.PathLike[str]) -> None:
+        """Write the acting `v` and its folded weights as a safetensors file that names this bundle.
+
+        Raises:
+            InputError: If nothing was adapted yet.
+        """
+        acting, target = self._acting, Path(path).resolve()
+        if acting.weights is None:
+            raise InputError("there is no adaptation to save: the model acts at v0; adapt it first")
+        tensors = {"v": acting.v, **acting.weights}
+        data = save(tensors, {"bundle": self.bundle.digest, "digest": _digest(tensors)})
+        fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}.new")
+        try:
+            with fresh.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(target)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
+        sync_folder(target.parent)
+
+    def load_adaptation(self, path: str | os.PathLike[str]) -> None:
+        """Let an adaptation saved earlier act.
+
+        Raises:
+            BundleError: If the file is damaged, of another bundle or not finite; the acting weights stay as they are.
+        """
+        wanted = {"v": (1, self.manifest.filter_parameters)} | {w.name: w.shape for w in self.manifest.weights}
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
+        except Exception as error:  # no file, or the parser's own error type
+            raise BundleError(f"adaptation '{path}' cannot be read ({error}); it is missing or damaged") from error
+        if (seen := metadata.get("bundle")) != self.bundle.digest:
+            raise BundleError(
+                f"adaptation '{path}' was saved from bundle {seen}, but this one is {self.bundle.digest}; "
+                "filter parameters mean nothing under another bundle: adapt again"
+            )
+        for name in wanted.keys() | tensors.keys():
+            seen = tensors[name].shape if name in tensors else None
+            if seen != wanted.get(name) or tensors[name].dtype != np.float32 or not np.isfinite(tensors[name]).all():
+                raise BundleError(
+                    f"adaptation '{path}': '{name}' has shape {seen}, but finite float32 {wanted.get(name)} is wanted; "
+                    "it is damaged"
+                )
+        if metadata.get("digest") != (seen := _digest(tensors)):
+            raise BundleError(
+                f"adaptation '{path}': its tensors have sha256 {seen}, but it names "
+                f"{metadata.get('digest')}; it is damaged"
+            )
+        v = tensors.pop("v")
+        self._acting = self._bind(v, {weight.name: tensors[weight.name] for weight in self.manifest.weights})
+
+    def _bind(self, v: Array, weights: Mapping[str, Array]) -> BoundPredictor:
+        return BoundPredictor(self._session, self._start.x, self._start.y, v, weights, like=self._acting)
+
+    def _adapt(
+        self, support_x: ArrayLike, support_y: ArrayLike, steps: int | None
+    ) -> tuple[tuple[float, float], BoundPredictor | None]:
+        """The losses before and after, and the adapted predictor, or None if anything in it is not finite."""
+        x, y = self._support_x.convert(support_x), self._support_y.convert(support_y)
+        for part, array in ((self._support_x, x), (self._support_y, y)):
+            part.check_batch(array)
+            part.check_finite(array)
+        if len(x) != len(y):
+            raise InputError(f"support_x has {len(x)} shots and support_y has {len(y)}, but they must be pairs")
+        try:
+            count = self.manifest.inner_steps if steps is None else operator.index(steps)
+        except TypeError as error:
+            raise InputError(f"steps is {steps!r}, but a whole number is wanted") from error
+        if count < 1:
+            raise InputError(f"steps is {count}, but at least one inner step is wanted; reset() returns to v0")
+
+        names = ["loss", "v_next", *(weight.name for weight in self.manifest.weights)]
+        state, feed, losses = {"v_next": self._start.v}, {"support_x": x, "support_y": y}, []
+        for _ in range(count):
+            feed["v"] = state["v_next"]
+            state = dict(zip(names, cast(list[Array], self._adapt_session.run(names, feed)), strict=True))
+            losses.append(float(state.pop("loss")))
+        feed["v"] = state["v_next"]
+        losses.append(float(cast(list[Array], self._adapt_session.run(["loss"], feed))[0]))
+        outcome = (losses[0], losses[-1])
+        if not all(map(math.isfinite, outcome)) or not all(np.isfinite(part).all() for part in state.values()):
+            return outcome, None
+        return outcome, self._bind(state.pop("v_next"), state)
+
+
+def relative_error(seen: Array, wanted: Array) -> float:
+    """The largest difference over the largest wanted value; infinite if the shapes differ or it is not a number."""
+    if seen.shape != wanted.shape:
+        return math.inf
+    exact = wanted.astype(np.float64)
+    scale = max(np.abs(exact).max(initial=0), float(np.finfo(np.float32).tiny))
+    error = float(np.abs(seen - exact).max(initial=0) / scale)
+    return math.inf if math.isnan(error) else error
+
+
+def _check(where: str, file: str, seen: dict[str, list], wanted: dict[str, list]) -> None:
+    if seen != wanted:
+        raise BundleError(f"{where}: {file} has {seen}, but its manifest wants {wanted}; they are not of one export")
+
+
+def _digest(tensors: Mapping[str, Array]) -> str:
+    """sha256 over the tensors' names and bytes, in order of name."""
+    whole = hashlib.sha256()
+    for name in sorted(tensors):
+        whole.update(name.encode() + b"\0" + np.ascontiguousarray(tensors[name]).tobytes())
+    return whole.hexdigest()

@@ -1,0 +1,214 @@
+"""ONNX Runtime sessions as a control loop needs them: one thread, no silent fallback, buffers bound once."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from msr_runtime._onnxruntime import onnxruntime
+from msr_runtime.errors import BundleError, InputError, ProviderError
+from msr_runtime.task import Array, Field, field_slices
+
+Provider = str | tuple[str, dict[str, Any]]
+_FLOAT32 = np.dtype(np.float32)
+_DTYPES = {"tensor(float)": _FLOAT32, "tensor(int64)": np.dtype(np.int64)}
+_MAX_SHAPES = (
+    8  # input shapes whose buffers are kept; more would be a leak in a program that never repeats a batch size
+)
+
+
+def make_session(model: bytes, name: str, providers: Sequence[Provider]) -> onnxruntime.InferenceSession:
+    """A session for the bytes of `model` with exactly the `providers` asked for, on one thread that does not spin.
+
+    Raises:
+        ProviderError: If a provider is not in the installed ONNX Runtime or does not start on this machine.
+        BundleError: If ONNX Runtime refuses the model, as it does any model with external data.
+    """
+    asked = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+    built = onnxruntime.get_available_providers()
+    if not asked:
+        raise ProviderError(f"no execution provider was asked for; name at least one of {built}")
+    if absent := [provider for provider in asked if provider not in built]:
+        raise ProviderError(
+            f"provider '{absent[0]}' is not in the installed onnxruntime {onnxruntime.__version__}, which has {built}; "
+            'for CUDA uninstall onnxruntime and pip install "msr-runtime[gpu]"'
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a spinning pool starves the control loop
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors: weights that are inputs with defaults would be warned about, one by one
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=list(providers))
+    except Exception as error:  # its bindings raise a class of their own for each status code
+        raise BundleError(
+            f"{name} is refused by onnxruntime {onnxruntime.__version__} ({error}); it is damaged, refers to external "
+            "data or is newer than this onnxruntime"
+        ) from error
+    if absent := [provider for provider in asked if provider not in session.get_providers()]:
+        raise ProviderError(
+            f"provider '{absent[0]}' was asked for but did not start, and {session.get_providers()} would act instead; "
+            "its driver or libraries are missing or of another version"
+        )
+    return session
+
+
+class Side(NamedTuple):
+    """What one input or output of a graph holds, one sample a row."""
+
+    name: str
+    """Its name in errors: `x`, `support_x`, ..."""
+    shape: tuple[int, ...]
+    """The shape of one sample."""
+    dtype: np.dtype
+    fields: tuple[Field, ...]
+    """The fields that make up one sample, flattened; empty for labels."""
+
+    def convert(self, value: ArrayLike) -> NDArray:
+        """`value` as an array of this side's dtype.
+
+        Raises:
+            InputError: If it is ragged or does not hold numbers that fit.
+        """
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise InputError(f"{self.name} is not an array ({error})") from error
+        kinds = "fiub" if self.dtype.kind == "f" else "iu"
+        if array.dtype.kind not in kinds:
+            raise InputError(f"{self.name} has dtype {array.dtype}, but {self.dtype} is wanted, or what converts to it")
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, which `check_finite` names
+            return array.astype(self.dtype, copy=False)
+
+    def check_batch(self, array: NDArray) -> None:
+        """Raise InputError unless `array` is `(samples, *shape)` with at least one sample."""
+        if array.ndim != 1 + len(self.shape) or array.shape[1:] != self.shape or not len(array):
+            raise InputError(self.shape_error(array.shape))
+
+    def shape_error(self, seen: tuple[int, ...]) -> str:
+        """The sentence that says which shape was seen and which is wanted, and of what it is made."""
+        parts = " + ".join(f"{field.name} {field.shape}" for field in self.fields) or "labels"
+        wanted = f"({', '.join(['samples', *map(str, self.shape)])})"
+        return f"{self.name} has shape {seen}, but {wanted} with at least one sample is wanted: {parts}, in this order"
+
+    def check_finite(self, array: NDArray) -> None:
+        """Raise InputError, naming sample and field, if anything in `array` `(samples, *shape)` is not finite."""
+        if np.isfinite(array).all():
+            return
+        flat = array.reshape(len(array), -1)
+        sample, column = (int(index) for index in np.argwhere(~np.isfinite(flat))[0])
+        place = f"element {column}"
+        for name, where in field_slices(self.fields).items():
+            if where.start <= column < where.stop:
+                place = f"field '{name}' element {column - where.start}"
+        raise InputError(
+            f"{self.name} sample {sample}, {place} (index {column}) is {flat[sample, column]}, but a finite float32 is "
+            "wanted; a sensor or an earlier computation gave no number"
+        )
+
+
+def side(session: onnxruntime.InferenceSession, name: str, fields: tuple[Field, ...], output: bool = False) -> Side:
+    """Read one side's sample shape and dtype from a graph and check them against the manifest's `fields`.
+
+    Raises:
+        BundleError: If the graph has no such side, or the sizes differ.
+    """
+    parts = {part.name: part for part in (session.get_outputs() if output else session.get_inputs())}
+    if name not in parts:
+        raise BundleError(
+            f"the graph has no {'output' if output else 'input'} '{name}' but {sorted(parts)}; export again"
+        )
+    shape, dtype = tuple(parts[name].shape[1:]), _DTYPES.get(parts[name].type)
+    if dtype is None or not all(isinstance(axis, int) for axis in shape):
+        raise BundleError(
+            f"'{name}' of the graph is {parts[name].type} {parts[name].shape}, but only its first axis may be free"
+        )
+    wanted = sum(field.size for field in fields)
+    if fields and math.prod(shape) != wanted:
+        raise BundleError(
+            f"'{name}' of the graph takes {shape} a sample, but the manifest's fields make {wanted} numbers"
+        )
+    return Side(name, shape, dtype, fields)
+
+
+class _Slot(NamedTuple):
+    """Buffers for one input shape with the binding that reads and writes them."""
+
+    x: Array
+    flat: Array
+    y: Array
+    binding: Any
+
+
+class BoundPredictor:
+    """predict.onnx with one set of folded weights bound once: the whole of what acts between two adaptations.
+
+    Safe to call from several threads: each call takes buffers out of a pool for itself and puts them back.
+    """
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        x: Side,
+        y: Side,
+        v: Array,
+        weights: Mapping[str, Array] | None = None,
+        like: "BoundPredictor | None" = None,
+    ) -> None:
+        """Bind `weights` (None: the graph's defaults, folded from `v0`) and buffers for the shapes `like` has seen."""
+        self.v = v
+        """The filter parameters `(1, K)` that `weights` were folded from."""
+        self.weights = weights
+        self._session, self.x, self.y = session, x, y
+        self._run = session.run_with_iobinding
+        self._values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(w) for name, w in (weights or {}).items()}
+        self._pools: dict[tuple[int, ...], list[_Slot]] = {}
+        for shape in {x.shape, *(list(like._pools) if like else ())}:  # a copy: another thread may add to it
+            slot = self._bind(shape)
+            self._run(slot.binding)  # warm up here, off the control thread
+            self._pools[shape] = [slot]
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """`(obs,)` to `(out,)`, or `(batch, obs)` to `(batch, out)`, in raw units.
+
+        Raises:
+            InputError: If `x` has another shape or dtype, or is not finite.
+        """
+        if type(x) is not np.ndarray or x.dtype is not _FLOAT32:
+            x = self.x.convert(x)
+        pool = self._pools.get(x.shape)
+        if pool is None:
+            pool = self._open(x)
+        try:
+            slot = pool.pop()  # atomic: no other thread can hold the same buffers
+        except IndexError:
+            slot = self._bind(x.shape)
+        try:
+            slot.x[...] = x
+            # infinite for large finite values too: then look closer; vdot, because dot warns when it overflows
+            if not math.isfinite(np.vdot(slot.flat, slot.flat)):
+                self.x.check_finite(slot.x.reshape(-1, *self.x.shape))
+            self._run(slot.binding)
+            return slot.y.copy()
+        finally:
+            pool.append(slot)
+
+    def _open(self, x: Array) -> list[_Slot]:
+        """The pool for a shape not seen before."""
+        if x.ndim != 1 + len(self.x.shape) or x.shape[1:] != self.x.shape or not len(x):
+            raise InputError(f"{self.x.shape_error(x.shape)}; for one sample the first axis may be left out")
+        return self._pools.setdefault(x.shape, []) if len(self._pools) < _MAX_SHAPES else []
+
+    def _bind(self, shape: tuple[int, ...]) -> _Slot:
+        one = shape == self.x.shape
+        samples = 1 if one else shape[0]
+        x, y = np.zeros((samples, *self.x.shape), _FLOAT32), np.zeros((samples, *self.y.shape), _FLOAT32)
+        binding = self._session.io_binding()
+        # the values share the arrays' memory, so that a run reads x and writes y without an allocation
+        binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x))
+        for name, value in self._values.items():
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_ortvalue_output("y", onnxruntime.OrtValue.ortvalue_from_numpy(y))
+        return _Slot(x[0] if one else x, x.reshape(-1), y[0] if one else y, binding)

@@ -1,0 +1,288 @@
+"""AdaptiveModel against the numpy reference: what it computes, refuses, keeps and swaps."""
+
+import io
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load, save
+
+from msr_runtime import AdaptiveModel, BundleError, InputError, ProviderError
+from msr_runtime.bundle import ADAPT, GOLDEN, PREDICT, V0, Bundle, Golden, encode_v
+
+Write = Callable[..., Path]
+
+
+def draw(seed: int, *shape: int) -> np.ndarray:
+    """Standard normal float32."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+SUPPORT = (draw(10, 6, 3), draw(11, 6, 2))
+X = draw(12, 4, 3)
+
+
+@pytest.fixture
+def model(bundle_path: Path) -> AdaptiveModel:
+    """The reference's bundle, loaded."""
+    return AdaptiveModel.load(bundle_path)
+
+
+def acts_at(model: AdaptiveModel, linear: Any, v: np.ndarray) -> bool:
+    """Whether the model predicts what the reference does at `v`, and says so."""
+    same = np.allclose(model.v, v, rtol=1e-5, atol=1e-6)
+    return same and np.allclose(model.predict(X), linear.predict(v, X), rtol=1e-4, atol=1e-5)
+
+
+def test_a_loaded_model_acts_at_v0(model: AdaptiveModel, linear: Any) -> None:
+    """The defaults in predict.onnx are the weights folded from v0."""
+    assert acts_at(model, linear, linear.v0)
+    assert model.manifest.name == "linear"
+    assert model.self_test() < 1e-5
+
+
+@pytest.mark.parametrize("shots", [1, 6, 40])
+@pytest.mark.parametrize("steps", [None, 1, 7])
+def test_adapting_is_gradient_descent_from_v0(model: AdaptiveModel, linear: Any, shots: int, steps: int | None) -> None:
+    """Any number of shots and steps gives numpy's v, losses and predictions."""
+    x, y = draw(1, shots, 3), draw(2, shots, 2)
+    result = model.adapt(x, y, steps)
+    v = linear.adapt(x, y, steps or 3)
+    assert result.accepted
+    assert result.reason is None
+    assert result.steps == (steps or 3)
+    assert result.loss_before == pytest.approx(linear.step(linear.v0, x, y)[1], rel=1e-5)
+    assert result.loss_after == pytest.approx(linear.step(v, x, y)[1], rel=1e-4)
+    assert acts_at(model, linear, v)
+
+
+def test_every_adaptation_starts_from_v0(model: AdaptiveModel, linear: Any) -> None:
+    """A second adaptation forgets the first, and reset forgets both."""
+    model.adapt(draw(1, 5, 3), draw(2, 5, 2), 9)
+    model.adapt(*SUPPORT)
+    assert acts_at(model, linear, linear.adapt(*SUPPORT, 3))
+    model.reset()
+    assert acts_at(model, linear, linear.v0)
+
+
+def test_an_adapted_network_stands_for_itself(model: AdaptiveModel, linear: Any) -> None:
+    """`adapted` leaves the model alone and outlives its later adaptations."""
+    predict = model.adapted(*SUPPORT)
+    assert acts_at(model, linear, linear.v0)
+    model.adapt(draw(1, 5, 3), draw(2, 5, 2))
+    np.testing.assert_allclose(predict(X), linear.predict(linear.adapt(*SUPPORT, 3), X), rtol=1e-4, atol=1e-5)
+
+
+def test_returned_arrays_belong_to_the_caller(model: AdaptiveModel, linear: Any) -> None:
+    """Writing into a prediction, `v` or the support set changes nothing in the model."""
+    x, y = (part.copy() for part in SUPPORT)
+    model.adapt(x, y)
+    for array in (x, y, model.v, model.predict(X)):
+        array[...] = 7
+    assert acts_at(model, linear, linear.adapt(*SUPPORT, 3))
+
+
+@pytest.mark.parametrize(
+    ("support", "steps", "message"),
+    [
+        ((np.zeros((0, 3)), np.zeros((0, 2))), None, "support_x has shape"),
+        ((np.zeros((4, 2)), np.zeros((4, 2))), None, r"position \(2,\) \+ angle \(1,\)"),
+        ((np.zeros(3), np.zeros(2)), None, "support_x has shape"),
+        ((np.zeros((4, 3)), np.zeros((4, 3))), None, "support_y has shape"),
+        ((np.zeros((4, 3)), np.zeros((5, 2))), None, "4 shots and support_y has 5"),
+        ((np.full((4, 3), np.nan), np.zeros((4, 2))), None, "field 'position' element 0"),
+        ((np.zeros((4, 3)), np.full((4, 2), np.inf)), None, "support_y sample 0, field 'force'"),
+        ((np.zeros((4, 3)), [["a", "b"]] * 4), None, "support_y has dtype"),
+        (SUPPORT, 0, "steps is 0"),
+        (SUPPORT, -1, "steps is -1"),
+        (SUPPORT, 1.5, "steps is 1.5"),
+    ],
+)
+def test_a_bad_support_set_changes_nothing(
+    model: AdaptiveModel, linear: Any, support: tuple[Any, Any], steps: Any, message: str
+) -> None:
+    """The error names the side or field, and the weights from before act on."""
+    model.adapt(*SUPPORT, 5)
+    with pytest.raises(InputError, match=message):
+        model.adapt(*support, steps)
+    assert acts_at(model, linear, linear.adapt(*SUPPORT, 5))
+
+
+def test_an_update_that_diverges_is_refused(model: AdaptiveModel, linear: Any) -> None:
+    """When the steps overflow, the result says so and the weights from before act on."""
+    model.adapt(*SUPPORT)
+    result = model.adapt(1e6 * SUPPORT[0], SUPPORT[1], 20)
+    assert not result.accepted
+    assert result.reason
+    assert "not finite" in result.reason
+    assert np.isfinite(result.loss_before)
+    assert not np.isfinite(result.loss_after)
+    assert acts_at(model, linear, linear.adapt(*SUPPORT, 3))
+    np.testing.assert_array_equal(model.adapted(1e6 * SUPPORT[0], SUPPORT[1], 20)(X), model._start(X))
+
+
+def test_predict_sees_one_whole_adaptation_at_a_time(model: AdaptiveModel, linear: Any) -> None:
+    """While another thread adapts and resets, every prediction is that of one `v`, never of a mixture."""
+    known = [linear.predict(v, X) for v in (linear.v0, linear.adapt(*SUPPORT, 1), linear.adapt(*SUPPORT, 8))]
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            model.adapt(*SUPPORT, 1)
+            model.adapt(*SUPPORT, 8)
+            model.reset()
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        seen = [model.predict(X) for _ in range(3000)]
+    finally:
+        stop.set()
+        thread.join()
+    matches = [[np.allclose(y, wanted, rtol=1e-4, atol=1e-5) for wanted in known] for y in seen]
+    assert all(sum(match) == 1 for match in matches)
+
+
+def test_a_provider_that_is_not_there_is_an_error(bundle_path: Path) -> None:
+    """Loading never falls back in silence."""
+    with pytest.raises(ProviderError, match="CUDAExecutionProvider"):
+        AdaptiveModel.load(bundle_path, providers=["CUDAExecutionProvider"])
+
+
+def changed_golden(raw: bytes, **parts: Any) -> bytes:
+    """The golden example with parts replaced."""
+    with np.load(io.BytesIO(raw)) as arrays:
+        return Golden(**dict(arrays) | parts).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("y0", np.zeros((4, 2), np.float32), "prediction at v0 is off"),
+        ("v", np.zeros((1, 4), np.float32), "adapted v is off"),
+        ("y", np.full((4, 2), np.nan, np.float32), "adapted prediction is off by inf"),
+        ("y", np.zeros((1, 2), np.float32), "off by inf"),
+        ("x", np.zeros((4, 5), np.float32), "x has shape"),
+        ("steps", 0, "steps is 0"),
+        ("support_x", np.full((5, 3), 1e30, np.float32), "not finite on this machine"),
+    ],
+)
+def test_a_golden_example_that_comes_out_otherwise_is_refused(
+    write: Write, linear_files: dict[str, bytes], part: str, value: Any, message: str
+) -> None:
+    """The self-test names what differs and by how much; it can be left out."""
+    path = write({GOLDEN: changed_golden(linear_files[GOLDEN], **{part: value})})
+    with pytest.raises(BundleError, match=message):
+        AdaptiveModel.load(path)
+    AdaptiveModel.load(path, self_test=False)
+
+
+@pytest.mark.parametrize(
+    ("files", "values", "message"),
+    [
+        ({PREDICT: b"no model"}, {}, r"predict\.onnx is refused"),
+        ({ADAPT: b"no model"}, {}, r"adapt\.onnx is refused"),
+        ({V0: b""}, {}, "v0.safetensors"),
+        ({V0: encode_v(np.full((1, 4), np.nan, np.float32))}, {}, "not all finite"),
+        ({V0: encode_v(np.zeros((1, 5), np.float32))}, {}, r"\(1, 5\)"),
+        ({V0: encode_v(np.zeros((1, 4), np.float32))}, {}, "off by"),
+        ({}, {"filter_parameters": 5}, "v_next"),
+        ({}, {"weights": ({"name": "layer.weight", "shape": (3, 2)},)}, "manifest wants"),
+        ({}, {"weights": ({"name": "other", "shape": (2, 3)},)}, "manifest wants"),
+        ({}, {"outputs": ({"name": "f", "shape": (3,), "unit": "1", "low": 0, "high": 1},)}, "make 3 numbers"),
+    ],
+)
+def test_files_that_do_not_belong_together_are_refused(
+    write: Write, files: dict[str, bytes], values: dict, message: str
+) -> None:
+    """Graphs, filter parameters and manifest are compared before anything acts."""
+    with pytest.raises(BundleError, match=message):
+        AdaptiveModel.load(write(files, **values))
+
+
+def test_swapped_graphs_are_refused(write: Write, linear_files: dict[str, bytes]) -> None:
+    """The two graphs cannot take each other's place."""
+    with pytest.raises(BundleError, match="not of one export"):
+        AdaptiveModel.load(write({PREDICT: linear_files[ADAPT], ADAPT: linear_files[PREDICT]}))
+
+
+def test_a_saved_adaptation_acts_in_a_fresh_model(model: AdaptiveModel, linear: Any, tmp_path: Path) -> None:
+    """Saving and loading gives the same predictions to the last bit, and leaves no temporary file."""
+    model.adapt(*SUPPORT)
+    model.save_adaptation(tmp_path / "wing.safetensors")
+    model.adapt(*SUPPORT)
+    model.save_adaptation(tmp_path / "wing.safetensors")
+    fresh = AdaptiveModel.load(model.bundle)
+    fresh.load_adaptation(tmp_path / "wing.safetensors")
+    np.testing.assert_array_equal(fresh.v, model.v)
+    np.testing.assert_array_equal(fresh.predict(X), model.predict(X))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["bundle", "wing.safetensors"]
+
+
+def test_there_must_be_an_adaptation_to_save(model: AdaptiveModel, tmp_path: Path) -> None:
+    """At v0 there is nothing that reset() would not give."""
+    with pytest.raises(InputError, match="adapt it first"):
+        model.save_adaptation(tmp_path / "none.safetensors")
+
+
+def test_an_adaptation_of_another_bundle_is_refused(model: AdaptiveModel, write: Write, tmp_path: Path) -> None:
+    """Filter parameters of one bundle never act under another, even of the same shape."""
+    other = AdaptiveModel.load(write(method="another export"))
+    other.adapt(*SUPPORT)
+    other.save_adaptation(tmp_path / "other.safetensors")
+    with pytest.raises(BundleError, match="was saved from bundle"):
+        model.load_adaptation(tmp_path / "other.safetensors")
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.floats(0, 1, exclude_max=True), st.integers(1, 255), st.booleans())
+def test_a_damaged_adaptation_never_acts(
+    bundle_path: Path, linear: Any, tmp_path: Path, place: float, flip: int, cut: bool
+) -> None:
+    """A changed byte or a cut file is refused, or was in white space and changes nothing that acts."""
+    model, file = AdaptiveModel(Bundle.open(bundle_path)), tmp_path / "wing.safetensors"
+    model.adapt(*SUPPORT)
+    model.save_adaptation(file)
+    changed = bytearray(file.read_bytes())
+    position = int(place * len(changed))
+    changed[position] ^= flip
+    file.write_bytes(changed[:position] if cut else changed)
+    model.reset()
+    try:
+        model.load_adaptation(file)
+    except BundleError:
+        assert acts_at(model, linear, linear.v0)
+    else:
+        assert acts_at(model, linear, linear.adapt(*SUPPORT, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("v", np.full((1, 4), np.nan, np.float32)),
+        ("v", np.zeros((1, 5), np.float32)),
+        ("layer.weight", np.zeros((2, 3))),
+        ("another", np.zeros(1, np.float32)),
+    ],
+)
+def test_an_adaptation_with_other_tensors_is_refused(
+    model: AdaptiveModel, tmp_path: Path, name: str, value: np.ndarray
+) -> None:
+    """Shape, dtype, finiteness and names are checked one by one."""
+    model.adapt(*SUPPORT)
+    file = tmp_path / "wing.safetensors"
+    model.save_adaptation(file)
+    file.write_bytes(save(load(file.read_bytes()) | {name: value}, {"bundle": model.bundle.digest, "digest": ""}))
+    with pytest.raises(BundleError, match=f"'{name}' has shape"):
+        model.load_adaptation(file)
+
+
+def test_a_missing_adaptation_is_named(model: AdaptiveModel, tmp_path: Path) -> None:
+    """The message gives the path."""
+    with pytest.raises(BundleError, match="absent"):
+        model.load_adaptation(tmp_path / "absent.safetensors")
