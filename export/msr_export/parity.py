@@ -1,0 +1,182 @@
+"""The proof that the exported graphs compute what torch computes, taken before anything is written.
+
+The graphs run in the sessions that the robot uses. Reference is the learner itself in torch float32, behind the
+normalisation that training applies in numpy: nothing that the export traced is trusted.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from msr_export.freeze import Frozen, flatten, folded_name, folded_weights
+from msr_runtime.bundle import Golden, Parity
+from msr_runtime.errors import ExportError, ParityError
+from msr_runtime.meta.learners import Learner
+from msr_runtime.meta.normalization import Normalization
+from msr_runtime.session import make_session
+from msr_runtime.task import Array
+
+TOLERANCE = 1e-5
+SHOTS = (1, 4, 10, 33)
+BATCHES = (1, 3, 16)
+STEPS = (1, 2, 3, 4, 5)
+_CPU = ("CPUExecutionProvider",)
+_NOISE = 0.5
+"""How far the support's targets lie from the network's own prediction, in output scales."""
+_GROWTH = 2.0
+"""A support loss that has grown by more than this after the last step means that the inner loop diverges."""
+
+
+def check_parity(
+    learner: Learner, normalization: Normalization, frozen: Frozen, seed: int, *, tolerance: float = TOLERANCE
+) -> Parity:
+    """Compare the graphs with torch on random raw inputs, at several shots, batches and numbers of steps.
+
+    The error of an output, each weight one of its own, is `max |onnx - torch| / max |torch|`, the divisor taken over
+    the whole comparison: a bias that a support happens to leave near zero would be divided by next to nothing.
+
+    Inputs are normal around the normalisation's centre; targets are the network's prediction at v0 and noise, so that
+    the network can fit them. Where torch itself diverges on such a support, the inputs are drawn nearer to the centre.
+
+    Raises:
+        ParityError: an output misses the tolerance; the message names it and the figure.
+        ExportError: the inner loop diverges in torch on every random support.
+
+    """
+    rng = np.random.default_rng(seed)
+    predict = make_session(frozen.predict, "predict.onnx", _CPU)
+    adapt = make_session(frozen.adapt, "adapt.onnx", _CPU)
+    sizes: dict[str, float] = {}
+    errors: dict[tuple[str, int, int], float] = {}
+    for shots in SHOTS:
+        support_x, support_y, spread = _draw_support(learner, normalization, rng, shots)
+        queries = [_raw_x(normalization, spread * rng.standard_normal((size, learner.inputs))) for size in BATCHES]
+        v: NDArray = frozen.v0
+        weights: dict[str, NDArray] = {}
+        for step in (0, *STEPS):
+            seen: dict[str, NDArray] = {}
+            if step > 0:
+                feed = {"support_x": support_x, "support_y": support_y, "v": v}
+                v, *folded, loss = _run(adapt, ["v_next", *frozen.weights, "loss"], feed)
+                weights = dict(zip(frozen.weights, folded, strict=True))
+                seen = {**weights, "loss": loss, **_slices(learner, v)}
+            seen["y"] = np.concatenate([_run(predict, ["y"], {"x": x, **weights})[0] for x in queries])
+            wanted = _reference(learner, normalization, support_x, support_y, step, np.concatenate(queries))
+            for name, value in seen.items():
+                sizes[name] = max(sizes.get(name, 0.0), float(np.abs(wanted[name]).max()))
+                errors[name, shots, step] = float(np.abs(value - wanted[name]).max())
+    relative = {key: error / (sizes[key[0]] or 1.0) for key, error in errors.items()}
+    failed = {key: error for key, error in relative.items() if not error <= tolerance}
+    if failed:
+        # An error spreads to all that is computed from it: the first, and a weight before a prediction, is the cause.
+        name, shots, step = min(failed, key=lambda key: (key[2], key[0] in ("y", "loss"), -np.nan_to_num(failed[key])))
+        raise ParityError(
+            f"ONNX and torch disagree on '{name}' with {shots} shots after {step} steps: the relative error is "
+            f"{failed[name, shots, step]:.1e}, at most {tolerance:.0e} is wanted; the export of that layer or of its "
+            "gradient is wrong, or float32 is too coarse for its inner rate or for the normalisation"
+        )
+    worst = max(relative.values())
+    return Parity(max_relative_error=worst, tolerance=tolerance, shots=SHOTS, batches=BATCHES, steps=STEPS)
+
+
+def check_golden(frozen: Frozen, golden: Golden, *, tolerance: float = TOLERANCE) -> None:
+    """Replay the golden example, as every robot will when it loads the bundle.
+
+    Raises:
+        ParityError: the graphs miss what torch gave; the message names the output and the figure.
+
+    """
+    predict = make_session(frozen.predict, "predict.onnx", _CPU)
+    adapt = make_session(frozen.adapt, "adapt.onnx", _CPU)
+    v: NDArray = frozen.v0
+    folded: list[NDArray] = []
+    for _ in range(golden.steps):
+        feed = {"support_x": golden.support_x, "support_y": golden.support_y, "v": v}
+        v, *folded = _run(adapt, ["v_next", *frozen.weights], feed)
+    weights = dict(zip(frozen.weights, folded, strict=True))
+    figures = {
+        "y at v0": (_run(predict, ["y"], {"x": golden.x})[0], golden.y0),
+        "adapted v": (v, golden.v),
+        "adapted y": (_run(predict, ["y"], {"x": golden.x, **weights})[0], golden.y),
+    }
+    for name, (seen, wanted) in figures.items():
+        error = float(np.abs(seen - wanted).max()) / (float(np.abs(wanted).max()) or 1.0)
+        if not error <= tolerance:
+            raise ParityError(
+                f"ONNX and torch disagree on the golden example's {name}: the relative error is {error:.1e}, at most "
+                f"{tolerance:.0e} is wanted; the inner loop is close to diverging on the family's own tasks"
+            )
+
+
+def _run(session: Any, names: list[str], feed: dict[str, NDArray]) -> list[NDArray]:
+    return [np.asarray(output) for output in session.run(names, feed)]
+
+
+def _reference(
+    learner: Learner, normalization: Normalization, x: Array, y: NDArray, steps: int, query_x: Array
+) -> dict[str, NDArray]:
+    """What torch gives after `steps` inner steps, by the names that `check_parity` gives the graphs' outputs."""
+    support_x, support_y = torch.from_numpy(normalization.normalize_x(x)), _targets(learner, normalization, y)
+    adapted = learner.adapt(support_x, support_y, steps)
+    weights = folded_weights(learner, adapted)
+    values = {name: weight.detach().numpy() for name, weight in weights.items()}
+    if steps > 0:
+        before = learner.adapt(support_x, support_y, steps - 1)
+        values["loss"] = learner.support_loss(before, support_x, support_y).detach().numpy()
+    values |= _slices(learner, flatten(learner, adapted).numpy())
+    with torch.no_grad():
+        y_hat = learner(adapted, torch.from_numpy(normalization.normalize_x(query_x))).numpy()
+    values["y"] = y_hat * _f32(normalization.output_scale) + _f32(normalization.output_center)
+    return values
+
+
+def _draw_support(
+    learner: Learner, normalization: Normalization, rng: np.random.Generator, shots: int
+) -> tuple[Array, NDArray, float]:
+    """A random support in raw units on which the inner loop stays finite in torch, and the spread of its inputs."""
+    spread = 1.0
+    while spread > 1e-2:
+        support_x = _raw_x(normalization, spread * rng.standard_normal((shots, learner.inputs)))
+        x = torch.from_numpy(normalization.normalize_x(support_x))
+        if learner.classifies:
+            support_y: NDArray = rng.integers(learner.outputs, size=shots)
+        else:
+            with torch.no_grad():
+                clean = learner(learner.start(), x).numpy()
+            noisy = clean + _NOISE * rng.standard_normal(clean.shape)
+            support_y = (noisy * _f32(normalization.output_scale) + _f32(normalization.output_center)).astype(
+                np.float32
+            )
+        y = _targets(learner, normalization, support_y)
+        with torch.no_grad():
+            before = learner.support_loss(learner.start(), x, y)
+            after = learner.support_loss(learner.adapt(x, y, max(STEPS)), x, y)
+        if after <= _GROWTH * before:
+            return support_x, support_y, spread
+        spread /= 2
+    raise ExportError(
+        f"the inner loop diverges in torch within {max(STEPS)} steps on every random support of {shots} samples: its "
+        "rates are too high for a robot to adapt with; train it anew or from a lower inner rate"
+    )
+
+
+def _slices(learner: Learner, v: NDArray) -> dict[str, NDArray]:
+    """A row v `(1, K)` cut into its tensors, named after the weights that they make."""
+    sizes = [tensor.numel() for tensor in (learner.start()[name] for name in learner.adapted_names)]
+    parts = np.split(v, np.cumsum(sizes)[:-1], axis=1)
+    return {f"v of {folded_name(name)}": part for name, part in zip(learner.adapted_names, parts, strict=True)}
+
+
+def _targets(learner: Learner, normalization: Normalization, y: NDArray) -> Tensor:
+    return torch.from_numpy(y if learner.classifies else normalization.normalize_y(y))
+
+
+def _raw_x(normalization: Normalization, x: NDArray) -> Array:
+    return (x * np.asarray(normalization.input_scale) + np.asarray(normalization.input_center)).astype(np.float32)
+
+
+def _f32(values: tuple[float, ...]) -> Array:
+    return np.asarray(values, dtype=np.float32)

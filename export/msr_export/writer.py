@@ -1,0 +1,143 @@
+"""From a learner to a bundle on disk: freeze, prove, describe, write."""
+
+from importlib import metadata
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from msr_export.freeze import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET, Frozen, flatten, folded_name, freeze
+from msr_export.parity import check_golden, check_parity
+from msr_runtime.bundle import (
+    ADAPT,
+    GOLDEN,
+    PREDICT,
+    V0,
+    Golden,
+    Manifest,
+    Normalisation,
+    Provenance,
+    Weight,
+    encode_v,
+    write_bundle,
+)
+from msr_runtime.errors import ExportError
+from msr_runtime.meta.learners import LEARNERS, Learner
+from msr_runtime.meta.normalization import Normalization
+from msr_runtime.meta.predictor import torch_adapt, torch_unadapted
+from msr_runtime.meta.structure import equivariance_error
+from msr_runtime.task import SymmetricFamily, TaskFamily, width
+
+_PACKAGES = ("msr-runtime", "torch", "onnx", "onnxscript", "numpy")
+_SAMPLES = 64
+"""Query samples of a query set for the golden example and for the equivariance error."""
+
+
+def export_bundle(
+    learner: Learner,
+    normalization: Normalization,
+    out: str | PathLike[str],
+    *,
+    family: TaskFamily,
+    shots: int,
+    seed: int,
+    config_digest: str,
+) -> Path:
+    """Freeze `learner` into the bundle `out`, proved equal to torch; nothing is left on disk if it is not.
+
+    Args:
+        learner: A meta-trained learner, float32 on the CPU.
+        normalization: The scaling that it was trained under.
+        out: The bundle's folder; an older bundle there is replaced.
+        family: The task family, of which the golden example is a validation task.
+        shots: Support samples of a task in meta-training.
+        seed: The seed of the meta-training; the export draws from it too, so that it gives the same bytes again.
+        config_digest: sha256 of the checkpoint or of its configuration.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        ParityError: ONNX Runtime and torch disagree by more than 1e-5.
+        ExportError: the learner cannot be written in ONNX, or does not fit the family.
+        BundleError: `out` holds something that is not a bundle.
+
+    """
+    if (learner.inputs, learner.outputs) != (width(family.inputs), width(family.outputs)):
+        raise ExportError(
+            f"the learner maps {learner.inputs} numbers to {learner.outputs}, but family '{family.name}' has "
+            f"{width(family.inputs)} and {width(family.outputs)}; the checkpoint belongs to another family"
+        )
+    with torch.random.fork_rng(devices=[]):  # the examples of the tracing are drawn from torch's own generator
+        torch.manual_seed(seed)
+        frozen = freeze(learner, normalization)
+    parity = check_parity(learner, normalization, frozen, seed)
+    golden = _golden(learner, normalization, family, shots, seed)
+    check_golden(frozen, golden)
+    group = family.group() if isinstance(family, SymmetricFamily) else None
+    predict = torch_unadapted(learner, normalization)(golden.support_x, golden.support_y)
+    manifest = Manifest(
+        name=family.name,
+        method=_method(learner),
+        inputs=family.inputs,
+        outputs=family.outputs,
+        normalisation=Normalisation(**normalization.model_dump()),
+        loss=family.loss,
+        filter_parameters=frozen.v0.size,
+        weights=tuple(Weight(name=name, shape=shape) for name, shape in frozen.weights.items()),
+        shots=shots,
+        inner_steps=learner.config.inner_steps,
+        rates=_rates(learner),
+        rate_hz=getattr(family, "rate_hz", None),
+        opset=OPSET,
+        ir_version=IR_VERSION,
+        oldest_onnxruntime=OLDEST_ONNXRUNTIME,
+        group=None if group is None else group.name,
+        equivariance_error=None if group is None else equivariance_error(predict, group, golden.x),
+        parity=parity,
+        provenance=Provenance(config_digest=config_digest, versions=_versions(), seed=seed),
+    )
+    return write_bundle(out, manifest, _files(frozen, golden)).path
+
+
+def _files(frozen: Frozen, golden: Golden) -> dict[str, bytes]:
+    return {
+        PREDICT: frozen.predict,
+        ADAPT: frozen.adapt,
+        V0: encode_v(frozen.v0),
+        GOLDEN: golden.to_bytes(),
+    }
+
+
+def _golden(learner: Learner, normalization: Normalization, family: TaskFamily, shots: int, seed: int) -> Golden:
+    """One real adaptation in torch: a validation task's support and queries."""
+    rng = np.random.default_rng(seed)
+    batch = family.sample(rng, 1, shots, _SAMPLES * len(family.query_sets), "validation")
+    support_x, support_y, x = batch.support_x[0], batch.support_y[0], batch.query_x[0]
+    normal_y = support_y if learner.classifies else normalization.normalize_y(support_y)
+    adapted = learner.adapt(torch.from_numpy(normalization.normalize_x(support_x)), torch.from_numpy(normal_y))
+    return Golden(
+        support_x=support_x,
+        support_y=support_y,
+        x=x,
+        v=flatten(learner, adapted).numpy(),
+        y=torch_adapt(learner, normalization)(support_x, support_y)(x),
+        y0=torch_unadapted(learner, normalization)(support_x, support_y)(x),
+        steps=learner.config.inner_steps,
+    )
+
+
+def _method(learner: Learner) -> str:
+    return f"{learner.name}-{learner.config.form}" if isinstance(learner, LEARNERS["msr"]) else learner.name
+
+
+def _rates(learner: Learner) -> dict[str, float | tuple[float, ...]]:
+    rates = {folded_name(name): rate.detach().flatten().tolist() for name, rate in learner.rates().items()}
+    return {name: values[0] if len(values) == 1 else tuple(values) for name, values in rates.items()}
+
+
+def _versions() -> dict[str, str]:
+    installed = {distribution.name.lower(): distribution.version for distribution in metadata.distributions()}
+    runtimes = ("onnxruntime", "onnxruntime-gpu")
+    return {name: installed[name] for name in (*_PACKAGES, *runtimes) if name in installed}

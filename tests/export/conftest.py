@@ -1,0 +1,145 @@
+"""A tiny real family, and small learners exported once for all tests."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from msr_export import Frozen, export_bundle, freeze
+from msr_runtime.meta.learners import Learner, LearnerConfig, learner_class
+from msr_runtime.meta.normalization import Normalization
+from msr_runtime.task import Array, Field, Group, Loss, Split, TaskBatch, width
+
+
+class Swivel:
+    """A point that is pushed in the plane through a gain and a turn, both unknown: symmetric under quarter turns."""
+
+    name = "swivel"
+    inputs: tuple[Field, ...] = (
+        Field(name="velocity", shape=(2,), unit="m/s", low=-20.0, high=20.0),
+        Field(name="wind", shape=(2,), unit="m/s", low=-2.0, high=2.0),
+    )
+    outputs: tuple[Field, ...] = (Field(name="acceleration", shape=(2,), unit="m/s^2", low=-9.0, high=9.0),)
+    loss: Loss = "mse"
+    query_sets: tuple[str, ...] = ("all",)
+    rate_hz = 50.0
+
+    def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
+        """Draw tasks; gains above 1 are for training alone."""
+        gain = rng.uniform(1.0, 2.0, (tasks, 1, 1)) if split == "train" else rng.uniform(0.5, 1.0, (tasks, 1, 1))
+        turn = rng.uniform(0, 2 * np.pi, (tasks, 1))
+        x = rng.normal(size=(tasks, shots + queries, 4)) * np.array([5.0, 5.0, 0.5, 0.5])
+        rotated = np.stack(
+            [
+                np.cos(turn) * x[..., 0] - np.sin(turn) * x[..., 1],
+                np.sin(turn) * x[..., 0] + np.cos(turn) * x[..., 1],
+            ],
+            -1,
+        )
+        y = (x[..., 2:] - gain * rotated / 5.0).astype(np.float32)
+        x = x.astype(np.float32)
+        return TaskBatch(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:])
+
+    def augment(self, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+        """Turn each example by a random number of quarters."""
+        group = self.group()
+        element = rng.integers(group.order, size=x.shape[:-1])
+        return (
+            np.einsum("...ij,...j->...i", group.inputs.astype(x.dtype)[element], x),
+            np.einsum("...ij,...j->...i", group.outputs.astype(y.dtype)[element], y),
+        )
+
+    def group(self) -> Group:
+        """C4 on both input fields and on the output."""
+        quarter = np.array([[0.0, -1.0], [1.0, 0.0]])
+        outputs = np.stack([np.linalg.matrix_power(quarter, power) for power in range(4)])
+        return Group("C4", np.stack([np.kron(np.eye(2), matrix) for matrix in outputs]), outputs)
+
+
+FAMILY = Swivel()
+INPUTS, OUTPUTS = width(FAMILY.inputs), width(FAMILY.outputs)
+SCALED = Normalization(
+    input_center=(0.5, -1.0, 0.2, 0.0),
+    input_scale=(5.0, 4.0, 0.5, 0.6),
+    output_center=(0.5, -1.0),
+    output_scale=(2.0, 3.0),
+)
+UNSCALED_Y = SCALED.model_copy(update={"output_center": (0.0, 0.0), "output_scale": (1.0, 1.0)})
+
+
+class Export(NamedTuple):
+    """A learner and what the exporter made of it."""
+
+    learner: Learner
+    normalization: Normalization
+    frozen: Frozen
+
+
+def build(method: str, loss: Loss, **changes: object) -> Learner:
+    """A small learner that is untrained but has no zeros: biases, rates and contexts are random too."""
+    torch.manual_seed(0)
+    config = LearnerConfig.model_validate({"width": 12, "depth": 2, "filters": 5, "context": 3} | changes)
+    learner = learner_class(method)(config, INPUTS, OUTPUTS, loss)
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    return learner
+
+
+@cache
+def exported(method: str, loss: Loss, form: str = "full") -> Export:
+    """Freeze a learner, once in a test run."""
+    learner = build(method, loss, form=form, terms=2 if form == "kronecker" else 1)
+    normalization = UNSCALED_Y if learner.classifies else SCALED
+    return Export(learner, normalization, freeze(learner, normalization))
+
+
+def draw(export: Export, shots: int, seed: int = 0) -> tuple[Array, NDArray]:
+    """A random support in raw units, `(shots, x)` and `(shots, y)`, or labels `(shots,)`."""
+    rng = np.random.default_rng(seed)
+    scaling = export.normalization
+    x = rng.normal(size=(shots, INPUTS)) * scaling.input_scale + scaling.input_center
+    y = rng.normal(size=(shots, OUTPUTS)) * scaling.output_scale + scaling.output_center
+    if export.learner.classifies:
+        return x.astype(np.float32), rng.integers(OUTPUTS, size=shots)
+    return x.astype(np.float32), y.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def export_to() -> Callable[[Path], Path]:
+    """Export a small untrained MSR on the tiny family to a folder."""
+
+    def write(folder: Path) -> Path:
+        return export_bundle(
+            build("msr", "mse"), SCALED, folder, family=FAMILY, shots=6, seed=3, config_digest="0" * 64
+        )
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def bundle(export_to: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small real MSR bundle, untrained, on the tiny family. Read only."""
+    return export_to(tmp_path_factory.mktemp("bundle") / "swivel")
+
+
+class Exporter:
+    """What tests use of this file: test modules cannot import it."""
+
+    family = FAMILY
+    scaled = SCALED
+    build = staticmethod(build)
+    draw = staticmethod(draw)
+    exported = staticmethod(exported)
+    freeze = staticmethod(freeze)
+
+
+@pytest.fixture(scope="session")
+def exporter() -> Exporter:
+    """Small learners, exported once each."""
+    return Exporter()

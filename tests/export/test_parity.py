@@ -1,0 +1,72 @@
+"""The proof passes for every learner and loss, and fails where it should."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from msr_export import check_parity
+from msr_runtime.errors import ExportError, ParityError
+
+
+@pytest.mark.parametrize(
+    ("method", "loss", "form"),
+    [
+        ("msr", "mse", "full"),
+        ("msr", "cross_entropy", "full"),
+        ("msr", "mse", "kronecker"),
+        ("maml", "huber", "full"),
+        ("anil", "mse", "full"),
+        ("meta-sgd", "cross_entropy", "full"),
+        ("cavia", "mse", "full"),
+    ],
+)
+def test_every_learner_and_loss(exporter, method, loss, form) -> None:
+    """At four shot counts, three batch sizes and one to five steps ONNX Runtime is within 1e-5 of torch."""
+    export = exporter.exported(method, loss, form)
+    parity = check_parity(*export, seed=1)
+    assert 0 < parity.max_relative_error <= parity.tolerance == 1e-5
+    assert (len(parity.shots), len(parity.batches), parity.steps) == (4, 3, (1, 2, 3, 4, 5))
+
+
+def scale_rates(adapt: bytes, columns: slice, factor: float) -> bytes:
+    """adapt.onnx with some of its inner rates multiplied."""
+    model = onnx.load_from_string(adapt)
+    size = next(part.type.tensor_type.shape.dim[1].dim_value for part in model.graph.input if part.name == "v")
+    (rates,) = (part for part in model.graph.initializer if list(part.dims) == [1, size])
+    values = numpy_helper.to_array(rates).copy()
+    values[:, columns] *= factor
+    rates.CopyFrom(numpy_helper.from_array(values, rates.name))
+    return model.SerializeToString()
+
+
+def test_a_wrong_rate_is_named_by_its_layer(exporter) -> None:
+    """One layer's rate off by one in a hundred is refused, and the message says which layer and by how much."""
+    export = exporter.exported("msr", "mse")
+    wrong = export.frozen._replace(adapt=scale_rates(export.frozen.adapt, slice(10, 15), 1.01))
+    with pytest.raises(ParityError, match=r"'(v of )?layers\.1\.weight'.*relative error is \d\.\de-0\d"):
+        check_parity(export.learner, export.normalization, wrong, 1)
+
+
+def test_a_wrong_graph_that_is_not_finite_is_refused(exporter) -> None:
+    """NaN is no small error."""
+    export = exporter.exported("msr", "mse")
+    wrong = export.frozen._replace(adapt=scale_rates(export.frozen.adapt, slice(0, 5), float("nan")))
+    with pytest.raises(ParityError, match="relative error is nan"):
+        check_parity(export.learner, export.normalization, wrong, 1)
+
+
+def test_a_wrong_normalisation_is_refused(exporter) -> None:
+    """The reference applies the normalisation itself, so that a graph with another one does not pass."""
+    export = exporter.exported("msr", "mse")
+    other = export.normalization.model_copy(update={"input_center": (0.5, -1.0, 0.2, 0.01)})
+    with pytest.raises(ParityError):
+        check_parity(export.learner, other, export.frozen, 1)
+
+
+def test_an_inner_loop_that_diverges_is_refused(exporter) -> None:
+    """No support is found on which torch itself stays finite: the message says so instead of blaming the graphs."""
+    export = exporter.exported("maml", "huber")
+    learner = exporter.build("maml", "mse", inner_rate=100.0)
+    with pytest.raises(ExportError, match="the inner loop diverges in torch"), np.errstate(all="ignore"):
+        check_parity(learner, export.normalization, export.frozen, 1)

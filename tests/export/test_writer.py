@@ -1,0 +1,95 @@
+"""A bundle appears whole and right, or not at all."""
+
+import hashlib
+import os
+from typing import Never
+
+import numpy as np
+import pytest
+import torch
+
+from msr_export import Frozen, check_golden, export_bundle, freeze, writer
+from msr_runtime.bundle import ADAPT, Bundle
+from msr_runtime.errors import ExportError, ParityError
+from msr_runtime.model import AdaptiveModel
+
+
+def test_manifest_says_what_the_bundle_is(bundle) -> None:
+    """Fields, rates, group, parity and versions are all there."""
+    manifest = Bundle.open(bundle).manifest
+    assert (manifest.name, manifest.method, manifest.loss, manifest.rate_hz) == ("swivel", "msr-full", "mse", 50.0)
+    assert [field.name for field in manifest.inputs] == ["velocity", "wind"]
+    assert set(manifest.rates) == {weight.name for weight in manifest.weights}
+    assert manifest.group == "C4"
+    assert manifest.equivariance_error is not None
+    assert manifest.equivariance_error > 0
+    assert manifest.parity.max_relative_error <= 1e-5
+    assert manifest.shots == 6
+    assert {"torch", "onnx", "numpy"} <= set(manifest.provenance.versions)
+
+
+def test_the_robot_adapts_as_torch_did(bundle) -> None:
+    """The self-test replays the golden example through ONNX Runtime, and an adaptation is accepted and changes y."""
+    model = AdaptiveModel.load(bundle)
+    golden = Bundle.open(bundle).golden()
+    before = model.predict(golden.x)
+    result = model.adapt(golden.support_x, golden.support_y)
+    assert result.accepted
+    assert result.loss_after < result.loss_before
+    after = model.predict(golden.x)
+    assert np.abs(before - golden.y0).max() <= 1e-5 * np.abs(golden.y0).max()
+    assert np.abs(after - golden.y).max() <= 1e-5 * np.abs(golden.y).max()
+    assert np.abs(after - before).max() > 1e-3
+
+
+def test_the_same_learner_gives_the_same_bytes(bundle, export_to, tmp_path) -> None:
+    """An export can be repeated: every file has the same digest."""
+    torch.manual_seed(99)
+    again = Bundle.open(export_to(tmp_path / "again"))
+    assert again.manifest.files == Bundle.open(bundle).manifest.files
+    assert hashlib.sha256(again.files[ADAPT]).hexdigest() == again.manifest.files[ADAPT]
+
+
+def test_a_model_that_misses_is_refused_and_leaves_nothing(exporter, export_to, tmp_path, monkeypatch) -> None:
+    """A graph that is not the learner's is found before anything is written."""
+    right = writer.freeze
+
+    def wrong(learner, normalization) -> Frozen:
+        return right(learner, normalization)._replace(predict=exporter.exported("maml", "huber").frozen.predict)
+
+    monkeypatch.setattr(writer, "freeze", wrong)
+    with pytest.raises(ParityError, match="'y'"):
+        export_to(tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_golden_example_that_would_fail_on_the_robot_is_refused(exporter, bundle):
+    """What the robot replays at load is replayed before the bundle is written."""
+    frozen = freeze(exporter.build("msr", "mse"), exporter.scaled)
+    golden = Bundle.open(bundle).golden()
+    check_golden(frozen, golden)
+    with pytest.raises(ParityError, match="golden example's adapted y"):
+        check_golden(frozen, golden._replace(y=golden.y + 1e-3))
+
+
+def test_an_interrupted_export_leaves_nothing(export_to, tmp_path, monkeypatch) -> None:
+    """Ctrl-C in the middle of writing leaves neither a bundle nor its beginning."""
+
+    def interrupt(handle) -> Never:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export_to(tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_learner_of_another_family_is_refused(exporter, tmp_path) -> None:
+    """Sizes that do not fit the family are named before any work is done."""
+    family = exporter.family
+    learner = exporter.build("msr", "mse")
+    learner.inputs = 7
+    with pytest.raises(ExportError, match="maps 7 numbers to 2, but family 'swivel' has 4 and 2"):
+        export_bundle(
+            learner, exporter.scaled, tmp_path / "bundle", family=family, shots=6, seed=3, config_digest="0" * 64
+        )
