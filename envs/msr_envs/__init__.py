@@ -1,4 +1,4 @@
-"""Robot simulations and the task families made from them; importing this package registers its Gymnasium environments."""
+"""Robot simulations and the task families made from them; importing it registers their Gymnasium environments."""
 
 from gymnasium.envs.registration import register
 

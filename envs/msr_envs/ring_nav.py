@@ -1,17 +1,14 @@
 """The ring-nav family: imitate an unknown operator on an unknown mounting from ten samples that look one way.
 
-Symmetry: C16. Turning the world by 22.5 degrees moves every reading to the next beam and turns the goal and the command.
+Symmetry: C16. Turning the world by 22.5 degrees moves every reading to the next beam and turns goal and command.
 """
 
 from typing import NamedTuple
 
 import gymnasium
 import numpy as np
-from msr_runtime.errors import FamilyError
-from msr_runtime.task import SPLITS, Adapt, ClosedLoop, Field, Group, Loss, Predict, Split, TaskBatch
 from numpy.typing import NDArray
 
-import msr_envs  # noqa: F401  (registers the environment)
 from msr_envs.groups import direct_sum, random_action, rotation, shift
 from msr_envs.ring_nav_env import (
     GOAL_DISTANCE,
@@ -29,6 +26,8 @@ from msr_envs.ring_nav_env import (
     observe,
 )
 from msr_envs.ring_nav_operator import BEAMS, MAX_SPEED, RingTask, draw_tasks, operator, operator_command
+from msr_runtime.errors import FamilyError
+from msr_runtime.task import SPLITS, Adapt, ClosedLoop, Field, Group, Loss, Predict, Split, TaskBatch
 
 SHOTS = 10
 EPISODES = 6
@@ -72,8 +71,8 @@ class RingNav:
         """
         if queries % 2:
             raise FamilyError(
-                f"ring-nav: {queries} queries were asked for, but they are cut into the equal sets 'sector' and 'wide', "
-                "so their number must be even."
+                f"ring-nav: {queries} queries were asked for, but they are cut into equal sets, 'sector' and "
+                "'wide', so their number must be even."
             )
         child = _split_generator(rng, split)
         task = draw_tasks(child, tasks)
@@ -139,7 +138,7 @@ def _split_generator(rng: np.random.Generator, split: Split) -> np.random.Genera
 def _demonstrate(
     rng: np.random.Generator, task: RingTask, samples: int, spread: tuple[float, float]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What the operators of `task` `(tasks,)` do in random scenes: x `(tasks, samples, 18)`, y `(tasks, samples, 2)`."""
+    """What the operators `task` `(tasks,)` do in random scenes: x `(tasks, samples, 18)`, y `(tasks, samples, 2)`."""
     shape = (len(task), samples)
     bearing = rng.uniform(-spread[0], spread[0], (*shape, SCENE_OBSTACLES))
     radii = rng.uniform(*OBSTACLE_RADIUS, (*shape, SCENE_OBSTACLES))

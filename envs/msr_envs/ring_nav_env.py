@@ -1,7 +1,7 @@
 """The ring-nav world: a round holonomic robot with 16 range beams among round obstacles, and its Gymnasium environment.
 
-The robot does not turn, so its body frame stays parallel to the world's. All functions work on any leading axes `(...)`:
-samples, episodes or none.
+The robot does not turn, so its body frame stays parallel to the world's. All functions work on any leading axes
+`(...)`: samples, episodes or none.
 """
 
 from typing import Any, NamedTuple
@@ -53,11 +53,6 @@ def draw_world(rng: np.random.Generator, shape: tuple[int, ...] = ()) -> World:
     return World(goal, turn(np.stack([along, across], -1), direction[..., None] if shape else direction), radii)
 
 
-def turn_world(world: World, angle: float) -> World:
-    """The whole world turned about the origin by `angle`, rad."""
-    return World(turn(world.goal, angle), turn(world.centres, angle), world.radii)
-
-
 def nearness(world: World, position: NDArray) -> NDArray:
     """What ideal beams read from `position` `(..., 2)`: `1 - range / 2 m`, `(..., 16)`; 0 where nothing is in range."""
     relative = world.centres - position[..., None, :]
@@ -98,10 +93,11 @@ def goal_distance(world: World, position: NDArray) -> NDArray[np.float64]:
 class RingNavEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     """One robot on its way to one goal.
 
-    Observation `(18,)`: proximities and saturated goal. Action `(2,)`: velocity command in the drive's frame, m/s. Reward:
-    metres gained on the goal, minus 1 on collision. Ends on arrival (`info["reached"]`) or collision (`info["collided"]`).
+    Observation `(18,)`: proximities and saturated goal. Action `(2,)`: velocity command in the drive's frame, m/s.
+    Reward: metres gained on the goal, minus 1 on collision. Ends on arrival (`info["reached"]`) or collision
+    (`info["collided"]`).
 
-    `task` fixes the mounting and sensor; without it, and without `options={"task": ...}`, every reset draws a fresh one.
+    `task` fixes mounting and sensor; without it, and without `options={"task": ...}`, every reset draws a fresh one.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": int(RATE_HZ)}
@@ -135,7 +131,7 @@ class RingNavEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         return self._observation(), float(before - after) - float(collided), reached or collided, False, info
 
     def render(self) -> NDArray[np.uint8] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The world from above, 10 m wide with the start in the middle: `(256, 256, 3)`, or None without a render mode."""
+        """The world from above, 10 m wide, the start in the middle: `(256, 256, 3)`; None without a render mode."""
         if self.render_mode is None:
             return None
         axis = (np.arange(_PIXELS) + 0.5) / _PIXELS * _VIEW - _VIEW / 2

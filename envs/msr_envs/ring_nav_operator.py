@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from msr_runtime.task import Predict
 from numpy.typing import NDArray
+
+from msr_runtime.task import Predict
 
 BEAMS = 16
 MAX_SPEED = 1.0
@@ -72,8 +73,8 @@ def saturate(vector: NDArray, limit: float) -> NDArray:
 def operator_command(task: RingTask, x: NDArray) -> NDArray:
     """The operator's velocity command `(..., 2)` in the drive's frame, m/s, for observations x `(..., 18)`.
 
-    Push: each beam pushes away from what it sees, by a piecewise-linear function of nearness, and sideways by a share of
-    that. Pull: towards the goal, with a swirl round it. The sum is saturated at `MAX_SPEED`.
+    Push: each beam pushes away from what it sees, by a piecewise-linear function of nearness, and sideways by a share
+    of that. Pull: towards the goal, with a swirl round it. The sum is saturated at `MAX_SPEED`.
     """
     nearness = x[..., :BEAMS] ** (1.0 / task.gamma[..., None])
     response = np.zeros_like(nearness)
