@@ -67,9 +67,12 @@ def freeze(learner: Learner, normalization: Normalization) -> Frozen:
     """Freeze a learner, float32 on the CPU, into its two graphs.
 
     Raises:
-        ExportError: the learner holds an operation that cannot be written in ONNX.
+        ExportError: the learner holds a number that is not finite, or an operation that cannot be written in ONNX.
 
     """
+    for name, tensor in learner.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ExportError(f"'{name}' of the learner is not finite; its meta-training has diverged, train it anew")
     with torch.no_grad():
         start = learner.start()
         v0, weights = flatten(learner, start), folded_weights(learner, start)

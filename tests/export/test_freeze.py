@@ -7,6 +7,7 @@ import torch
 from onnx import numpy_helper
 
 from msr_export.freeze import flatten
+from msr_runtime.errors import ExportError
 from msr_runtime.session import make_session
 
 CPU = ["CPUExecutionProvider"]
@@ -174,3 +175,12 @@ def test_the_learner_is_left_as_it_was(exporter) -> None:
     assert "parametrizations" in export.learner.adapted_names[0]
     x = torch.zeros(2, 4)
     assert export.learner(export.learner.start(), x).shape == (2, 2)
+
+
+def test_a_learner_that_is_not_finite_is_refused(exporter) -> None:
+    """A meta-training that ended in NaN is named as such."""
+    learner = exporter.build("msr", "mse")
+    with torch.no_grad():
+        learner.rate_parameters[1].fill_(float("nan"))
+    with pytest.raises(ExportError, match=r"'rate_parameters\.1' of the learner is not finite"):
+        exporter.freeze(learner, exporter.scaled)

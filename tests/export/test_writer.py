@@ -63,7 +63,7 @@ def test_a_model_that_misses_is_refused_and_leaves_nothing(exporter, export_to, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_golden_example_that_would_fail_on_the_robot_is_refused(exporter, bundle):
+def test_a_golden_example_that_would_fail_on_the_robot_is_refused(exporter, bundle) -> None:
     """What the robot replays at load is replayed before the bundle is written."""
     frozen = freeze(exporter.build("msr", "mse"), exporter.scaled)
     golden = Bundle.open(bundle).golden()
