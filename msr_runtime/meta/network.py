@@ -1,0 +1,38 @@
+"""The networks that learners adapt: a plain multilayer perceptron, and one that reads a context vector."""
+
+import torch
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron with SiLU between its layers: x `(..., inputs)` to `(..., outputs)`.
+
+    Weights start with He's variance and biases at zero (He et al., 2015).
+    """
+
+    def __init__(self, inputs: int, outputs: int, width: int, depth: int) -> None:
+        super().__init__()
+        sizes = [inputs] + [width] * depth + [outputs]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x `(..., inputs)` to `(..., outputs)`."""
+        for layer in self.layers[:-1]:
+            x = nn.functional.silu(layer(x))
+        return self.layers[-1](x)
+
+
+class ContextMLP(nn.Module):
+    """An MLP whose input is widened by a context vector that starts each task at zero (CAVIA, Zintgraf et al., 2019)."""
+
+    def __init__(self, inputs: int, outputs: int, width: int, depth: int, context: int) -> None:
+        super().__init__()
+        self.context = nn.Parameter(torch.zeros(context))
+        self.mlp = MLP(inputs + context, outputs, width, depth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x `(..., inputs)` to `(..., outputs)`, the same context beside every sample."""
+        return self.mlp(torch.cat([x, self.context.expand(*x.shape[:-1], -1)], dim=-1))

@@ -1,0 +1,26 @@
+"""The progress bar of a meta-training run."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def training_progress(steps: int, start: int, label: str, *, shown: bool) -> Iterator[Callable[[int, float], None]]:
+    """Show step, loss, steps a second and the time left; yields `show(step, loss)`."""
+    columns = (
+        TextColumn("{task.description:<9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+        TextColumn("{task.fields[rate]:.0f} steps/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, disable=not shown) as progress:
+        task = progress.add_task(label, total=steps, completed=start, loss=float("nan"), rate=0.0)
+
+        def show(step: int, loss: float) -> None:
+            progress.update(task, completed=step, loss=loss, rate=progress.tasks[task].speed or 0.0)
+
+        yield show

@@ -1,0 +1,20 @@
+"""What did a network learn of a group? Measures that need only its predictions."""
+
+import numpy as np
+from msr_runtime.task import Group, Predict
+from numpy.typing import NDArray
+
+
+def equivariance_error(predict: Predict, group: Group, x: NDArray) -> float:
+    """How far `predict` is from commuting with `group` on the samples x `(batch, x)`, relative to its output.
+
+    The mean over the elements g (identity left out) and the samples of `|f(g x) - g f(x)|`, divided by the mean of
+    `|f(x)|`; 0 is exact equivariance. Relative to the output, as e3nn and emlp scale theirs.
+    """
+    y = predict(x)
+    errors = [
+        np.linalg.norm(predict((x @ on_x.T).astype(x.dtype)) - y @ on_y.T, axis=-1).mean()
+        for on_x, on_y in zip(group.inputs[1:], group.outputs[1:], strict=True)
+    ]
+    size = float(np.linalg.norm(y, axis=-1).mean())
+    return float(np.mean(errors)) / size if size > 0 else 0.0

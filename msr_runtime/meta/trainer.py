@@ -1,0 +1,256 @@
+"""The outer loop: meta-learns what a learner's inner loop starts from, vectorised over tasks.
+
+Source: Zhou, Knowles, Finn, "Meta-Learning Symmetries by Reparameterization", 2021, algorithms 1 and 2.
+"""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from msr_runtime.errors import CheckpointError, TrainingError
+from msr_runtime.meta.augment import augment_queries, require_symmetry
+from msr_runtime.meta.checkpoint import BEST, LAST, build_learner, load_checkpoint, save_checkpoint, write_atomically
+from msr_runtime.meta.config import TrainConfig
+from msr_runtime.meta.learners import Learner
+from msr_runtime.meta.normalization import Normalization, measure_normalization
+from msr_runtime.meta.pool import TaskPool
+from msr_runtime.meta.progress import training_progress
+from msr_runtime.task import SymmetricFamily, TaskBatch, TaskFamily
+from torch import Tensor
+from torch.func import vmap
+from torch.utils.tensorboard.writer import SummaryWriter
+
+LOG_EVERY = 10
+PATIENCE = 50
+"""Outer steps in a row without a finite gradient after which a run is given up."""
+POOL, NORMALIZATION, VALIDATION, SYMMETRY = range(4)
+"""Streams of random numbers; every outer step has one of its own behind them, so that resuming needs no state."""
+
+
+class TrainResult(NamedTuple):
+    """How a run ended."""
+
+    run: Path
+    """The run's folder."""
+    step: int
+    """Outer steps taken."""
+    best: float
+    """The lowest validation loss, normalised units."""
+    finished: bool
+    """False if it was interrupted; it resumes."""
+    seconds: float
+    """Wall time of this call."""
+
+
+def one_cycle(step: int, steps: int, peak: float) -> float:
+    """Return the outer rate at `step`: a cosine up to `peak` over the first 30 %, then a cosine down to nearly zero.
+
+    Source: Smith and Topin, "Super-convergence", 2018.
+    """
+    rise, position = 0.3, step / max(1, steps)
+    if position < rise:
+        return peak * (0.04 + 0.96 * (1 - math.cos(math.pi * position / rise)) / 2)
+    return peak * max(1e-4, (1 + math.cos(math.pi * (position - rise) / (1 - rise))) / 2)
+
+
+class MetaTrainer:
+    """Trains a learner on a family into a run's folder; `resume=True` goes on from the folder's last checkpoint.
+
+    The folder holds `config.json`, `metrics.jsonl`, TensorBoard events, `last.safetensors` and `best.safetensors`. On
+    the CPU a resumed run computes the same numbers, bit for bit, as one that never stopped.
+
+    Raises:
+        AugmentationError: the family's augmentation is no symmetry of its tasks and the settings do not insist.
+        CheckpointError: the folder holds another run, or nothing to resume.
+
+    """
+
+    def __init__(
+        self,
+        family: TaskFamily,
+        config: TrainConfig,
+        run: Path,
+        *,
+        learner: type[Learner] | None = None,
+        resume: bool = False,
+        progress: bool = True,
+    ) -> None:
+        self.family, self.config, self.run, self.progress = family, config, Path(run), progress
+        self.settings = config.settings
+        self.step, self.best, self.bad_steps = 0, math.inf, 0
+        self._stop = False
+        if resume:
+            checkpoint = load_checkpoint(self.run / LAST, learner)
+            if checkpoint.config != config:
+                raise CheckpointError(
+                    f"run {self.run} was trained with other settings than asked for; resume it with its own "
+                    "(they are in its config.json) or choose another folder"
+                )
+            self.learner, self.normalization = checkpoint.learner, checkpoint.normalization
+            self.step, self.best = checkpoint.step, checkpoint.best
+        else:
+            if (self.run / LAST).exists():
+                raise CheckpointError(f"folder {self.run} holds a run already; resume it or choose another folder")
+            if self.settings.augment and not self.settings.insist_on_augmentation:
+                require_symmetry(family, self._rng(SYMMETRY))
+            self.learner = build_learner(config, learner)
+            self.normalization = self._measure_normalization()
+        self.pool = TaskPool(family, self._rng(POOL), self.settings.training_tasks, self.settings.samples_per_task)
+        self.validation = self._draw_validation()
+        self.trained = [p for p in self.learner.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(self.trained)
+        if resume:
+            self._restore_optimizer(checkpoint.optimizer)
+            self._truncate_metrics()
+        else:
+            self.run.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.run / "config.json", config.model_dump_json(indent=2).encode())
+            write_atomically(self.run / "metrics.jsonl", b"")
+
+    def train(self) -> TrainResult:
+        """Take the remaining outer steps. Ctrl-C or SIGTERM ends after the step in hand and leaves a checkpoint."""
+        began, first = time.perf_counter(), self.step
+        with (
+            self._catch_signals(),
+            SummaryWriter(self.run, purge_step=self.step) as board,
+            (self.run / "metrics.jsonl").open("a") as metrics,
+            training_progress(self.settings.steps, first, self.config.method, shown=self.progress) as show,
+        ):
+            while self.step < self.settings.steps and not self._stop:
+                figures = self._outer_step()
+                self.step += 1
+                last = self.step == self.settings.steps
+                if self.step % self.settings.validation_every == 0 or last:
+                    figures["validation_loss"] = self._validate()
+                    self._save(LAST)
+                if self.step % LOG_EVERY == 0 or last:
+                    json.dump({"step": self.step, **figures}, metrics)
+                    metrics.write("\n")
+                    for name, value in figures.items():
+                        board.add_scalar(name, value, self.step)
+                show(self.step, figures["loss"])
+        if self._stop:
+            self._save(LAST)
+        seconds = time.perf_counter() - began
+        return TrainResult(self.run, self.step, self.best, self.step == self.settings.steps, seconds)
+
+    def _outer_step(self) -> dict[str, float]:
+        rng = self._rng(len((POOL, NORMALIZATION, VALIDATION, SYMMETRY)) + self.step)
+        settings = self.settings
+        batch = self.pool.draw(rng, settings.tasks_per_step, settings.shots, settings.queries)
+        if settings.augment:
+            batch = augment_queries(self.family, rng, batch)
+        loss = self._meta_losses(self._tensors(batch)).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = float(torch.nn.utils.clip_grad_norm_(self.trained, settings.clip))
+        rate = one_cycle(self.step, settings.steps, settings.outer_rate)
+        if math.isfinite(norm):
+            self.bad_steps = 0
+            self.optimizer.param_groups[0]["lr"] = rate
+            self.optimizer.step()
+        else:
+            self._count_bad_step()
+        return {"loss": float(loss.detach()), "gradient_norm": norm, "outer_rate": rate}
+
+    def _meta_losses(self, batch: list[Tensor]) -> Tensor:
+        learner = self.learner
+
+        def query_loss(support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> Tensor:
+            return learner.support_loss(learner.adapt(support_x, support_y), query_x, query_y)
+
+        return vmap(query_loss)(*batch)
+
+    def _validate(self) -> float:
+        with torch.no_grad():
+            losses = self._meta_losses(self.validation)
+        loss = float(losses.mean())
+        if loss < self.best or not (self.run / BEST).exists():
+            self.best = loss
+            self._save(BEST)
+        return loss
+
+    def _count_bad_step(self) -> None:
+        self.bad_steps += 1
+        if self.bad_steps >= PATIENCE:
+            raise TrainingError(
+                f"{PATIENCE} outer steps in a row had no finite gradient (now at step {self.step}): the inner loop "
+                f"diverges; lower the inner rate (started at {self.config.learner.inner_rate}), the outer rate "
+                f"({self.settings.outer_rate}) or the inner steps ({self.config.learner.inner_steps})"
+            )
+
+    def _save(self, name: str) -> None:
+        save_checkpoint(
+            self.run / name,
+            config=self.config,
+            learner=self.learner,
+            normalization=self.normalization,
+            step=self.step,
+            best=self.best,
+            optimizer=self._optimizer_state() if name == LAST else None,
+        )
+
+    def _optimizer_state(self) -> dict[str, Tensor]:
+        state = self.optimizer.state_dict()["state"]
+        return {f"{index}.{key}": value for index, entry in state.items() for key, value in entry.items()}
+
+    def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+    def _truncate_metrics(self) -> None:
+        path = self.run / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.step]
+        write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+
+    def _measure_normalization(self) -> Normalization:
+        group = self.family.group() if isinstance(self.family, SymmetricFamily) else None
+        return measure_normalization(self.family, self._rng(NORMALIZATION), group)
+
+    def _draw_validation(self) -> list[Tensor]:
+        rng, settings = self._rng(VALIDATION), self.settings
+        queries = 32 * len(self.family.query_sets)
+        batch = self.family.sample(rng, settings.validation_tasks, settings.shots, queries, "validation")
+        return self._tensors(augment_queries(self.family, rng, batch) if settings.augment else batch)
+
+    def _tensors(self, batch: TaskBatch) -> list[Tensor]:
+        normalization, labels = self.normalization, self.learner.classifies
+        return [
+            torch.from_numpy(normalization.normalize_x(batch.support_x)),
+            torch.from_numpy(batch.support_y if labels else normalization.normalize_y(batch.support_y)),
+            torch.from_numpy(normalization.normalize_x(batch.query_x)),
+            torch.from_numpy(batch.query_y if labels else normalization.normalize_y(batch.query_y)),
+        ]
+
+    def _rng(self, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.settings.seed, stream])
+
+    @contextmanager
+    def _catch_signals(self) -> Iterator[None]:
+        """Turn the first Ctrl-C into a flag, so that no step is cut in half; a second one ends at once."""
+
+        def stop(number: int, frame: object) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = True
+
+        try:
+            before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: whoever started it handles signals
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
