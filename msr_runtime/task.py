@@ -119,8 +119,8 @@ class ClosedLoop(NamedTuple):
 class TaskFamily(Protocol):
     """A distribution of tasks that share one symmetry: all that the trainer knows of a robot.
 
-    `query_sets` names the equal, consecutive parts of the query axis, in order: `("sector", "wide")` says that the first
-    half of every task's queries comes from the support's own region and the second half from everywhere.
+    `query_sets` names the equal, consecutive parts of the query axis, in order: `("sector", "wide")` says that the
+    first half of every task's queries comes from the support's own region and the second half from everywhere.
     """
 
     name: str

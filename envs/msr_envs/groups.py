@@ -5,8 +5,9 @@ together by `direct_sum` in the order of the fields, and two sums make a `Group`
 """
 
 import numpy as np
-from msr_runtime.task import Group
 from numpy.typing import NDArray
+
+from msr_runtime.task import Group
 
 Representation = NDArray[np.float64]
 

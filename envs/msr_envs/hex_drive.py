@@ -39,8 +39,8 @@ class HexDrive:
         Field(name="commands", shape=(THRUSTERS,), unit="1", low=-1.0, high=1.0),
     )
     outputs: tuple[Field, ...] = (
-        Field(name="velocity_change", shape=(2,), unit="m/s", low=-0.3, high=0.3),
-        Field(name="yaw_rate_change", shape=(1,), unit="rad/s", low=-2.2, high=2.2),
+        Field(name="velocity_change", shape=(2,), unit="m/s", low=-1.3, high=1.3),
+        Field(name="yaw_rate_change", shape=(1,), unit="rad/s", low=-9.5, high=9.5),
     )
     loss: Loss = "mse"
     query_sets: tuple[str, ...] = ("sector", "wide")

@@ -13,15 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
 from msr_runtime.errors import CheckpointError
 from msr_runtime.meta.config import TrainConfig
 from msr_runtime.meta.learners import Learner, learner_class
 from msr_runtime.meta.normalization import Normalization
 from msr_runtime.task import width
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 OPTIMIZER = "optimizer."

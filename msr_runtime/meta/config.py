@@ -1,8 +1,9 @@
 """The whole configuration of a meta-training run, as it stands in `config.json` and in every checkpoint."""
 
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
+
 from msr_runtime.meta.learners import LearnerConfig
 from msr_runtime.task import Field, Loss, TaskFamily
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 class TrainSettings(BaseModel):

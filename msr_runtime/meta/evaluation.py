@@ -6,9 +6,10 @@ Works on any `Adapt`, so that torch learners and exported bundles are scored by 
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
 from msr_runtime.meta.structure import equivariance_error
 from msr_runtime.task import Adapt, Split, SymmetricFamily, TaskFamily
-from numpy.typing import NDArray
 
 
 class Scores(NamedTuple):
@@ -48,21 +49,22 @@ def score(
     for task in range(tasks):
         predict = adapt(batch.support_x[task], batch.support_y[task])
         sets = [
-            _error(family, predict(batch.query_x[task, part]), batch.query_y[task, part]) for part in parts.values()
+            score_sample(family, predict(batch.query_x[task, part]), batch.query_y[task, part]) for part in parts.values()
         ]
-        orbit = _error(family, predict(orbit_x[task]), orbit_y[task])
+        orbit = score_sample(family, predict(orbit_x[task]), orbit_y[task])
         asymmetry = np.nan if group is None else equivariance_error(predict, group, batch.query_x[task, :16])
         rows[task] = [*sets, orbit, asymmetry]
     zero = np.zeros_like(batch.query_y, dtype=np.float64)
     sizes = [1.0] * (len(parts) + 1)
     if family.loss != "cross_entropy":
-        sizes = [_error(family, zero[:, part], batch.query_y[:, part]) for part in parts.values()]
-        sizes.append(_error(family, zero[:, :queries], orbit_y))
+        sizes = [score_sample(family, zero[:, part], batch.query_y[:, part]) for part in parts.values()]
+        sizes.append(score_sample(family, zero[:, :queries], orbit_y))
     relative = rows[:, :-1] / np.array(sizes)
     return Scores({name: relative[:, i] for i, name in enumerate(parts)}, relative[:, -1], rows[:, -1])
 
 
-def _error(family: TaskFamily, predicted: NDArray, wanted: NDArray) -> float:
+def score_sample(family: TaskFamily, predicted: NDArray, wanted: NDArray) -> float:
+    """Return the mean squared error of predictions `(samples, *y)` in half ranges, or the share of wrong labels."""
     if family.loss == "cross_entropy":
         return float(np.mean(predicted.argmax(-1) != wanted))
     half_range = np.concatenate([np.full(field.size, (field.high - field.low) / 2) for field in family.outputs])

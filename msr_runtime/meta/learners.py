@@ -5,17 +5,19 @@ Each is a small subclass of `Learner`; a learner of your own is another, passed 
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.func import functional_call
+
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.inner import Tensors, inner_loop
 from msr_runtime.meta.network import MLP, ContextMLP
 from msr_runtime.meta.symmetry import Form, filter_parameter_names, reparameterize
 from msr_runtime.task import Loss
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
-from torch import Tensor, nn
-from torch.func import functional_call
 
 LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": nn.functional.mse_loss,
@@ -131,12 +133,13 @@ class BigMAML(MAML):
     name = "maml-big"
 
     def build_network(self) -> nn.Module:
-        """Return an MLP of the configured depth and of the width that comes nearest to MSR's count."""
-        wanted = sum(p.numel() for p in MSR(self.config, self.inputs, self.outputs, "mse").parameters())
+        """Return an MLP of the configured depth and of the greatest width whose count is not above MSR's."""
+        # Both have one rate a tensor, so the networks' counts are what has to match.
+        wanted = sum(p.numel() for p in MSR(self.config, self.inputs, self.outputs, "mse").network.parameters())
 
         def count(width: int) -> int:
             sizes = [self.inputs] + [width] * self.config.depth + [self.outputs]
-            return sum((a + 1) * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+            return sum((a + 1) * b for a, b in pairwise(sizes))
 
         width = self.config.width
         while count(width + 1) <= wanted:

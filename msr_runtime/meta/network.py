@@ -1,5 +1,7 @@
 """The networks that learners adapt: a plain multilayer perceptron, and one that reads a context vector."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -13,10 +15,11 @@ class MLP(nn.Module):
     def __init__(self, inputs: int, outputs: int, width: int, depth: int) -> None:
         super().__init__()
         sizes = [inputs] + [width] * depth + [outputs]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
-        for layer in self.layers:
+        layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        for layer in layers:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x `(..., inputs)` to `(..., outputs)`."""
@@ -26,7 +29,7 @@ class MLP(nn.Module):
 
 
 class ContextMLP(nn.Module):
-    """An MLP whose input is widened by a context vector that starts each task at zero (CAVIA, Zintgraf et al., 2019)."""
+    """An MLP whose input is widened by a context vector, zero at each task's start (CAVIA, Zintgraf et al., 2019)."""
 
     def __init__(self, inputs: int, outputs: int, width: int, depth: int, context: int) -> None:
         super().__init__()

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from msr_runtime.task import Array, Field, Group, TaskFamily, field_slices
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+
+from msr_runtime.task import Array, Field, Group, TaskFamily, field_slices
 
 SAMPLES = 4096
 """How many augmented queries the figures are measured on."""

@@ -1,8 +1,9 @@
 """Training tasks simulated once and drawn from many times, because a simulator is slower than an outer step."""
 
 import numpy as np
-from msr_runtime.task import TaskBatch, TaskFamily
 from numpy.typing import NDArray
+
+from msr_runtime.task import TaskBatch, TaskFamily
 
 
 class TaskPool:
@@ -24,7 +25,10 @@ class TaskPool:
         query, rows = np.concatenate(blocks, axis=1), chosen[:, None]
         data = self.data
         return TaskBatch(
-            data.support_x[rows, support], data.support_y[rows, support], data.query_x[rows, query], data.query_y[rows, query]
+            data.support_x[rows, support],
+            data.support_y[rows, support],
+            data.query_x[rows, query],
+            data.query_y[rows, query],
         )
 
     def _choose(self, rng: np.random.Generator, tasks: int, count: int) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """A learner in torch behind the numpy interface that families and scores use."""
 
 import torch
+
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learners import Learner
 from msr_runtime.meta.normalization import Normalization
@@ -8,7 +9,7 @@ from msr_runtime.task import Adapt, Array, Predict
 
 
 def torch_adapt(learner: Learner, normalization: Normalization) -> Adapt:
-    """Return `adapt(support_x, support_y) -> predict` that runs the learner's inner loop in torch, raw units both ways."""
+    """Return `adapt(support_x, support_y) -> predict`: the learner's inner loop in torch, raw units both ways."""
 
     def adapt(support_x: Array, support_y: Array) -> Predict:
         with torch.no_grad():
@@ -21,7 +22,7 @@ def torch_adapt(learner: Learner, normalization: Normalization) -> Adapt:
 def torch_unadapted(learner: Learner, normalization: Normalization) -> Adapt:
     """Return the same interface for the meta-learned start: the support is ignored."""
     predict = _predictor(learner, normalization, learner.start())
-    return lambda support_x, support_y: predict
+    return lambda *_: predict
 
 
 def _predictor(learner: Learner, normalization: Normalization, adapted: Tensors) -> Predict:

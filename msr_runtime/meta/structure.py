@@ -1,8 +1,9 @@
 """What did a network learn of a group? Measures that need only its predictions."""
 
 import numpy as np
-from msr_runtime.task import Group, Predict
 from numpy.typing import NDArray
+
+from msr_runtime.task import Group, Predict
 
 
 def equivariance_error(predict: Predict, group: Group, x: NDArray) -> float:

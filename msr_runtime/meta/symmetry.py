@@ -131,9 +131,7 @@ def reparameterize(
             if tensor is None:
                 continue
             chosen: Form = form if tensor.ndim == 2 else "full"
-            symmetry = (
-                KroneckerSymmetry(tensor, terms) if chosen == "kronecker" else FullSymmetry(tensor, filters)
-            )
+            symmetry = KroneckerSymmetry(tensor, terms) if chosen == "kronecker" else FullSymmetry(tensor, filters)
             parametrize.register_parametrization(layer, tensor_name, symmetry, unsafe=True)
             parameters = sum(p.numel() for p in symmetry.parameters())
             reports.append(

@@ -14,6 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.utils.tensorboard.writer import SummaryWriter
+
 from msr_runtime.errors import CheckpointError, TrainingError
 from msr_runtime.meta.augment import augment_queries, require_symmetry
 from msr_runtime.meta.checkpoint import BEST, LAST, build_learner, load_checkpoint, save_checkpoint, write_atomically
@@ -23,9 +27,6 @@ from msr_runtime.meta.normalization import Normalization, measure_normalization
 from msr_runtime.meta.pool import TaskPool
 from msr_runtime.meta.progress import training_progress
 from msr_runtime.task import SymmetricFamily, TaskBatch, TaskFamily
-from torch import Tensor
-from torch.func import vmap
-from torch.utils.tensorboard.writer import SummaryWriter
 
 LOG_EVERY = 10
 PATIENCE = 50
@@ -133,6 +134,7 @@ class MetaTrainer:
                 if self.step % LOG_EVERY == 0 or last:
                     json.dump({"step": self.step, **figures}, metrics)
                     metrics.write("\n")
+                    metrics.flush()
                     for name, value in figures.items():
                         board.add_scalar(name, value, self.step)
                 show(self.step, figures["loss"])
@@ -240,7 +242,7 @@ class MetaTrainer:
     def _catch_signals(self) -> Iterator[None]:
         """Turn the first Ctrl-C into a flag, so that no step is cut in half; a second one ends at once."""
 
-        def stop(number: int, frame: object) -> None:
+        def stop(*_: object) -> None:
             if self._stop:
                 raise KeyboardInterrupt
             self._stop = True
