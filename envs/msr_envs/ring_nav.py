@@ -90,6 +90,17 @@ class RingNav:
         """C16: beams shifted, goal and command turned."""
         return _GROUP
 
+    def draw_task(self, rng: np.random.Generator) -> RingTask:
+        """Draw one task, for a picture or an environment."""
+        return draw_tasks(rng, 1)[0]
+
+    def demonstrate(
+        self, rng: np.random.Generator, task: RingTask, shots: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Ask the operator of one task for sector samples: x `(shots, 18)`, y `(shots, 2)`."""
+        x, y = _demonstrate(rng, task[None], shots, SECTOR)
+        return x[0], y[0]
+
     def make_env(self, task: RingTask, render_mode: str | None = None) -> gymnasium.Env:
         """The registered environment `msr/RingNav-v0`, set to one task."""
         return gymnasium.make("msr/RingNav-v0", task=task, render_mode=render_mode)

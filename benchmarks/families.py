@@ -1,0 +1,154 @@
+"""MSR against MAML, ANIL, Meta-SGD and CAVIA on ring-nav and hex-drive, and against itself with the sharing destroyed.
+
+Every method gets the same search over depth and width, chosen by its loss on validation tasks; the chosen network is
+then trained with each seed and scored once on fresh tasks, the same for all. It can be interrupted: run again, it goes
+on. Writes runs/families/ and prints one table a family with paired intervals.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import tyro
+from results import Row, print_table, write_json
+from rich.console import Console
+from rich.table import Table
+from runs import Job, drive_reference, finished, measure, score_run, train_all
+from sharing import controls
+
+from msr_runtime.meta.config import TrainSettings
+from msr_runtime.meta.learners import LearnerConfig
+
+METHODS = ("msr", "maml", "anil", "meta-sgd", "cavia")
+DEPTHS, WIDTHS = (2, 3, 4), (48, 96)
+RATES = {"cavia": 0.5}
+"""Starts of inner rates other than 0.05; a context of zeros needs a larger one."""
+DRIVES = {"ring-nav": 60, "hex-drive": 24}
+"""Fresh tasks in closed loop."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run."""
+
+    families: tuple[str, ...] = ("ring-nav", "hex-drive")
+    """The families."""
+    search_steps: int = 1500
+    """Outer steps of each run of the search."""
+    steps: int = 4000
+    """Outer steps of each run that is scored."""
+    seeds: int = 3
+    """Seeds of the runs that are scored."""
+    tasks: int = 100
+    """Fresh tasks to score on."""
+    out: Path = Path("runs/families")
+    """Folder of the runs; finished ones in it are kept."""
+    json: Path | None = None
+    """Where to write the rows."""
+
+
+class Scored(NamedTuple):
+    """One scored run."""
+
+    row: Row
+    orbit: np.ndarray
+    """`(tasks,)`: orbit errors."""
+
+
+def main(options: Options) -> None:
+    """Search, train, score and print."""
+    torch.set_num_threads(1)
+    Console().print("[bold]search[/]: depth and width of every method, chosen on validation tasks")
+    chosen = search(options)
+    Console().print("[bold]training[/]: the chosen networks, every seed, then the controls")
+    jobs, seeds = {}, range(options.seeds)
+    for (family, method), learner in chosen.items():
+        for seed in seeds:
+            run = options.out / f"{family} {method} {seed}"
+            jobs[family, method, seed] = Job(run, family, method, learner, _settings(options.steps, seed))
+    train_all(list(jobs.values()))
+    control_jobs = {}
+    for family, seed in product(options.families, seeds):
+        trained = jobs[family, "msr", seed]
+        for method, learner_class in controls(trained.run).items():
+            run = options.out / f"{family} {method} {seed}"
+            control_jobs[family, method, seed] = trained._replace(run=run, method=method, learner_class=learner_class)
+    train_all(list(control_jobs.values()))
+    jobs |= control_jobs
+    rows = []
+    for family in options.families:
+        reference = drive_reference(family, DRIVES[family])
+        scored = {key: _score(job, options.tasks, reference) for key, job in jobs.items() if key[0] == family}
+        rows += [each.row for each in scored.values()]
+        print_table([each.row for each in scored.values()], f"{family}: every seed on {options.tasks} fresh tasks")
+        _print_summary(family, list(scored.values()), chosen)
+    if options.json:
+        write_json(options.json, rows)
+
+
+def search(options: Options) -> dict[tuple[str, str], LearnerConfig]:
+    """Train every method at every depth and width once; the lowest loss on validation tasks decides."""
+    jobs = {}
+    for family, method, depth, width in product(options.families, METHODS, DEPTHS, WIDTHS):
+        learner = LearnerConfig(depth=depth, width=width, inner_rate=RATES.get(method, 0.05))
+        run = options.out / "search" / f"{family} {method} {depth}x{width}"
+        jobs[family, method, depth, width] = Job(run, family, method, learner, _settings(options.search_steps, 0))
+    train_all(list(jobs.values()))
+    best: dict[tuple[str, str], tuple[float, LearnerConfig]] = {}
+    for (family, method, _, _), job in jobs.items():
+        loss = finished(job.run).best
+        if (family, method) not in best or loss < best[family, method][0]:
+            best[family, method] = (loss, job.learner)
+    return {key: learner for key, (_, learner) in best.items()}
+
+
+def _settings(steps: int, seed: int) -> TrainSettings:
+    return TrainSettings(steps=steps, seed=seed)
+
+
+def _score(job: Job, tasks: int, reference: float) -> Scored:
+    checkpoint = finished(job.run, job.learner_class() if job.learner_class else None)
+    scores = score_run(checkpoint, tasks=tasks)
+    row = measure(checkpoint, scores, closed_loop_tasks=DRIVES[job.family], reference=reference)
+    return Scored(row, scores.orbit)
+
+
+def _print_summary(family: str, scored: Sequence[Scored], chosen: dict[tuple[str, str], LearnerConfig]) -> None:
+    table = Table(title=f"{family}: means over seeds; orbit error over MSR's, 95 % interval paired over tasks")
+    for head in ("method", "network", "sector", "orbit", "wide", "orbit/sector", "orbit/MSR", "closed loop"):
+        table.add_column(head, justify="left" if head == "method" else "right")
+    methods = list(dict.fromkeys(each.row["method"] for each in scored))
+    orbit = {m: np.mean([each.orbit for each in scored if each.row["method"] == m], axis=0) for m in methods}
+    for method in methods:
+        rows = [each.row for each in scored if each.row["method"] == method]
+        sector, over, wide, after = (
+            np.mean([row[key] for row in rows])
+            for key in ("error_sector", "error_orbit", "error_wide", "closed_loop_after")
+        )
+        low, high = _ratio_interval(orbit[method], orbit["msr"])
+        learner = chosen.get((family, method), chosen[family, "msr"])
+        table.add_row(
+            method,
+            f"{learner.depth}x{learner.width}",
+            *(f"{value:.4f}" for value in (sector, over, wide)),
+            f"{over / sector:.2f}",
+            f"{over / orbit['msr'].mean():.2f} ({low:.2f} to {high:.2f})",
+            f"{after:.4f}",
+        )
+    Console(width=140).print(table)
+
+
+def _ratio_interval(method: np.ndarray, msr: np.ndarray) -> tuple[float, float]:
+    """Bootstrap the ratio of two means over the same tasks: its 95 % interval."""
+    draws = np.random.default_rng(0).integers(len(msr), size=(4000, len(msr)))
+    ratios = method[draws].mean(1) / msr[draws].mean(1)
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    return float(low), float(high)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,164 @@
+"""Train many methods side by side, a process a core and a thread a process, and score what they learned."""
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from msr_envs.registry import load_family
+from results import Row
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from msr_runtime.meta.checkpoint import LAST, Checkpoint, load_checkpoint
+from msr_runtime.meta.config import TrainConfig, TrainSettings
+from msr_runtime.meta.evaluation import Scores, score
+from msr_runtime.meta.learners import Learner, LearnerConfig
+from msr_runtime.meta.predictor import torch_adapt, torch_unadapted
+from msr_runtime.meta.trainer import MetaTrainer
+from msr_runtime.task import Adapt, ClosedLoopFamily, Split
+
+
+class Job(NamedTuple):
+    """One training run."""
+
+    run: Path
+    family: str
+    method: str
+    learner: LearnerConfig
+    settings: TrainSettings
+    learner_class: Callable[[], type[Learner]] | None = None
+    """Makes the class of a learner that is not built in, inside the worker."""
+
+
+def train(job: Job) -> Path:
+    """Train one job, or go on with it where it was interrupted, or leave it if it is finished."""
+    torch.set_num_threads(1)
+    family = load_family(job.family)
+    config = TrainConfig.of(family, job.method, job.learner, job.settings)
+    resume = (job.run / LAST).exists()
+    chosen = job.learner_class() if job.learner_class else None
+    MetaTrainer(family, config, job.run, learner=chosen, resume=resume, progress=False).train()
+    return job.run
+
+
+def train_all(jobs: Sequence[Job]) -> None:
+    """Train the jobs in as many processes as there are cores, with one bar a job that is at work."""
+    columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    os.environ["OMP_NUM_THREADS"] = "1"  # the workers read it when they load their numeric libraries
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool, Progress(*columns) as progress:
+        futures: dict[Future[Path], Job] = {pool.submit(train, job): job for job in jobs}
+        bars = {future: None for future in futures}
+        while bars:
+            for future in list(bars):
+                job = futures[future]
+                step = _step(job.run)
+                if bars[future] is None and (step or future.done()):
+                    bars[future] = progress.add_task(job.run.name, total=job.settings.steps)
+                if bars[future] is not None:
+                    progress.update(bars[future], completed=step)
+                if future.done():
+                    future.result()
+                    if not progress.console.is_terminal:
+                        progress.console.print(f"trained {job.run.name}")
+                    del bars[future]
+            time.sleep(0.2)
+
+
+def score_run(
+    checkpoint: Checkpoint, adapt: Adapt | None = None, *, split: Split = "test", tasks: int = 100
+) -> Scores:
+    """Score a run on fresh tasks that are the same for every method; `adapt` replaces torch, if given."""
+    family = load_family(checkpoint.config.family)
+    adapt = adapt or torch_adapt(checkpoint.learner, checkpoint.normalization)
+    shots = checkpoint.config.settings.shots
+    return score(family, adapt, np.random.default_rng(1), tasks=tasks, shots=shots, split=split)
+
+
+def measure(
+    checkpoint: Checkpoint,
+    scores: Scores,
+    *,
+    adapt: Adapt | None = None,
+    unadapted: Adapt | None = None,
+    closed_loop_tasks: int,
+    reference: float,
+) -> Row:
+    """Put a run's row together: its scores, its closed loop before and after adaptation, and its times.
+
+    `adapt` and `unadapted` replace torch, if given; `reference` is `drive_reference` of the same tasks.
+    """
+    learner, config = checkpoint.learner, checkpoint.config
+    adapt = adapt or torch_adapt(learner, checkpoint.normalization)
+    unadapted = unadapted or torch_unadapted(learner, checkpoint.normalization)
+    family = load_family(config.family)
+    assert isinstance(family, ClosedLoopFamily)
+    before = family.evaluate(unadapted, np.random.default_rng(2), closed_loop_tasks, "test")
+    after = family.evaluate(adapt, np.random.default_rng(2), closed_loop_tasks, "test")
+    adapt_seconds, predict_seconds = _times(checkpoint, adapt)
+    return Row(
+        family=config.family,
+        method=config.method,
+        seed=config.seed,
+        adapted_parameters=learner.adapted_size(),
+        error_sector=float(scores.sets["sector"].mean()),
+        error_orbit=float(scores.orbit.mean()),
+        error_wide=float(scores.sets["wide"].mean()),
+        equivariance_error=float(scores.equivariance.mean()),
+        closed_loop_metric=f"{after.metric}, {after.unit}" if after.unit != "1" else f"{after.metric}, share",
+        closed_loop_before=float(before.values.mean()),
+        closed_loop_after=float(after.values.mean()),
+        closed_loop_reference=reference,
+        adapt_seconds=adapt_seconds,
+        predict_seconds=predict_seconds,
+    )
+
+
+def drive_reference(family_name: str, tasks: int) -> float:
+    """Drive the family's reference controller on the tasks that `measure` uses: the mean of its metric."""
+    family = load_family(family_name)
+    assert isinstance(family, ClosedLoopFamily)
+    return float(family.evaluate(None, np.random.default_rng(2), tasks, "test").values.mean())
+
+
+def finished(run: Path, learner: type[Learner] | None = None) -> Checkpoint:
+    """Load the best checkpoint of a run."""
+    return load_checkpoint(run, learner)
+
+
+def _times(checkpoint: Checkpoint, adapt: Adapt) -> tuple[float, float]:
+    family = load_family(checkpoint.config.family)
+    batch = family.sample(np.random.default_rng(3), 1, checkpoint.config.settings.shots, 2, "test")
+    predict = adapt(batch.support_x[0], batch.support_y[0])
+    x = batch.query_x[0, :1]
+    return (
+        median_seconds(lambda: adapt(batch.support_x[0], batch.support_y[0]), 50),
+        median_seconds(lambda: predict(x), 500),
+    )
+
+
+def median_seconds(call: Callable[[], object], times: int) -> float:
+    """Return the median wall time of `call`, a fifth of as many calls having warmed it up."""
+    for _ in range(times // 5):
+        call()
+    seconds = []
+    for _ in range(times):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds))
+
+
+def _step(run: Path) -> int:
+    """Return the last step in a run's metrics, 0 before the first."""
+    try:
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        return json.loads(lines[-1])["step"] if lines else 0
+    except (OSError, json.JSONDecodeError):
+        return 0
