@@ -49,7 +49,8 @@ def score(
     for task in range(tasks):
         predict = adapt(batch.support_x[task], batch.support_y[task])
         sets = [
-            score_sample(family, predict(batch.query_x[task, part]), batch.query_y[task, part]) for part in parts.values()
+            score_sample(family, predict(batch.query_x[task, part]), batch.query_y[task, part])
+            for part in parts.values()
         ]
         orbit = score_sample(family, predict(orbit_x[task]), orbit_y[task])
         asymmetry = np.nan if group is None else equivariance_error(predict, group, batch.query_x[task, :16])

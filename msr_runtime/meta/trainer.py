@@ -70,6 +70,7 @@ class MetaTrainer:
     Raises:
         AugmentationError: the family's augmentation is no symmetry of its tasks and the settings do not insist.
         CheckpointError: the folder holds another run, or nothing to resume.
+        TrainingError: an outer step would need more tasks or samples than are simulated.
 
     """
 
@@ -87,6 +88,7 @@ class MetaTrainer:
         self.settings = config.settings
         self.step, self.best, self.bad_steps = 0, math.inf, 0
         self._stop = False
+        self._require_pool_size()
         if resume:
             checkpoint = load_checkpoint(self.run / LAST, learner)
             if checkpoint.config != config:
@@ -128,15 +130,17 @@ class MetaTrainer:
                 figures = self._outer_step()
                 self.step += 1
                 last = self.step == self.settings.steps
-                if self.step % self.settings.validation_every == 0 or last:
+                validates = self.step % self.settings.validation_every == 0 or last
+                if validates:
                     figures["validation_loss"] = self._validate()
-                    self._save(LAST)
-                if self.step % LOG_EVERY == 0 or last:
+                if self.step % LOG_EVERY == 0 or validates:
                     json.dump({"step": self.step, **figures}, metrics)
                     metrics.write("\n")
-                    metrics.flush()
+                    metrics.flush()  # before the checkpoint, so that a run killed after it resumes with all its rows
                     for name, value in figures.items():
                         board.add_scalar(name, value, self.step)
+                if validates:
+                    self._save(LAST)
                 show(self.step, figures["loss"])
         if self._stop:
             self._save(LAST)
@@ -175,7 +179,7 @@ class MetaTrainer:
             losses = self._meta_losses(self.validation)
         loss = float(losses.mean())
         if loss < self.best or not (self.run / BEST).exists():
-            self.best = loss
+            self.best = loss if math.isfinite(loss) else math.inf  # nothing would ever be below NaN
             self._save(BEST)
         return loss
 
@@ -216,6 +220,19 @@ class MetaTrainer:
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.step]
         write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
 
+    def _require_pool_size(self) -> None:
+        settings = self.settings
+        queries = math.ceil(settings.queries / len(self.family.query_sets))
+        for wanted, held, what in (
+            (settings.tasks_per_step, settings.training_tasks, "tasks_per_step is {}, but training_tasks is {}"),
+            (settings.shots, settings.samples_per_task, "shots is {}, but samples_per_task is {}"),
+            (queries, settings.samples_per_task, "each query set gives {} queries, but samples_per_task is {}"),
+        ):
+            if wanted > held:
+                raise TrainingError(
+                    f"{what.format(wanted, held)}: an outer step draws without repeats, so it needs that many at least"
+                )
+
     def _measure_normalization(self) -> Normalization:
         group = self.family.group() if isinstance(self.family, SymmetricFamily) else None
         return measure_normalization(self.family, self._rng(NORMALIZATION), group)
@@ -247,6 +264,7 @@ class MetaTrainer:
                 raise KeyboardInterrupt
             self._stop = True
 
+        self._stop = False
         try:
             before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         except ValueError:  # not the main thread: whoever started it handles signals
