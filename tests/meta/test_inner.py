@@ -1,0 +1,83 @@
+"""The inner loop is plain gradient descent that the outer loop can differentiate through."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from msr_runtime.meta.inner import Tensors, inner_loop, inner_step
+
+torch.manual_seed(0)
+X, Y = torch.randn(3, 6, 4, dtype=torch.float64), torch.randn(3, 6, 2, dtype=torch.float64)
+
+
+def _loss(adapted: Tensors, x: Tensor = X[0], y: Tensor = Y[0]) -> Tensor:
+    return ((torch.tanh(x @ adapted["w"]) + adapted["b"] - y) ** 2).mean()
+
+
+def _start() -> tuple[Tensors, Tensors]:
+    generator = torch.Generator().manual_seed(1)
+    adapted = {
+        "w": torch.randn(4, 2, dtype=torch.float64, generator=generator),
+        "b": torch.randn(2, dtype=torch.float64, generator=generator),
+    }
+    rates = {"w": torch.full((4, 2), 0.3, dtype=torch.float64), "b": torch.tensor(0.2, dtype=torch.float64)}
+    return adapted, rates
+
+
+def _by_hand(adapted: Tensors, rates: Tensors, steps: int, *, create_graph: bool) -> Tensors:
+    for _ in range(steps):
+        gradients = torch.autograd.grad(_loss(adapted), list(adapted.values()), create_graph=create_graph)
+        moves = zip(adapted.items(), gradients, strict=True)
+        adapted = {name: tensor - rates[name] * gradient for (name, tensor), gradient in moves}
+    return adapted
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("steps", [0, 1, 4])
+def test_equals_a_loop_written_by_hand(steps: int, first_order: bool) -> None:
+    """Adapted tensors, and the outer gradients to start and rates, of second or of first order, are the loop's."""
+    results = []
+    for by_hand in (True, False):
+        adapted, rates = _start()
+        leaves = [tensor.requires_grad_() for tensor in (*adapted.values(), *rates.values())]
+        if by_hand:
+            moved = _by_hand(adapted, rates, steps, create_graph=not first_order)
+        else:
+            moved = inner_loop(_loss, adapted, rates, steps=steps, first_order=first_order)
+        outer = torch.autograd.grad(_loss(moved, X[1], Y[1]), leaves, allow_unused=True, materialize_grads=True)
+        results.append((*moved.values(), *outer))
+    for seen, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(seen, wanted, rtol=0, atol=1e-12)
+
+
+def test_first_order_has_equal_values_and_other_gradients() -> None:
+    """Leaving the second order out changes what the outer loop sees and nothing else."""
+    adapted, rates = _start()
+    adapted["w"].requires_grad_()
+    moved = [inner_loop(_loss, adapted, rates, steps=3, first_order=first_order) for first_order in (False, True)]
+    torch.testing.assert_close(moved[0], moved[1], rtol=0, atol=0)
+    second, first = (torch.autograd.grad(_loss(m, X[1], Y[1]), adapted["w"])[0] for m in moved)
+    assert (second - first).abs().max() > 1e-3
+
+
+def test_a_step_returns_the_loss_before_it_and_lowers_it() -> None:
+    """The value handed out beside the moved tensors is the loss that was stepped down from."""
+    adapted, rates = _start()
+    moved, before = inner_step(_loss, adapted, rates)
+    assert before == _loss(adapted)
+    assert _loss(moved) < before
+
+
+def test_vmap_over_tasks_equals_a_loop_over_tasks() -> None:
+    """Tasks do not see one another."""
+    adapted, rates = _start()
+
+    def adapt(x: Tensor, y: Tensor) -> Tensors:
+        return inner_loop(lambda p: _loss(p, x, y), adapted, rates, steps=3)
+
+    together = vmap(adapt)(X, Y)
+    for task in range(len(X)):
+        alone = adapt(X[task], Y[task])
+        for name in alone:
+            torch.testing.assert_close(together[name][task], alone[name], rtol=0, atol=1e-12)

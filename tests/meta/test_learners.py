@@ -1,0 +1,91 @@
+"""Each learner adapts the tensors it says, at rates it may have, and learns a linear toy."""
+
+import pytest
+import torch
+
+from msr_runtime.errors import TrainingError
+from msr_runtime.meta.learners import LEARNERS, BigMAML, Learner, LearnerConfig, MetaSGD, learner_class
+
+CONFIG = LearnerConfig(width=8, depth=2, filters=5, context=3)
+INPUTS, OUTPUTS = 4, 2
+# (4+1)*8 + (8+1)*8 + (8+1)*2 weights and biases
+SIZES = {"msr": 4 * 5 + 5 + 2, "maml": 130, "meta-sgd": 130, "anil": 18, "cavia": 3}
+
+
+def _learner(method: str, config: LearnerConfig = CONFIG) -> Learner:
+    torch.manual_seed(0)
+    return learner_class(method)(config, INPUTS, OUTPUTS, "mse")
+
+
+@pytest.mark.parametrize("method", SIZES)
+def test_what_adapts(method: str) -> None:
+    """The number of adapted numbers is the method's, one rate parameter a tensor."""
+    learner = _learner(method)
+    assert learner.adapted_size() == SIZES[method]
+    assert set(learner.start()) == set(learner.adapted_names) == set(learner.rates())
+    assert len(learner.rate_parameters) == len(learner.adapted_names)
+
+
+def test_names_of_what_adapts() -> None:
+    """MSR moves filter parameters alone, ANIL the last layer, CAVIA its context."""
+    assert all(name.endswith(".original") for name in _learner("msr").adapted_names)
+    assert _learner("anil").adapted_names == ("layers.2.weight", "layers.2.bias")
+    assert _learner("cavia").adapted_names == ("context",)
+
+
+@pytest.mark.parametrize("method", LEARNERS)
+def test_rates_start_where_configured_and_stay_positive(method: str) -> None:
+    """However far the outer loop pushes, a rate is positive, but for Meta-SGD, which learns its sign."""
+    learner = _learner(method)
+    for rate in learner.rates().values():
+        torch.testing.assert_close(rate, torch.full_like(rate, CONFIG.inner_rate))
+    with torch.no_grad():
+        for parameter in learner.rate_parameters:
+            parameter.fill_(-20.0)
+    rates = torch.cat([rate.flatten() for rate in learner.rates().values()])
+    assert bool((rates < 0).all()) if isinstance(learner, MetaSGD) else bool((rates > 0).all())
+    if isinstance(learner, MetaSGD):
+        assert rates.numel() == learner.adapted_size()
+
+
+def test_cavia_starts_each_task_at_a_zero_that_is_not_learned() -> None:
+    """The context has no gradient in the outer loop; everything else has."""
+    learner = _learner("cavia")
+    start = learner.start()["context"]
+    assert not start.any()
+    assert not start.requires_grad
+    x = torch.randn(6, INPUTS)
+    learner.support_loss(learner.adapt(x, x[:, :OUTPUTS]), x, x[:, :OUTPUTS]).backward()
+    without = {name for name, p in learner.named_parameters() if p.grad is None or not p.grad.any()}
+    assert without == {"network.context"}
+
+
+@pytest.mark.parametrize("form", ["full", "kronecker"])
+@pytest.mark.parametrize("width", [8, 24, 48])
+def test_the_big_maml_is_as_big_as_msr_and_never_bigger(form, width: int) -> None:
+    """The widened network's count lies within a few per cent below MSR's."""
+    config = LearnerConfig(width=width, depth=2, filters=16, form=form)
+    big, msr = (sum(p.numel() for p in _learner(m, config).parameters()) for m in ("maml-big", "msr"))
+    assert 0.9 * msr < big <= msr
+    assert isinstance(_learner("maml-big", config), BigMAML)
+
+
+@pytest.mark.parametrize("method", LEARNERS)
+def test_adaptation_reduces_the_support_loss(method: str) -> None:
+    """Every method, untrained, gets closer to a linear toy with each further inner step."""
+    learner = _learner(method)
+    if method == "cavia":  # its context acts through the network alone, so an untrained one adapts little
+        with torch.no_grad():
+            learner.rate_parameters[0].fill_(0.5)
+    x = torch.randn(20, INPUTS)
+    y = x @ torch.randn(INPUTS, OUTPUTS)
+    losses = [learner.support_loss(learner.adapt(x, y, steps), x, y).item() for steps in range(4)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.99 * losses[0]
+
+
+def test_an_unknown_method_lists_those_there_are() -> None:
+    """A typing error is answered with every right name."""
+    with pytest.raises(TrainingError, match="no method 'mmaml'") as error:
+        learner_class("mmaml")
+    assert all(name in str(error.value) for name in ("msr", "maml", "maml-big", "anil", "meta-sgd", "cavia"))
