@@ -12,32 +12,29 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from msr_envs.registry import load_family
-from msr_envs.ring_nav import RingNav
-from msr_export import export_bundle
 from pictures import draw_orbit, draw_paths, orbit_errors
 from results import print_table, write_json
 from rich.console import Console
-from runs import Job, drive_reference, finished, measure, score_run, train_all
+from training import Job, drive_reference, finished, learner_config, measure, score_run, train_all
 
+from msr_envs.registry import load_family
+from msr_envs.ring_nav import RingNav
+from msr_export import export_bundle
 from msr_runtime import AdaptiveModel
 from msr_runtime.meta.config import TrainSettings
-from msr_runtime.meta.learners import LearnerConfig
 from msr_runtime.meta.predictor import torch_adapt
 from msr_runtime.task import Array, Predict
 
 FAMILY = "ring-nav"
 METHODS = ("maml-big", "msr", "meta-sgd", "maml", "anil", "cavia")
 """The longest run first, so that two cores end together."""
-RATES = {"cavia": 0.5}
-"""Starts of inner rates other than 0.05; a context of zeros needs a larger one."""
 
 
 @dataclass(frozen=True)
 class Options:
     """What to run."""
 
-    steps: int = 1200
+    steps: int = 800
     """Outer steps of every method."""
     tasks: int = 100
     """Fresh tasks to score on."""
@@ -60,9 +57,7 @@ def main(options: Options) -> None:
     say(f"[bold]1/4[/] meta-training {len(METHODS)} methods on {FAMILY}, {options.steps} outer steps each")
     runs = {method: options.out / method for method in METHODS}
     settings = TrainSettings(steps=options.steps)
-    train_all(
-        [Job(runs[m], FAMILY, m, LearnerConfig(inner_rate=RATES.get(m, 0.05)), settings) for m in METHODS]
-    )
+    train_all([Job(runs[method], FAMILY, method, learner_config(method), settings) for method in METHODS])
 
     say("[bold]2/4[/] freezing U: exporting MSR to ONNX and comparing it with torch")
     msr = finished(runs["msr"])
@@ -80,7 +75,7 @@ def main(options: Options) -> None:
 
     say("[bold]3/4[/] adapting to fresh tasks from ten samples that look one way, and driving every way")
 
-    def unadapted(support_x: Array, support_y: Array) -> Predict:
+    def unadapted(*_support: Array) -> Predict:
         model.reset()
         return model.predict
 

@@ -17,16 +17,14 @@ import tyro
 from results import Row, print_table, write_json
 from rich.console import Console
 from rich.table import Table
-from runs import Job, drive_reference, finished, measure, score_run, train_all
 from sharing import controls
+from training import Job, drive_reference, finished, learner_config, measure, score_run, train_all
 
 from msr_runtime.meta.config import TrainSettings
 from msr_runtime.meta.learners import LearnerConfig
 
 METHODS = ("msr", "maml", "anil", "meta-sgd", "cavia")
 DEPTHS, WIDTHS = (2, 3, 4), (48, 96)
-RATES = {"cavia": 0.5}
-"""Starts of inner rates other than 0.05; a context of zeros needs a larger one."""
 DRIVES = {"ring-nav": 60, "hex-drive": 24}
 """Fresh tasks in closed loop."""
 
@@ -94,7 +92,7 @@ def search(options: Options) -> dict[tuple[str, str], LearnerConfig]:
     """Train every method at every depth and width once; the lowest loss on validation tasks decides."""
     jobs = {}
     for family, method, depth, width in product(options.families, METHODS, DEPTHS, WIDTHS):
-        learner = LearnerConfig(depth=depth, width=width, inner_rate=RATES.get(method, 0.05))
+        learner = learner_config(method, depth, width)
         run = options.out / "search" / f"{family} {method} {depth}x{width}"
         jobs[family, method, depth, width] = Job(run, family, method, learner, _settings(options.search_steps, 0))
     train_all(list(jobs.values()))

@@ -7,9 +7,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
 from msr_envs.ring_nav import Paths, RingNav
 from msr_envs.ring_nav_operator import RingTask
-
 from msr_runtime.meta.evaluation import score_sample
 from msr_runtime.task import Adapt, Predict
 
@@ -58,7 +58,14 @@ def draw_orbit(path: Path, errors: Mapping[str, np.ndarray]) -> None:
     axes = figure.subplots()
     for method, values in errors.items():
         angle = np.arange(len(values) + 1) * 360 / len(values)
-        axes.plot(angle, np.append(values, values[0]), marker="o", markersize=3, label=method, linewidth=3 if method == "msr" else 1.5)
+        axes.plot(
+            angle,
+            np.append(values, values[0]),
+            marker="o",
+            markersize=3,
+            label=method,
+            linewidth=3 if method == "msr" else 1.5,
+        )
     axes.set(
         xlabel="turned from the sector that was sampled, degrees",
         ylabel="relative squared error",

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from msr_envs.registry import load_family
 from results import Row
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from msr_envs.registry import load_family
 from msr_runtime.meta.checkpoint import LAST, Checkpoint, load_checkpoint
 from msr_runtime.meta.config import TrainConfig, TrainSettings
 from msr_runtime.meta.evaluation import Scores, score
@@ -22,6 +22,15 @@ from msr_runtime.meta.learners import Learner, LearnerConfig
 from msr_runtime.meta.predictor import torch_adapt, torch_unadapted
 from msr_runtime.meta.trainer import MetaTrainer
 from msr_runtime.task import Adapt, ClosedLoopFamily, Split
+
+RATES = {"cavia": 0.5, "maml-big": 0.02}
+"""Where learned inner rates start, if not at 0.1: a context of zeros moves the output less than weights do, and a wide
+network diverges from 0.1 before it has learned anything."""
+
+
+def learner_config(method: str, depth: int = 3, width: int = 48) -> LearnerConfig:
+    """Return a method's configuration; methods differ in where their inner rates start, and in nothing else."""
+    return LearnerConfig(depth=depth, width=width, inner_steps=5, inner_rate=RATES.get(method, 0.1))
 
 
 class Job(NamedTuple):
@@ -54,15 +63,16 @@ def train_all(jobs: Sequence[Job]) -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool, Progress(*columns) as progress:
         futures: dict[Future[Path], Job] = {pool.submit(train, job): job for job in jobs}
-        bars = {future: None for future in futures}
+        bars: dict[Future[Path], TaskID | None] = dict.fromkeys(futures)
         while bars:
             for future in list(bars):
                 job = futures[future]
                 step = _step(job.run)
-                if bars[future] is None and (step or future.done()):
-                    bars[future] = progress.add_task(job.run.name, total=job.settings.steps)
-                if bars[future] is not None:
-                    progress.update(bars[future], completed=step)
+                bar = bars[future]
+                if bar is None and (step or future.done()):
+                    bar = bars[future] = progress.add_task(job.run.name, total=job.settings.steps)
+                if bar is not None:
+                    progress.update(bar, completed=step)
                 if future.done():
                     future.result()
                     if not progress.console.is_terminal:
@@ -71,9 +81,7 @@ def train_all(jobs: Sequence[Job]) -> None:
             time.sleep(0.2)
 
 
-def score_run(
-    checkpoint: Checkpoint, adapt: Adapt | None = None, *, split: Split = "test", tasks: int = 100
-) -> Scores:
+def score_run(checkpoint: Checkpoint, adapt: Adapt | None = None, *, split: Split = "test", tasks: int = 100) -> Scores:
     """Score a run on fresh tasks that are the same for every method; `adapt` replaces torch, if given."""
     family = load_family(checkpoint.config.family)
     adapt = adapt or torch_adapt(checkpoint.learner, checkpoint.normalization)
