@@ -26,16 +26,14 @@ def bench(bundle: BundlePath, /, json: Path | None = None) -> int:
     The two are timed in turns, block by block, so that a machine that changes its pace changes both.
 
     Args:
+        bundle: The bundle's folder.
         json: Write the figures to this file too.
     """
     model = AdaptiveModel.load(bundle)
     golden = model.bundle.golden()
     session = make_session(model.bundle.files[PREDICT], PREDICT, ["CPUExecutionProvider"])
     x = np.ascontiguousarray(golden.x[0])
-    feed, names = (
-        {"x": x[None]},
-        ["y"],
-    )  # the weights stay at their defaults: constants
+    feed, names = {"x": x[None]}, ["y"]  # the weights stay at their defaults: constants
     model.adapt(golden.support_x, golden.support_y)
 
     calls = {"predict": lambda: model.predict(x), "session": lambda: session.run(names, feed)}
@@ -48,9 +46,8 @@ def bench(bundle: BundlePath, /, json: Path | None = None) -> int:
     adaptations = {
         steps: lambda steps=steps: model.adapt(golden.support_x, golden.support_y, steps) for steps in _STEPS
     }
-    adapted = {
-        steps: float(1e3 * np.median(blocks)) for steps, blocks in _in_turns(adaptations, _ADAPTATIONS, 1).items()
-    }
+    seconds = _in_turns(adaptations, _ADAPTATIONS, 1)
+    adapted = {steps: float(1e3 * np.median(blocks)) for steps, blocks in seconds.items()}
 
     shots = len(golden.support_x)
     machine = f"{platform.machine()}, onnxruntime {onnxruntime.__version__}, {', '.join(session.get_providers())}"

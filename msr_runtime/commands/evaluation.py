@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from msr_envs.registry import load_family
 from msr_runtime.bundle import MANIFEST
 from msr_runtime.commands.output import print_rows, write_json
-from msr_runtime.errors import FamilyError
+from msr_runtime.errors import FamilyError, InputError
 from msr_runtime.meta.evaluation import score
 from msr_runtime.model import AdaptiveModel
 from msr_runtime.task import Adapt, ClosedLoopFamily, Field, Split, TaskFamily
@@ -42,7 +42,7 @@ def evaluate(
     """
     for name, value, least in (("tasks", tasks, 1), ("closed-loop-tasks", closed_loop_tasks, 0), ("seed", seed, 0)):
         if value < least:
-            raise FamilyError(f"--{name} is {value}, but at least {least} is wanted")
+            raise InputError(f"--{name} is {value}, but at least {least} is wanted")
     if (path / MANIFEST).is_file():
         model = AdaptiveModel.load(path)
         manifest = model.manifest
@@ -56,6 +56,8 @@ def evaluate(
     else:
         adapt, source, fields, method, shots = _open_checkpoint(path)
     loaded = _family(family, source, fields)
+    if closed_loop_tasks and not isinstance(loaded, ClosedLoopFamily):
+        raise FamilyError(f"family '{loaded.name}' has no closed loop; leave --closed-loop-tasks out")
 
     scores = score(loaded, adapt, np.random.default_rng(seed), tasks=tasks, shots=shots, split=split)
     figures: dict[str, Any] = {
@@ -71,19 +73,14 @@ def evaluate(
     means["error orbit"] = mean_and_half_width(scores.orbit)
     if not np.isnan(scores.equivariance).all():
         means["equivariance error"] = mean_and_half_width(scores.equivariance)
-    if closed_loop_tasks:
-        if not isinstance(loaded, ClosedLoopFamily):
-            raise FamilyError(f"family '{loaded.name}' has no closed loop; leave --closed-loop-tasks out")
+    if isinstance(loaded, ClosedLoopFamily) and closed_loop_tasks:
         for who, driver in (("adapted", adapt), ("reference", None)):
             driven = loaded.evaluate(driver, np.random.default_rng(seed), closed_loop_tasks, split)
             means[f"{driven.metric} [{driven.unit}], {who}"] = mean_and_half_width(driven.values)
     rows = {name: f"{mean:.4g} ± {half:.2g}" for name, (mean, half) in means.items()}
     print_rows({"model": f"{path} ({method})", "tasks": f"{tasks} of {loaded.name}, {split}, {shots} shots"} | rows)
     if json:
-        finite = {name: [x if math.isfinite(x) else None for x in pair] for name, pair in means.items()}
-        write_json(
-            json, figures | {name: dict(zip(("mean", "half_width"), p, strict=True)) for name, p in finite.items()}
-        )
+        write_json(json, figures | {name: _measured(mean, half) for name, (mean, half) in means.items()})
     return 0
 
 
@@ -91,6 +88,11 @@ def mean_and_half_width(values: NDArray[np.float64]) -> tuple[float, float]:
     """The mean of `(tasks,)` and half its 95 % confidence interval, normal; NaN for one task."""
     half = 1.96 * values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return float(values.mean()), float(half)
+
+
+def _measured(mean: float, half_width: float) -> dict[str, float | None]:
+    # JSON has no NaN, which the half-width of one task is
+    return {key: x if math.isfinite(x) else None for key, x in (("mean", mean), ("half_width", half_width))}
 
 
 def _open_checkpoint(path: Path) -> tuple[Adapt, str, tuple[tuple[Field, ...], ...], str, int]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-BundlePath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE", help="The bundle's folder.")]
+BundlePath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")]
 
 
 def write_json(path: Path, figures: Mapping[str, Any]) -> None:

@@ -17,7 +17,11 @@ from msr_runtime.task import Array, Field
 
 
 def info(bundle: BundlePath, /) -> int:
-    """Say what a bundle is, after every digest in it was checked."""
+    """Say what a bundle is, after every digest in it was checked.
+
+    Args:
+        bundle: The bundle's folder.
+    """
     opened = Bundle.open(bundle)
     manifest = opened.manifest
     parity, provenance = manifest.parity, manifest.provenance
@@ -56,6 +60,7 @@ def adapt(
     """Adapt a bundle to samples and say what that did; exits with 1 if the update is refused.
 
     Args:
+        bundle: The bundle's folder.
         samples: An .npz file with support_x (shots, obs) and support_y (shots, out) in raw units, and query_x and
             query_y of other samples if the error on them is wanted.
         steps: Inner steps; as many as in meta-training by default.

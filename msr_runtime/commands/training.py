@@ -57,10 +57,11 @@ def train(
 def export(
     checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN|CHECKPOINT")], bundle: BundlePath, /
 ) -> int:
-    """Freeze a learner into a bundle, proved equal to torch before it is written; an older bundle there is replaced.
+    """Freeze a learner into a bundle, proved equal to torch before it is written.
 
     Args:
         checkpoint: A run's folder, of which the best checkpoint is taken, or a .safetensors file of one.
+        bundle: The bundle's folder; an older bundle there is replaced.
     """
     from msr_export import export_bundle  # the exporter takes seconds to import: `train` does without
 
