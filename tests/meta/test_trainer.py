@@ -1,0 +1,231 @@
+"""The outer loop learns, repeats, resumes bit for bit, and says no when it should."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from msr_runtime.errors import AugmentationError, CheckpointError, TrainingError
+from msr_runtime.meta.checkpoint import BEST, LAST, load_checkpoint
+
+
+def _rows(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    checkpoint = load_checkpoint(path)
+    return checkpoint.learner.state_dict() | checkpoint.optimizer
+
+
+def _assert_same_run(run: Path, other: Path) -> None:
+    assert _rows(run) == _rows(other)
+    for name in (BEST, LAST):
+        tensors, others = _tensors(run / name), _tensors(other / name)
+        assert tensors.keys() == others.keys()
+        assert all(torch.equal(tensors[key], others[key]) for key in tensors)
+        assert load_checkpoint(run / name).digest == load_checkpoint(other / name).digest
+
+
+def _disturbed(training, at: int, disturb: Callable[[Any, Any], Any]) -> Any:
+    """A family that disturbs the samples of every outer step from number `at` on, once `armed`."""
+
+    class Disturbed(training.Plane):
+        armed, calls = False, 0
+
+        def augment(self, rng, x, y) -> Any:
+            x, y = super().augment(rng, x, y)
+            self.calls += self.armed
+            return disturb(x, y) if self.calls >= at and self.armed else (x, y)
+
+    return Disturbed()
+
+
+def _interrupt(x: Any, y: Any) -> Any:
+    os.kill(os.getpid(), signal.SIGINT)
+    return x, y
+
+
+def _spoil(x: Any, y: Any) -> Any:
+    return x, np.full_like(y, np.nan)
+
+
+@pytest.fixture(scope="module")
+def whole(training, tmp_path_factory) -> Path:
+    """A run of 40 steps that nobody disturbed."""
+    run = tmp_path_factory.mktemp("whole")
+    result = training.trainer(run).train()
+    assert (result.run, result.step, result.finished) == (run, 40, True)
+    return run
+
+
+def test_the_loss_goes_down_and_the_best_checkpoint_is_kept(training, tmp_path) -> None:
+    """The best is the lowest validation loss of all and the learner of that very step."""
+    result = training.trainer(tmp_path, steps=200, outer_rate=0.01).train()
+    rows = [row for row in _rows(tmp_path) if "validation_loss" in row]
+    assert [row["step"] for row in rows] == list(range(20, 201, 20))
+    assert rows[-1]["validation_loss"] < 0.5 * rows[0]["validation_loss"]
+    lowest = min(rows, key=lambda row: row["validation_loss"])
+    best = load_checkpoint(tmp_path)
+    assert (best.best, best.step) == (lowest["validation_loss"], lowest["step"])
+    assert result.best == best.best
+    assert best.optimizer == {}
+
+
+def test_the_folder_of_a_run(whole: Path) -> None:
+    """Configuration, metrics, two checkpoints and TensorBoard events; no temporary files."""
+    names = sorted(path.name for path in whole.iterdir())
+    events = [name for name in names if name.startswith("events.out.tfevents")]
+    assert sorted({*names} - {*events}) == [BEST, "config.json", LAST, "metrics.jsonl"]
+    assert b"validation_loss" in (whole / events[0]).read_bytes()
+    assert [row["step"] for row in _rows(whole)] == [10, 20, 30, 40]
+
+
+def test_the_same_seed_gives_the_same_numbers(training, whole: Path, tmp_path) -> None:
+    """Every tensor and every figure; another seed gives others."""
+    training.trainer(tmp_path / "same").train()
+    _assert_same_run(tmp_path / "same", whole)
+    training.trainer(tmp_path / "other", seed=1).train()
+    assert _rows(tmp_path / "other") != _rows(whole)
+
+
+def test_an_interrupted_run_resumes_bit_for_bit(training, whole: Path, tmp_path) -> None:
+    """Ctrl-C in step 23 ends after it; resumed, the run is the one that was never stopped."""
+    family = _disturbed(training, 23, _interrupt)
+    trainer = training.trainer(tmp_path, family)
+    handler = signal.getsignal(signal.SIGINT)
+    family.armed = True
+    result = trainer.train()
+    assert (result.step, result.finished) == (23, False)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert training.trainer(tmp_path, resume=True).train().finished
+    # the two families share a name, so that even the configuration is the same
+    _assert_same_run(tmp_path, whole)
+
+
+CHILD = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+import torch
+torch.set_num_threads(1)
+from conftest import Plane, make_trainer
+from pathlib import Path
+
+class Mortal(Plane):
+    calls = -1000000
+    def augment(self, rng, x, y):
+        self.calls += 1
+        if self.calls == 33:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().augment(rng, x, y)
+
+family = Mortal()
+trainer = make_trainer(Path(sys.argv[2]), family, steps=int(sys.argv[3]))
+if sys.argv[4] == "dies":
+    family.calls = 0
+trainer.train()
+"""
+
+
+def _child(training, run: Path, steps: int, fate: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", CHILD, str(training.folder), str(run), str(steps), fate]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_run_resumes_bit_for_bit(training, whole: Path, tmp_path) -> None:
+    """A process killed in step 33 goes on from the checkpoint of step 20 and loses no row of its metrics."""
+    with _child(training, tmp_path, 40, "dies") as child:
+        child.communicate(timeout=60)
+        assert child.returncode == -signal.SIGKILL
+    assert load_checkpoint(tmp_path / LAST).step == 20
+    assert training.trainer(tmp_path, resume=True).train().finished
+    _assert_same_run(tmp_path, whole)
+
+
+def test_ctrl_c_in_a_real_process_leaves_a_checkpoint_that_resumes(training, tmp_path) -> None:
+    """The signal comes at any moment; the process ends well and another one goes on where it stopped."""
+    with _child(training, tmp_path, 10**6, "lives") as child:
+        while child.poll() is None and not ((tmp_path / LAST).exists() and _rows(tmp_path)):
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        _, words = child.communicate(timeout=60)
+        assert child.returncode == 0, words
+    step = load_checkpoint(tmp_path / LAST).step
+    assert 20 <= step < 10**6
+    family = _disturbed(training, 3, _interrupt)
+    trainer = training.trainer(tmp_path, family, resume=True, steps=10**6)
+    family.armed = True
+    assert trainer.train().step == step + 3
+
+
+def test_folders_that_hold_something_else_are_refused(training, whole: Path, tmp_path) -> None:
+    """A run is not written over, not resumed with other settings, and not out of nothing."""
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        training.trainer(whole)
+    with pytest.raises(CheckpointError, match="other settings"):
+        training.trainer(whole, resume=True, shots=4)
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        training.trainer(tmp_path, resume=True)
+
+
+def test_an_augmentation_that_is_no_symmetry_is_refused(training, tmp_path) -> None:
+    """Unless the user insists, or does not augment; nothing is written before."""
+
+    class Crooked(training.Plane):
+        def augment(self, rng, x, y) -> Any:
+            return super().augment(rng, x, y)[0], y
+
+    with pytest.raises(AugmentationError, match="C4 is no symmetry"):
+        training.trainer(tmp_path / "run", Crooked())
+    assert not (tmp_path / "run").exists()
+    training.trainer(tmp_path / "insist", Crooked(), insist_on_augmentation=True)
+    training.trainer(tmp_path / "plain", Crooked(), augment=False)
+
+
+def test_steps_without_a_finite_gradient_are_skipped(training, tmp_path) -> None:
+    """The learner of the steps before stays as it was, and only fifty in a row end the run."""
+    family = _disturbed(training, 1, _spoil)
+    trainer = training.trainer(tmp_path, family, steps=49)
+    before = {name: tensor.clone() for name, tensor in trainer.learner.state_dict().items()}
+    family.armed = True
+    assert trainer.train().finished
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.learner.state_dict().items())
+
+
+def test_fifty_steps_in_a_row_without_a_finite_gradient_end_the_run(training, tmp_path) -> None:
+    """The message names the step and what to lower."""
+    family = _disturbed(training, 6, _spoil)
+    trainer = training.trainer(tmp_path, family, steps=100)
+    family.armed = True
+    with pytest.raises(TrainingError, match=r"50 outer steps in a row.*step 54.*lower the inner rate"):
+        trainer.train()
+    assert all(bool(p.isfinite().all()) for p in trainer.learner.parameters())
+
+
+def test_a_validation_that_is_not_finite_is_no_best(training, tmp_path) -> None:
+    """Any later finite one is better than a first NaN."""
+    trainer = training.trainer(tmp_path)
+    sound = trainer.validation
+    trainer.validation = [torch.full_like(part, torch.nan) for part in sound]
+    assert np.isnan(trainer._validate())
+    trainer.validation = sound
+    assert load_checkpoint(tmp_path).best == np.inf
+    loss = trainer._validate()
+    assert load_checkpoint(tmp_path).best == loss < np.inf
+
+
+@pytest.mark.parametrize("changes", [{"tasks_per_step": 17}, {"shots": 17}, {"queries": 17}])
+def test_steps_larger_than_the_pool_are_refused(training, tmp_path, changes: dict[str, int]) -> None:
+    """More tasks or samples than were simulated cannot be drawn without repeats."""
+    with pytest.raises(TrainingError, match=r"17.*(training_tasks|samples_per_task) is 16"):
+        training.trainer(tmp_path, **changes)
