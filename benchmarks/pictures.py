@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 
 from msr_envs.ring_nav import Paths, RingNav
 from msr_envs.ring_nav_operator import RingTask
@@ -32,6 +33,8 @@ def _draw_worlds(axes: Axes, paths: Paths) -> None:
     for episode in range(EPISODES):
         color = f"C{episode}"
         axes.plot(*paths.positions[episode].T, color=color, linewidth=2, alpha=1 if paths.reached[episode] else 0.45)
+        for center, radius in zip(paths.world.centres[episode], paths.world.radii[episode], strict=True):
+            axes.add_patch(Circle(tuple(center), radius, color=color, alpha=0.2, linewidth=0))
         axes.plot(*paths.world.goal[episode], "*", color=color, markersize=13, markeredgecolor="black")
     axes.plot(0, 0, "o", color="black", markersize=7)
     axes.set(aspect="equal", xlim=(-6, 6), ylim=(-6, 6), xlabel="x, m")
@@ -54,7 +57,7 @@ def orbit_errors(family: RingNav, adapt: Adapt, tasks: int = 30) -> np.ndarray:
 
 def draw_orbit(path: Path, errors: Mapping[str, np.ndarray]) -> None:
     """Draw each method's error against the angle between the support's sector and the query."""
-    figure = Figure(figsize=(8, 4.8), layout="constrained")
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
     axes = figure.subplots()
     for method, values in errors.items():
         angle = np.arange(len(values) + 1) * 360 / len(values)
@@ -72,6 +75,6 @@ def draw_orbit(path: Path, errors: Mapping[str, np.ndarray]) -> None:
         yscale="log",
         xticks=range(0, 361, 45),
     )
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)

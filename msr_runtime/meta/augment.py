@@ -115,7 +115,7 @@ def require_symmetry(family: TaskFamily, rng: np.random.Generator) -> Augmentati
             f"augmented copies it is {report.error_with:.2g}, where a symmetry would not raise it. The likely cause "
             "is something in the task that the group moves, such as one weak actuator, so that the copies belong to "
             "another task. Give the network that property as an input which the group permutes or, to train all the "
-            "same, set insist_on_augmentation (--insist-on-augmentation)."
+            "same, set insist_on_augmentation (--settings.insist-on-augmentation)."
         )
     return report
 

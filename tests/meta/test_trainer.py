@@ -186,10 +186,11 @@ def test_an_augmentation_that_is_no_symmetry_is_refused(training, tmp_path) -> N
             return super().augment(rng, x, y)[0], y
 
     with pytest.raises(AugmentationError, match="C4 is no symmetry"):
-        training.trainer(tmp_path / "run", Crooked())
+        training.trainer(tmp_path / "run", Crooked(), insist_on_augmentation=False)
     assert not (tmp_path / "run").exists()
     training.trainer(tmp_path / "insist", Crooked(), insist_on_augmentation=True)
-    training.trainer(tmp_path / "plain", Crooked(), augment=False)
+    training.trainer(tmp_path / "plain", Crooked(), augment=False, insist_on_augmentation=False)
+    training.trainer(tmp_path / "sound", insist_on_augmentation=False)
 
 
 def test_steps_without_a_finite_gradient_are_skipped(training, tmp_path) -> None:
