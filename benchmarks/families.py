@@ -5,6 +5,7 @@ then trained with each seed and scored once on fresh tasks, the same for all. It
 on. Writes runs/families/ and prints one table a family with paired intervals.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -18,7 +19,7 @@ from results import Row, print_table, write_json
 from rich.console import Console
 from rich.table import Table
 from sharing import controls
-from training import Job, drive_reference, finished, learner_config, measure, score_run, train_all
+from training import Job, diverged, drive_reference, finished, learner_config, measure, score_run, train_all
 
 from msr_runtime.meta.config import TrainSettings
 from msr_runtime.meta.learners import LearnerConfig
@@ -98,7 +99,7 @@ def search(options: Options) -> dict[tuple[str, str], LearnerConfig]:
     train_all(list(jobs.values()))
     best: dict[tuple[str, str], tuple[float, LearnerConfig]] = {}
     for (family, method, _, _), job in jobs.items():
-        loss = finished(job.run).best
+        loss = math.inf if diverged(job.run) else finished(job.run).best
         if (family, method) not in best or loss < best[family, method][0]:
             best[family, method] = (loss, job.learner)
     return {key: learner for key, (_, learner) in best.items()}

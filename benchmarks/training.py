@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from results import Row
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from msr_envs.registry import load_family
+from msr_runtime.errors import TrainingError
 from msr_runtime.meta.checkpoint import LAST, Checkpoint, load_checkpoint
 from msr_runtime.meta.config import TrainConfig, TrainSettings
 from msr_runtime.meta.evaluation import Scores, score
@@ -23,14 +25,17 @@ from msr_runtime.meta.predictor import torch_adapt, torch_unadapted
 from msr_runtime.meta.trainer import MetaTrainer
 from msr_runtime.task import Adapt, ClosedLoopFamily, Split
 
-RATES = {"cavia": 0.5, "maml-big": 0.02}
-"""Where learned inner rates start, if not at 0.1: a context of zeros moves the output less than weights do, and a wide
-network diverges from 0.1 before it has learned anything."""
-
 
 def learner_config(method: str, depth: int = 3, width: int = 48) -> LearnerConfig:
-    """Return a method's configuration; methods differ in where their inner rates start, and in nothing else."""
-    return LearnerConfig(depth=depth, width=width, inner_steps=5, inner_rate=RATES.get(method, 0.1))
+    """Return a method's configuration; methods differ in where their inner rates start, and in nothing else.
+
+    One gradient step moves a network's output in proportion to its width, so the start shrinks with it: wide networks
+    diverge from 0.1 before they have learned anything. A context of zeros moves the output less than weights do.
+    """
+    widest = 240 if method == "maml-big" else width
+    return LearnerConfig(
+        depth=depth, width=width, inner_steps=5, inner_rate=0.5 if method == "cavia" else 0.1 * 48 / widest
+    )
 
 
 class Job(NamedTuple):
@@ -46,13 +51,17 @@ class Job(NamedTuple):
 
 
 def train(job: Job) -> Path:
-    """Train one job, or go on with it where it was interrupted, or leave it if it is finished."""
+    """Train one job, or go on with it where it was interrupted, or leave it if it is finished.
+
+    A run that diverges ends where it does, and `diverged` tells.
+    """
     torch.set_num_threads(1)
     family = load_family(job.family)
     config = TrainConfig.of(family, job.method, job.learner, job.settings)
     resume = (job.run / LAST).exists()
     chosen = job.learner_class() if job.learner_class else None
-    MetaTrainer(family, config, job.run, learner=chosen, resume=resume, progress=False).train()
+    with suppress(TrainingError):
+        MetaTrainer(family, config, job.run, learner=chosen, resume=resume, progress=False).train()
     return job.run
 
 
@@ -76,7 +85,7 @@ def train_all(jobs: Sequence[Job]) -> None:
                 if future.done():
                     future.result()
                     if not progress.console.is_terminal:
-                        progress.console.print(f"trained {job.run.name}")
+                        progress.console.print(f"{'diverged' if diverged(job.run) else 'trained'} {job.run.name}")
                     del bars[future]
             time.sleep(0.2)
 
@@ -133,6 +142,11 @@ def drive_reference(family_name: str, tasks: int) -> float:
     family = load_family(family_name)
     assert isinstance(family, ClosedLoopFamily)
     return float(family.evaluate(None, np.random.default_rng(2), tasks, "test").values.mean())
+
+
+def diverged(run: Path) -> bool:
+    """Tell whether a run ended without a single checkpoint."""
+    return not (run / LAST).exists()
 
 
 def finished(run: Path, learner: type[Learner] | None = None) -> Checkpoint:
