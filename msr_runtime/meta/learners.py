@@ -90,6 +90,13 @@ class Learner(nn.Module):
             for name, parameter in zip(self.adapted_names, self.rate_parameters, strict=True)
         }
 
+    def shrink_rates(self) -> None:
+        """Make every inner rate a tenth smaller: what the outer loop does when the inner loop diverges."""
+        with torch.no_grad():
+            for parameter in self.rate_parameters:
+                rate = 0.9 * nn.functional.softplus(parameter)
+                parameter.copy_(rate + torch.log(-torch.expm1(-rate)))  # the inverse of softplus, without overflow
+
     def start(self) -> Tensors:
         """Return the adapted tensors as every task starts from them."""
         parameters = dict(self.network.named_parameters())
@@ -170,6 +177,12 @@ class MetaSGD(Learner):
     def rates(self) -> Tensors:
         """Return the rates as they are: Meta-SGD learns their sign too."""
         return dict(zip(self.adapted_names, self.rate_parameters, strict=True))
+
+    def shrink_rates(self) -> None:
+        """Make every inner rate a tenth smaller."""
+        with torch.no_grad():
+            for parameter in self.rate_parameters:
+                parameter.mul_(0.9)
 
 
 class CAVIA(Learner):

@@ -30,7 +30,8 @@ from msr_runtime.task import SymmetricFamily, TaskBatch, TaskFamily
 
 LOG_EVERY = 10
 PATIENCE = 50
-"""Outer steps in a row without a finite gradient after which a run is given up."""
+"""Outer steps in a row without a finite gradient after which a run is given up; the inner rates are then 1/200 of
+what they were."""
 POOL, NORMALIZATION, VALIDATION, SYMMETRY = range(4)
 """Streams of random numbers; every outer step has one of its own behind them, so that resuming needs no state."""
 
@@ -163,6 +164,8 @@ class MetaTrainer:
             self.optimizer.param_groups[0]["lr"] = rate
             self.optimizer.step()
         else:
+            # The inner loop diverged on some task. Skipping alone would leave the next step where this one failed.
+            self.learner.shrink_rates()
             self._count_bad_step()
         return {"loss": float(loss.detach()), "gradient_norm": norm, "outer_rate": rate}
 

@@ -89,3 +89,13 @@ def test_an_unknown_method_lists_those_there_are() -> None:
     with pytest.raises(TrainingError, match="no method 'mmaml'") as error:
         learner_class("mmaml")
     assert all(name in str(error.value) for name in ("msr", "maml", "maml-big", "anil", "meta-sgd", "cavia"))
+
+
+@pytest.mark.parametrize("name", list(LEARNERS))
+def test_shrinking_makes_every_rate_a_tenth_smaller(name: str) -> None:
+    """Positive rates stay positive, and signed ones keep their sign."""
+    learner = LEARNERS[name](LearnerConfig(width=8, depth=1), 3, 2, "mse")
+    before = {key: rate.detach().clone() for key, rate in learner.rates().items()}
+    learner.shrink_rates()
+    for key, rate in learner.rates().items():
+        torch.testing.assert_close(rate.detach(), 0.9 * before[key])

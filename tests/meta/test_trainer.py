@@ -194,13 +194,16 @@ def test_an_augmentation_that_is_no_symmetry_is_refused(training, tmp_path) -> N
 
 
 def test_steps_without_a_finite_gradient_are_skipped(training, tmp_path) -> None:
-    """The learner of the steps before stays as it was, and only fifty in a row end the run."""
+    """The network stays as it was, every rate shrinks by a tenth a step, and only fifty in a row end the run."""
     family = _disturbed(training, 1, _spoil)
     trainer = training.trainer(tmp_path, family, steps=49)
-    before = {name: tensor.clone() for name, tensor in trainer.learner.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in trainer.learner.network.state_dict().items()}
+    rates = {name: rate.detach() for name, rate in trainer.learner.rates().items()}
     family.armed = True
     assert trainer.train().finished
-    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.learner.state_dict().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.learner.network.state_dict().items())
+    for name, rate in trainer.learner.rates().items():
+        torch.testing.assert_close(rate.detach(), rates[name] * 0.9**49, rtol=1e-3, atol=0)
 
 
 def test_fifty_steps_in_a_row_without_a_finite_gradient_end_the_run(training, tmp_path) -> None:
