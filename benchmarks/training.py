@@ -34,7 +34,7 @@ def learner_config(method: str, depth: int = 3, width: int = 48) -> LearnerConfi
     """
     widest = 240 if method == "maml-big" else width
     return LearnerConfig(
-        depth=depth, width=width, inner_steps=5, inner_rate=0.5 if method == "cavia" else 0.1 * 48 / widest
+        depth=depth, width=width, inner_steps=5, inner_rate=0.5 if method == "cavia" else 0.1 * (48 / widest)
     )
 
 

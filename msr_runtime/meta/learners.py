@@ -35,9 +35,9 @@ class LearnerConfig(BaseModel):
     """Units in each hidden layer."""
     depth: PositiveInt = 3
     """Hidden layers."""
-    inner_steps: PositiveInt = 3
+    inner_steps: PositiveInt = 5
     """Gradient steps on the support set."""
-    inner_rate: PositiveFloat = 0.05
+    inner_rate: PositiveFloat = 0.1
     """Where the learned inner rates start."""
     first_order: bool = False
     """Treat inner gradients as constants in the outer loop."""
