@@ -9,6 +9,8 @@ from typing import TypedDict
 from rich.console import Console
 from rich.table import Table
 
+from msr_runtime.files import write_atomically
+
 
 class Row(TypedDict):
     """One trained method on one family; errors are relative squared errors, means over fresh tasks."""
@@ -51,8 +53,6 @@ def print_table(rows: Sequence[Row], title: str) -> None:
 
 
 def write_json(path: Path, rows: Sequence[object]) -> None:
-    """Write rows as a JSON list: to a temporary name first, so that `path` is always whole."""
+    """Write rows as a JSON list."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(rows, indent=2) + "\n")
-    temporary.replace(path)
+    write_atomically(path, (json.dumps(rows, indent=2) + "\n").encode())

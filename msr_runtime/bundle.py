@@ -23,6 +23,7 @@ from pydantic import Field as Bounded
 from safetensors.numpy import load, save
 
 from msr_runtime.errors import BundleError
+from msr_runtime.files import sync_folder
 from msr_runtime.task import Array, Field, Loss
 
 FORMAT_VERSION = 1
@@ -299,15 +300,6 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mappin
     sync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
     return replace(bundle, path=target)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` survive a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _digest_line(digest: str) -> bytes:

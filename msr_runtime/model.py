@@ -4,7 +4,6 @@ import hashlib
 import math
 import operator
 import os
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from numpy.typing import ArrayLike
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from msr_runtime.bundle import ADAPT, PREDICT, Bundle, Manifest, sync_folder
+from msr_runtime.bundle import ADAPT, PREDICT, Bundle, Manifest
 from msr_runtime.errors import BundleError, InputError
+from msr_runtime.files import write_atomically
 from msr_runtime.session import BoundPredictor, Provider, make_session, side
 from msr_runtime.task import Array, Predict
 
@@ -178,18 +178,7 @@ class AdaptiveModel:
         if acting.weights is None:
             raise InputError("there is no adaptation to save: the model acts at v0; adapt it first")
         tensors = {"v": acting.v, **acting.weights}
-        data = save(tensors, {"bundle": self.bundle.digest, "digest": _digest(tensors)})
-        fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}.new")
-        try:
-            with fresh.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(target)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
-        sync_folder(target.parent)
+        write_atomically(target, save(tensors, {"bundle": self.bundle.digest, "digest": _digest(tensors)}))
 
     def load_adaptation(self, path: str | os.PathLike[str]) -> None:
         """Let an adaptation saved earlier act.

@@ -6,7 +6,6 @@ A run's folder has two of them: `last.safetensors`, with the outer optimiser's s
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from msr_runtime.errors import CheckpointError
+from msr_runtime.files import write_atomically
 from msr_runtime.meta.config import TrainConfig
 from msr_runtime.meta.learners import Learner, learner_class
 from msr_runtime.meta.normalization import Normalization
@@ -112,19 +112,6 @@ def build_learner(config: TrainConfig, learner: type[Learner] | None = None) -> 
     torch.manual_seed(config.seed)
     chosen = learner or learner_class(config.method)
     return chosen(config.learner, width(config.inputs), width(config.outputs), config.loss)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary name in the same folder, flush it to the disk and rename it to `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -19,8 +19,9 @@ from torch.func import vmap
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from msr_runtime.errors import CheckpointError, TrainingError
+from msr_runtime.files import write_atomically
 from msr_runtime.meta.augment import augment_queries, require_symmetry
-from msr_runtime.meta.checkpoint import BEST, LAST, build_learner, load_checkpoint, save_checkpoint, write_atomically
+from msr_runtime.meta.checkpoint import BEST, LAST, build_learner, load_checkpoint, save_checkpoint
 from msr_runtime.meta.config import TrainConfig
 from msr_runtime.meta.learners import Learner
 from msr_runtime.meta.normalization import Normalization, measure_normalization

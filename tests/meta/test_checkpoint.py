@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msr_runtime.errors import CheckpointError
-from msr_runtime.meta.checkpoint import BEST, build_learner, load_checkpoint, save_checkpoint, write_atomically
+from msr_runtime.files import write_atomically
+from msr_runtime.meta.checkpoint import BEST, build_learner, load_checkpoint, save_checkpoint
 from msr_runtime.meta.config import TrainConfig, TrainSettings
 from msr_runtime.meta.learners import MAML, LearnerConfig
 from msr_runtime.meta.normalization import Normalization
