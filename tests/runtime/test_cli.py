@@ -101,7 +101,7 @@ class TestFromSimulationToRobot:
         """`info` says what the bundle of a real run is."""
         assert msr("info", trained / "bundle") == 0
         out = capsys.readouterr().out
-        for part in ("push", "msr-full", "velocity", "m/s", "C4", "10 shots, 3 inner steps", "50 Hz", "adapt.onnx"):
+        for part in ("push", "msr-full", "velocity", "m/s", "C4", "10 shots, 5 inner steps", "50 Hz", "adapt.onnx"):
             assert part in out
 
     def test_adapt(self, trained, tmp_path, capsys) -> None:
