@@ -15,12 +15,13 @@ import tyro
 from pictures import draw_orbit, draw_paths, orbit_errors
 from results import print_table, write_json
 from rich.console import Console
-from training import Job, drive_reference, finished, learner_config, measure, score_run, train_all
+from training import Job, drive_reference, learner_config, measure, score_run, train_all
 
 from msr_envs.registry import load_family
 from msr_envs.ring_nav import RingNav
 from msr_export import export_bundle
 from msr_runtime import AdaptiveModel
+from msr_runtime.meta.checkpoint import load_checkpoint
 from msr_runtime.meta.config import TrainSettings
 from msr_runtime.meta.predictor import torch_adapt
 from msr_runtime.task import Array, Predict
@@ -60,7 +61,7 @@ def main(options: Options) -> None:
     train_all([Job(runs[method], FAMILY, method, learner_config(method), settings) for method in METHODS])
 
     say("[bold]2/4[/] freezing U: exporting MSR to ONNX and comparing it with torch")
-    msr = finished(runs["msr"])
+    msr = load_checkpoint(runs["msr"])
     bundle = export_bundle(
         msr.learner,
         msr.normalization,
@@ -82,7 +83,7 @@ def main(options: Options) -> None:
     reference = drive_reference(FAMILY, options.drives)
     rows, orbits = [], {}
     for method in ("msr", "maml", "maml-big", "anil", "meta-sgd", "cavia"):
-        checkpoint = finished(runs[method])
+        checkpoint = load_checkpoint(runs[method])
         on_board = {"adapt": model.adapted, "unadapted": unadapted} if method == "msr" else {}
         adapt = model.adapted if method == "msr" else torch_adapt(checkpoint.learner, checkpoint.normalization)
         scores = score_run(checkpoint, adapt, tasks=options.tasks)

@@ -19,8 +19,9 @@ from results import Row, print_table, write_json
 from rich.console import Console
 from rich.table import Table
 from sharing import controls
-from training import Job, diverged, drive_reference, finished, learner_config, measure, score_run, train_all
+from training import Job, diverged, drive_reference, learner_config, measure, score_run, train_all
 
+from msr_runtime.meta.checkpoint import load_checkpoint
 from msr_runtime.meta.config import TrainSettings
 from msr_runtime.meta.learners import LearnerConfig
 
@@ -99,7 +100,7 @@ def search(options: Options) -> dict[tuple[str, str], LearnerConfig]:
     train_all(list(jobs.values()))
     best: dict[tuple[str, str], tuple[float, LearnerConfig]] = {}
     for (family, method, _, _), job in jobs.items():
-        loss = math.inf if diverged(job.run) else finished(job.run).best
+        loss = math.inf if diverged(job.run) else load_checkpoint(job.run).best
         if (family, method) not in best or loss < best[family, method][0]:
             best[family, method] = (loss, job.learner)
     return {key: learner for key, (_, learner) in best.items()}
@@ -110,7 +111,7 @@ def _settings(steps: int, seed: int) -> TrainSettings:
 
 
 def _score(job: Job, tasks: int, reference: float) -> Scored:
-    checkpoint = finished(job.run, job.learner_class() if job.learner_class else None)
+    checkpoint = load_checkpoint(job.run, job.learner_class() if job.learner_class else None)
     scores = score_run(checkpoint, tasks=tasks)
     row = measure(checkpoint, scores, closed_loop_tasks=DRIVES[job.family], reference=reference)
     return Scored(row, scores.orbit)

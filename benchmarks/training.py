@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from msr_envs.registry import load_family
 from msr_runtime.errors import TrainingError
-from msr_runtime.meta.checkpoint import LAST, Checkpoint, load_checkpoint
+from msr_runtime.meta.checkpoint import LAST, Checkpoint
 from msr_runtime.meta.config import TrainConfig, TrainSettings
 from msr_runtime.meta.evaluation import Scores, score
 from msr_runtime.meta.learners import Learner, LearnerConfig
@@ -147,11 +147,6 @@ def drive_reference(family_name: str, tasks: int) -> float:
 def diverged(run: Path) -> bool:
     """Tell whether a run ended without a single checkpoint."""
     return not (run / LAST).exists()
-
-
-def finished(run: Path, learner: type[Learner] | None = None) -> Checkpoint:
-    """Load the best checkpoint of a run."""
-    return load_checkpoint(run, learner)
 
 
 def _times(checkpoint: Checkpoint, adapt: Adapt) -> tuple[float, float]:
