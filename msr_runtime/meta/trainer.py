@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import vmap
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from msr_runtime.errors import CheckpointError, TrainingError
@@ -23,13 +22,17 @@ from msr_runtime.files import write_atomically
 from msr_runtime.meta.augment import augment_queries, require_symmetry
 from msr_runtime.meta.checkpoint import BEST, LAST, build_learner, load_checkpoint, save_checkpoint
 from msr_runtime.meta.config import TrainConfig
+from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learners import Learner
 from msr_runtime.meta.normalization import Normalization, measure_normalization
+from msr_runtime.meta.outer import Batch, Gradient, OuterLoss, outer_gradient, traced_gradient
 from msr_runtime.meta.pool import TaskPool
 from msr_runtime.meta.progress import training_progress
 from msr_runtime.task import SymmetricFamily, TaskBatch, TaskFamily
 
 LOG_EVERY = 10
+TRACE_FROM = 400
+"""Outer steps of a run from which on tracing its gradient pays; the numbers are the same either way."""
 PATIENCE = 50
 """Outer steps in a row without a finite gradient after which a run is given up; the inner rates are then 1/200 of
 what they were."""
@@ -109,6 +112,8 @@ class MetaTrainer:
             self.normalization = self._measure_normalization()
         self.pool = TaskPool(family, self._rng(POOL), self.settings.training_tasks, self.settings.samples_per_task)
         self.validation = self._draw_validation()
+        self.outer_loss = OuterLoss(self.learner)
+        self._gradient: Gradient | None = None
         self.trained = [p for p in self.learner.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.trained)
         if resume:
@@ -155,9 +160,9 @@ class MetaTrainer:
         batch = self.pool.draw(rng, settings.tasks_per_step, settings.shots, settings.queries)
         if settings.augment:
             batch = augment_queries(self.family, rng, batch)
-        loss = self._meta_losses(self._tensors(batch)).mean()
-        self.optimizer.zero_grad()
-        loss.backward()
+        loss, gradients = self._differentiate(self._tensors(batch))
+        for name, parameter in self.outer_loss.named_parameters():
+            parameter.grad = gradients.get(name)
         norm = float(torch.nn.utils.clip_grad_norm_(self.trained, settings.clip))
         rate = one_cycle(self.step, settings.steps, settings.outer_rate)
         if math.isfinite(norm):
@@ -168,19 +173,17 @@ class MetaTrainer:
             # The inner loop diverged on some task. Skipping alone would leave the next step where this one failed.
             self.learner.shrink_rates()
             self._count_bad_step()
-        return {"loss": float(loss.detach()), "gradient_norm": norm, "outer_rate": rate}
+        return {"loss": float(loss), "gradient_norm": norm, "outer_rate": rate}
 
-    def _meta_losses(self, batch: list[Tensor]) -> Tensor:
-        learner = self.learner
-
-        def query_loss(support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> Tensor:
-            return learner.support_loss(learner.adapt(support_x, support_y), query_x, query_y)
-
-        return vmap(query_loss)(*batch)
+    def _differentiate(self, batch: Batch) -> tuple[Tensor, Tensors]:
+        if self._gradient is None:
+            traces = self.settings.steps >= TRACE_FROM
+            self._gradient = traced_gradient(self.outer_loss, batch) if traces else outer_gradient(self.outer_loss)
+        return self._gradient(batch)
 
     def _validate(self) -> float:
         with torch.no_grad():
-            losses = self._meta_losses(self.validation)
+            losses = self.outer_loss(*self.validation)
         loss = float(losses.mean())
         if loss < self.best or not (self.run / BEST).exists():
             self.best = loss if math.isfinite(loss) else math.inf  # nothing would ever be below NaN
@@ -241,13 +244,13 @@ class MetaTrainer:
         group = self.family.group() if isinstance(self.family, SymmetricFamily) else None
         return measure_normalization(self.family, self._rng(NORMALIZATION), group)
 
-    def _draw_validation(self) -> list[Tensor]:
+    def _draw_validation(self) -> Batch:
         rng, settings = self._rng(VALIDATION), self.settings
         queries = 32 * len(self.family.query_sets)
         batch = self.family.sample(rng, settings.validation_tasks, settings.shots, queries, "validation")
         return self._tensors(augment_queries(self.family, rng, batch) if settings.augment else batch)
 
-    def _tensors(self, batch: TaskBatch) -> list[Tensor]:
+    def _tensors(self, batch: TaskBatch) -> Batch:
         normalization, labels = self.normalization, self.learner.classifies
         return [
             torch.from_numpy(normalization.normalize_x(batch.support_x)),

@@ -99,6 +99,13 @@ def test_the_same_seed_gives_the_same_numbers(training, whole: Path, tmp_path) -
     assert _rows(tmp_path / "other") != _rows(whole)
 
 
+def test_a_traced_gradient_trains_to_the_same_numbers(training, whole: Path, tmp_path, monkeypatch) -> None:
+    """As long runs do, which trace what they differentiate."""
+    monkeypatch.setattr("msr_runtime.meta.trainer.TRACE_FROM", 1)
+    training.trainer(tmp_path).train()
+    _assert_same_run(tmp_path, whole)
+
+
 def test_an_interrupted_run_resumes_bit_for_bit(training, whole: Path, tmp_path) -> None:
     """Ctrl-C in step 23 ends after it; resumed, the run is the one that was never stopped."""
     family = _disturbed(training, 23, _interrupt)

@@ -1,0 +1,55 @@
+"""The outer gradient as one graph: the eager one's numbers."""
+
+import numpy as np
+import pytest
+import torch
+
+from msr_runtime.meta.learners import LEARNERS, LearnerConfig
+from msr_runtime.meta.outer import OuterLoss, outer_gradient, traced_gradient
+
+
+@pytest.mark.parametrize("method", LEARNERS)
+@pytest.mark.parametrize("first_order", [False, True])
+def test_the_graph_gives_the_eager_numbers_bit_for_bit(method: str, first_order: bool) -> None:
+    """Loss and every gradient, also after the parameters moved and on a batch that was not traced."""
+    torch.manual_seed(0)
+    config = LearnerConfig(width=6, depth=2, inner_steps=3, filters=4, context=3, first_order=first_order)
+    loss = OuterLoss(LEARNERS[method](config, 3, 2, "mse"))
+    rng = np.random.default_rng(0)
+
+    def batch() -> list[torch.Tensor]:
+        shapes = ((4, 5, 3), (4, 5, 2), (4, 7, 3), (4, 7, 2))
+        return [torch.from_numpy(rng.normal(size=shape).astype(np.float32)) for shape in shapes]
+
+    eager, traced = outer_gradient(loss), traced_gradient(loss, batch())
+    with torch.no_grad():
+        for parameter in loss.parameters():
+            parameter.mul_(0.9)
+    other = batch()
+    value, gradients = eager(other)
+    again, traced_gradients = traced(other)
+    assert torch.equal(value, again)
+    assert gradients.keys() == traced_gradients.keys() > set()
+    assert all(gradients[name].abs().max() > 0 for name in gradients)
+    for name, gradient in gradients.items():
+        assert torch.equal(gradient, traced_gradients[name]), name
+    assert not any(gradient.requires_grad for gradient in (again, *traced_gradients.values()))
+
+
+def test_the_outer_gradient_is_that_of_finite_differences() -> None:
+    """In float64, along random directions of all of MSR's parameters at once."""
+    torch.manual_seed(1)
+    learner = LEARNERS["msr"](LearnerConfig(width=4, depth=1, inner_steps=2, filters=3), 2, 2, "mse").double()
+    loss = OuterLoss(learner)
+    batch = [torch.randn(3, samples, 2, dtype=torch.float64) for samples in (5, 5, 6, 6)]
+    _, gradients = outer_gradient(loss)(batch)
+    parameters = dict(loss.named_parameters())
+    for _ in range(3):
+        directions = {name: torch.randn_like(gradient) for name, gradient in gradients.items()}
+        slope = sum((gradients[name] * direction).sum() for name, direction in directions.items())
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                moved = {n: parameters[n] + sign * 1e-6 * direction for n, direction in directions.items()}
+                values.append(torch.func.functional_call(loss, moved, tuple(batch)).mean())
+        torch.testing.assert_close((values[0] - values[1]) / 2e-6, slope, rtol=1e-6, atol=1e-9)
