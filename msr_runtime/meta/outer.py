@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.fx.graph import CodeGen
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.graph import CodeGen
 
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learners import Learner
