@@ -16,7 +16,13 @@ from torch.func import functional_call
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.inner import Tensors, inner_loop
 from msr_runtime.meta.network import MLP, ContextMLP
-from msr_runtime.meta.symmetry import Form, filter_parameter_names, reparameterize
+from msr_runtime.meta.symmetry import (
+    Form,
+    FullSymmetry,
+    KroneckerSymmetry,
+    filter_parameter_names,
+    reparameterize,
+)
 from msr_runtime.task import Loss
 
 LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
@@ -38,7 +44,7 @@ class LearnerConfig(BaseModel):
     inner_steps: PositiveInt = 5
     """Gradient steps on the support set."""
     inner_rate: PositiveFloat = 0.1
-    """Where the learned inner rates start."""
+    """Where the learned inner rates start: how far a weight moves for a unit of its gradient."""
     first_order: bool = False
     """Treat inner gradients as constants in the outer loop."""
     filters: PositiveInt = 32
@@ -68,8 +74,7 @@ class Learner(nn.Module):
         self.classifies = loss == "cross_entropy"
         self.network = self.build_network()
         self.adapted_names = self.choose_adapted()
-        starts = self.start()
-        self.rate_parameters = nn.ParameterList(self.rate_start(starts[name]) for name in self.adapted_names)
+        self.rate_parameters = nn.ParameterList(self.rate_start(name) for name in self.adapted_names)
 
     def build_network(self) -> nn.Module:
         """Return the network; MSR and CAVIA override this."""
@@ -79,9 +84,9 @@ class Learner(nn.Module):
         """Return the names of the tensors that the inner loop moves."""
         return tuple(name for name, _ in self.network.named_parameters())
 
-    def rate_start(self, tensor: Tensor) -> nn.Parameter:
+    def rate_start(self, name: str) -> nn.Parameter:
         """Return the rate parameter of one adapted tensor: a scalar, inverse softplus of the configured start."""
-        return nn.Parameter(torch.tensor(math.log(math.expm1(self.config.inner_rate)), dtype=tensor.dtype))
+        return _positive(self.config.inner_rate, self.start()[name])
 
     def rates(self) -> Tensors:
         """Return the inner rates by the names of the adapted tensors."""
@@ -170,9 +175,9 @@ class MetaSGD(Learner):
 
     name = "meta-sgd"
 
-    def rate_start(self, tensor: Tensor) -> nn.Parameter:
+    def rate_start(self, name: str) -> nn.Parameter:
         """Return one rate a number of the tensor."""
-        return nn.Parameter(torch.full_like(tensor, self.config.inner_rate))
+        return nn.Parameter(torch.full_like(self.start()[name], self.config.inner_rate))
 
     def rates(self) -> Tensors:
         """Return the rates as they are: Meta-SGD learns their sign too."""
@@ -219,6 +224,17 @@ class MSR(Learner):
     def choose_adapted(self) -> tuple[str, ...]:
         """Return the filter parameters."""
         return filter_parameter_names(self.network)
+
+    def rate_start(self, name: str) -> nn.Parameter:
+        """Return a rate at which the weight, not v, moves as far as the configured one says."""
+        symmetry = self.network.get_submodule(name.removesuffix("original") + "0")
+        assert isinstance(symmetry, FullSymmetry | KroneckerSymmetry)
+        return _positive(self.config.inner_rate / symmetry.gain(), self.start()[name])
+
+
+def _positive(rate: float, like: Tensor) -> nn.Parameter:
+    """Return the parameter of which `rate` is the softplus."""
+    return nn.Parameter(torch.tensor(math.log(math.expm1(rate)), dtype=like.dtype))
 
 
 LEARNERS: dict[str, type[Learner]] = {learner.name: learner for learner in (MSR, MAML, BigMAML, ANIL, MetaSGD, CAVIA)}

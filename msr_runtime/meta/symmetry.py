@@ -20,7 +20,11 @@ Form = Literal["full", "kronecker"]
 
 
 class FullSymmetry(nn.Module):
-    """`W = reshape(U v)` with a dense symmetry matrix U `(weight.numel(), k)` that starts with orthonormal columns.
+    """`W = reshape(U v)` with a dense symmetry matrix U `(weight.numel(), k)` that starts with orthogonal columns.
+
+    Their length is the geometric mean of two: columns of length 1, whose entries shrink as a layer widens until an
+    outer step that suits the rest of the network tears U apart, and columns with which W has v's own variance, whose
+    entries are so large that U hardly learns.
 
     A row-by-matrix product is used rather than `U @ v`: ONNX Runtime has no fast path for one-dimensional operands.
     """
@@ -29,11 +33,15 @@ class FullSymmetry(nn.Module):
         super().__init__()
         self.shape = weight.shape
         start = torch.empty(weight.numel(), min(filters, weight.numel()), dtype=weight.dtype, device=weight.device)
-        self.U = nn.Parameter(nn.init.orthogonal_(start))
+        self.U = nn.Parameter(nn.init.orthogonal_(start, gain=(start.shape[0] / start.shape[1]) ** 0.25))
 
     def forward(self, v: Tensor) -> Tensor:
         """Filter parameters v `(k,)` to the layer's weight."""
         return (v.unsqueeze(0) @ self.U.mT).reshape(self.shape)
+
+    def gain(self) -> float:
+        """The mean squared length of U's columns: how much further than v the weight moves in a gradient step on v."""
+        return float(self.U.detach().square().sum() / self.U.shape[1])
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The v `(k,)` whose weight points as near to `weight` as U allows and has the same norm.
@@ -69,6 +77,11 @@ class KroneckerSymmetry(nn.Module):
     def forward(self, V: Tensor) -> Tensor:
         """Filter parameters V `(m, n)` to the layer's weight `(m, n)`."""
         return (self.A @ V @ self.B.mT).sum(0)
+
+    def gain(self) -> float:
+        """The mean squared length of U's columns, as for the full form; a single term starts with 1."""
+        a, b = (torch.einsum("rij,sij->rs", factors, factors) for factors in (self.A.detach(), self.B.detach()))
+        return float((a * b).sum() / (self.A.shape[1] * self.B.shape[1]))
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The start of V: the replaced weight itself, whose scale the factors keep."""

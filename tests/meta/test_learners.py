@@ -5,6 +5,7 @@ import torch
 
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners import LEARNERS, BigMAML, Learner, LearnerConfig, MetaSGD, learner_class
+from msr_runtime.meta.symmetry import fold
 
 CONFIG = LearnerConfig(width=8, depth=2, filters=5, context=3)
 INPUTS, OUTPUTS = 4, 2
@@ -37,8 +38,9 @@ def test_names_of_what_adapts() -> None:
 def test_rates_start_where_configured_and_stay_positive(method: str) -> None:
     """However far the outer loop pushes, a rate is positive, but for Meta-SGD, which learns its sign."""
     learner = _learner(method)
-    for rate in learner.rates().values():
-        torch.testing.assert_close(rate, torch.full_like(rate, CONFIG.inner_rate))
+    for name, rate in learner.rates().items():
+        gain = learner.network.get_submodule(name.removesuffix("original") + "0").gain() if method == "msr" else 1.0
+        torch.testing.assert_close(rate * gain, torch.full_like(rate, CONFIG.inner_rate))
     with torch.no_grad():
         for parameter in learner.rate_parameters:
             parameter.fill_(-20.0)
@@ -46,6 +48,17 @@ def test_rates_start_where_configured_and_stay_positive(method: str) -> None:
     assert bool((rates < 0).all()) if isinstance(learner, MetaSGD) else bool((rates > 0).all())
     if isinstance(learner, MetaSGD):
         assert rates.numel() == learner.adapted_size()
+
+
+def test_msr_with_a_square_symmetry_matrix_starts_as_maml() -> None:
+    """Orthogonal columns that span all weights: one inner step moves them as a plain one does, whatever U's scale."""
+    learner = LEARNERS["msr"](CONFIG.model_copy(update={"filters": 10_000}), INPUTS, OUTPUTS, "mse").double()
+    plain = LEARNERS["maml"](CONFIG, INPUTS, OUTPUTS, "mse").double()
+    plain.network.load_state_dict(fold(learner.network))
+    x, y = torch.randn(6, INPUTS, dtype=torch.float64), torch.randn(6, OUTPUTS, dtype=torch.float64)
+    adapted = fold(learner.network, learner.adapt(x, y, steps=1))
+    for name, tensor in plain.adapt(x, y, steps=1).items():
+        torch.testing.assert_close(adapted[name], tensor, rtol=1e-4, atol=1e-6)  # U was drawn in float32
 
 
 def test_cavia_starts_each_task_at_a_zero_that_is_not_learned() -> None:

@@ -37,7 +37,8 @@ def test_full_form_is_its_definition() -> None:
     """W is U v, reshaped row by row."""
     symmetry, v = FullSymmetry(_weight(), 5), _weight(5)
     torch.testing.assert_close(symmetry(v), (symmetry.U @ v).reshape(SHAPE), rtol=0, atol=1e-14)
-    torch.testing.assert_close(symmetry.U.mT @ symmetry.U, torch.eye(5, dtype=torch.float64))
+    lengths = torch.full((5,), symmetry.gain(), dtype=torch.float64)
+    torch.testing.assert_close(symmetry.U.mT @ symmetry.U, lengths.diag())
 
 
 @pytest.mark.parametrize("terms", [1, 3])
@@ -47,6 +48,16 @@ def test_kronecker_form_is_a_sum_of_kronecker_products(terms: int) -> None:
     _moved(symmetry)
     U = torch.stack([torch.kron(a, b) for a, b in zip(symmetry.A, symmetry.B, strict=True)]).sum(0)
     torch.testing.assert_close(symmetry(V).reshape(-1), U @ V.reshape(-1), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("terms", [0, 1, 3], ids=["full", "kronecker 1", "kronecker 3"])
+def test_the_gain_is_the_mean_squared_length_of_the_columns(terms: int) -> None:
+    """At the start; U's columns are what unit filter parameters give."""
+    symmetry = KroneckerSymmetry(_weight(), terms) if terms else FullSymmetry(_weight(), 5)
+    shape = symmetry.right_inverse(_weight()).shape
+    units = torch.eye(shape.numel(), dtype=torch.float64).unflatten(1, shape)
+    lengths = torch.stack([symmetry(unit).detach().square().sum() for unit in units])
+    assert symmetry.gain() == pytest.approx(float(lengths.mean()), rel=1e-12)
 
 
 @pytest.mark.parametrize("terms", [0, 1, 3], ids=["full", "kronecker 1", "kronecker 3"])
