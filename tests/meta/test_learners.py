@@ -5,7 +5,7 @@ import torch
 
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners import LEARNERS, BigMAML, Learner, LearnerConfig, MetaSGD, learner_class
-from msr_runtime.meta.symmetry import fold
+from msr_runtime.meta.symmetry import FullSymmetry, fold
 
 CONFIG = LearnerConfig(width=8, depth=2, filters=5, context=3)
 INPUTS, OUTPUTS = 4, 2
@@ -39,7 +39,8 @@ def test_rates_start_where_configured_and_stay_positive(method: str) -> None:
     """However far the outer loop pushes, a rate is positive, but for Meta-SGD, which learns its sign."""
     learner = _learner(method)
     for name, rate in learner.rates().items():
-        gain = learner.network.get_submodule(name.removesuffix("original") + "0").gain() if method == "msr" else 1.0
+        symmetry = learner.network.get_submodule(name.removesuffix("original") + "0") if method == "msr" else None
+        gain = symmetry.gain() if isinstance(symmetry, FullSymmetry) else 1.0
         torch.testing.assert_close(rate * gain, torch.full_like(rate, CONFIG.inner_rate))
     with torch.no_grad():
         for parameter in learner.rate_parameters:
