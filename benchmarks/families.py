@@ -1,6 +1,6 @@
 """MSR against MAML, ANIL, Meta-SGD and CAVIA on ring-nav and hex-drive, and against itself with the sharing destroyed.
 
-Every method gets the same search over depth and width, chosen by its loss on validation tasks; the chosen network is
+Every method gets the same search over depth, width and outer rate, chosen by its loss on validation tasks; the choice is
 then trained with each seed and scored once on fresh tasks, the same for all. It can be interrupted: run again, it goes
 on. Writes runs/families/ and prints one table a family with paired intervals.
 """
@@ -26,7 +26,9 @@ from msr_runtime.meta.config import TrainSettings
 from msr_runtime.meta.learners import LearnerConfig
 
 METHODS = ("msr", "maml", "anil", "meta-sgd", "cavia")
-DEPTHS, WIDTHS = (2, 3, 4), (48, 96)
+DEPTHS, WIDTHS, OUTER_RATES = (3, 4), (48, 64, 128), (4e-3, 8e-3)
+TRAINING_TASKS = {"ring-nav": 1200, "hex-drive": 300}
+"""Tasks simulated before each run: hex-drive's take longer, and 300 of them are overfitted no more than ring-nav's."""
 DRIVES = {"ring-nav": 60, "hex-drive": 24}
 """Fresh tasks in closed loop."""
 
@@ -37,9 +39,9 @@ class Options:
 
     families: tuple[str, ...] = ("ring-nav", "hex-drive")
     """The families."""
-    search_steps: int = 1500
+    search_steps: int = 1000
     """Outer steps of each run of the search."""
-    steps: int = 4000
+    steps: int = 3000
     """Outer steps of each run that is scored."""
     seeds: int = 3
     """Seeds of the runs that are scored."""
@@ -49,6 +51,23 @@ class Options:
     """Folder of the runs; finished ones in it are kept."""
     json: Path | None = None
     """Where to write the rows."""
+
+
+class Choice(NamedTuple):
+    """What the search chooses for one method on one family."""
+
+    learner: LearnerConfig
+    outer_rate: float
+
+    def job(self, run: Path, family: str, method: str, steps: int, seed: int) -> Job:
+        """Return a training run of this choice."""
+        settings = TrainSettings(
+            steps=steps, seed=seed, outer_rate=self.outer_rate, training_tasks=TRAINING_TASKS[family]
+        )
+        return Job(run, family, method, self.learner, settings)
+
+    def __str__(self) -> str:
+        return f"{self.learner.depth}x{self.learner.width}, {self.outer_rate:g}"
 
 
 class Scored(NamedTuple):
@@ -62,14 +81,14 @@ class Scored(NamedTuple):
 def main(options: Options) -> None:
     """Search, train, score and print."""
     torch.set_num_threads(1)
-    Console().print("[bold]search[/]: depth and width of every method, chosen on validation tasks")
+    Console().print("[bold]search[/]: depth, width and outer rate of every method, on validation tasks")
     chosen = search(options)
     Console().print("[bold]training[/]: the chosen networks, every seed, then the controls")
     jobs, seeds = {}, range(options.seeds)
-    for (family, method), learner in chosen.items():
+    for (family, method), choice in chosen.items():
         for seed in seeds:
             run = options.out / f"{family} {method} {seed}"
-            jobs[family, method, seed] = Job(run, family, method, learner, _settings(options.steps, seed))
+            jobs[family, method, seed] = choice.job(run, family, method, options.steps, seed)
     train_all(list(jobs.values()))
     control_jobs = {}
     for family, seed in product(options.families, seeds):
@@ -90,24 +109,20 @@ def main(options: Options) -> None:
         write_json(options.json, rows)
 
 
-def search(options: Options) -> dict[tuple[str, str], LearnerConfig]:
-    """Train every method at every depth and width once; the lowest loss on validation tasks decides."""
+def search(options: Options) -> dict[tuple[str, str], Choice]:
+    """Train every method once in every configuration; the lowest loss on validation tasks decides."""
     jobs = {}
-    for family, method, depth, width in product(options.families, METHODS, DEPTHS, WIDTHS):
-        learner = learner_config(method, depth, width)
-        run = options.out / "search" / f"{family} {method} {depth}x{width}"
-        jobs[family, method, depth, width] = Job(run, family, method, learner, _settings(options.search_steps, 0))
+    for family, method, depth, width, rate in product(options.families, METHODS, DEPTHS, WIDTHS, OUTER_RATES):
+        choice = Choice(learner_config(method, depth, width), rate)
+        run = options.out / "search" / f"{family} {method} {choice}"
+        jobs[family, method, choice] = choice.job(run, family, method, options.search_steps, 0)
     train_all(list(jobs.values()))
-    best: dict[tuple[str, str], tuple[float, LearnerConfig]] = {}
-    for (family, method, _, _), job in jobs.items():
+    best: dict[tuple[str, str], tuple[float, Choice]] = {}
+    for (family, method, choice), job in jobs.items():
         loss = math.inf if diverged(job.run) else load_checkpoint(job.run).best
         if (family, method) not in best or loss < best[family, method][0]:
-            best[family, method] = (loss, job.learner)
-    return {key: learner for key, (_, learner) in best.items()}
-
-
-def _settings(steps: int, seed: int) -> TrainSettings:
-    return TrainSettings(steps=steps, seed=seed)
+            best[family, method] = (loss, choice)
+    return {key: choice for key, (_, choice) in best.items()}
 
 
 def _score(job: Job, tasks: int, reference: float) -> Scored:
@@ -117,9 +132,18 @@ def _score(job: Job, tasks: int, reference: float) -> Scored:
     return Scored(row, scores.orbit)
 
 
-def _print_summary(family: str, scored: Sequence[Scored], chosen: dict[tuple[str, str], LearnerConfig]) -> None:
+def _print_summary(family: str, scored: Sequence[Scored], chosen: dict[tuple[str, str], Choice]) -> None:
     table = Table(title=f"{family}: means over seeds; orbit error over MSR's, 95 % interval paired over tasks")
-    for head in ("method", "network", "sector", "orbit", "wide", "orbit/sector", "orbit/MSR", "closed loop"):
+    for head in (
+        "method",
+        "network, outer rate",
+        "sector",
+        "orbit",
+        "wide",
+        "orbit/sector",
+        "orbit/MSR",
+        "closed loop",
+    ):
         table.add_column(head, justify="left" if head == "method" else "right")
     methods = list(dict.fromkeys(each.row["method"] for each in scored))
     orbit = {m: np.mean([each.orbit for each in scored if each.row["method"] == m], axis=0) for m in methods}
@@ -130,10 +154,9 @@ def _print_summary(family: str, scored: Sequence[Scored], chosen: dict[tuple[str
             for key in ("error_sector", "error_orbit", "error_wide", "closed_loop_after")
         )
         low, high = _ratio_interval(orbit[method], orbit["msr"])
-        learner = chosen.get((family, method), chosen[family, "msr"])
         table.add_row(
             method,
-            f"{learner.depth}x{learner.width}",
+            str(chosen.get((family, method), chosen[family, "msr"])),
             *(f"{value:.4f}" for value in (sector, over, wide)),
             f"{over / sector:.2f}",
             f"{over / orbit['msr'].mean():.2f} ({low:.2f} to {high:.2f})",

@@ -55,13 +55,16 @@ def train(job: Job) -> Path:
 
     A run that diverges ends where it does, and `diverged` tells.
     """
+    if _step(job.run) == job.settings.steps:
+        return job.run  # without simulating its tasks again
     torch.set_num_threads(1)
     family = load_family(job.family)
     config = TrainConfig.of(family, job.method, job.learner, job.settings)
     resume = (job.run / LAST).exists()
     chosen = job.learner_class() if job.learner_class else None
+    trainer = MetaTrainer(family, config, job.run, learner=chosen, resume=resume, progress=False)
     with suppress(TrainingError):
-        MetaTrainer(family, config, job.run, learner=chosen, resume=resume, progress=False).train()
+        trainer.train()
     return job.run
 
 
