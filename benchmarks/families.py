@@ -1,8 +1,8 @@
 """MSR against MAML, ANIL, Meta-SGD and CAVIA on ring-nav and hex-drive, and against itself with the sharing destroyed.
 
-Every method gets the same search over depth, width and outer rate, chosen by its loss on validation tasks; the choice is
-then trained with each seed and scored once on fresh tasks, the same for all. It can be interrupted: run again, it goes
-on. Writes runs/families/ and prints one table a family with paired intervals.
+Every method gets the same search over depth, width and outer rate, chosen by its loss on validation tasks; the choice
+is then trained with each seed and scored once on fresh tasks, the same for all. It can be interrupted: run again, it
+goes on. Writes runs/families/ and prints one table a family with paired intervals.
 """
 
 import math
@@ -134,16 +134,7 @@ def _score(job: Job, tasks: int, reference: float) -> Scored:
 
 def _print_summary(family: str, scored: Sequence[Scored], chosen: dict[tuple[str, str], Choice]) -> None:
     table = Table(title=f"{family}: means over seeds; orbit error over MSR's, 95 % interval paired over tasks")
-    for head in (
-        "method",
-        "network, outer rate",
-        "sector",
-        "orbit",
-        "wide",
-        "orbit/sector",
-        "orbit/MSR",
-        "closed loop",
-    ):
+    for head in ("method", "network, rate", "sector", "orbit", "wide", "orbit/sector", "orbit/MSR", "closed loop"):
         table.add_column(head, justify="left" if head == "method" else "right")
     methods = list(dict.fromkeys(each.row["method"] for each in scored))
     orbit = {m: np.mean([each.orbit for each in scored if each.row["method"] == m], axis=0) for m in methods}

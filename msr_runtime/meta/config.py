@@ -21,11 +21,11 @@ class TrainSettings(BaseModel):
     """Support samples of each task."""
     queries: PositiveInt = 32
     """Query samples of each task, over all query sets."""
-    training_tasks: PositiveInt = 300
+    training_tasks: PositiveInt = 1000
     """Tasks that are simulated before training and drawn from during it."""
     samples_per_task: PositiveInt = 64
     """Samples simulated for each task's support and for each of its query sets."""
-    outer_rate: PositiveFloat = 2e-3
+    outer_rate: PositiveFloat = 8e-3
     """Peak of Adam's one-cycle schedule."""
     clip: PositiveFloat = 1.0
     """The norm to which the outer gradient is clipped; at 10, runs were seen to end in NaN."""

@@ -37,7 +37,7 @@ class LearnerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: PositiveInt = 48
+    width: PositiveInt = 64
     """Units in each hidden layer."""
     depth: PositiveInt = 3
     """Hidden layers."""
@@ -47,7 +47,7 @@ class LearnerConfig(BaseModel):
     """Where the learned inner rates start: how far a weight moves for a unit of its gradient."""
     first_order: bool = False
     """Treat inner gradients as constants in the outer loop."""
-    filters: PositiveInt = 32
+    filters: PositiveInt = 64
     """k, the filter parameters of each tensor (MSR only)."""
     form: Form = "full"
     """The form of the symmetry matrix (MSR only)."""
