@@ -26,10 +26,11 @@ from msr_runtime.errors import BundleError
 from msr_runtime.files import sync_folder
 from msr_runtime.task import Array, Field, Loss
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST, MANIFEST_DIGEST = "manifest.json", "manifest.sha256"
-PREDICT, ADAPT, V0, GOLDEN = "predict.onnx", "adapt.onnx", "v0.safetensors", "golden.npz"
-REQUIRED = (PREDICT, ADAPT, V0, GOLDEN)
+PREDICT, ADAPT, LOSS = "predict.onnx", "adapt.onnx", "loss.onnx"
+START, GOLDEN = "start.safetensors", "golden.npz"
+REQUIRED = (PREDICT, ADAPT, LOSS, START, GOLDEN)
 MAX_BYTES = 2**31 - 1  # protobuf cannot hold a larger model, and nothing else in a bundle comes near it
 _FILE_NAME = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -43,10 +44,10 @@ class _Frozen(BaseModel):
 
 
 class Weight(_Frozen):
-    """One folded weight: an extra input of predict.onnx and an output of adapt.onnx."""
+    """One folded weight: an extra input of every graph and, one inner step on, an output of adapt.onnx."""
 
     name: str
-    """Its name in both graphs."""
+    """Its name in the graphs."""
     shape: tuple[PositiveInt, ...]
 
 
@@ -101,7 +102,7 @@ class Manifest(_Frozen):
     filter_parameters: PositiveInt
     """The length of `v`."""
     weights: tuple[Weight, ...]
-    """In the order of adapt.onnx's outputs."""
+    """In the order of the graphs' inputs."""
     shots: PositiveInt
     """Support samples of a task in meta-training."""
     inner_steps: int = Bounded(ge=1, le=10_000)
@@ -127,7 +128,8 @@ class Manifest(_Frozen):
             names = [part.name for part in getattr(self, side)]
             if not names or len(set(names)) < len(names):
                 raise ValueError(f"{side} are named {names}, but there must be at least one and no name twice")
-        if taken := _GRAPH_NAMES & {weight.name for weight in self.weights}:
+        weights = {weight.name for weight in self.weights}
+        if taken := (_GRAPH_NAMES | set(map(next_name, weights))) & weights:
             raise ValueError(f"a weight is named '{min(taken)}', which is one of the graphs' own names")
         for name, digest in self.files.items():
             if not _FILE_NAME.fullmatch(name) or name in (MANIFEST, MANIFEST_DIGEST):
@@ -156,6 +158,8 @@ class Golden(NamedTuple):
     """`(batch, out)`: the prediction at `v`."""
     y0: Array
     """`(batch, out)`: the prediction at `v0`."""
+    losses: Array
+    """`(2,)`: the support loss at `v0` and at `v`, on normalised outputs."""
     steps: int
 
     def to_bytes(self) -> bytes:
@@ -165,9 +169,14 @@ class Golden(NamedTuple):
         return buffer.getvalue()
 
 
-def encode_v(v: Array) -> bytes:
-    """The bytes of `v0.safetensors` for filter parameters `(1, K)`."""
-    return save({"v": np.ascontiguousarray(v, np.float32)})
+def next_name(name: str) -> str:
+    """The name of adapt.onnx's output for its input `name`, one inner step on: `v` becomes `v_next`."""
+    return f"{name}_next"
+
+
+def encode_start(tensors: Mapping[str, Array]) -> bytes:
+    """The bytes of `start.safetensors` for the filter parameters "v" `(1, K)` and the weights folded from them."""
+    return save({name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()})
 
 
 @dataclass(frozen=True)
@@ -210,13 +219,18 @@ class Bundle:
                 )
         return cls(folder, manifest, digest, files)
 
-    def v0(self) -> Array:
-        """The meta-learned filter parameters that every adaptation starts from, `(1, K)`.
+    def start(self) -> dict[str, Array]:
+        """What every adaptation starts from: the meta-learned v `(1, K)` as "v", and the weights folded from it.
 
         Raises:
             BundleError: If the file does not hold them.
         """
-        return decode_v(self.files[V0], self.manifest.filter_parameters, f"bundle '{self.path}': {V0}")
+        where = f"bundle '{self.path}': {START}"
+        try:
+            tensors = load(self.files[START])
+        except Exception as error:  # the parser's own error type, or what a hostile header makes numpy raise
+            raise BundleError(f"{where} cannot be read ({error}); it is damaged or of another kind") from error
+        return check_tensors(tensors, self.manifest, where)
 
     def golden(self) -> Golden:
         """The golden example.
@@ -234,23 +248,22 @@ class Bundle:
             ) from error
 
 
-def decode_v(raw: bytes, size: int, where: str) -> Array:
-    """The tensor "v" `(1, size)` of a safetensors file's bytes; `where` names the file in errors.
+def check_tensors(tensors: Mapping[str, Array], manifest: Manifest, where: str) -> dict[str, Array]:
+    """The tensors in the manifest's order, "v" `(1, K)` first; `where` names the file in errors.
 
     Raises:
-        BundleError: If there is none, or its shape or dtype differs, or it is not finite.
+        BundleError: If a tensor is missing or not wanted, or its shape or dtype differs, or it is not finite.
     """
-    try:
-        v = load(raw)["v"]
-    except Exception as error:  # the parser's own error type, or what a hostile header makes numpy raise
-        raise BundleError(f"{where} does not hold a tensor 'v' ({error}); it is damaged or of another kind") from error
-    if v.shape != (1, size) or v.dtype != np.float32 or not np.isfinite(v).all():
-        finite = "finite" if v.dtype.kind == "f" and np.isfinite(v).all() else "not all finite"
-        raise BundleError(
-            f"{where} holds v of shape {v.shape} and dtype {v.dtype}, {finite}, but finite float32 (1, {size}) is "
-            "wanted; it belongs to another model"
-        )
-    return v
+    wanted = {"v": (1, manifest.filter_parameters)} | {weight.name: weight.shape for weight in manifest.weights}
+    for name in (*wanted, *tensors):
+        seen = tensors.get(name)
+        if seen is None or seen.shape != wanted.get(name) or seen.dtype != np.float32 or not np.isfinite(seen).all():
+            found = "is missing" if seen is None else f"has shape {seen.shape} and dtype {seen.dtype}"
+            raise BundleError(
+                f"{where}: '{name}' {found}, but finite float32 {wanted.get(name, 'of other names')} is wanted; it is "
+                "damaged or belongs to another model"
+            )
+    return {name: tensors[name] for name in wanted}
 
 
 def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:

@@ -8,17 +8,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from msr_runtime.bundle import ADAPT, PREDICT, Bundle, Manifest
+from msr_runtime._onnxruntime import onnxruntime
+from msr_runtime.adaptation import Adaptation, InnerLoop
+from msr_runtime.bundle import ADAPT, LOSS, PREDICT, Bundle, Manifest, check_tensors, next_name
 from msr_runtime.errors import BundleError, InputError
 from msr_runtime.files import write_atomically
-from msr_runtime.session import BoundPredictor, Provider, make_session, side
+from msr_runtime.session import BoundPredictor, Predictors, Provider, State, all_finite, make_session, side
 from msr_runtime.task import Array, Predict
 
 
@@ -56,19 +58,26 @@ class AdaptiveModel:
         self.bundle = bundle
         manifest = bundle.manifest
         where = f"bundle '{bundle.path}'"
-        predict = make_session(bundle.files[PREDICT], f"{where}: {PREDICT}", providers)
-        self._adapt_session = make_session(bundle.files[ADAPT], f"{where}: {ADAPT}", providers)
-        shapes = {weight.name: list(weight.shape) for weight in manifest.weights}
-        folded = {part.name: part.shape for part in self._adapt_session.get_outputs()}
-        _check(where, PREDICT, {part.name: part.shape for part in predict.get_overridable_initializers()}, shapes)
-        _check(where, ADAPT, folded, {"v_next": [1, manifest.filter_parameters], **shapes, "loss": []})
+        predict, adapt, loss = (
+            # A step reads each U in two directions, both fast as it lies: packed for each, it would be there twice.
+            make_session(bundle.files[file], f"{where}: {file}", providers, prepack=file != ADAPT)
+            for file in (PREDICT, ADAPT, LOSS)
+        )
+        weights = {weight.name: list(weight.shape) for weight in manifest.weights}
+        state = {"v": [1, manifest.filter_parameters]} | weights
+        _check(where, PREDICT, predict.get_overridable_initializers(), weights)
+        for file, session, wanted in ((ADAPT, adapt, state), (LOSS, loss, weights)):
+            support = ("support_x", "support_y")
+            _check(where, file, [part for part in session.get_inputs() if part.name not in support], wanted)
+        _check(where, ADAPT, adapt.get_outputs(), {next_name(name): state[name] for name in state} | {"loss": []})
+        _check(where, LOSS, loss.get_outputs(), {"loss": []})
         y = side(predict, "y", manifest.outputs, output=True)
-        labels = manifest.loss == "cross_entropy"
-        self._support_x = side(self._adapt_session, "support_x", manifest.inputs)
-        self._support_y = side(self._adapt_session, "support_y", () if labels else manifest.outputs)
-        self._start = BoundPredictor(predict, side(predict, "x", manifest.inputs), y, bundle.v0())
-        self._session = predict
-        self._acting = self._start
+        labels = () if manifest.loss == "cross_entropy" else manifest.outputs
+        self._support_x, self._support_y = side(adapt, "support_x", manifest.inputs), side(adapt, "support_y", labels)
+        start = State(bundle.start())
+        self._inner_loop = InnerLoop(adapt, loss, start)
+        self._predictors = Predictors(predict, side(predict, "x", manifest.inputs), y, start)
+        self._start = self._acting = self._predictors.make(start.block)
 
     @classmethod
     def load(
@@ -96,10 +105,12 @@ class AdaptiveModel:
         """
         golden, tolerance = self.bundle.golden(), self.manifest.parity.tolerance
         try:
-            _, adapted = self._adapt(golden.support_x, golden.support_y, golden.steps)
+            end, adapted = self._adapt(golden.support_x, golden.support_y, golden.steps)
             figures = {"prediction at v0": (self._start(golden.x), golden.y0)}
             if adapted is not None:
-                figures |= {"adapted v": (adapted.v, golden.v), "adapted prediction": (adapted(golden.x), golden.y)}
+                figures |= {"adapted v": (adapted.tensors["v"], golden.v)}
+                figures |= {"adapted prediction": (adapted(golden.x), golden.y)}
+                figures |= {"support losses": (np.array([end.loss_before, end.loss_after]), golden.losses)}
         except Exception as error:  # a graph that breaks its contract raises whatever ONNX Runtime meets first
             raise BundleError(
                 f"bundle '{self.bundle.path}': its golden example does not run ({error}); its graphs break the contract"
@@ -125,7 +136,8 @@ class AdaptiveModel:
     @property
     def v(self) -> Array:
         """The filter parameters that act now, `(1, K)`; a copy."""
-        return self._acting.v.copy()
+        acting = self._acting  # held, so that its memory is not used again meanwhile
+        return acting.tensors["v"].copy()
 
     def predict(self, x: ArrayLike) -> Array:
         """The acting network's output: `(obs,)` to `(out,)`, or `(batch, obs)` to `(batch, out)`, float32 in raw units.
@@ -138,8 +150,6 @@ class AdaptiveModel:
     def adapt(self, support_x: ArrayLike, support_y: ArrayLike, steps: int | None = None) -> AdaptResult:
         """Adapt `v` from `v0` by `steps` inner steps on the support set and let it act.
 
-        `loss_after` costs one inner step more than asked for: a step reports the loss before it.
-
         Args:
             support_x: `(shots, obs)` in raw units.
             support_y: `(shots, out)` in raw units; labels for a classifier.
@@ -149,12 +159,13 @@ class AdaptiveModel:
             InputError: If a shape, dtype or value is wrong; the acting weights stay as they are.
         """
         begin = time.perf_counter()
-        losses, adapted = self._adapt(support_x, support_y, steps)
+        end, adapted = self._adapt(support_x, support_y, steps)
         if adapted is not None:
             self._acting = adapted
         reason = None if adapted is not None else "the adapted weights or their loss are not finite"
         taken = self.manifest.inner_steps if steps is None else int(steps)
-        return AdaptResult(adapted is not None, *losses, taken, time.perf_counter() - begin, reason)
+        seconds = time.perf_counter() - begin
+        return AdaptResult(adapted is not None, end.loss_before, end.loss_after, taken, seconds, reason)
 
     def adapted(self, support_x: ArrayLike, support_y: ArrayLike, steps: int | None = None) -> Predict:
         """A network adapted like `adapt` does, while this model acts on unchanged; at `v0` if that is refused.
@@ -175,9 +186,9 @@ class AdaptiveModel:
             InputError: If nothing was adapted yet.
         """
         acting, target = self._acting, Path(path).resolve()
-        if acting.weights is None:
+        if acting is self._start:
             raise InputError("there is no adaptation to save: the model acts at v0; adapt it first")
-        tensors = {"v": acting.v, **acting.weights}
+        tensors = acting.tensors
         write_atomically(target, save(tensors, {"bundle": self.bundle.digest, "digest": _digest(tensors)}))
 
     def load_adaptation(self, path: str | os.PathLike[str]) -> None:
@@ -186,7 +197,6 @@ class AdaptiveModel:
         Raises:
             BundleError: If the file is damaged, of another bundle or not finite; the acting weights stay as they are.
         """
-        wanted = {"v": (1, self.manifest.filter_parameters)} | {w.name: w.shape for w in self.manifest.weights}
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
@@ -199,28 +209,18 @@ class AdaptiveModel:
                 f"adaptation '{path}' was saved from bundle {seen}, but this one is {self.bundle.digest}; "
                 "filter parameters mean nothing under another bundle: adapt again"
             )
-        for name in wanted.keys() | tensors.keys():
-            seen = tensors[name].shape if name in tensors else None
-            if seen != wanted.get(name) or tensors[name].dtype != np.float32 or not np.isfinite(tensors[name]).all():
-                raise BundleError(
-                    f"adaptation '{path}': '{name}' has shape {seen}, but finite float32 {wanted.get(name)} is wanted; "
-                    "it is damaged"
-                )
+        tensors = check_tensors(tensors, self.manifest, f"adaptation '{path}'")
         if metadata.get("digest") != (seen := _digest(tensors)):
             raise BundleError(
                 f"adaptation '{path}': its tensors have sha256 {seen}, but it names "
                 f"{metadata.get('digest')}; it is damaged"
             )
-        v = tensors.pop("v")
-        self._acting = self._bind(v, {weight.name: tensors[weight.name] for weight in self.manifest.weights})
-
-    def _bind(self, v: Array, weights: Mapping[str, Array]) -> BoundPredictor:
-        return BoundPredictor(self._session, self._start.x, self._start.y, v, weights, like=self._acting)
+        self._acting = self._predictors.make(State(tensors).block, like=self._acting)
 
     def _adapt(
         self, support_x: ArrayLike, support_y: ArrayLike, steps: int | None
-    ) -> tuple[tuple[float, float], BoundPredictor | None]:
-        """The losses before and after, and the adapted predictor, or None if anything in it is not finite."""
+    ) -> tuple[Adaptation, BoundPredictor | None]:
+        """Where the inner loop ends, and the adapted predictor, or None if a loss or anything in it is not finite."""
         x, y = self._support_x.convert(support_x), self._support_y.convert(support_y)
         for part, array in ((self._support_x, x), (self._support_y, y)):
             part.check_batch(array)
@@ -234,18 +234,10 @@ class AdaptiveModel:
         if count < 1:
             raise InputError(f"steps is {count}, but at least one inner step is wanted; reset() returns to v0")
 
-        names = ["loss", "v_next", *(weight.name for weight in self.manifest.weights)]
-        state, feed, losses = {"v_next": self._start.v}, {"support_x": x, "support_y": y}, []
-        for _ in range(count):
-            feed["v"] = state["v_next"]
-            state = dict(zip(names, cast(list[Array], self._adapt_session.run(names, feed)), strict=True))
-            losses.append(float(state.pop("loss")))
-        feed["v"] = state["v_next"]
-        losses.append(float(cast(list[Array], self._adapt_session.run(["loss"], feed))[0]))
-        outcome = (losses[0], losses[-1])
-        if not all(map(math.isfinite, outcome)) or not all(np.isfinite(part).all() for part in state.values()):
-            return outcome, None
-        return outcome, self._bind(state.pop("v_next"), state)
+        end = self._inner_loop(x, y, count)
+        if not (math.isfinite(end.loss_before) and math.isfinite(end.loss_after) and all_finite(end.block)):
+            return end, None
+        return end, self._predictors.make(end.block, like=self._acting)
 
 
 def relative_error(seen: Array, wanted: Array) -> float:
@@ -258,7 +250,8 @@ def relative_error(seen: Array, wanted: Array) -> float:
     return math.inf if math.isnan(error) else error
 
 
-def _check(where: str, file: str, seen: dict[str, list], wanted: dict[str, list]) -> None:
+def _check(where: str, file: str, parts: Sequence[onnxruntime.NodeArg], wanted: dict[str, list]) -> None:
+    seen = {part.name: part.shape for part in parts}
     if seen != wanted:
         raise BundleError(f"{where}: {file} has {seen}, but its manifest wants {wanted}; they are not of one export")
 

@@ -14,13 +14,22 @@ from msr_runtime.task import Array, Field, field_slices
 Provider = str | tuple[str, dict[str, Any]]
 _FLOAT32 = np.dtype(np.float32)
 _DTYPES = {"tensor(float)": _FLOAT32, "tensor(int64)": np.dtype(np.int64)}
+_ALIGNMENT = 16  # float32 numbers: every tensor of a state begins on a cache line of its own
 _MAX_SHAPES = (
     8  # input shapes whose buffers are kept; more would be a leak in a program that never repeats a batch size
 )
 
 
-def make_session(model: bytes, name: str, providers: Sequence[Provider]) -> onnxruntime.InferenceSession:
+def make_session(
+    model: bytes, name: str, providers: Sequence[Provider], *, prepack: bool = True
+) -> onnxruntime.InferenceSession:
     """A session for the bytes of `model` with exactly the `providers` asked for, on one thread that does not spin.
+
+    Args:
+        model: ONNX, without external data.
+        name: What errors call it.
+        providers: Execution providers by name, or name and options.
+        prepack: Let each product that reads a constant keep a copy of it in its own layout; faster where there is one.
 
     Raises:
         ProviderError: If a provider is not in the installed ONNX Runtime or does not start on this machine.
@@ -39,6 +48,7 @@ def make_session(model: bytes, name: str, providers: Sequence[Provider]) -> onnx
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a spinning pool starves the control loop
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
     options.log_severity_level = 3  # errors: weights that are inputs with defaults would be warned about, one by one
     try:
         session = onnxruntime.InferenceSession(model, options, providers=list(providers))
@@ -53,6 +63,12 @@ def make_session(model: bytes, name: str, providers: Sequence[Provider]) -> onnx
             "its driver or libraries are missing or of another version"
         )
     return session
+
+
+def all_finite(flat: Array) -> bool:
+    """Whether every number of a float32 array `(n,)` is finite."""
+    # infinite for large finite values too: then look closer; vdot, because dot warns when it overflows
+    return math.isfinite(np.vdot(flat, flat)) or bool(np.isfinite(flat).all())
 
 
 class Side(NamedTuple):
@@ -95,7 +111,7 @@ class Side(NamedTuple):
 
     def check_finite(self, array: NDArray) -> None:
         """Raise InputError, naming sample and field, if anything in `array` `(samples, *shape)` is not finite."""
-        if np.isfinite(array).all():
+        if array.dtype.kind != "f" or all_finite(array.reshape(-1)):
             return
         flat = array.reshape(len(array), -1)
         sample, column = (int(index) for index in np.argwhere(~np.isfinite(flat))[0])
@@ -133,6 +149,29 @@ def side(session: onnxruntime.InferenceSession, name: str, fields: tuple[Field, 
     return Side(name, shape, dtype, fields)
 
 
+class State:
+    """The filter parameters "v" `(1, K)` and the weights folded from them, side by side in one block of memory.
+
+    One block is copied and checked in one operation; the values of ONNX Runtime share its memory.
+    """
+
+    def __init__(self, tensors: Mapping[str, Array]) -> None:
+        """Copy `tensors`: v and every weight, float32."""
+        sizes = [-(-tensor.size // _ALIGNMENT) * _ALIGNMENT for tensor in tensors.values()]
+        self.block = np.zeros(sum(sizes), _FLOAT32)
+        """All tensors flattened, in order, each filled up with zeros to a whole number of cache lines."""
+        self.tensors: dict[str, Array] = {}
+        """By name; views of the block."""
+        self.values: dict[str, Any] = {}
+        """By name, as ONNX Runtime takes them."""
+        begin = 0
+        for (name, tensor), size in zip(tensors.items(), sizes, strict=True):
+            view = self.block[begin : begin + tensor.size].reshape(tensor.shape)
+            view[...] = tensor
+            self.tensors[name], self.values[name] = view, onnxruntime.OrtValue.ortvalue_from_numpy(view)
+            begin += size
+
+
 class _Slot(NamedTuple):
     """Buffers for one input shape with the binding that reads and writes them."""
 
@@ -142,33 +181,56 @@ class _Slot(NamedTuple):
     binding: Any
 
 
+class _Bound:
+    """predict.onnx bound to one state's weights, with slots for each input shape seen."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, x: Side, y: Side, state: State) -> None:
+        self.session, self.x, self.y, self.state = session, x, y, state
+        self.pools: dict[tuple[int, ...], list[_Slot]] = {}
+        self.open(x.shape)
+
+    def open(self, shape: tuple[int, ...]) -> list[_Slot]:
+        """The pool for a shape, new and warmed up if there is room for one more."""
+        if shape in self.pools or len(self.pools) >= _MAX_SHAPES:
+            return self.pools.get(shape, [])
+        slot = self.bind(shape)
+        self.session.run_with_iobinding(slot.binding)
+        return self.pools.setdefault(shape, [slot])
+
+    def bind(self, shape: tuple[int, ...]) -> _Slot:
+        """A slot for a checked shape."""
+        one = shape == self.x.shape
+        samples = 1 if one else shape[0]
+        x, y = np.zeros((samples, *self.x.shape), _FLOAT32), np.zeros((samples, *self.y.shape), _FLOAT32)
+        binding = self.session.io_binding()
+        # the values share the arrays' memory, so that a run reads x and writes y without an allocation
+        binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x))
+        for name, value in self.state.values.items():
+            if name != "v":
+                binding.bind_ortvalue_input(name, value)
+        binding.bind_ortvalue_output("y", onnxruntime.OrtValue.ortvalue_from_numpy(y))
+        return _Slot(x[0] if one else x, x.reshape(-1), y[0] if one else y, binding)
+
+
 class BoundPredictor:
-    """predict.onnx with one set of folded weights bound once: the whole of what acts between two adaptations.
+    """predict.onnx with one state's weights: the whole of what acts between two adaptations; `Predictors` makes them.
 
     Safe to call from several threads: each call takes buffers out of a pool for itself and puts them back.
     """
 
-    def __init__(
-        self,
-        session: onnxruntime.InferenceSession,
-        x: Side,
-        y: Side,
-        v: Array,
-        weights: Mapping[str, Array] | None = None,
-        like: "BoundPredictor | None" = None,
-    ) -> None:
-        """Bind `weights` (None: the graph's defaults, folded from `v0`) and buffers for the shapes `like` has seen."""
-        self.v = v
-        """The filter parameters `(1, K)` that `weights` were folded from."""
-        self.weights = weights
-        self._session, self.x, self.y = session, x, y
-        self._run = session.run_with_iobinding
-        self._values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(w) for name, w in (weights or {}).items()}
-        self._pools: dict[tuple[int, ...], list[_Slot]] = {}
-        for shape in {x.shape, *(list(like._pools) if like else ())}:  # a copy: another thread may add to it
-            slot = self._bind(shape)
-            self._run(slot.binding)  # warm up here, off the control thread
-            self._pools[shape] = [slot]
+    def __init__(self, bound: _Bound, spare: list[_Bound]) -> None:
+        """Act with `bound`; it goes to `spare` when nobody holds this predictor any more."""
+        self._bound, self._spare = bound, spare
+        self._run, self._pools, self.x = bound.session.run_with_iobinding, bound.pools, bound.x
+
+    def __del__(self) -> None:
+        # No call is under way: it would hold the predictor, and with it all slots are back in their pools.
+        self._spare.append(self._bound)
+
+    @property
+    def tensors(self) -> dict[str, Array]:
+        """The filter parameters "v" and the weights, to be read and only for as long as the predictor is held."""
+        return self._bound.state.tensors
 
     def __call__(self, x: ArrayLike) -> Array:
         """`(obs,)` to `(out,)`, or `(batch, obs)` to `(batch, out)`, in raw units.
@@ -180,35 +242,40 @@ class BoundPredictor:
             x = self.x.convert(x)
         pool = self._pools.get(x.shape)
         if pool is None:
-            pool = self._open(x)
+            if x.ndim != 1 + len(self.x.shape) or x.shape[1:] != self.x.shape or not len(x):
+                raise InputError(f"{self.x.shape_error(x.shape)}; for one sample the first axis may be left out")
+            pool = self._bound.open(x.shape)
         try:
             slot = pool.pop()  # atomic: no other thread can hold the same buffers
         except IndexError:
-            slot = self._bind(x.shape)
+            slot = self._bound.bind(x.shape)
         try:
             slot.x[...] = x
-            # infinite for large finite values too: then look closer; vdot, because dot warns when it overflows
-            if not math.isfinite(np.vdot(slot.flat, slot.flat)):
+            if not all_finite(slot.flat):
                 self.x.check_finite(slot.x.reshape(-1, *self.x.shape))
             self._run(slot.binding)
             return slot.y.copy()
         finally:
             pool.append(slot)
 
-    def _open(self, x: Array) -> list[_Slot]:
-        """The pool for a shape not seen before."""
-        if x.ndim != 1 + len(self.x.shape) or x.shape[1:] != self.x.shape or not len(x):
-            raise InputError(f"{self.x.shape_error(x.shape)}; for one sample the first axis may be left out")
-        return self._pools.setdefault(x.shape, []) if len(self._pools) < _MAX_SHAPES else []
 
-    def _bind(self, shape: tuple[int, ...]) -> _Slot:
-        one = shape == self.x.shape
-        samples = 1 if one else shape[0]
-        x, y = np.zeros((samples, *self.x.shape), _FLOAT32), np.zeros((samples, *self.y.shape), _FLOAT32)
-        binding = self._session.io_binding()
-        # the values share the arrays' memory, so that a run reads x and writes y without an allocation
-        binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x))
-        for name, value in self._values.items():
-            binding.bind_ortvalue_input(name, value)
-        binding.bind_ortvalue_output("y", onnxruntime.OrtValue.ortvalue_from_numpy(y))
-        return _Slot(x[0] if one else x, x.reshape(-1), y[0] if one else y, binding)
+class Predictors:
+    """Makes the predictors of one session, from the memory and bindings of those that nobody holds any more.
+
+    Two take turns as a robot adapts again and again: binding each anew would cost as much as an inner step.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, x: Side, y: Side, start: State) -> None:
+        self._session, self._x, self._y, self._start = session, x, y, start
+        self._spare: list[_Bound] = []
+
+    def make(self, block: Array, like: BoundPredictor | None = None) -> BoundPredictor:
+        """A predictor with a copy of a state's `block`, ready for the input shapes that `like` has seen."""
+        try:
+            bound = self._spare.pop()  # atomic: no other predictor can be made from it
+        except IndexError:
+            bound = _Bound(self._session, self._x, self._y, State(self._start.tensors))
+        bound.state.block[...] = block
+        for shape in list(like._pools) if like else ():  # a copy: another thread may add to it
+            bound.open(shape)
+        return BoundPredictor(bound, self._spare)

@@ -1,7 +1,8 @@
-"""A learner as two ONNX graphs: predict, with the folded weights as inputs, and one inner step, with U as a constant.
+"""A learner as three ONNX graphs: predict, the support loss, and one inner step, with U as a constant.
 
-Both take and return raw units. The gradient is traced by `make_fx` before the export, because the exporter cannot see
-through `torch.func.grad`, with U as an argument of the trace that is bound as a buffer afterwards.
+All take and return raw units and take the folded weights as inputs: U lies in the step alone. Gradients are traced by
+`make_fx` before the export, because the exporter cannot see through `torch.func.grad`, with U as an argument of the
+trace that is bound as a buffer afterwards.
 """
 
 import copy
@@ -14,15 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from onnxscript import optimizer
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, grad_and_value, vjp
 from torch.nn.utils import parametrize
 
 from msr_export.gradients import trace
+from msr_runtime.bundle import next_name
 from msr_runtime.errors import ExportError
-from msr_runtime.meta.inner import Tensors, inner_step
+from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learners import Learner
 from msr_runtime.meta.normalization import Normalization
 from msr_runtime.meta.symmetry import fold
@@ -40,11 +42,13 @@ class Frozen(NamedTuple):
     predict: bytes
     """ONNX: x `(batch, x)` and the weights, by default those at v0, to y `(batch, y)`."""
     adapt: bytes
-    """ONNX: support x `(shots, x)`, support y and v `(1, K)` to v_next `(1, K)`, the weights there, the loss at v."""
+    """ONNX: support x `(shots, x)`, support y, v `(1, K)` and the weights there to those one step on, and the loss."""
+    loss: bytes
+    """ONNX: support x, support y and the weights to the loss."""
     v0: Array
     """`(1, K)`."""
-    weights: dict[str, tuple[int, ...]]
-    """Name and shape of the folded weights, in the order of adapt's outputs."""
+    weights: dict[str, Array]
+    """The folded weights at v0, in the order of the graphs' inputs and outputs."""
 
 
 def folded_name(adapted: str) -> str:
@@ -64,7 +68,7 @@ def folded_weights(learner: Learner, adapted: Tensors) -> Tensors:
 
 
 def freeze(learner: Learner, normalization: Normalization) -> Frozen:
-    """Freeze a learner, float32 on the CPU, into its two graphs.
+    """Freeze a learner, float32 on the CPU, into its three graphs.
 
     Raises:
         ExportError: the learner holds a number that is not finite, or an operation that cannot be written in ONNX.
@@ -76,16 +80,20 @@ def freeze(learner: Learner, normalization: Normalization) -> Frozen:
     with torch.no_grad():
         start = learner.start()
         v0, weights = flatten(learner, start), folded_weights(learner, start)
+    weights = {name: weight.detach().contiguous() for name, weight in weights.items()}
     return Frozen(
         predict=_freeze_predict(learner, normalization, weights),
-        adapt=_freeze_adapt(learner, normalization, v0, list(weights)),
+        adapt=_freeze_traced(
+            _Step(learner, normalization), {"v": v0, "weights": weights}, ["v_next", *map(next_name, weights), "loss"]
+        ),
+        loss=_freeze_traced(_Loss(learner, normalization), {"weights": weights}, ["loss"]),
         v0=v0.numpy(),
-        weights={name: tuple(weight.shape) for name, weight in weights.items()},
+        weights={name: weight.numpy() for name, weight in weights.items()},
     )
 
 
-class _Scaled(nn.Module):
-    """What both graphs share: a learner between raw and normalised units."""
+class _Plain(nn.Module):
+    """What all graphs share: the network without U, its weights given, between raw and normalised units."""
 
     input_center: Tensor
     input_scale: Tensor
@@ -94,31 +102,23 @@ class _Scaled(nn.Module):
 
     def __init__(self, learner: Learner, normalization: Normalization) -> None:
         super().__init__()
-        self.learner = learner
+        self.plain = copy.deepcopy(learner)
+        for layer in list(self.plain.network.modules()):
+            if parametrize.is_parametrized(layer):
+                _remove_parametrizations(layer)
         for name, values in normalization.model_dump().items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32))
 
-    def normalized_x(self, x: Tensor) -> Tensor:
+    def predict(self, x: Tensor, weights: Tensors) -> Tensor:
+        y = self.plain(weights, self._normalized_x(x))
+        return y if self.plain.classifies else y * self.output_scale + self.output_center
+
+    def loss(self, support_x: Tensor, support_y: Tensor, weights: Tensors) -> Tensor:
+        y = support_y if self.plain.classifies else (support_y - self.output_center) / self.output_scale
+        return self.plain.support_loss(weights, self._normalized_x(support_x), y)
+
+    def _normalized_x(self, x: Tensor) -> Tensor:
         return (x - self.input_center) / self.input_scale
-
-    def normalized_y(self, y: Tensor) -> Tensor:
-        return y if self.learner.classifies else (y - self.output_center) / self.output_scale
-
-    def raw_y(self, y: Tensor) -> Tensor:
-        return y if self.learner.classifies else y * self.output_scale + self.output_center
-
-
-class _Predict(_Scaled):
-    """`x, weights -> y`, with no U in it."""
-
-    def __init__(self, learner: Learner, normalization: Normalization) -> None:
-        super().__init__(copy.deepcopy(learner), normalization)
-        for layer in list(self.learner.network.modules()):
-            if parametrize.is_parametrized(layer):
-                _remove_parametrizations(layer)
-
-    def forward(self, x: Tensor, weights: Tensors) -> Tensor:
-        return self.raw_y(self.learner(weights, self.normalized_x(x)))
 
 
 def _remove_parametrizations(layer: nn.Module) -> None:
@@ -133,45 +133,64 @@ def _remove_parametrizations(layer: nn.Module) -> None:
         layer.register_parameter(name, nn.Parameter(tensor))
 
 
-class _Step(_Scaled):
-    """`support_x, support_y, v -> v_next, *weights, loss`."""
+class _Predict(_Plain):
+    """`x, *weights -> y`."""
+
+    def forward(self, x: Tensor, weights: Tensors) -> Tensor:
+        return self.predict(x, weights)
+
+
+class _Loss(_Plain):
+    """`support_x, support_y, *weights -> loss`."""
+
+    def forward(self, support_x: Tensor, support_y: Tensor, weights: Tensors) -> Tensor:
+        return self.loss(support_x, support_y, weights)
+
+
+class _Step(_Plain):
+    """`support_x, support_y, v, *weights -> v_next, *weights_next, loss`.
+
+    The gradient is taken with respect to the weights and pulled back through the fold: with the weights carried from
+    step to step, a step reads U twice, to pull back and to fold, and not a third time to begin.
+    """
 
     rates: Tensor
 
     def __init__(self, learner: Learner, normalization: Normalization) -> None:
         super().__init__(learner, normalization)
+        self.learner = learner
         start = learner.start()
         self.shapes = {name: start[name].shape for name in learner.adapted_names}
         rates = {name: rate.expand(self.shapes[name]) for name, rate in learner.rates().items()}
         self.register_buffer("rates", flatten(learner, rates))
 
-    def unflatten(self, v: Tensor) -> Tensors:
+    def fold(self, v: Tensor) -> Tensors:
         parts = v.split([shape.numel() for shape in self.shapes.values()], dim=1)
-        return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        shaped = zip(self.shapes.items(), parts, strict=True)
+        return folded_weights(self.learner, {name: part.reshape(shape) for (name, shape), part in shaped})
 
-    def forward(self, support_x: Tensor, support_y: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        x, y = self.normalized_x(support_x), self.normalized_y(support_y)
+    def forward(self, support_x: Tensor, support_y: Tensor, v: Tensor, weights: Tensors) -> tuple[Tensor, ...]:
+        gradients, loss = grad_and_value(lambda weights: self.loss(support_x, support_y, weights))(weights)
+        pull_back = vjp(self.fold, v)[1]  # the fold is linear: its value here is dead code
         # As one row and its row of rates, the step is one multiplication and one subtraction for all tensors.
-        stepped, loss = inner_step(
-            lambda row: self.learner.support_loss(self.unflatten(row["v"]), x, y), {"v": v}, {"v": self.rates}
-        )
-        weights = folded_weights(self.learner, self.unflatten(stepped["v"]))
-        return stepped["v"], *weights.values(), loss
+        v_next = v - self.rates * pull_back(gradients)[0]
+        return v_next, *self.fold(v_next).values(), loss
 
 
-class _Bound(nn.Module):
-    """A traced function whose constants are buffers again."""
+class _Traced(nn.Module):
+    """A module traced into core operators, its parameters and buffers constants."""
 
-    def __init__(self, graph: nn.Module, constants: Tensors) -> None:
+    def __init__(self, module: nn.Module, arguments: dict[str, Any]) -> None:
         super().__init__()
-        self.graph = graph
-        self.names = list(constants)
-        for index, constant in enumerate(constants.values()):
-            self.register_buffer(f"constant_{index}", constant)
+        tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        constants = {name: tensor.detach() for name, tensor in tensors.items()}
+        self.graph = trace(lambda *both: functional_call(module, both[0], kwargs=both[1]), constants, arguments)
+        self.names = {name: f"constant_{index}" for index, name in enumerate(constants)}
+        for name, constant in constants.items():
+            self.register_buffer(self.names[name], constant)
 
-    def forward(self, support_x: Tensor, support_y: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        constants = {name: getattr(self, f"constant_{index}") for index, name in enumerate(self.names)}
-        return self.graph(constants, support_x, support_y, v)
+    def forward(self, arguments: dict[str, Any]) -> Any:
+        return self.graph({name: getattr(self, buffer) for name, buffer in self.names.items()}, arguments)
 
 
 def _freeze_predict(learner: Learner, normalization: Normalization, weights: Tensors) -> bytes:
@@ -183,28 +202,17 @@ def _freeze_predict(learner: Learner, normalization: Normalization, weights: Ten
     return _encode(model)
 
 
-def _freeze_adapt(learner: Learner, normalization: Normalization, v0: Tensor, weights: list[str]) -> bytes:
-    step = _Step(learner, normalization)
-    # What adapts comes in as v, and the rates are a row already: the rest of the learner is constant.
-    passed = {f"learner.network.{name}" for name in learner.adapted_names}
-    tensors = {**dict(step.named_parameters()), **dict(step.named_buffers())}
-    constants = {
-        name: tensor.detach()
-        for name, tensor in tensors.items()
-        if name not in passed and not name.startswith("learner.rate_parameters.")
-    }
+def _freeze_traced(module: _Step | _Loss, state: dict[str, Any], outputs: list[str]) -> bytes:
+    """Freeze a module of a support set and of `state`, the v and the weights that it is given."""
+    learner, shots = module.plain, {0: torch.export.Dim("shots")}
     x = torch.randn(_EXAMPLES, learner.inputs)
     y = torch.randint(learner.outputs, (_EXAMPLES,)) if learner.classifies else torch.randn(_EXAMPLES, learner.outputs)
-
-    def function(constants: Tensors, support_x: Tensor, support_y: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        return functional_call(step, constants, (support_x, support_y, v))
-
-    examples = {"support_x": x, "support_y": y, "v": v0}
-    graph = trace(function, constants, x, y, v0)
-    shots = {0: torch.export.Dim("shots")}
-    axes = {"support_x": shots, "support_y": shots, "v": None}
-    inputs, outputs = ["support_x", "support_y", "v"], ["v_next", *weights, "loss"]
-    return _encode(_export(_Bound(graph, constants), examples, axes, inputs, outputs))
+    examples = {"support_x": x, "support_y": y, **state}
+    axes = {"support_x": shots, "support_y": shots, **dict.fromkeys(state)}
+    axes["weights"] = dict.fromkeys(state["weights"])
+    inputs = [name for name in examples if name != "weights"] + list(state["weights"])
+    traced = _Traced(module, examples)
+    return _encode(_export(traced, {"arguments": examples}, {"arguments": axes}, inputs, outputs))
 
 
 def _export(
@@ -233,7 +241,31 @@ def _export(
             f"the graph of {outputs[0]} cannot be written in ONNX: {str(error.__cause__ or error)[:300]}; most likely "
             "the learner holds a layer or a loss whose gradient has no ONNX form"
         ) from error
-    return program.model_proto
+    model = program.model_proto
+    _absorb_transposes(model.graph)
+    return model
+
+
+def _absorb_transposes(graph: onnx.GraphProto) -> None:
+    """Let products read their operands transposed: no node for it, and U in memory once and not turned as well."""
+    turned = {node.output[0]: node.input[0] for node in graph.node if _turns(node)}
+    for node in graph.node:
+        if node.op_type not in ("MatMul", "Gemm") or turned.keys().isdisjoint(node.input[:2]):
+            continue
+        attributes = {part.name: helper.get_attribute_value(part) for part in node.attribute}
+        for index, name in enumerate(("transA", "transB")):
+            if node.input[index] in turned:
+                node.input[index] = turned[node.input[index]]
+                attributes[name] = 1 - attributes.get(name, 0)
+        node.CopyFrom(helper.make_node("Gemm", node.input, node.output, node.name, **attributes))
+    used = {name for node in graph.node for name in node.input} | {part.name for part in graph.output}
+    kept = [node for node in graph.node if node.output[0] in used or not _turns(node)]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _turns(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Transpose" and list(helper.get_attribute_value(node.attribute[0])) == [1, 0]
 
 
 def _encode(model: onnx.ModelProto) -> bytes:

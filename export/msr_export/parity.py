@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msr_export.freeze import Frozen, flatten, folded_name, folded_weights
-from msr_runtime.bundle import Golden, Parity
+from msr_runtime.bundle import Golden, Parity, next_name
 from msr_runtime.errors import ExportError, ParityError
 from msr_runtime.meta.learners import Learner
 from msr_runtime.meta.normalization import Normalization
@@ -51,21 +51,24 @@ def check_parity(
     rng = np.random.default_rng(seed)
     predict = make_session(frozen.predict, "predict.onnx", _CPU)
     adapt = make_session(frozen.adapt, "adapt.onnx", _CPU)
+    judge = make_session(frozen.loss, "loss.onnx", _CPU)
     sizes: dict[str, float] = {}
     errors: dict[tuple[str, int, int], float] = {}
     for shots in SHOTS:
         support_x, support_y = _draw_support(learner, normalization, rng, shots)
         queries = [_raw_x(normalization, rng.standard_normal((size, learner.inputs))) for size in BATCHES]
+        support = {"support_x": support_x, "support_y": support_y}
         v: NDArray = frozen.v0
-        weights: dict[str, NDArray] = {}
+        weights: dict[str, NDArray] = {**frozen.weights}
         for step in (0, *STEPS):
             seen: dict[str, NDArray] = {}
             if step > 0:
-                feed = {"support_x": support_x, "support_y": support_y, "v": v}
-                v, *folded, loss = _run(adapt, ["v_next", *frozen.weights, "loss"], feed)
-                weights = dict(zip(frozen.weights, folded, strict=True))
-                seen = {**weights, "loss": loss, **_slices(learner, v)}
-            seen["y"] = np.concatenate([_run(predict, ["y"], {"x": x, **weights})[0] for x in queries])
+                v, weights, before = _step(adapt, support, v, weights)
+                seen = {"loss before the step": before, **_slices(learner, v)}
+            seen |= weights
+            seen["loss"] = _run(judge, ["loss"], {**support, **weights})[0]
+            given = weights if step > 0 else {}  # at the start it is predict.onnx's own defaults that act
+            seen["y"] = np.concatenate([_run(predict, ["y"], {"x": x, **given})[0] for x in queries])
             wanted = _reference(learner, normalization, support_x, support_y, step, np.concatenate(queries))
             for name, value in seen.items():
                 sizes[name] = max(sizes.get(name, 0.0), float(np.abs(wanted[name]).max()))
@@ -93,15 +96,19 @@ def check_golden(frozen: Frozen, golden: Golden, *, tolerance: float = TOLERANCE
     """
     predict = make_session(frozen.predict, "predict.onnx", _CPU)
     adapt = make_session(frozen.adapt, "adapt.onnx", _CPU)
+    judge = make_session(frozen.loss, "loss.onnx", _CPU)
+    support = {"support_x": golden.support_x, "support_y": golden.support_y}
     v: NDArray = frozen.v0
-    folded: list[NDArray] = []
-    for _ in range(golden.steps):
-        feed = {"support_x": golden.support_x, "support_y": golden.support_y, "v": v}
-        v, *folded = _run(adapt, ["v_next", *frozen.weights], feed)
-    weights = dict(zip(frozen.weights, folded, strict=True))
+    weights: dict[str, NDArray] = {**frozen.weights}
+    losses = []
+    for step in range(golden.steps):
+        v, weights, before = _step(adapt, support, v, weights)
+        losses += [before] if step == 0 else []
+    losses += _run(judge, ["loss"], {**support, **weights})
     figures = {
         "y at v0": (_run(predict, ["y"], {"x": golden.x})[0], golden.y0),
         "adapted v": (v, golden.v),
+        "support losses": (np.stack(losses), golden.losses),
         "adapted y": (_run(predict, ["y"], {"x": golden.x, **weights})[0], golden.y),
     }
     for name, (seen, wanted) in figures.items():
@@ -111,6 +118,15 @@ def check_golden(frozen: Frozen, golden: Golden, *, tolerance: float = TOLERANCE
                 f"ONNX and torch disagree on the golden example's {name}: the relative error is {error:.1e}, at most "
                 f"{tolerance:.0e} is wanted; the inner loop is close to diverging on the family's own tasks"
             )
+
+
+def _step(
+    adapt: Any, support: dict[str, NDArray], v: NDArray, weights: dict[str, NDArray]
+) -> tuple[NDArray, dict[str, NDArray], NDArray]:
+    """One run of adapt.onnx: v and the weights one step on, and the loss before it."""
+    names = [next_name("v"), *map(next_name, weights), "loss"]
+    v, *moved, loss = _run(adapt, names, {**support, "v": v, **weights})
+    return v, dict(zip(weights, moved, strict=True)), loss
 
 
 def _run(session: Any, names: list[str], feed: dict[str, NDArray]) -> list[NDArray]:
@@ -127,7 +143,8 @@ def _reference(
     values = {name: weight.detach().numpy() for name, weight in weights.items()}
     if steps > 0:
         before = learner.adapt(support_x, support_y, steps - 1)
-        values["loss"] = learner.support_loss(before, support_x, support_y).detach().numpy()
+        values["loss before the step"] = learner.support_loss(before, support_x, support_y).detach().numpy()
+    values["loss"] = learner.support_loss(adapted, support_x, support_y).detach().numpy()
     values |= _slices(learner, flatten(learner, adapted).numpy())
     with torch.no_grad():
         y_hat = learner(adapted, torch.from_numpy(normalization.normalize_x(query_x))).numpy()

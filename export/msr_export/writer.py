@@ -12,14 +12,15 @@ from msr_export.parity import check_golden, check_parity
 from msr_runtime.bundle import (
     ADAPT,
     GOLDEN,
+    LOSS,
     PREDICT,
-    V0,
+    START,
     Golden,
     Manifest,
     Normalisation,
     Provenance,
     Weight,
-    encode_v,
+    encode_start,
     write_bundle,
 )
 from msr_runtime.errors import ExportError
@@ -85,7 +86,7 @@ def export_bundle(
         normalisation=Normalisation(**normalization.model_dump()),
         loss=family.loss,
         filter_parameters=frozen.v0.size,
-        weights=tuple(Weight(name=name, shape=shape) for name, shape in frozen.weights.items()),
+        weights=tuple(Weight(name=name, shape=weight.shape) for name, weight in frozen.weights.items()),
         shots=shots,
         inner_steps=learner.config.inner_steps,
         rates=_rates(learner),
@@ -105,7 +106,8 @@ def _files(frozen: Frozen, golden: Golden) -> dict[str, bytes]:
     return {
         PREDICT: frozen.predict,
         ADAPT: frozen.adapt,
-        V0: encode_v(frozen.v0),
+        LOSS: frozen.loss,
+        START: encode_start({"v": frozen.v0, **frozen.weights}),
         GOLDEN: golden.to_bytes(),
     }
 
@@ -116,7 +118,9 @@ def _golden(learner: Learner, normalization: Normalization, family: TaskFamily, 
     batch = family.sample(rng, 1, shots, _SAMPLES * len(family.query_sets), "validation")
     support_x, support_y, x = batch.support_x[0], batch.support_y[0], batch.query_x[0]
     normal_y = support_y if learner.classifies else normalization.normalize_y(support_y)
-    adapted = learner.adapt(torch.from_numpy(normalization.normalize_x(support_x)), torch.from_numpy(normal_y))
+    support = torch.from_numpy(normalization.normalize_x(support_x)), torch.from_numpy(normal_y)
+    adapted = learner.adapt(*support)
+    losses = [learner.support_loss(tensors, *support).item() for tensors in (learner.start(), adapted)]
     return Golden(
         support_x=support_x,
         support_y=support_y,
@@ -124,6 +128,7 @@ def _golden(learner: Learner, normalization: Normalization, family: TaskFamily, 
         v=flatten(learner, adapted).numpy(),
         y=torch_adapt(learner, normalization)(support_x, support_y)(x),
         y0=torch_unadapted(learner, normalization)(support_x, support_y)(x),
+        losses=np.array(losses, np.float32),
         steps=learner.config.inner_steps,
     )
 

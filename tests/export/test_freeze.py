@@ -33,7 +33,8 @@ def test_adapt_equals_a_hand_written_loop(exporter) -> None:
     x = (support_x - np.array(scaling.input_center)) / scaling.input_scale
     y = (support_y - np.array(scaling.output_center)) / scaling.output_scale
 
-    session, row = make_session(export.frozen.adapt, "adapt", CPU), export.frozen.v0
+    session = make_session(export.frozen.adapt, "adapt", CPU)
+    state = {"v": export.frozen.v0, **export.frozen.weights}
     for _ in range(5):
         activations, slopes, hidden = [x], [], x
         for index, layer in enumerate(layers):
@@ -54,13 +55,14 @@ def test_adapt_equals_a_hand_written_loop(exporter) -> None:
             for part, offset in (("weight", 0), ("bias", 1)):
                 U, v, shape = layers[index][part]
                 layers[index][part] = (U, v - rates[2 * index + offset] * U.T @ gradients[part].ravel(), shape)
-        outputs = session.run(None, {"support_x": support_x, "support_y": support_y, "v": row})
-        row, *weights, seen_loss = (np.asarray(output) for output in outputs)
+        outputs = session.run(None, {"support_x": support_x, "support_y": support_y, **state})
+        *moved, seen_loss = (np.asarray(output) for output in outputs)
+        state = dict(zip(state, moved, strict=True))
         assert seen_loss == pytest.approx(loss, rel=1e-5)
     wanted = np.concatenate([v for layer in layers for _, v, _ in layer.values()])
-    assert np.abs(row[0] - wanted).max() < 1e-5 * np.abs(wanted).max()
+    assert np.abs(state["v"][0] - wanted).max() < 1e-5 * np.abs(wanted).max()
     folded = [(U @ v).reshape(shape) for layer in layers for U, v, shape in layer.values()]
-    for seen, weight in zip(weights, folded, strict=True):
+    for seen, weight in zip(list(state.values())[1:], folded, strict=True):
         assert np.abs(seen - weight).max() < 1e-5 * np.abs(weight).max()
 
 
@@ -70,7 +72,8 @@ def test_cross_entropy_updates_do_not_grow_with_the_batch(exporter, shots) -> No
     export = exporter.exported("msr", "cross_entropy")
     support_x, labels = exporter.draw(export, shots)
     session = make_session(export.frozen.adapt, "adapt", CPU)
-    v = session.run(["v_next"], {"support_x": support_x, "support_y": labels, "v": export.frozen.v0})[0]
+    state = {"v": export.frozen.v0, **export.frozen.weights}
+    v = session.run(["v_next"], {"support_x": support_x, "support_y": labels, **state})[0]
     x = torch.from_numpy(export.normalization.normalize_x(support_x))
     wanted = flatten(export.learner, export.learner.adapt(x, torch.from_numpy(labels), 1)).numpy()
     moved, should = v - export.frozen.v0, wanted - export.frozen.v0
@@ -97,15 +100,15 @@ def test_signature(exporter) -> None:
     """Names, shapes and dynamic axes are those of the bundle's contract."""
     export = exporter.exported("msr", "mse")
     session = make_session(export.frozen.adapt, "adapt", CPU)
-    size = export.frozen.v0.shape[1]
-    assert {part.name: part.shape for part in session.get_inputs()} == {
-        "support_x": ["shots", 4],
-        "support_y": ["shots", 2],
-        "v": [1, size],
-    }
-    outputs = {part.name: tuple(part.shape) for part in session.get_outputs()}
-    assert outputs == {"v_next": (1, size), **export.frozen.weights, "loss": ()}
-    assert list(outputs) == ["v_next", *export.frozen.weights, "loss"]
+    support = {"support_x": ["shots", 4], "support_y": ["shots", 2]}
+    weights = {name: list(weight.shape) for name, weight in export.frozen.weights.items()}
+    state = {"v": list(export.frozen.v0.shape), **weights}
+    moved = {f"{name}_next": shape for name, shape in state.items()}
+    assert [(part.name, part.shape) for part in session.get_inputs()] == list({**support, **state}.items())
+    assert [(part.name, part.shape) for part in session.get_outputs()] == list({**moved, "loss": []}.items())
+    loss = make_session(export.frozen.loss, "loss", CPU)
+    assert [(part.name, part.shape) for part in loss.get_inputs()] == list({**support, **weights}.items())
+    assert [(part.name, part.shape) for part in loss.get_outputs()] == [("loss", [])]
     assert list(export.frozen.weights)[:2] == ["layers.0.weight", "layers.0.bias"]
     predict = make_session(export.frozen.predict, "predict", CPU)
     assert [(part.name, part.shape) for part in predict.get_outputs()] == [("y", ["batch", 2])]
@@ -113,7 +116,7 @@ def test_signature(exporter) -> None:
 
 @pytest.mark.parametrize("form", ["full", "kronecker"])
 def test_every_constant_is_stored_once(exporter, form) -> None:
-    """Each symmetry matrix lies in adapt.onnx once, neither twice nor transposed, and not in predict.onnx."""
+    """Each symmetry matrix lies in adapt.onnx once, neither twice nor transposed, and in no other graph."""
     export = exporter.exported("msr", "mse", form)
     symmetries = {
         name: parameter.detach().numpy()
@@ -127,9 +130,23 @@ def test_every_constant_is_stored_once(exporter, form) -> None:
         turned = [part for part in stored if np.array_equal(part.ravel(), U.mT.ravel())]
         assert (len(same), len(turned)) == (1, 0)
     assert sum(part.size for part in stored) < sum(U.size for U in symmetries.values()) + 300
-    predict = [numpy_helper.to_array(part) for part in onnx.load_from_string(export.frozen.predict).graph.initializer]
-    weights = sum(int(np.prod(shape)) for shape in export.frozen.weights.values())
-    assert sum(part.size for part in predict) < weights + 50
+    weights = sum(weight.size for weight in export.frozen.weights.values())
+    for model, size in ((export.frozen.predict, weights), (export.frozen.loss, 0)):
+        stored = [numpy_helper.to_array(part) for part in onnx.load_from_string(model).graph.initializer]
+        assert sum(part.size for part in stored) < size + 50
+
+
+def test_a_step_reads_u_twice(exporter) -> None:
+    """U is read to pull the gradient back and to fold, as it lies: the weights at the start come in folded."""
+    export = exporter.exported("msr", "mse")
+    graph = onnx.load_from_string(export.frozen.adapt).graph
+    values = {part.name: numpy_helper.to_array(part) for part in graph.initializer}
+    for name, parameter in export.learner.network.named_parameters():
+        if not name.endswith(".U"):
+            continue
+        (stored,) = (key for key, value in values.items() if np.array_equal(value, parameter.detach().numpy()))
+        readers = [node for node in graph.node if stored in node.input]
+        assert sorted(node.op_type for node in readers) == ["Gemm", "MatMul"]
 
 
 def test_file_size_is_that_of_u(exporter) -> None:
@@ -145,9 +162,9 @@ def test_file_size_is_that_of_u(exporter) -> None:
     [("msr", "mse"), ("maml", "huber"), ("anil", "mse"), ("meta-sgd", "cross_entropy"), ("cavia", "mse")],
 )
 def test_no_product_takes_a_vector(exporter, method, loss) -> None:
-    """ONNX Runtime has no fast path for one-dimensional operands: every product in either graph is of matrices."""
+    """ONNX Runtime has no fast path for one-dimensional operands: every product in any graph is of matrices."""
     frozen = exporter.exported(method, loss).frozen
-    for model in (frozen.adapt, frozen.predict):
+    for model in (frozen.adapt, frozen.predict, frozen.loss):
         graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(model), strict_mode=True).graph
         ranks = {part.name: len(part.dims) for part in graph.initializer}
         ranks |= {
@@ -161,7 +178,7 @@ def test_no_product_takes_a_vector(exporter, method, loss) -> None:
 def test_file_says_nothing_of_its_maker(exporter) -> None:
     """No path, no stack trace and no external data lies in a graph."""
     frozen = exporter.exported("msr", "mse").frozen
-    for raw in (frozen.adapt, frozen.predict):
+    for raw in (frozen.adapt, frozen.predict, frozen.loss):
         model = onnx.load_from_string(raw)
         assert not any(part.external_data for part in model.graph.initializer)
         assert not any(node.doc_string or node.metadata_props for node in model.graph.node)

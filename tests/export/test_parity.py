@@ -18,6 +18,7 @@ from msr_runtime.errors import ExportError, ParityError
         ("maml", "huber", "full"),
         ("anil", "mse", "full"),
         ("meta-sgd", "cross_entropy", "full"),
+        ("maml-big", "mse", "full"),
         ("cavia", "mse", "full"),
     ],
 )
@@ -53,6 +54,14 @@ def test_a_wrong_graph_that_is_not_finite_is_refused(exporter) -> None:
     export = exporter.exported("msr", "mse")
     wrong = export.frozen._replace(adapt=scale_rates(export.frozen.adapt, slice(0, 5), float("nan")))
     with pytest.raises(ParityError, match="relative error is nan"):
+        check_parity(export.learner, export.normalization, wrong, 1)
+
+
+def test_a_wrong_loss_is_refused(exporter) -> None:
+    """loss.onnx is compared too: here it is that of another learner's loss."""
+    export = exporter.exported("maml", "huber")
+    wrong = export.frozen._replace(loss=exporter.freeze(exporter.build("maml", "mse"), export.normalization).loss)
+    with pytest.raises(ParityError, match="disagree on 'loss' "):
         check_parity(export.learner, export.normalization, wrong, 1)
 
 

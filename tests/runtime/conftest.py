@@ -13,15 +13,16 @@ from onnx import TensorProto, helper, numpy_helper
 from msr_runtime.bundle import (
     ADAPT,
     GOLDEN,
+    LOSS,
     PREDICT,
-    V0,
+    START,
     Golden,
     Manifest,
     Normalisation,
     Parity,
     Provenance,
     Weight,
-    encode_v,
+    encode_start,
     write_bundle,
 )
 from msr_runtime.task import Field
@@ -65,6 +66,11 @@ class Linear:
         """`W = reshape(U v)`, `(out, obs)`."""
         return (v @ self.u.T).reshape(OUT, OBS)
 
+    def start(self, v: NDArray | None = None) -> dict[str, NDArray]:
+        """The tensors at `v`, or at `v0`."""
+        v = self.v0 if v is None else v
+        return {"v": v, "layer.weight": self.fold(v)}
+
     def predict(self, v: NDArray, x: NDArray) -> NDArray:
         """The prediction in raw units."""
         return ((x - self.x_center) / self.x_scale) @ self.fold(v).T * self.y_scale + self.y_center
@@ -98,16 +104,7 @@ class Linear:
     def adapt_onnx(self) -> bytes:
         """The bytes of adapt.onnx."""
         nodes = [
-            ("Sub", ["support_x", "x_center"], "x_shifted", {}),
-            ("Div", ["x_shifted", "x_scale"], "x_normal", {}),
-            ("Sub", ["support_y", "y_center"], "y_shifted", {}),
-            ("Div", ["y_shifted", "y_scale"], "y_normal", {}),
-            ("MatMul", ["v", "u_transposed"], "flat", {}),
-            ("Reshape", ["flat", "weight_shape"], "weight", {}),
-            ("Gemm", ["x_normal", "weight"], "predicted", {"transB": 1}),
-            ("Sub", ["predicted", "y_normal"], "error", {}),
-            ("Mul", ["error", "error"], "squared", {}),
-            ("ReduceMean", ["squared"], "loss", {"keepdims": 0}),
+            *self._loss_nodes(),
             ("Size", ["error"], "size", {}),
             ("Cast", ["size"], "count", {"to": FLOAT}),
             ("Gemm", ["error", "x_normal"], "sum_gradient", {"transA": 1}),
@@ -116,19 +113,36 @@ class Linear:
             ("MatMul", ["gradient_row", "u"], "v_gradient", {}),
             ("Mul", ["v_gradient", "twice_rate"], "v_step", {}),
             ("Sub", ["v", "v_step"], "v_next", {}),
-            ("MatMul", ["v_next", "u_transposed"], "flat_next", {}),
-            ("Reshape", ["flat_next", "weight_shape"], "layer.weight", {}),
+            ("Gemm", ["v_next", "u"], "flat_next", {"transB": 1}),
+            ("Reshape", ["flat_next", "weight_shape"], "layer.weight_next", {}),
         ]
-        inputs = {"support_x": ["shots", OBS], "support_y": ["shots", OUT], "v": [1, K]}
-        outputs = {"v_next": [1, K], "layer.weight": [OUT, OBS], "loss": []}
+        inputs = {"support_x": ["shots", OBS], "support_y": ["shots", OUT], "v": [1, K], "layer.weight": [OUT, OBS]}
+        outputs = {"v_next": [1, K], "layer.weight_next": [OUT, OBS], "loss": []}
         constants = {
             "u": self.u,
-            "u_transposed": np.ascontiguousarray(self.u.T),
             "weight_shape": np.array([OUT, OBS]),
             "row": np.array([1, -1]),
             "twice_rate": np.full(1, 2 * self.rate, np.float32),
         }
         return model_bytes(nodes, inputs, outputs, self._scaling() | constants)
+
+    def loss_onnx(self) -> bytes:
+        """The bytes of loss.onnx."""
+        inputs = {"support_x": ["shots", OBS], "support_y": ["shots", OUT], "layer.weight": [OUT, OBS]}
+        return model_bytes(self._loss_nodes(), inputs, {"loss": []}, self._scaling())
+
+    @staticmethod
+    def _loss_nodes() -> list:
+        return [
+            ("Sub", ["support_x", "x_center"], "x_shifted", {}),
+            ("Div", ["x_shifted", "x_scale"], "x_normal", {}),
+            ("Sub", ["support_y", "y_center"], "y_shifted", {}),
+            ("Div", ["y_shifted", "y_scale"], "y_normal", {}),
+            ("Gemm", ["x_normal", "layer.weight"], "predicted", {"transB": 1}),
+            ("Sub", ["predicted", "y_normal"], "error", {}),
+            ("Mul", ["error", "error"], "squared", {}),
+            ("ReduceMean", ["squared"], "loss", {"keepdims": 0}),
+        ]
 
     def _scaling(self) -> dict[str, NDArray]:
         return {name: getattr(self, name) for name in ("x_center", "x_scale", "y_center", "y_scale")}
@@ -169,11 +183,13 @@ class Linear:
         """Every file of the bundle but the manifest."""
         support_x, support_y, x = random(3, 5, OBS), random(4, 5, OUT), random(5, 4, OBS)
         v = self.adapt(support_x, support_y, 3)
-        golden = Golden(support_x, support_y, x, v, self.predict(v, x), self.predict(self.v0, x), 3)
+        losses = np.array([self.step(at, support_x, support_y)[1] for at in (self.v0, v)], np.float32)
+        golden = Golden(support_x, support_y, x, v, self.predict(v, x), self.predict(self.v0, x), losses, 3)
         return {
             PREDICT: self.predict_onnx(),
             ADAPT: self.adapt_onnx(),
-            V0: encode_v(self.v0),
+            LOSS: self.loss_onnx(),
+            START: encode_start(self.start()),
             GOLDEN: golden.to_bytes(),
         }
 

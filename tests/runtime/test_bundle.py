@@ -17,11 +17,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from msr_runtime.bundle import ADAPT, GOLDEN, MANIFEST, MANIFEST_DIGEST, PREDICT, V0, Bundle, Manifest, write_bundle
+from msr_runtime.bundle import (
+    ADAPT,
+    GOLDEN,
+    LOSS,
+    MANIFEST,
+    MANIFEST_DIGEST,
+    PREDICT,
+    START,
+    Bundle,
+    Manifest,
+    write_bundle,
+)
 from msr_runtime.errors import BundleError
 
 Write = Callable[..., Path]
-NAMES = [MANIFEST, MANIFEST_DIGEST, PREDICT, ADAPT, V0, GOLDEN]
+NAMES = [MANIFEST, MANIFEST_DIGEST, PREDICT, ADAPT, LOSS, START, GOLDEN]
 # the examples share one folder on purpose: each puts back what it changed
 shared = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -47,7 +58,8 @@ def test_what_is_written_is_what_is_opened(bundle_path: Path, linear: Any, linea
     bundle = Bundle.open(bundle_path)
     assert bundle.manifest.model_copy(update={"files": {}}) == linear.manifest()
     assert dict(bundle.files) == linear_files
-    assert np.array_equal(bundle.v0(), linear.v0)
+    assert list(bundle.start()) == ["v", "layer.weight"]
+    assert all(np.array_equal(tensor, linear.start()[name]) for name, tensor in bundle.start().items())
     golden = bundle.golden()
     assert golden.steps == 3
     assert np.array_equal(golden.y0, linear.predict(linear.v0, golden.x))
@@ -144,7 +156,7 @@ def test_a_deeply_nested_manifest_is_refused(bundle_path: Path) -> None:
         Bundle.open(bundle_path)
 
 
-@pytest.mark.parametrize(("version", "advice"), [(0, "export again"), (2, "update msr-runtime")])
+@pytest.mark.parametrize(("version", "advice"), [(1, "export again"), (3, "update msr-runtime")])
 def test_another_format_version_says_what_to_do(bundle_path: Path, version: int, advice: str) -> None:
     """An unknown version is refused as such, even if its entries are unknown too."""
     edit(bundle_path, format_version=version, new_entry=1)
@@ -196,12 +208,13 @@ def test_a_file_that_is_too_large_is_refused_unread(bundle_path: Path) -> None:
         Bundle.open(bundle_path)
 
 
-def test_a_manifest_must_list_every_required_file(bundle_path: Path) -> None:
-    """A bundle without adapt.onnx is no bundle."""
+@pytest.mark.parametrize("name", [PREDICT, ADAPT, LOSS, START, GOLDEN])
+def test_a_manifest_must_list_every_required_file(bundle_path: Path, name: str) -> None:
+    """A bundle without one of its graphs, its start or its golden example is no bundle."""
     files = json.loads((bundle_path / MANIFEST).read_bytes())["files"]
-    del files[ADAPT]
+    del files[name]
     edit(bundle_path, files=files)
-    with pytest.raises(BundleError, match=ADAPT):
+    with pytest.raises(BundleError, match=f"not '{name}'"):
         Bundle.open(bundle_path)
 
 
@@ -218,6 +231,7 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
         {"weights": ()},
         {"weights": ({"name": "x", "shape": (1,)},)},
         {"weights": ({"name": "w", "shape": (1,)}, {"name": "w", "shape": (1,)})},
+        {"weights": ({"name": "w", "shape": (1,)}, {"name": "w_next", "shape": (1,)})},
         {"filter_parameters": 0},
         {"rate_hz": 0},
         {"unknown": 1},
@@ -249,11 +263,11 @@ def test_a_golden_example_is_never_unpickled(write: Write, tmp_path: Path) -> No
 def test_bytes_that_are_no_archive_are_refused(bundle_path: Path, raw: bytes) -> None:
     """Malformed arrays, vouched for by the manifest, still raise BundleError and nothing else."""
     bundle = Bundle.open(bundle_path)
-    broken = Bundle(bundle.path, bundle.manifest, bundle.digest, {**bundle.files, GOLDEN: raw, V0: raw})
+    broken = Bundle(bundle.path, bundle.manifest, bundle.digest, {**bundle.files, GOLDEN: raw, START: raw})
     with pytest.raises(BundleError, match=GOLDEN):
         broken.golden()
-    with pytest.raises(BundleError, match=V0):
-        broken.v0()
+    with pytest.raises(BundleError, match=START):
+        broken.start()
 
 
 def test_writing_replaces_a_bundle_whole_and_leaves_nothing_behind(
@@ -298,8 +312,8 @@ def test_a_killed_writer_leaves_no_half_bundle(bundle_path: Path) -> None:
 
 def test_writing_needs_every_required_file(tmp_path: Path, linear: Any, linear_files: dict[str, bytes]) -> None:
     """The exporter cannot leave a file out."""
-    with pytest.raises(BundleError, match=f"'{V0}' is missing"):
-        write_bundle(tmp_path / "new", linear.manifest(), {k: v for k, v in linear_files.items() if k != V0})
+    with pytest.raises(BundleError, match=f"'{START}' is missing"):
+        write_bundle(tmp_path / "new", linear.manifest(), {k: v for k, v in linear_files.items() if k != START})
     assert not listed(tmp_path)
 
 

@@ -3,6 +3,7 @@
 import io
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from msr_runtime import AdaptiveModel, BundleError, InputError, ProviderError
-from msr_runtime.bundle import ADAPT, GOLDEN, PREDICT, V0, Bundle, Golden, encode_v
+from msr_runtime.bundle import ADAPT, GOLDEN, LOSS, PREDICT, START, Bundle, Golden, encode_start
 
 Write = Callable[..., Path]
 
@@ -74,7 +75,8 @@ def test_an_adapted_network_stands_for_itself(model: AdaptiveModel, linear: Any)
     """`adapted` leaves the model alone and outlives its later adaptations."""
     predict = model.adapted(*SUPPORT)
     assert acts_at(model, linear, linear.v0)
-    model.adapt(draw(1, 5, 3), draw(2, 5, 2))
+    for steps in range(1, 5):
+        model.adapt(draw(1, 5, 3), draw(2, 5, 2), steps)
     np.testing.assert_allclose(predict(X), linear.predict(linear.adapt(*SUPPORT, 3), X), rtol=1e-4, atol=1e-5)
 
 
@@ -148,6 +150,18 @@ def test_predict_sees_one_whole_adaptation_at_a_time(model: AdaptiveModel, linea
     assert all(sum(match) == 1 for match in matches)
 
 
+def test_threads_adapt_without_sharing_buffers(model: AdaptiveModel, linear: Any) -> None:
+    """Concurrent adaptations to supports of their own, of several sizes, each end where numpy does."""
+
+    def ask(seed: int) -> bool:
+        x, y = draw(seed, 3 + seed % 3, 3), draw(seed + 100, 3 + seed % 3, 2)
+        wanted = linear.predict(linear.adapt(x, y, 4), X)
+        return all(np.allclose(model.adapted(x, y, 4)(X), wanted, rtol=1e-4, atol=1e-5) for _ in range(100))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(8)))
+
+
 def test_a_provider_that_is_not_there_is_an_error(bundle_path: Path) -> None:
     """Loading never falls back in silence."""
     with pytest.raises(ProviderError, match="CUDAExecutionProvider"):
@@ -167,6 +181,7 @@ def changed_golden(raw: bytes, **parts: Any) -> bytes:
         ("v", np.zeros((1, 4), np.float32), "adapted v is off"),
         ("y", np.full((4, 2), np.nan, np.float32), "adapted prediction is off by inf"),
         ("y", np.zeros((1, 2), np.float32), "off by inf"),
+        ("losses", np.zeros(2, np.float32), "support losses is off by"),
         ("x", np.zeros((4, 5), np.float32), "x has shape"),
         ("steps", 0, "steps is 0"),
         ("support_x", np.full((5, 3), 1e30, np.float32), "not finite on this machine"),
@@ -182,16 +197,25 @@ def test_a_golden_example_that_comes_out_otherwise_is_refused(
     AdaptiveModel.load(path, self_test=False)
 
 
+def start(**parts: np.ndarray) -> bytes:
+    """A start with parts replaced; those left out are zeros."""
+    tensors = {"v": np.zeros((1, 4), np.float32), "layer.weight": np.zeros((2, 3), np.float32)} | parts
+    return encode_start(tensors)
+
+
 @pytest.mark.parametrize(
     ("files", "values", "message"),
     [
         ({PREDICT: b"no model"}, {}, r"predict\.onnx is refused"),
         ({ADAPT: b"no model"}, {}, r"adapt\.onnx is refused"),
-        ({V0: b""}, {}, "v0.safetensors"),
-        ({V0: encode_v(np.full((1, 4), np.nan, np.float32))}, {}, "not all finite"),
-        ({V0: encode_v(np.zeros((1, 5), np.float32))}, {}, r"\(1, 5\)"),
-        ({V0: encode_v(np.zeros((1, 4), np.float32))}, {}, "off by"),
-        ({}, {"filter_parameters": 5}, "v_next"),
+        ({LOSS: b"no model"}, {}, r"loss\.onnx is refused"),
+        ({START: b""}, {}, "start.safetensors"),
+        ({START: start(v=np.full((1, 4), np.nan, np.float32))}, {}, "finite float32"),
+        ({START: start(v=np.zeros((1, 5), np.float32))}, {}, r"\(1, 5\)"),
+        ({START: start(v=np.zeros((1, 4), np.float32))}, {}, "off by"),
+        ({START: encode_start({"v": np.zeros((1, 4), np.float32)})}, {}, "'layer.weight' is missing"),
+        ({START: start(**{"layer.weight": np.zeros((2, 3), np.float32)})}, {}, "prediction at v0 is off by"),
+        ({}, {"filter_parameters": 5}, r"'v': \[1, 5\]"),
         ({}, {"weights": ({"name": "layer.weight", "shape": (3, 2)},)}, "manifest wants"),
         ({}, {"weights": ({"name": "other", "shape": (2, 3)},)}, "manifest wants"),
         ({}, {"outputs": ({"name": "f", "shape": (3,), "unit": "1", "low": 0, "high": 1},)}, "make 3 numbers"),
@@ -206,9 +230,10 @@ def test_files_that_do_not_belong_together_are_refused(
 
 
 def test_swapped_graphs_are_refused(write: Write, linear_files: dict[str, bytes]) -> None:
-    """The two graphs cannot take each other's place."""
-    with pytest.raises(BundleError, match="not of one export"):
-        AdaptiveModel.load(write({PREDICT: linear_files[ADAPT], ADAPT: linear_files[PREDICT]}))
+    """No graph can take another's place."""
+    for one, other in ((PREDICT, ADAPT), (ADAPT, LOSS), (PREDICT, LOSS)):
+        with pytest.raises(BundleError, match="not of one export"):
+            AdaptiveModel.load(write({one: linear_files[other], other: linear_files[one]}))
 
 
 def test_a_saved_adaptation_acts_in_a_fresh_model(model: AdaptiveModel, linear: Any, tmp_path: Path) -> None:

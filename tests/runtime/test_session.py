@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import external_data_helper
 
 from msr_runtime.errors import BundleError, InputError, ProviderError
-from msr_runtime.session import BoundPredictor, make_session, side
+from msr_runtime.session import BoundPredictor, Predictors, State, make_session, side
 
 CPU = ("CPUExecutionProvider",)
 
@@ -30,7 +30,8 @@ def bind(linear: Any, model: bytes, v: np.ndarray) -> BoundPredictor:
     """A predictor for the network of `model` with weights folded from `v`."""
     session, manifest = make_session(model, "predict.onnx", CPU), linear.manifest()
     x, y = side(session, "x", manifest.inputs), side(session, "y", manifest.outputs, output=True)
-    return BoundPredictor(session, x, y, v, {"layer.weight": linear.fold(v)})
+    state = State(linear.start(v))
+    return Predictors(session, x, y, state).make(state.block)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,7 @@ def test_options_keep_the_session_on_one_quiet_thread(
     options = make_session(linear_files["predict.onnx"], "predict.onnx", CPU).get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.get_session_config_entry("session.disable_prepacking") == "0"
     assert capfd.readouterr() == ("", "")
 
 
@@ -145,7 +147,7 @@ def test_many_batch_sizes_do_not_pile_up(linear: Any, predictor: BoundPredictor)
     """Buffers are kept for a few shapes only, and the others are computed all the same."""
     for batch in range(1, 40):
         x = np.full((batch, 3), batch, np.float32)
-        np.testing.assert_allclose(predictor(x), linear.predict(predictor.v, x), rtol=1e-5)
+        np.testing.assert_allclose(predictor(x), linear.predict(predictor.tensors["v"], x), rtol=1e-5)
     assert len(predictor._pools) <= 8
 
 
@@ -154,10 +156,43 @@ def test_threads_do_not_share_buffers(linear: Any, predictor: BoundPredictor) ->
 
     def ask(seed: int) -> bool:
         x = np.random.default_rng(seed).standard_normal((2, 3)).astype(np.float32)
-        return all(np.allclose(predictor(x), linear.predict(predictor.v, x), atol=1e-5) for _ in range(300))
+        return all(np.allclose(predictor(x), linear.predict(predictor.tensors["v"], x), atol=1e-5) for _ in range(300))
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(ask, range(8)))
+
+
+def test_a_state_lies_in_one_block(linear: Any) -> None:
+    """Its tensors are copies that share the block's memory, with ONNX Runtime's values too."""
+    tensors = linear.start()
+    state = State(tensors)
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(state.tensors[name], tensor)
+        assert np.shares_memory(state.tensors[name], state.block)
+        assert not np.shares_memory(state.tensors[name], tensor)
+    state.block[:] = 7
+    assert all((value.numpy() == 7).all() for value in state.values.values())
+
+
+def test_memory_is_used_again_only_when_nobody_holds_the_predictor(linear: Any, linear_files: dict[str, bytes]) -> None:
+    """Predictors that are held keep their weights; those let go lend their bindings, opened shapes included."""
+    session, manifest = make_session(linear_files["predict.onnx"], "predict.onnx", CPU), linear.manifest()
+    x, y = side(session, "x", manifest.inputs), side(session, "y", manifest.outputs, output=True)
+    predictors = Predictors(session, x, y, State(linear.start()))
+    points = [np.full((1, 4), number, np.float32) for number in range(6)]
+    blocks, sample = [State(linear.start(v)).block for v in points], np.ones((5, 3), np.float32)
+
+    held = [predictors.make(block) for block in blocks]
+    for predictor, v in zip(held, points, strict=True):
+        np.testing.assert_allclose(predictor(sample), linear.predict(v, sample), rtol=1e-5, atol=1e-5)
+    bound = held[2]._bound
+    del predictor, held[2]
+    again = predictors.make(blocks[0], like=held[1])
+    assert again._bound is bound
+    assert again._pools.keys() == {(3,), (5, 3)}
+    np.testing.assert_allclose(again(sample), linear.predict(points[0], sample), rtol=1e-5, atol=1e-5)
+    for predictor, number in zip(held, (0, 1, 3, 4, 5), strict=True):
+        np.testing.assert_allclose(predictor(sample), linear.predict(points[number], sample), rtol=1e-5, atol=1e-5)
 
 
 def import_in(*, path: Path | None = None, before: str = "pass") -> str:

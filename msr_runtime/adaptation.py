@@ -1,0 +1,90 @@
+"""The inner loop on a robot: one inner step again and again, from buffer to buffer, and the loss where it ends."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_runtime._onnxruntime import onnxruntime
+from msr_runtime.bundle import next_name
+from msr_runtime.session import State
+from msr_runtime.task import Array
+
+
+class Adaptation(NamedTuple):
+    """Where the inner loop ended."""
+
+    loss_before: float
+    """The support loss at the start."""
+    loss_after: float
+    """The support loss at the end."""
+    block: Array
+    """The adapted v and weights as a state's block; it is not checked for being finite."""
+
+
+class InnerLoop:
+    """adapt.onnx and loss.onnx, starting from one state.
+
+    Safe to call from several threads: each call takes buffers out of a pool for itself and puts them back.
+    """
+
+    def __init__(self, adapt: onnxruntime.InferenceSession, loss: onnxruntime.InferenceSession, start: State) -> None:
+        self._adapt, self._loss, self._start = adapt, loss, start
+        self._pool: list[_Buffers] = []
+
+    def __call__(self, x: Array, y: NDArray, steps: int) -> Adaptation:
+        """Take at least one step on the support set x `(shots, *x)`, y `(shots, *y)`, in raw units and checked."""
+        try:
+            buffers = self._pool.pop()  # atomic: no other thread can hold the same buffers
+        except IndexError:
+            buffers = _Buffers(self._adapt, self._loss, self._start)
+        buffers.fill(x, y)
+        self._adapt.run_with_iobinding(buffers.first)
+        for step in range(1, steps):
+            self._adapt.run_with_iobinding(buffers.steps[step % 2])
+        end = (steps - 1) % 2
+        self._loss.run_with_iobinding(buffers.losses[end])
+        result = Adaptation(float(buffers.before), float(buffers.after), buffers.states[end].block.copy())
+        self._pool.append(buffers)  # not after an error, which may have left them bound to half a support set
+        return result
+
+
+class _Buffers:
+    """All that one adaptation reads and writes, and the bindings of its runs: a step reads one state, writes the other.
+
+    The values of ONNX Runtime share the arrays' memory, so that nothing is converted between two steps.
+    """
+
+    def __init__(self, adapt: onnxruntime.InferenceSession, loss: onnxruntime.InferenceSession, start: State) -> None:
+        self.states = State(start.tensors), State(start.tensors)
+        self.before, self.after = np.zeros((), np.float32), np.zeros((), np.float32)
+        between = np.zeros((), np.float32)
+        even, odd = self.states
+        self.first = _bind(adapt, start, self.before, even)
+        self.steps = _bind(adapt, odd, between, even), _bind(adapt, even, between, odd)
+        self.losses = _bind(loss, even, self.after), _bind(loss, odd, self.after)
+        self._x: NDArray = np.empty(0)
+        self._y: NDArray = np.empty(0)
+
+    def fill(self, x: Array, y: NDArray) -> None:
+        """Copy the support set in; a shape other than the last one's gets new memory."""
+        if x.shape == self._x.shape and y.shape == self._y.shape:
+            self._x[...], self._y[...] = x, y
+            return
+        self._x, self._y = np.array(x, order="C"), np.array(y, order="C")
+        for name, array in (("support_x", self._x), ("support_y", self._y)):
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(array)
+            for binding in (self.first, *self.steps, *self.losses):
+                binding.bind_ortvalue_input(name, value)
+
+
+def _bind(session: onnxruntime.InferenceSession, source: State, loss: NDArray, target: State | None = None) -> Any:
+    """A binding that reads `source`, and writes the loss and, of a step, `target`; the support set is bound later."""
+    binding = session.io_binding()
+    for part in session.get_inputs():
+        if part.name in source.values:
+            binding.bind_ortvalue_input(part.name, source.values[part.name])
+    for name, value in target.values.items() if target else ():
+        binding.bind_ortvalue_output(next_name(name), value)
+    binding.bind_ortvalue_output("loss", onnxruntime.OrtValue.ortvalue_from_numpy(loss))
+    return binding
