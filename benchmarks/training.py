@@ -30,8 +30,8 @@ def learner_config(method: str, depth: int = 3, width: int = 64) -> LearnerConfi
     """Return a method's configuration; methods differ in where their inner rates start, and in nothing else.
 
     One gradient step moves a network's output in proportion to its width, so the start shrinks with it: wide networks
-    diverge from 0.1 before they have learned anything. A context of zeros moves the output less than weights do. MSR's k
-    grows with the width: 64 filter parameters a tensor suit 64 units better than 32 do.
+    diverge from 0.1 before they have learned anything. A context of zeros moves the output less than weights do. The
+    filter parameters of MSR grow with the width: 64 a tensor suit 64 units better than 32 do.
     """
     widest = 240 if method == "maml-big" else width
     rate = 0.5 if method == "cavia" else 0.1 * (48 / widest)
