@@ -20,6 +20,10 @@ Gradient = Callable[[Batch], tuple[Tensor, Tensors]]
 """A batch to the outer loss, a scalar, and its gradient by parameter name; what it does not depend on is left out."""
 
 
+LARGE = 4.0
+"""The query loss from which on a task counts with the logarithm of what it adds; predicting the mean costs about 1."""
+
+
 class OuterLoss(nn.Module):
     """What a learner's query loss is after it adapted to the support, one figure a task."""
 
@@ -34,6 +38,15 @@ class OuterLoss(nn.Module):
             return self.learner.support_loss(self.learner.adapt(support_x, support_y), query_x, query_y)
 
         return vmap(of_task)(support_x, support_y, query_x, query_y)
+
+
+def damp_large(losses: Tensor) -> Tensor:
+    """Let losses above `LARGE` grow only as their logarithm; smaller ones pass as they are.
+
+    Where the inner loop begins to diverge on one task, its gradient outweighs all the others', and clipping the sum only
+    makes it the whole step. Damped, wide networks and high outer rates train that otherwise end in nothing.
+    """
+    return torch.where(losses > LARGE, LARGE * (1 + torch.log(losses.clamp(min=LARGE) / LARGE)), losses)
 
 
 def outer_gradient(loss: OuterLoss) -> Gradient:
@@ -81,5 +94,5 @@ def traced_gradient(loss: OuterLoss, batch: Batch) -> Gradient:
 def _differentiate(
     loss: OuterLoss, trained: Mapping[str, Tensor], batch: Batch
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    value = functional_call(loss, dict(trained), tuple(batch)).mean()
+    value = damp_large(functional_call(loss, dict(trained), tuple(batch))).mean()
     return value.detach(), torch.autograd.grad(value, list(trained.values()), allow_unused=True)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from msr_runtime.meta.learners import LEARNERS, LearnerConfig
-from msr_runtime.meta.outer import OuterLoss, outer_gradient, traced_gradient
+from msr_runtime.meta.outer import LARGE, OuterLoss, damp_large, outer_gradient, traced_gradient
 
 
 @pytest.mark.parametrize("method", LEARNERS)
@@ -34,6 +34,16 @@ def test_the_graph_gives_the_eager_numbers_bit_for_bit(method: str, first_order:
     for name, gradient in gradients.items():
         assert torch.equal(gradient, traced_gradients[name]), name
     assert not any(gradient.requires_grad for gradient in (again, *traced_gradients.values()))
+
+
+def test_a_task_that_diverges_does_not_outweigh_the_others() -> None:
+    """The damped loss is smooth where it begins, untouched below, and its slope falls as one over the loss above."""
+    losses = torch.tensor([0.1, LARGE - 1e-9, LARGE + 1e-9, 100.0, 1e20], dtype=torch.float64, requires_grad=True)
+    damped = damp_large(losses)
+    torch.testing.assert_close(damped[:3], losses[:3], rtol=1e-9, atol=0)
+    assert damped[-1] < 1000
+    (slopes,) = torch.autograd.grad(damped.sum(), losses)
+    torch.testing.assert_close(slopes, (LARGE / losses).clamp(max=1), rtol=1e-9, atol=0)
 
 
 def test_the_outer_gradient_is_that_of_finite_differences() -> None:
