@@ -43,8 +43,8 @@ class OuterLoss(nn.Module):
 def damp_large(losses: Tensor) -> Tensor:
     """Let losses above `LARGE` grow only as their logarithm; smaller ones pass as they are.
 
-    Where the inner loop begins to diverge on one task, its gradient outweighs all the others', and clipping the sum only
-    makes it the whole step. Damped, wide networks and high outer rates train that otherwise end in nothing.
+    Where the inner loop begins to diverge on one task, its gradient outweighs all the others', and clipping the sum
+    only makes it the whole step. Damped, wide networks and high outer rates train that otherwise end in nothing.
     """
     return torch.where(losses > LARGE, LARGE * (1 + torch.log(losses.clamp(min=LARGE) / LARGE)), losses)
 
