@@ -1,4 +1,7 @@
-"""Families by name: the built-in ones, and your own as `package.module:attribute` or `path/to/file.py:attribute`."""
+"""Families by name: built in, your own as `package.module:attribute` or `path/to/file.py:attribute`, or recorded data.
+
+Recorded data is named by its file, `path/to/file.npz` (see `msr_envs.recorded`).
+"""
 
 import contextlib
 import difflib
@@ -10,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from msr_envs.check import require_members
+from msr_envs.recorded import Recorded
 from msr_runtime.errors import FamilyError
 from msr_runtime.task import TaskFamily
 
@@ -18,7 +22,20 @@ FAMILIES: dict[str, str] = {
     "hex-weak-thruster": "msr_envs.hex_drive:WeakThruster",
     "ring-nav": "msr_envs.ring_nav:RingNav",
 }
-"""Name of each built-in family to where it lives; nothing is imported before it is asked for."""
+"""Name of each built-in robot to where it lives; nothing is imported before it is asked for."""
+
+SYNTHETIC: dict[str, str] = {
+    "rank1": "msr_envs.synthetic_1d:RANK1",
+    "rank2": "msr_envs.synthetic_1d:RANK2",
+    "rank5": "msr_envs.synthetic_1d:RANK5",
+    "conv-c8": "msr_envs.synthetic_2d:CONV_C8",
+    "conv-d8": "msr_envs.synthetic_2d:CONV_D8",
+    "conv-c8-hard": "msr_envs.synthetic_2d:CONV_C8_HARD",
+    "conv-d8-hard": "msr_envs.synthetic_2d:CONV_D8_HARD",
+}
+"""The same of the paper's synthetic problems."""
+
+_BUILT_IN = FAMILIES | SYNTHETIC
 
 
 def load_family(name: str) -> TaskFamily:
@@ -27,16 +44,18 @@ def load_family(name: str) -> TaskFamily:
     Modules and files are imported as a script in the working folder, or in the file's folder, would import them.
 
     Raises:
-        FamilyError: if the name is unknown, the file, module or attribute is missing, the import fails, or what is
-            found does not meet the TaskFamily Protocol.
+        FamilyError: if the name is unknown, the file, module or attribute is missing, the import fails, what is found
+            does not meet the TaskFamily Protocol, or recorded data is damaged.
     """
-    source, colon, attribute = FAMILIES.get(name, name).rpartition(":")
+    if name.endswith(".npz"):
+        return Recorded(name)
+    source, colon, attribute = _BUILT_IN.get(name, name).rpartition(":")
     if not (colon and source and attribute):
-        close = difflib.get_close_matches(name, FAMILIES, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(name, _BUILT_IN, n=1, cutoff=0.5)
         hint = f" Did you mean '{close[0]}'?" if close else ""
         raise FamilyError(
-            f"family '{name}' is unknown.{hint} Built in are {', '.join(FAMILIES)}; your own is written "
-            "package.module:attribute or path/to/file.py:attribute."
+            f"family '{name}' is unknown.{hint} Built in are {', '.join(_BUILT_IN)}; your own is written "
+            "package.module:attribute or path/to/file.py:attribute, and recorded data path/to/file.npz."
         )
     module = _import_file(Path(source)) if source.endswith(".py") else _import_module(source)
     if not hasattr(module, attribute):
