@@ -1,91 +1,45 @@
-"""Symmetry matrices: a layer's weight as `W = reshape(U v)`.
+"""Reparameterize a module: each layer's weight and bias as `W = reshape(U v)`, and back.
 
 `U` (symmetry matrix) says how weights are shared and is learned by the outer loop; `v` (filter parameters) says what
-they are and is all that the inner loop moves. Both forms are ordinary torch parametrizations, so the reparameterized
-module keeps its class and its `weight` and `bias` attributes.
-
-Source: Zhou, Knowles, Finn, "Meta-Learning Symmetries by Reparameterization", ICLR 2021, section 4 (U) and appendix
-(Kronecker factorisation).
+they are and is all that the inner loop moves. Every form of U (see `forms`) is an ordinary torch parametrization, so a
+reparameterized layer keeps its class, its `weight` and `bias` and all else: a convolution its stride, padding, dilation
+and groups, and so its translation symmetry.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal
 
+import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-Form = Literal["full", "kronecker"]
+from msr_runtime.meta.equivariant import equivariant_dimension
+from msr_runtime.meta.forms import EquivariantSymmetry, FullSymmetry, KroneckerSymmetry, PerInputSymmetry, Symmetry
+from msr_runtime.task import Group
+
+Form = Literal["full", "per-input", "kronecker", "equivariant"]
+"""The forms of a layer's symmetry matrix; their classes in `forms` describe them."""
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
+"""The layers that can be reparameterized."""
 
 
-class FullSymmetry(nn.Module):
-    """`W = reshape(U v)` with a dense symmetry matrix U `(weight.numel(), k)` that starts with orthogonal columns.
+class LayerSpec(BaseModel):
+    """How one layer is reparameterized."""
 
-    Their length is the geometric mean of two: columns of length 1, whose entries shrink as a layer widens until an
-    outer step that suits the rest of the network tears U apart, and columns with which W has v's own variance, whose
-    entries are so large that U hardly learns.
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    A row-by-matrix product is used rather than `U @ v`: ONNX Runtime has no fast path for one-dimensional operands.
-    """
-
-    def __init__(self, weight: Tensor, filters: int) -> None:
-        super().__init__()
-        self.shape = weight.shape
-        start = torch.empty(weight.numel(), min(filters, weight.numel()), dtype=weight.dtype, device=weight.device)
-        self.U = nn.Parameter(nn.init.orthogonal_(start, gain=(start.shape[0] / start.shape[1]) ** 0.25))
-
-    def forward(self, v: Tensor) -> Tensor:
-        """Filter parameters v `(k,)` to the layer's weight."""
-        return (v.unsqueeze(0) @ self.U.mT).reshape(self.shape)
-
-    def gain(self) -> float:
-        """The mean squared length of U's columns: how much further than v the weight moves in a gradient step on v."""
-        return float(self.U.detach().square().sum() / self.U.shape[1])
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        """The v `(k,)` whose weight points as near to `weight` as U allows and has the same norm.
-
-        The projection alone would shrink a layer by `sqrt(k / weight.numel())` and the network's signal with it.
-        """
-        with torch.no_grad():
-            v = self.U.mT @ weight.reshape(-1)
-            norm = torch.linalg.vector_norm(self.U @ v)
-            return v * (torch.linalg.vector_norm(weight) / norm) if norm > 0 else v
-
-
-class KroneckerSymmetry(nn.Module):
-    """`W = sum over r of A_r V B_rᵀ`: U is the sum of R Kronecker products `A_r ⊗ B_r` and is never formed.
-
-    W `(m, n)`, V `(m, n)`, A `(R, m, m)`, B `(R, n, n)`. One term starts as the identity; several start as random
-    rotations, because equal terms would receive equal gradients and stay one.
-    """
-
-    def __init__(self, weight: Tensor, terms: int) -> None:
-        super().__init__()
-        self.A = nn.Parameter(self._factors(weight, terms, weight.shape[0]))
-        self.B = nn.Parameter(self._factors(weight, terms, weight.shape[1]))
-
-    @staticmethod
-    def _factors(weight: Tensor, terms: int, size: int) -> Tensor:
-        if terms == 1:
-            return torch.eye(size, dtype=weight.dtype, device=weight.device).unsqueeze(0)
-        # Independent terms add their variances, so each A and B together carry 1/R of it.
-        starts = [nn.init.orthogonal_(weight.new_empty(size, size)) for _ in range(terms)]
-        return torch.stack(starts) / terms**0.25
-
-    def forward(self, V: Tensor) -> Tensor:
-        """Filter parameters V `(m, n)` to the layer's weight `(m, n)`."""
-        return (self.A @ V @ self.B.mT).sum(0)
-
-    def gain(self) -> float:
-        """The mean squared length of U's columns, as for the full form; a single term starts with 1."""
-        a, b = (torch.einsum("rij,sij->rs", factors, factors) for factors in (self.A.detach(), self.B.detach()))
-        return float((a * b).sum() / (self.A.shape[1] * self.B.shape[1]))
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        """The start of V: the replaced weight itself, whose scale the factors keep."""
-        return weight.detach().clone()
+    form: Form = "full"
+    """The form of the weight's U. A bias, being a vector, has a full U, or an equivariant one beside such a weight."""
+    filters: PositiveInt = 32
+    """k, the columns of U; a tensor that needs fewer gets fewer. The Kronecker form has no k."""
+    terms: PositiveInt = 1
+    """R, the terms of the Kronecker form."""
 
 
 @dataclass(frozen=True)
@@ -95,68 +49,69 @@ class LayerReport:
     name: str
     """The tensor's dotted name in the module, for example `layers.0.weight`."""
     form: str
-    """`full` or `kronecker`."""
+    """The form of its U; `zero` for a bias that is held there because its group allows no other."""
     symmetry_parameters: int
-    """Numbers in U, or in its factors."""
+    """Numbers learned in U, or in its factors."""
     filter_parameters: int
     """Numbers in v: what adapts."""
     bytes: int
-    """Size of U, or of its factors, in bytes."""
+    """Size of U, or of its factors, and of the fixed basis of an equivariant one."""
 
     def __str__(self) -> str:
         return (
-            f"{self.name:<24} {self.form:<10} U {self.symmetry_parameters:>9,}  "
+            f"{self.name:<24} {self.form:<11} U {self.symmetry_parameters:>9,}  "
             f"v {self.filter_parameters:>6,}  {self.bytes / 1024:>8,.0f} KiB"
         )
 
 
 def reparameterize(
-    module: nn.Module, *, filters: int = 32, form: Form = "full", terms: int = 1
+    module: nn.Module,
+    *,
+    filters: int = 32,
+    form: Form = "full",
+    terms: int = 1,
+    layers: Mapping[str, LayerSpec | None] | None = None,
+    actions: Mapping[str, Group] | None = None,
 ) -> tuple[LayerReport, ...]:
-    """Turn every `nn.Linear` inside `module`, in place, into `W = reshape(U v)`, weights and biases both.
+    """Turn every Linear, Conv1d and Conv2d inside `module`, in place, into `W = reshape(U v)`, weights and biases both.
+
+    Each starts with the scale of the layer that it replaces. Nothing is changed if anything is refused.
 
     Args:
-        module: Any module; layers that are not Linear are left alone.
-        filters: k, the filter parameters of each tensor; a tensor of fewer numbers gets as many as it has.
-        form: `full`, one dense U a tensor, or `kronecker` for the weights (biases, being vectors, keep a full U).
-        terms: R, the number of Kronecker terms.
+        module: Any module; layers of other kinds, and those that are parametrized already, are left alone.
+        filters: As in `LayerSpec`, for the layers that no pattern matches.
+        form: As in `LayerSpec`, for the same layers.
+        terms: As in `LayerSpec`, for the same layers.
+        layers: Pattern of dotted layer names, as in `fnmatch`, to the layer's own spec, or to None to leave it alone.
+            The first pattern that matches a layer decides.
+        actions: Layer name to the group that acts on its input and output (see `equivariant.mlp_actions`), for the
+            layers of the equivariant form, which must be Linear.
 
     Returns:
         One report a tensor, in the module's order.
 
     Raises:
-        ValueError: `filters` or `terms` is below 1, or `module` holds no Linear layer that is not yet reparameterized.
+        ValueError: a spec is invalid; a pattern or an action names no layer; no layer is left to reparameterize; or a
+            layer cannot have its form: see `EquivariantSymmetry`, which also needs an action.
 
     """
-    if filters < 1 or terms < 1:
-        raise ValueError(f"filters is {filters} and terms is {terms}, but both must be at least 1")
-    layers = [
-        (name, layer)
+    found = {
+        name: layer
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear) and not parametrize.is_parametrized(layer)
-    ]
-    if not layers:
-        raise ValueError(f"{type(module).__name__} holds no Linear layer that is not yet reparameterized")
-    reports = []
-    for layer_name, layer in layers:
-        for tensor_name in ("weight", "bias"):
-            tensor = getattr(layer, tensor_name)
-            if tensor is None:
-                continue
-            chosen: Form = form if tensor.ndim == 2 else "full"
-            symmetry = KroneckerSymmetry(tensor, terms) if chosen == "kronecker" else FullSymmetry(tensor, filters)
-            parametrize.register_parametrization(layer, tensor_name, symmetry, unsafe=True)
-            parameters = sum(p.numel() for p in symmetry.parameters())
-            reports.append(
-                LayerReport(
-                    name=f"{layer_name}.{tensor_name}".lstrip("."),
-                    form=chosen,
-                    symmetry_parameters=parameters,
-                    filter_parameters=math.prod(layer.parametrizations[tensor_name].original.shape),  # type: ignore[union-attr]
-                    bytes=parameters * tensor.element_size(),
-                )
-            )
-    return tuple(reports)
+        if isinstance(layer, LAYERS) and not parametrize.is_parametrized(layer)
+    }
+    default = LayerSpec(form=form, filters=filters, terms=terms)
+    specs = _choose(module, list(found), default, layers or {})
+    for name in actions or {}:
+        if name not in found:
+            raise ValueError(f"an action is given for '{name}', which is none of the layers {_listed(list(found))}")
+    built = {
+        (name, tensor): _build(name, found[name], tensor, spec, (actions or {}).get(name))
+        for name, spec in specs.items()
+        for tensor in ("weight", "bias")
+        if getattr(found[name], tensor) is not None
+    }
+    return tuple(_install(name, found[name], tensor, *chosen) for (name, tensor), chosen in built.items())
 
 
 def filter_parameter_names(module: nn.Module) -> tuple[str, ...]:
@@ -187,3 +142,69 @@ def fold(module: nn.Module, adapted: dict[str, Tensor] | None = None) -> dict[st
         elif ".parametrizations." not in f".{name}":
             folded[name] = parameter
     return folded
+
+
+def _choose(
+    module: nn.Module, names: list[str], default: LayerSpec, patterns: Mapping[str, LayerSpec | None]
+) -> dict[str, LayerSpec]:
+    """The spec of every layer that is not to be left alone."""
+    if not names:
+        raise ValueError(
+            f"{type(module).__name__} holds no Linear, Conv1d or Conv2d layer that is not yet reparameterized"
+        )
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"the pattern '{pattern}' matches none of the layers {_listed(names)}")
+    first = {name: next((p for p in patterns if fnmatchcase(name, p)), None) for name in names}
+    specs = {name: default if pattern is None else patterns[pattern] for name, pattern in first.items()}
+    chosen = {name: spec for name, spec in specs.items() if spec is not None}
+    if not chosen:
+        raise ValueError(f"all of the layers {_listed(names)} are to be left alone, so that nothing could adapt")
+    return chosen
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _build(
+    name: str, layer: nn.Module, tensor_name: str, spec: LayerSpec, action: Group | None
+) -> tuple[str, Symmetry | None]:
+    """The form and the symmetry of one tensor; None for a bias that has to be zero."""
+    tensor = layer.get_parameter(tensor_name)
+    if spec.form != "equivariant":
+        if tensor.ndim == 1 or spec.form == "full":
+            return "full", FullSymmetry(tensor, spec.filters)
+        if spec.form == "per-input":
+            return spec.form, PerInputSymmetry(tensor, spec.filters)
+        return spec.form, KroneckerSymmetry(tensor, spec.terms)
+    if action is None or not isinstance(layer, nn.Linear):
+        raise ValueError(
+            f"layer '{name}', a {type(layer).__name__}, is to be equivariant, which takes a Linear layer and, in "
+            f"`actions`, the group that acts on it; its action is {action and action.name}"
+        )
+    if tensor_name == "bias" and not equivariant_dimension(action.outputs, np.ones((action.order, 1, 1))):
+        return "zero", None
+    try:
+        return spec.form, EquivariantSymmetry(tensor, spec.filters, action)
+    except ValueError as error:
+        raise ValueError(f"layer '{name}' cannot be equivariant: {error}") from error
+
+
+def _install(name: str, layer: nn.Module, tensor_name: str, form: str, symmetry: Symmetry | None) -> LayerReport:
+    filter_parameters = 0
+    if symmetry is None:
+        zero = torch.zeros_like(layer.get_parameter(tensor_name))
+        layer.register_parameter(tensor_name, nn.Parameter(zero, requires_grad=False))
+    else:
+        parametrize.register_parametrization(layer, tensor_name, symmetry, unsafe=True)
+        filter_parameters = math.prod(symmetry.filter_shape)
+    factors = list(symmetry.parameters()) if symmetry else []
+    bases = list(symmetry.buffers()) if symmetry else []
+    return LayerReport(
+        name=f"{name}.{tensor_name}".lstrip("."),
+        form=form,
+        symmetry_parameters=sum(factor.numel() for factor in factors),
+        filter_parameters=filter_parameters,
+        bytes=sum(part.nbytes for part in factors + bases),
+    )

@@ -1,31 +1,28 @@
-"""Reparameterized layers compute `W = reshape(U v)`, keep their scale and fold back into plain weights."""
+"""Reparameterized modules keep their scale and all but their weights, say what they cost, and fold back."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from msr_runtime.meta.symmetry import (
-    FullSymmetry,
-    KroneckerSymmetry,
+    Form,
+    LayerSpec,
     filter_parameter_names,
     fold,
     reparameterize,
 )
+from msr_runtime.task import Group
 
-SHAPE = (4, 3)
-
-
-def _weight(*shape: int) -> Tensor:
-    return torch.randn(*shape or SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+# Of a matrix `(out, in)` of any size; the trivial group allows every weight.
+FORMS: tuple[Form, ...] = ("full", "per-input", "kronecker", "equivariant")
 
 
-def _moved(symmetry: nn.Module) -> nn.Module:
-    """Factors away from their special starts."""
-    with torch.no_grad():
-        for factor in symmetry.parameters():
-            factor += 0.3 * torch.randn_like(factor)
-    return symmetry
+def _random(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 def _nested() -> nn.Sequential:
@@ -33,70 +30,26 @@ def _nested() -> nn.Sequential:
     return nn.Sequential(nn.LayerNorm(5), inner, nn.Linear(3, 2)).double()
 
 
-def test_full_form_is_its_definition() -> None:
-    """W is U v, reshaped row by row."""
-    symmetry, v = FullSymmetry(_weight(), 5), _weight(5)
-    torch.testing.assert_close(symmetry(v), (symmetry.U @ v).reshape(SHAPE), rtol=0, atol=1e-14)
-    lengths = torch.full((5,), symmetry.gain(), dtype=torch.float64)
-    torch.testing.assert_close(symmetry.U.mT @ symmetry.U, lengths.diag())
+def _trivial(module: nn.Module) -> dict[str, Group]:
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
+    sizes = {name: (layer.in_features, layer.out_features) for name, layer in layers.items()}
+    return {name: Group("C1", np.eye(n)[None], np.eye(m)[None]) for name, (n, m) in sizes.items()}
 
 
 @pytest.mark.parametrize("terms", [1, 3])
-def test_kronecker_form_is_a_sum_of_kronecker_products(terms: int) -> None:
-    """Row-major vec(A V Bᵀ) is (A kron B) vec(V), summed over the terms."""
-    symmetry, V = KroneckerSymmetry(_weight(), terms), _weight()
-    _moved(symmetry)
-    U = torch.stack([torch.kron(a, b) for a, b in zip(symmetry.A, symmetry.B, strict=True)]).sum(0)
-    torch.testing.assert_close(symmetry(V).reshape(-1), U @ V.reshape(-1), rtol=0, atol=1e-13)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_layer_keeps_its_scale(form: Form, terms: int) -> None:
+    """Weight and bias start with the norms that they had; a zero bias stays zero."""
+    module = _nested()
+    nn.init.zeros_(module.get_parameter("2.bias"))
+    before = {name: parameter.norm().item() for name, parameter in module.named_parameters()}
+    reparameterize(module, filters=3, form=form, terms=terms, actions=_trivial(module))
+    for name, weight in fold(module).items():
+        assert weight.norm().item() == pytest.approx(before[name], rel=1e-12)
+    assert not fold(module)["2.bias"].any()
 
 
-@pytest.mark.parametrize("terms", [0, 1, 3], ids=["full", "kronecker 1", "kronecker 3"])
-def test_the_gain_is_the_mean_squared_length_of_the_columns(terms: int) -> None:
-    """At the start; U's columns are what unit filter parameters give."""
-    symmetry = KroneckerSymmetry(_weight(), terms) if terms else FullSymmetry(_weight(), 5)
-    shape = symmetry.right_inverse(_weight()).shape
-    units = torch.eye(shape.numel(), dtype=torch.float64).unflatten(1, shape)
-    lengths = torch.stack([symmetry(unit).detach().square().sum() for unit in units])
-    assert symmetry.gain() == pytest.approx(float(lengths.mean()), rel=1e-12)
-
-
-@pytest.mark.parametrize("terms", [0, 1, 3], ids=["full", "kronecker 1", "kronecker 3"])
-def test_gradients_of_factors_and_filters(terms: int) -> None:
-    """Both forms differentiate correctly, twice, in U or A and B, and in v."""
-    symmetry = KroneckerSymmetry(_weight(), terms) if terms else FullSymmetry(_weight(), 5)
-    _moved(symmetry)
-    names, factors = zip(*symmetry.named_parameters(), strict=True)
-    v = symmetry.right_inverse(_weight()).requires_grad_()
-
-    def weight(v: Tensor, *factors: Tensor) -> Tensor:
-        return functional_call(symmetry, dict(zip(names, factors, strict=True)), (v,))
-
-    assert torch.autograd.gradcheck(weight, (v, *factors))
-    assert torch.autograd.gradgradcheck(weight, (v, *factors))
-
-
-@pytest.mark.parametrize("filters", [1, 6, 99])
-def test_full_form_keeps_the_norm_of_the_weight(filters: int) -> None:
-    """However few the filter parameters, the layer keeps its scale; a zero bias stays zero."""
-    layer = nn.Linear(7, 6).double()
-    nn.init.zeros_(layer.bias)
-    norm = layer.weight.norm().item()
-    reparameterize(layer, filters=filters)
-    assert layer.weight.norm().item() == pytest.approx(norm, rel=1e-12)
-    assert not layer.bias.any()
-
-
-def test_one_kronecker_term_keeps_the_weight_and_several_keep_its_scale() -> None:
-    """One term starts as the identity; three random ones keep the norm on average."""
-    weight = _weight(40, 30)
-    torch.manual_seed(0)
-    for terms, tolerance in ((1, 0.0), (3, 0.15)):
-        symmetry = KroneckerSymmetry(weight, terms)
-        folded = symmetry(symmetry.right_inverse(weight))
-        assert abs(folded.norm() / weight.norm() - 1) <= tolerance
-
-
-def test_only_linear_layers_change_and_the_report_counts_them() -> None:
+def test_other_layers_are_left_alone_and_the_report_counts_the_rest() -> None:
     """Nested Linear layers are reparameterized in order; the norm and the missing bias are left alone."""
     module = _nested()
     norm = module[0]
@@ -108,23 +61,111 @@ def test_only_linear_layers_change_and_the_report_counts_them() -> None:
     parameters = sum(p.numel() for p in module.parameters()) - sum(p.numel() for p in norm.parameters())
     assert parameters == sum(report.symmetry_parameters + report.filter_parameters for report in reports)
     assert module[0] is norm
+    assert filter_parameter_names(module)[0] == "1.0.parametrizations.weight.original"
     assert len(filter_parameter_names(module)) == 5
     assert str(reports[0]).startswith("1.0.weight")
 
 
-def test_kronecker_reports_the_factors_and_leaves_biases_full() -> None:
-    """A weight of shape (m, n) costs R (m² + n²); its bias, a vector, keeps a dense U."""
-    weight, bias = reparameterize(nn.Linear(5, 4), form="kronecker", terms=3)
-    assert (weight.name, weight.form, weight.symmetry_parameters) == ("weight", "kronecker", 3 * (16 + 25))
-    assert (weight.filter_parameters, bias.form, bias.filter_parameters) == (20, "full", 4)
+@pytest.mark.parametrize(
+    ("layer", "form", "symmetry", "filters"),
+    [
+        (nn.Linear(5, 4), "full", 20 * 6, 6),
+        (nn.Linear(5, 4), "per-input", 4 * 4, 4 * 5),
+        (nn.Linear(5, 4), "kronecker", 3 * (16 + 25), 20),
+        (nn.Conv1d(6, 4, 5, groups=2), "full", 60 * 6, 6),
+        (nn.Conv1d(6, 4, 5, groups=2), "per-input", 20 * 6, 6 * 3),
+        (nn.Conv1d(6, 4, 5, groups=2), "kronecker", 3 * (16 + 9 + 25), 60),
+        (nn.Conv2d(3, 4, (2, 3)), "full", 72 * 6, 6),
+        (nn.Conv2d(3, 4, (2, 3)), "per-input", 24 * 6, 6 * 3),
+        (nn.Conv2d(3, 4, (2, 3)), "kronecker", 3 * (16 + 9 + 36), 72),
+    ],
+    ids=str,
+)
+def test_the_cost_of_every_form(layer: nn.Module, form: Form, symmetry: int, filters: int) -> None:
+    """With k = 6 and R = 3; a bias, a vector, keeps a dense U."""
+    weight, bias = reparameterize(layer, filters=6, form=form, terms=3)
+    assert (weight.name, weight.form) == ("weight", form)
+    assert (weight.symmetry_parameters, weight.filter_parameters) == (symmetry, filters)
+    assert weight.bytes == 4 * symmetry
+    assert (bias.form, bias.symmetry_parameters, bias.filter_parameters) == ("full", 16, 4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stride": 2, "padding": 1},
+        {"dilation": 2, "padding": "same"},
+        {"groups": 2, "stride": 3},
+        {"groups": 2, "padding": 2, "dilation": 2, "stride": 2, "bias": False},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("form", ["full", "per-input", "kronecker"])
+@pytest.mark.parametrize("axes", [1, 2])
+def test_a_convolution_stays_what_it_was(axes: int, form: Form, options: dict[str, Any]) -> None:
+    """Its stride, padding, dilation and groups are torch's own, on the filter bank that U v is."""
+    layer = (nn.Conv1d(4, 6, 3, **options) if axes == 1 else nn.Conv2d(4, 6, (3, 5), **options)).double()
+    reparameterize(layer, filters=7, form=form, terms=3)
+    names = filter_parameter_names(layer)
+    adapted = {name: layer.get_parameter(name) + 0.1 for name in names}
+    x = _random(2, 4, *(13, 11)[:axes])
+    folded = fold(layer, adapted)
+    convolve = (nn.functional.conv1d, nn.functional.conv2d)[axes - 1]
+    plain = {name: value for name, value in options.items() if name != "bias"}
+    wanted = convolve(x, folded["weight"], folded.get("bias"), **plain)
+    torch.testing.assert_close(functional_call(layer, adapted, (x,)), wanted, rtol=0, atol=1e-12)
+
+
+def test_a_convolution_pads_as_before() -> None:
+    """Other modes of padding are the module's own too; translation holds round the edge."""
+    layer = nn.Conv1d(2, 3, 5, padding=2, padding_mode="circular").double()
+    reparameterize(layer, form="per-input")
+    x = _random(1, 2, 9)
+    torch.testing.assert_close(layer(x.roll(4, -1)), layer(x).roll(4, -1), rtol=0, atol=1e-14)
+
+
+def test_patterns_choose_the_form_of_each_layer() -> None:
+    """The first that matches decides, None leaves a layer alone, and the rest have the form for all."""
+    module = nn.ModuleDict(
+        {
+            "encoder": nn.Sequential(nn.Conv1d(2, 3, 3), nn.Conv1d(3, 4, 3), nn.Conv1d(4, 4, 3)),
+            "trunk": nn.Linear(8, 8),
+            "head": nn.Linear(8, 2),
+        }
+    )
+    head, deep = module["head"], LayerSpec(form="kronecker", terms=2)
+    patterns = {"encoder.0": LayerSpec(form="per-input", filters=4), "encoder.*": deep, "h*": None}
+    reports = reparameterize(module, filters=5, layers=patterns)
+    weights = {report.name: report for report in reports if report.name.endswith("weight")}
+    assert {name: report.form for name, report in weights.items()} == {
+        "encoder.0.weight": "per-input",
+        "encoder.1.weight": "kronecker",
+        "encoder.2.weight": "kronecker",
+        "trunk.weight": "full",
+    }
+    assert weights["encoder.0.weight"].symmetry_parameters == 9 * 4
+    assert weights["encoder.1.weight"].symmetry_parameters == 2 * (16 + 9 + 9)
+    assert weights["trunk.weight"].filter_parameters == 5
+    assert module["head"] is head
+    assert {"head.weight", "head.bias"} <= dict(module.named_parameters()).keys()
 
 
 def test_what_cannot_be_reparameterized_is_refused() -> None:
-    """No filter, no term, no Linear layer, and no second time."""
-    for filters, terms in ((0, 1), (1, 0)):
-        with pytest.raises(ValueError, match="must be at least 1"):
-            reparameterize(nn.Linear(2, 2), filters=filters, terms=terms)
-    with pytest.raises(ValueError, match="Tanh holds no Linear"):
+    """Invalid numbers and forms, patterns and modules without a layer; and the module stays as it was."""
+    module = _nested()
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"filters": 0}, "filters\n.* greater than 0"),
+        ({"terms": 0}, "terms\n.* greater than 0"),
+        ({"form": "round"}, "form\n.* 'full', 'per-input', 'kronecker' or 'equivariant'"),
+        ({"layers": {"2": None, "2.x*": None}}, r"the pattern '2\.x\*' matches none of the layers '1\.0', '1\.2', '2'"),
+        ({"layers": {"*": None}}, r"all of the layers '1\.0', '1\.2', '2' are to be left alone"),
+        ({"layers": {"2": LayerSpec(form="equivariant")}}, "layer '2', a Linear, .* its action is None"),
+    )
+    for arguments, message in refused:
+        with pytest.raises(ValueError, match=message):
+            reparameterize(module, **arguments)
+        assert not filter_parameter_names(module)
+    with pytest.raises(ValueError, match="Tanh holds no Linear, Conv1d or Conv2d"):
         reparameterize(nn.Tanh())
     layer = nn.Linear(2, 2)
     reparameterize(layer)
@@ -132,15 +173,28 @@ def test_what_cannot_be_reparameterized_is_refused() -> None:
         reparameterize(layer)
 
 
-@pytest.mark.parametrize("form", ["full", "kronecker"])
-def test_fold_gives_the_weights_that_the_module_computes_with(form) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_fold_gives_the_weights_that_the_module_computes_with(form: Form) -> None:
     """The folded weights, put into a plain twin, give the module's own outputs, at v0 and at adapted v."""
     module, plain = _nested(), _nested()
-    reparameterize(module, form=form, filters=6)
+    reparameterize(module, form=form, filters=6, actions=_trivial(module))
     adapted = {name: module.get_parameter(name) + 0.1 for name in filter_parameter_names(module)}
-    x = _weight(9, 5)
+    x = _random(9, 5)
     torch.testing.assert_close(functional_call(plain, fold(module), (x,)), module(x), rtol=0, atol=1e-13)
     folded = fold(module, adapted)
     assert set(folded) == {name for name, _ in plain.named_parameters()}
     wanted = functional_call(module, adapted, (x,))
     torch.testing.assert_close(functional_call(plain, folded, (x,)), wanted, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_saved_module_loads_into_another(form: Form) -> None:
+    """The state holds all of U, the fixed basis of an equivariant one as well, under the names `original` and `0`."""
+    module, other = _nested(), _nested()
+    for each in (module, other):
+        reparameterize(each, form=form, filters=6, actions=_trivial(each))
+    state = module.state_dict()
+    assert any(name.startswith("2.parametrizations.weight.0.") for name in state)
+    other.load_state_dict(state)
+    x = _random(9, 5)
+    assert torch.equal(other(x), module(x))
