@@ -23,10 +23,10 @@ from training import Job, diverged, drive_reference, learner_config, measure, sc
 
 from msr_runtime.meta.checkpoint import load_checkpoint
 from msr_runtime.meta.config import TrainSettings
-from msr_runtime.meta.learners import LearnerConfig
+from msr_runtime.meta.learner import LearnerConfig
 
 METHODS = ("msr", "maml", "anil", "meta-sgd", "cavia")
-DEPTHS, WIDTHS, OUTER_RATES = (3, 4), (64, 128), (4e-3, 8e-3, 16e-3)
+DEPTHS, WIDTHS, OUTER_RATES = (3, 4), (64, 128), (4e-3, 8e-3)
 TRAINING_TASKS = {"ring-nav": 1200, "hex-drive": 300}
 """Tasks simulated before each run: hex-drive's take longer, and 300 of them are overfitted no more than ring-nav's."""
 DRIVES = {"ring-nav": 60, "hex-drive": 24}

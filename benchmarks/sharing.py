@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from msr_runtime.meta.checkpoint import load_checkpoint
-from msr_runtime.meta.learners import MSR, Learner
+from msr_runtime.meta.learner import Learner, LearnerConfig
+from msr_runtime.meta.learners import MAML, MSR
 from msr_runtime.meta.symmetry import FullSymmetry
+from msr_runtime.task import Loss
 
 
 class RandomSharing(MSR):
-    """U stays at its random orthonormal start, so that every weight, adapted or not, lies in its few directions."""
+    """U stays at its random start, so that every weight, adapted or not, lies in its few directions."""
 
     name = "msr, U random"
 
-    def build_network(self) -> nn.Module:
-        """Return MSR's network with every U held."""
-        network = super().build_network()
-        _hold(network)
-        return network
+    def __init__(self, config: LearnerConfig, inputs: int, outputs: int, loss: Loss) -> None:
+        super().__init__(config, inputs, outputs, loss)
+        _hold(self.network)
 
 
 class PermutedSharing(RandomSharing):
@@ -33,15 +33,13 @@ class PermutedSharing(RandomSharing):
     name = "msr, U permuted"
     trained: Path
 
-    def build_network(self) -> nn.Module:
-        """Return a network that starts as the trained one, its U permuted and held."""
-        network = super().build_network()
-        network.load_state_dict(load_checkpoint(self.trained).learner.network.state_dict())
+    def __init__(self, config: LearnerConfig, inputs: int, outputs: int, loss: Loss) -> None:
+        super().__init__(config, inputs, outputs, loss)
+        self.network.load_state_dict(load_checkpoint(self.trained).learner.network.state_dict())
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            for symmetry in _symmetries(network):
+            for symmetry in _symmetries(self.network):
                 symmetry.U.copy_(symmetry.U[torch.randperm(len(symmetry.U), generator=generator)])
-        return network
 
 
 class AnchoredSymmetry(FullSymmetry):
@@ -60,7 +58,7 @@ class AnchoredSymmetry(FullSymmetry):
         return weight.new_zeros(self.U.shape[1])
 
 
-class AnchoredSharing(MSR):
+class AnchoredSharing(MAML):
     """A plain network, meta-learned whole, that adapts along k random directions of each weight.
 
     The milder control: it starts where MAML may, so that it can only fail by what its adaptation shares.
@@ -70,7 +68,7 @@ class AnchoredSharing(MSR):
 
     def build_network(self) -> nn.Module:
         """Return the plain network with every tensor anchored and every U held."""
-        network = Learner.build_network(self)
+        network = super().build_network()
         layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
         for layer in layers:
             for name in ("weight", "bias"):

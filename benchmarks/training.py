@@ -20,7 +20,7 @@ from msr_runtime.errors import TrainingError
 from msr_runtime.meta.checkpoint import LAST, Checkpoint
 from msr_runtime.meta.config import TrainConfig, TrainSettings
 from msr_runtime.meta.evaluation import Scores, score
-from msr_runtime.meta.learners import Learner, LearnerConfig
+from msr_runtime.meta.learner import Learner, LearnerConfig
 from msr_runtime.meta.predictor import torch_adapt, torch_unadapted
 from msr_runtime.meta.trainer import MetaTrainer
 from msr_runtime.task import Adapt, ClosedLoopFamily, Split

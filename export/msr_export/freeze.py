@@ -25,7 +25,7 @@ from msr_export.gradients import trace
 from msr_runtime.bundle import next_name
 from msr_runtime.errors import ExportError
 from msr_runtime.meta.inner import Tensors
-from msr_runtime.meta.learners import Learner
+from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.normalization import Normalization
 from msr_runtime.meta.symmetry import fold
 from msr_runtime.task import Array

@@ -14,7 +14,7 @@ from torch import Tensor
 from msr_export.freeze import Frozen, flatten, folded_name, folded_weights
 from msr_runtime.bundle import Golden, Parity, next_name
 from msr_runtime.errors import ExportError, ParityError
-from msr_runtime.meta.learners import Learner
+from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.normalization import Normalization
 from msr_runtime.session import make_session
 from msr_runtime.task import Array

@@ -24,7 +24,8 @@ from msr_runtime.bundle import (
     write_bundle,
 )
 from msr_runtime.errors import ExportError
-from msr_runtime.meta.learners import LEARNERS, Learner
+from msr_runtime.meta.learner import Learner
+from msr_runtime.meta.learners import LEARNERS
 from msr_runtime.meta.normalization import Normalization
 from msr_runtime.meta.predictor import torch_adapt, torch_unadapted
 from msr_runtime.meta.structure import equivariance_error

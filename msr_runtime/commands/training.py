@@ -13,7 +13,8 @@ from msr_runtime.bundle import Bundle
 from msr_runtime.commands.output import BundlePath, print_rows
 from msr_runtime.meta.checkpoint import LAST, load_checkpoint
 from msr_runtime.meta.config import TrainConfig, TrainSettings
-from msr_runtime.meta.learners import LEARNERS, LearnerConfig, learner_class
+from msr_runtime.meta.learner import LearnerConfig
+from msr_runtime.meta.learners import LEARNERS, learner_class
 from msr_runtime.meta.trainer import MetaTrainer
 
 _DEFAULTS = ("msr", LearnerConfig(), TrainSettings())

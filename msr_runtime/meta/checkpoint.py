@@ -20,7 +20,8 @@ from torch import Tensor
 from msr_runtime.errors import CheckpointError
 from msr_runtime.files import write_atomically
 from msr_runtime.meta.config import TrainConfig
-from msr_runtime.meta.learners import Learner, learner_class
+from msr_runtime.meta.learner import Learner
+from msr_runtime.meta.learners import learner_class
 from msr_runtime.meta.normalization import Normalization
 from msr_runtime.task import width
 
@@ -75,6 +76,9 @@ def load_checkpoint(path: Path, learner: type[Learner] | None = None) -> Checkpo
         path: The file, or a run's folder, whose best checkpoint is then taken.
         learner: The class of a learner of your own; the built-in one named in the checkpoint otherwise.
 
+    Returns:
+        The checkpoint, its learner in evaluation mode.
+
     Raises:
         CheckpointError: the file is missing, is not a checkpoint, was changed or does not fit the learner.
 
@@ -103,6 +107,7 @@ def load_checkpoint(path: Path, learner: type[Learner] | None = None) -> Checkpo
         model.load_state_dict({k.removeprefix(LEARNER): v for k, v in tensors.items() if k.startswith(LEARNER)})
     except RuntimeError as error:
         raise CheckpointError(f"checkpoint {path} does not fit the learner '{config.method}': {error}") from error
+    model.eval()
     optimizer = {k.removeprefix(OPTIMIZER): v for k, v in tensors.items() if k.startswith(OPTIMIZER)}
     return Checkpoint(path, config, model, normalization, state["step"], state["best"], optimizer, digest)
 

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 
-from msr_runtime.meta.learners import LearnerConfig
+from msr_runtime.meta.learner import LearnerConfig
 from msr_runtime.task import Field, Loss, TaskFamily
 
 

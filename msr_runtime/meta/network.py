@@ -39,3 +39,16 @@ class ContextMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x `(..., inputs)` to `(..., outputs)`, the same context beside every sample."""
         return self.mlp(torch.cat([x, self.context.expand(*x.shape[:-1], -1)], dim=-1))
+
+
+class PrototypeMLP(nn.Module):
+    """Scores classes by the negative squared distance of an embedding to each one's prototype (Snell et al., 2017)."""
+
+    def __init__(self, inputs: int, classes: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.prototypes = nn.Parameter(torch.zeros(classes, width))
+        self.embedding = MLP(inputs, width, width, depth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x `(..., inputs)` to scores `(..., classes)`."""
+        return -(self.embedding(x).unsqueeze(-2) - self.prototypes).square().sum(-1)

@@ -12,16 +12,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.graph import CodeGen
 
 from msr_runtime.meta.inner import Tensors
-from msr_runtime.meta.learners import Learner
+from msr_runtime.meta.learner import Learner
 
 Batch = list[Tensor]
 """support x and y `(tasks, shots, ...)`, query x and y `(tasks, queries, ...)`, normalised."""
 Gradient = Callable[[Batch], tuple[Tensor, Tensors]]
 """A batch to the outer loss, a scalar, and its gradient by parameter name; what it does not depend on is left out."""
-
-
-LARGE = 4.0
-"""The query loss from which on a task counts with the logarithm of what it adds; predicting the mean costs about 1."""
 
 
 class OuterLoss(nn.Module):
@@ -41,12 +37,12 @@ class OuterLoss(nn.Module):
 
 
 def damp_large(losses: Tensor) -> Tensor:
-    """Let losses above `LARGE` grow only as their logarithm; smaller ones pass as they are.
+    """Let losses above 1, which predicting the mean costs, grow only as their logarithm; smaller ones pass as they are.
 
     Where the inner loop begins to diverge on one task, its gradient outweighs all the others', and clipping the sum
     only makes it the whole step. Damped, wide networks and high outer rates train that otherwise end in nothing.
     """
-    return torch.where(losses > LARGE, LARGE * (1 + torch.log(losses.clamp(min=LARGE) / LARGE)), losses)
+    return torch.where(losses > 1, 1 + losses.clamp(min=1).log(), losses)
 
 
 def outer_gradient(loss: OuterLoss) -> Gradient:

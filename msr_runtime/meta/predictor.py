@@ -3,7 +3,7 @@
 import torch
 
 from msr_runtime.meta.inner import Tensors
-from msr_runtime.meta.learners import Learner
+from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.normalization import Normalization
 from msr_runtime.task import Adapt, Array, Predict
 

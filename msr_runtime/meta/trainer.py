@@ -23,7 +23,7 @@ from msr_runtime.meta.augment import augment_queries, require_symmetry
 from msr_runtime.meta.checkpoint import BEST, LAST, build_learner, load_checkpoint, save_checkpoint
 from msr_runtime.meta.config import TrainConfig
 from msr_runtime.meta.inner import Tensors
-from msr_runtime.meta.learners import Learner
+from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.normalization import Normalization, measure_normalization
 from msr_runtime.meta.outer import Batch, Gradient, OuterLoss, outer_gradient, traced_gradient
 from msr_runtime.meta.pool import TaskPool
@@ -112,7 +112,7 @@ class MetaTrainer:
             self.normalization = self._measure_normalization()
         self.pool = TaskPool(family, self._rng(POOL), self.settings.training_tasks, self.settings.samples_per_task)
         self.validation = self._draw_validation()
-        self.outer_loss = OuterLoss(self.learner)
+        self.outer_loss = OuterLoss(self.learner).train()
         self._gradient: Gradient | None = None
         self.trained = [p for p in self.learner.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.trained)
@@ -182,8 +182,10 @@ class MetaTrainer:
         return self._gradient(batch)
 
     def _validate(self) -> float:
+        self.outer_loss.eval()
         with torch.no_grad():
             losses = self.outer_loss(*self.validation)
+        self.outer_loss.train()
         loss = float(losses.mean())
         if loss < self.best or not (self.run / BEST).exists():
             self.best = loss if math.isfinite(loss) else math.inf  # nothing would ever be below NaN

@@ -10,7 +10,7 @@ from msr_envs.ring_nav import RingNav
 from msr_export import export_bundle
 from msr_runtime.meta.checkpoint import load_checkpoint
 from msr_runtime.meta.config import TrainConfig, TrainSettings
-from msr_runtime.meta.learners import LearnerConfig
+from msr_runtime.meta.learner import LearnerConfig
 from msr_runtime.meta.trainer import MetaTrainer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "control_loop.py"

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from msr_export import Frozen, export_bundle, freeze
-from msr_runtime.meta.learners import Learner, LearnerConfig, learner_class
+from msr_runtime.meta.learner import Learner, LearnerConfig
+from msr_runtime.meta.learners import learner_class
 from msr_runtime.meta.normalization import Normalization
 from msr_runtime.task import Array, Field, Group, Loss, Split, TaskBatch, width
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from msr_runtime.meta.config import TrainConfig, TrainSettings
-from msr_runtime.meta.learners import LearnerConfig
+from msr_runtime.meta.learner import LearnerConfig
 from msr_runtime.meta.trainer import MetaTrainer
 from msr_runtime.task import SPLITS, Field, Group, Loss, Split, TaskBatch, TaskFamily
 

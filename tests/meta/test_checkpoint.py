@@ -15,7 +15,8 @@ from msr_runtime.errors import CheckpointError
 from msr_runtime.files import write_atomically
 from msr_runtime.meta.checkpoint import BEST, build_learner, load_checkpoint, save_checkpoint
 from msr_runtime.meta.config import TrainConfig, TrainSettings
-from msr_runtime.meta.learners import MAML, LearnerConfig
+from msr_runtime.meta.learner import LearnerConfig
+from msr_runtime.meta.learners import MAML
 from msr_runtime.meta.normalization import Normalization
 from msr_runtime.task import Field
 

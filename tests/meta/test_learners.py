@@ -4,13 +4,18 @@ import pytest
 import torch
 
 from msr_runtime.errors import TrainingError
-from msr_runtime.meta.learners import LEARNERS, BigMAML, Learner, LearnerConfig, MetaSGD, learner_class
+from msr_runtime.meta.learner import Learner, LearnerConfig
+from msr_runtime.meta.learners import LEARNERS, BigMAML, MetaSGD, learner_class
 from msr_runtime.meta.symmetry import FullSymmetry, fold
 
 CONFIG = LearnerConfig(width=8, depth=2, filters=5, context=3)
 INPUTS, OUTPUTS = 4, 2
 # (4+1)*8 + (8+1)*8 + (8+1)*2 weights and biases
 SIZES = {"msr": 4 * 5 + 5 + 2, "maml": 130, "meta-sgd": 130, "anil": 18, "cavia": 3}
+
+
+STEPPING = [name for name in LEARNERS if name not in ("protonets", "no-adaptation")]
+"""The methods that adapt by gradient steps."""
 
 
 def _learner(method: str, config: LearnerConfig = CONFIG) -> Learner:
@@ -34,7 +39,7 @@ def test_names_of_what_adapts() -> None:
     assert _learner("cavia").adapted_names == ("context",)
 
 
-@pytest.mark.parametrize("method", LEARNERS)
+@pytest.mark.parametrize("method", STEPPING)
 def test_rates_start_where_configured_and_stay_positive(method: str) -> None:
     """However far the outer loop pushes, a rate is positive, but for Meta-SGD, which learns its sign."""
     learner = _learner(method)
@@ -84,10 +89,10 @@ def test_the_big_maml_is_as_big_as_msr_and_never_bigger(form, width: int) -> Non
     assert isinstance(_learner("maml-big", config), BigMAML)
 
 
-@pytest.mark.parametrize("method", LEARNERS)
+@pytest.mark.parametrize("method", STEPPING)
 def test_adaptation_reduces_the_support_loss(method: str) -> None:
     """Every method, untrained, gets closer to a linear toy with each further inner step."""
-    learner = _learner(method)
+    learner = _learner(method).eval()
     if method == "cavia":  # its context acts through the network alone, so an untrained one adapts little
         with torch.no_grad():
             learner.rate_parameters[0].fill_(0.5)
@@ -98,6 +103,52 @@ def test_adaptation_reduces_the_support_loss(method: str) -> None:
     assert losses[-1] < 0.99 * losses[0]
 
 
+@pytest.mark.parametrize("method", ["maml", "anil", "meta-sgd", "cavia", "no-adaptation", "fine-tuning"])
+def test_every_method_runs_on_a_reparameterized_network(method: str) -> None:
+    """The inner loop moves filter parameters where the plain one moves weights, and the outer loop reaches every U."""
+    config = CONFIG.model_copy(update={"reparameterized": True})
+    plain, learner = _learner(method), _learner(method, config)
+    assert len(learner.adapted_names) == len(plain.adapted_names)
+    moved = [name for name in learner.adapted_names if name != "context"]
+    assert all(name.endswith(".original") for name in moved)
+    x = torch.randn(6, INPUTS)
+    learner.support_loss(learner.adapt(x, x[:, :OUTPUTS]), x, x[:, :OUTPUTS]).backward()
+    symmetries = [p for name, p in learner.network.named_parameters() if name.endswith("weight.0.U")]
+    assert len(symmetries) == 3
+    assert all(p.grad is not None and p.grad.any() for p in symmetries)  # biases start at v = 0, where U does nothing
+
+
+def test_prototypes_are_the_means_of_their_classes() -> None:
+    """Scores are negative squared distances to them; a class without support has the origin for one."""
+    learner = LEARNERS["protonets"](CONFIG, INPUTS, 3, "cross_entropy")
+    x, y = torch.randn(5, INPUTS), torch.tensor([0, 2, 0, 2, 2])
+    embedded = learner.network.embedding(x)  # type: ignore[operator]
+    prototypes = learner.adapt(x, y)["prototypes"]
+    wanted = torch.stack([embedded[[0, 2]].mean(0), torch.zeros(CONFIG.width), embedded[[1, 3, 4]].mean(0)])
+    torch.testing.assert_close(prototypes, wanted)
+    torch.testing.assert_close(learner({"prototypes": prototypes}, x), -torch.cdist(embedded, prototypes).square())
+
+
+def test_prototypes_need_classes() -> None:
+    """On a regression family the method is refused by name."""
+    with pytest.raises(TrainingError, match="'protonets' tells classes apart, but the family's loss is mse"):
+        _learner("protonets")
+
+
+def test_the_floors() -> None:
+    """One adapts nothing at all; the other nothing while it is trained, and by its given rate when it is used."""
+    x = torch.randn(6, INPUTS)
+    y = x[:, :OUTPUTS]
+    assert _learner("no-adaptation").adapt(x, y) == {}
+    assert _learner("no-adaptation").adapted_size() == 0
+    tuned = _learner("fine-tuning")
+    assert all(torch.equal(tensor, tuned.start()[name]) for name, tensor in tuned.adapt(x, y).items())
+    maml = _learner("maml")
+    adapted = maml.adapt(x, y)
+    assert all(torch.equal(tensor, adapted[name]) for name, tensor in tuned.eval().adapt(x, y).items())
+    assert not any(parameter.requires_grad for parameter in tuned.rate_parameters)
+
+
 def test_an_unknown_method_lists_those_there_are() -> None:
     """A typing error is answered with every right name."""
     with pytest.raises(TrainingError, match="no method 'mmaml'") as error:
@@ -105,7 +156,7 @@ def test_an_unknown_method_lists_those_there_are() -> None:
     assert all(name in str(error.value) for name in ("msr", "maml", "maml-big", "anil", "meta-sgd", "cavia"))
 
 
-@pytest.mark.parametrize("name", list(LEARNERS))
+@pytest.mark.parametrize("name", STEPPING)
 def test_shrinking_makes_every_rate_a_tenth_smaller(name: str) -> None:
     """Positive rates stay positive, and signed ones keep their sign."""
     learner = LEARNERS[name](LearnerConfig(width=8, depth=1), 3, 2, "mse")
