@@ -26,7 +26,7 @@ from msr_runtime.meta.config import TrainSettings
 from msr_runtime.meta.learner import LearnerConfig
 
 METHODS = ("msr", "maml", "anil", "meta-sgd", "cavia")
-DEPTHS, WIDTHS, OUTER_RATES = (3, 4), (64, 128), (4e-3, 8e-3)
+DEPTHS, WIDTHS, OUTER_RATES = (3, 4), (64, 128), (8e-3, 16e-3)
 TRAINING_TASKS = {"ring-nav": 1200, "hex-drive": 300}
 """Tasks simulated before each run: hex-drive's take longer, and 300 of them are overfitted no more than ring-nav's."""
 DRIVES = {"ring-nav": 60, "hex-drive": 24}
@@ -39,7 +39,7 @@ class Options:
 
     families: tuple[str, ...] = ("ring-nav", "hex-drive")
     """The families."""
-    search_steps: int = 800
+    search_steps: int = 600
     """Outer steps of each run of the search."""
     steps: int = 3000
     """Outer steps of each run that is scored."""

@@ -36,6 +36,9 @@ TRACE_FROM = 400
 PATIENCE = 50
 """Outer steps in a row without a finite gradient after which a run is given up; the inner rates are then 1/200 of
 what they were."""
+BETAS = (0.9, 0.95)
+"""Adam's. Its usual 0.999 remembers small gradients for hundreds of steps, and the first large one after them, when an
+inner loop comes near its limit of stability, is then followed by outer steps that throw the learner over it."""
 POOL, NORMALIZATION, VALIDATION, SYMMETRY = range(4)
 """Streams of random numbers; every outer step has one of its own behind them, so that resuming needs no state."""
 
@@ -115,7 +118,7 @@ class MetaTrainer:
         self.outer_loss = OuterLoss(self.learner).train()
         self._gradient: Gradient | None = None
         self.trained = [p for p in self.learner.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.trained)
+        self.optimizer = torch.optim.Adam(self.trained, betas=BETAS)
         if resume:
             self._restore_optimizer(checkpoint.optimizer)
             self._truncate_metrics()
