@@ -23,6 +23,7 @@ from msr_envs.registry import load_family
 from msr_export import export_bundle
 from msr_runtime import AdaptiveModel
 from msr_runtime.meta.checkpoint import load_checkpoint
+from msr_runtime.meta.rules import GradientSteps
 from msr_runtime.session import make_session
 
 STEPS = (1, 3, 5)
@@ -83,7 +84,8 @@ def main(options: Options) -> None:
                 moved = zip(adapted.items(), gradients, strict=True)
                 adapted = {n: (p - rates[n] * g).requires_grad_() for (n, p), g in moved}
 
-    rates = {name: rate.detach() for name, rate in learner.rates().items()}
+    assert isinstance(learner.rule, GradientSteps)
+    rates = {name: rate.detach() for name, rate in learner.rule.rates(0).items()}
     rows = _compare(
         "predict, one observation",
         {

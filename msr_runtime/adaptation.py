@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime._onnxruntime import onnxruntime
-from msr_runtime.bundle import next_name
+from msr_runtime.bundle import STEP, next_name
 from msr_runtime.session import State
 from msr_runtime.task import Array
 
@@ -39,8 +39,10 @@ class InnerLoop:
         except IndexError:
             buffers = _Buffers(self._adapt, self._loss, self._start)
         buffers.fill(x, y)
+        buffers.step[0] = 0
         self._adapt.run_with_iobinding(buffers.first)
         for step in range(1, steps):
+            buffers.step[0] = step
             self._adapt.run_with_iobinding(buffers.steps[step % 2])
         end = (steps - 1) % 2
         self._loss.run_with_iobinding(buffers.losses[end])
@@ -58,11 +60,17 @@ class _Buffers:
     def __init__(self, adapt: onnxruntime.InferenceSession, loss: onnxruntime.InferenceSession, start: State) -> None:
         self.states = State(start.tensors), State(start.tensors)
         self.before, self.after = np.zeros((), np.float32), np.zeros((), np.float32)
+        self.step = np.zeros(1, np.int64)
+        """The index of the step at hand, read by graphs whose rule learned numbers for each step."""
         between = np.zeros((), np.float32)
         even, odd = self.states
         self.first = _bind(adapt, start, self.before, even)
         self.steps = _bind(adapt, odd, between, even), _bind(adapt, even, between, odd)
         self.losses = _bind(loss, even, self.after), _bind(loss, odd, self.after)
+        if any(part.name == STEP for part in adapt.get_inputs()):
+            step = onnxruntime.OrtValue.ortvalue_from_numpy(self.step)
+            for binding in (self.first, *self.steps):
+                binding.bind_ortvalue_input(STEP, step)
         self._x: NDArray = np.empty(0)
         self._y: NDArray = np.empty(0)
 

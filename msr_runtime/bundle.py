@@ -35,7 +35,7 @@ MAX_BYTES = 2**31 - 1  # protobuf cannot hold a larger model, and nothing else i
 _FILE_NAME = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 )  # no separator and no leading dot: it cannot leave the folder
-_GRAPH_NAMES = frozenset({"x", "y", "v", "v_next", "loss", "support_x", "support_y"})
+_GRAPH_NAMES = frozenset({"x", "y", "v", "v_next", "loss", "support_x", "support_y", "step"})
 
 
 class _Frozen(BaseModel):
@@ -106,9 +106,11 @@ class Manifest(_Frozen):
     shots: PositiveInt
     """Support samples of a task in meta-training."""
     inner_steps: int = Bounded(ge=1, le=10_000)
-    """Gradient steps of one adaptation in meta-training; the default on the robot."""
-    rates: dict[str, float | tuple[float, ...]]
-    """Inner learning rates by layer; they are constants in adapt.onnx."""
+    """Steps of one adaptation in meta-training; the default on the robot."""
+    rule: str
+    """How a step moves v: `gradient`, `gauss-newton` or `ridge`."""
+    learned: dict[str, tuple[float, ...]]
+    """What the rule learned beside U and v0, for example its inner rates; constants in adapt.onnx."""
     rate_hz: PositiveFloat | None
     """The control rate the model was trained for, in Hz."""
     opset: PositiveInt
@@ -167,6 +169,10 @@ class Golden(NamedTuple):
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **self._asdict())
         return buffer.getvalue()
+
+
+STEP = "step"
+"""The input of adapt.onnx, int64 `(1,)`, that counts the steps from 0, where the rule learned numbers for each."""
 
 
 def next_name(name: str) -> str:

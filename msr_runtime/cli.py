@@ -79,3 +79,7 @@ def _refuse(sentence: str) -> int:
 def _usage() -> str:
     lines = [f"  {name:<9} {summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(["usage: msr COMMAND ...", "", *lines, "", "`msr COMMAND --help` lists a command's options."])
+
+
+if __name__ == "__main__":  # what torchrun starts: `torchrun -m msr_runtime.cli train ...`
+    main()

@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from msr_runtime._onnxruntime import onnxruntime
 from msr_runtime.adaptation import Adaptation, InnerLoop
-from msr_runtime.bundle import ADAPT, LOSS, PREDICT, Bundle, Manifest, check_tensors, next_name
+from msr_runtime.bundle import ADAPT, LOSS, PREDICT, STEP, Bundle, Manifest, check_tensors, next_name
 from msr_runtime.errors import BundleError, InputError
 from msr_runtime.files import write_atomically
 from msr_runtime.session import BoundPredictor, Predictors, Provider, State, all_finite, make_session, side
@@ -67,8 +67,8 @@ class AdaptiveModel:
         state = {"v": [1, manifest.filter_parameters]} | weights
         _check(where, PREDICT, predict.get_overridable_initializers(), weights)
         for file, session, wanted in ((ADAPT, adapt, state), (LOSS, loss, weights)):
-            support = ("support_x", "support_y")
-            _check(where, file, [part for part in session.get_inputs() if part.name not in support], wanted)
+            others = ("support_x", "support_y", STEP)
+            _check(where, file, [part for part in session.get_inputs() if part.name not in others], wanted)
         _check(where, ADAPT, adapt.get_outputs(), {next_name(name): state[name] for name in state} | {"loss": []})
         _check(where, LOSS, loss.get_outputs(), {"loss": []})
         y = side(predict, "y", manifest.outputs, output=True)

@@ -6,9 +6,10 @@ trace that is bound as a buffer afterwards.
 """
 
 import copy
+import itertools
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -27,13 +28,13 @@ from msr_runtime.errors import ExportError
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.normalization import Normalization
+from msr_runtime.meta.rules import GradientSteps, Index, Rule, SignedSteps
 from msr_runtime.meta.symmetry import fold
 from msr_runtime.task import Array
 
 OPSET, IR_VERSION = 18, 8
 OLDEST_ONNXRUNTIME = "1.14"
 """The first ONNX Runtime that implements ONNX 1.13, to which opset 18 and IR version 8 belong."""
-_EXAMPLES = 7  # length of the dynamic axis while tracing: torch would take 1 for a constant
 
 
 class Frozen(NamedTuple):
@@ -83,9 +84,7 @@ def freeze(learner: Learner, normalization: Normalization) -> Frozen:
     weights = {name: weight.detach().contiguous() for name, weight in weights.items()}
     return Frozen(
         predict=_freeze_predict(learner, normalization, weights),
-        adapt=_freeze_traced(
-            _Step(learner, normalization), {"v": v0, "weights": weights}, ["v_next", *map(next_name, weights), "loss"]
-        ),
+        adapt=_freeze_step(learner, normalization, v0, weights),
         loss=_freeze_traced(_Loss(learner, normalization), {"weights": weights}, ["loss"]),
         v0=v0.numpy(),
         weights={name: weight.numpy() for name, weight in weights.items()},
@@ -114,8 +113,11 @@ class _Plain(nn.Module):
         return y if self.plain.classifies else y * self.output_scale + self.output_center
 
     def loss(self, support_x: Tensor, support_y: Tensor, weights: Tensors) -> Tensor:
+        return self.plain.support_loss(weights, *self._normalized(support_x, support_y))
+
+    def _normalized(self, support_x: Tensor, support_y: Tensor) -> tuple[Tensor, Tensor]:
         y = support_y if self.plain.classifies else (support_y - self.output_center) / self.output_scale
-        return self.plain.support_loss(weights, self._normalized_x(support_x), y)
+        return self._normalized_x(support_x), y
 
     def _normalized_x(self, x: Tensor) -> Tensor:
         return (x - self.input_center) / self.input_scale
@@ -148,33 +150,78 @@ class _Loss(_Plain):
 
 
 class _Step(_Plain):
-    """`support_x, support_y, v, *weights -> v_next, *weights_next, loss`.
+    """`support_x, support_y, v, *weights[, step] -> v_next, *weights_next, loss`, by the learner's own rule.
 
-    The gradient is taken with respect to the weights and pulled back through the fold: with the weights carried from
-    step to step, a step reads U twice, to pull back and to fold, and not a third time to begin.
+    `step` `(1,)` counts from 0; it is an input where the rule learned numbers for each step.
+    """
+
+    def __init__(self, learner: Learner, normalization: Normalization, rule: Rule) -> None:
+        super().__init__(learner, normalization)
+        self.learner = copy.deepcopy(learner)
+        self.learner.rule = rule.portable()
+        start = learner.start()
+        self.shapes = {name: start[name].shape for name in learner.adapted_names}
+
+    def unflatten(self, v: Tensor) -> Tensors:
+        parts = v.split([shape.numel() for shape in self.shapes.values()], dim=1)
+        return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+    def forward(
+        self, support_x: Tensor, support_y: Tensor, v: Tensor, weights: Tensors, step: Index = 0
+    ) -> tuple[Tensor, ...]:
+        x, y = self._normalized(support_x, support_y)
+        # The rule starts from v alone; its own outputs are those of the weights, which so stay inputs of the graph.
+        assert self.learner.rule is not None
+        moved, _ = self.learner.rule.step(step, self.learner, self.learner.loss, self.unflatten(v), x, y)
+        v_next = flatten(self.learner, moved)
+        return v_next, *folded_weights(self.learner, moved).values(), self.loss(support_x, support_y, weights)
+
+
+class _GradientStep(_Step):
+    """The same for gradient steps, with U read twice, to pull back and to fold, and not a third time to begin.
+
+    The gradient is taken with respect to the weights, which are carried from step to step, and pulled back through the
+    fold.
     """
 
     rates: Tensor
 
-    def __init__(self, learner: Learner, normalization: Normalization) -> None:
-        super().__init__(learner, normalization)
-        self.learner = learner
-        start = learner.start()
-        self.shapes = {name: start[name].shape for name in learner.adapted_names}
-        rates = {name: rate.expand(self.shapes[name]) for name, rate in learner.rates().items()}
-        self.register_buffer("rates", flatten(learner, rates))
+    def __init__(self, learner: Learner, normalization: Normalization, rule: GradientSteps) -> None:
+        super().__init__(learner, normalization, rule)
+        rows = [
+            flatten(learner, {name: rate.expand(self.shapes[name]) for name, rate in rule.rates(index).items()})
+            for index in range(own_steps(rule))
+        ]
+        self.register_buffer("rates", torch.cat(rows))
 
-    def fold(self, v: Tensor) -> Tensors:
-        parts = v.split([shape.numel() for shape in self.shapes.values()], dim=1)
-        shaped = zip(self.shapes.items(), parts, strict=True)
-        return folded_weights(self.learner, {name: part.reshape(shape) for (name, shape), part in shaped})
-
-    def forward(self, support_x: Tensor, support_y: Tensor, v: Tensor, weights: Tensors) -> tuple[Tensor, ...]:
+    def forward(
+        self, support_x: Tensor, support_y: Tensor, v: Tensor, weights: Tensors, step: Index = 0
+    ) -> tuple[Tensor, ...]:
         gradients, loss = grad_and_value(lambda weights: self.loss(support_x, support_y, weights))(weights)
-        pull_back = vjp(self.fold, v)[1]  # the fold is linear: its value here is dead code
+        pull_back = vjp(lambda v: folded_weights(self.learner, self.unflatten(v)), v)[1]  # linear: no value is computed
         # As one row and its row of rates, the step is one multiplication and one subtraction for all tensors.
-        v_next = v - self.rates * pull_back(gradients)[0]
-        return v_next, *self.fold(v_next).values(), loss
+        rates = self.rates if isinstance(step, int) else self.rates.index_select(0, step.clamp(max=len(self.rates) - 1))
+        v_next = v - rates * pull_back(gradients)[0]
+        return v_next, *folded_weights(self.learner, self.unflatten(v_next)).values(), loss
+
+
+def own_steps(rule: Rule) -> int:
+    """For how many steps a rule learned numbers of their own: 1 if all its steps are alike."""
+    if isinstance(rule, GradientSteps):
+        return 1 if isinstance(rule, SignedSteps) else len(rule.rate_parameters)
+    return rule.steps
+
+
+def _freeze_step(learner: Learner, normalization: Normalization, v0: Tensor, weights: Tensors) -> bytes:
+    rule = learner.rule
+    if rule is None:
+        raise ExportError(f"method '{learner.name}' adapts by no rule that is a step; it cannot be exported")
+    kind = _GradientStep if isinstance(rule, GradientSteps) else _Step
+    state: dict[str, Any] = {"v": v0, "weights": weights}
+    if own_steps(rule) > 1:
+        state["step"] = torch.ones(1, dtype=torch.int64)
+    module = kind(learner, normalization, rule)  # type: ignore[arg-type]
+    return _freeze_traced(module, state, ["v_next", *map(next_name, weights), "loss"])
 
 
 class _Traced(nn.Module):
@@ -194,7 +241,10 @@ class _Traced(nn.Module):
 
 
 def _freeze_predict(learner: Learner, normalization: Normalization, weights: Tensors) -> bytes:
-    examples = {"x": torch.randn(_EXAMPLES, learner.inputs), "weights": weights}
+    examples = {
+        "x": torch.randn(_example_count(learner, weights.values(), learner.outputs), learner.inputs),
+        "weights": weights,
+    }
     axes = {"x": {0: torch.export.Dim("batch")}, "weights": dict.fromkeys(weights)}
     model = _export(_Predict(learner, normalization), examples, axes, ["x", *weights], ["y"])
     for name, weight in weights.items():
@@ -202,17 +252,36 @@ def _freeze_predict(learner: Learner, normalization: Normalization, weights: Ten
     return _encode(model)
 
 
+def _example_count(module: nn.Module, given: Iterable[Tensor], outputs: int) -> int:
+    """The length of the dynamic axis while tracing: one that nothing else has, for torch takes equal lengths for one.
+
+    Nor may the numbers of outputs of all samples together be such a length, as Gauss-Newton lays them side by side.
+    """
+    taken = {length for tensor in (*module.state_dict().values(), *given) for length in tensor.shape}
+    return next(count for count in itertools.count(7) if taken.isdisjoint((count, count * outputs)))
+
+
 def _freeze_traced(module: _Step | _Loss, state: dict[str, Any], outputs: list[str]) -> bytes:
     """Freeze a module of a support set and of `state`, the v and the weights that it is given."""
     learner, shots = module.plain, {0: torch.export.Dim("shots")}
-    x = torch.randn(_EXAMPLES, learner.inputs)
-    y = torch.randint(learner.outputs, (_EXAMPLES,)) if learner.classifies else torch.randn(_EXAMPLES, learner.outputs)
+    count = _example_count(
+        module, [*state["weights"].values(), *([state["v"]] if "v" in state else [])], learner.outputs
+    )
+    x = torch.randn(count, learner.inputs)
+    y = torch.randint(learner.outputs, (count,)) if learner.classifies else torch.randn(count, learner.outputs)
     examples = {"support_x": x, "support_y": y, **state}
     axes = {"support_x": shots, "support_y": shots, **dict.fromkeys(state)}
     axes["weights"] = dict.fromkeys(state["weights"])
-    inputs = [name for name in examples if name != "weights"] + list(state["weights"])
+    inputs = [each for name in examples for each in (state["weights"] if name == "weights" else [name])]
     traced = _Traced(module, examples)
-    return _encode(_export(traced, {"arguments": examples}, {"arguments": axes}, inputs, outputs))
+    model = _export(traced, {"arguments": examples}, {"arguments": axes}, inputs, outputs)
+    shots_of_graph = next(part for part in model.graph.input if part.name == "support_x").type.tensor_type.shape.dim[0]
+    if not shots_of_graph.dim_param:
+        raise ExportError(
+            f"the graph of {outputs[0]} takes {shots_of_graph.dim_value} shots and no other number: something in method "
+            f"'{learner.name}' with rule '{learner.config.rule}' depends on how many there are, and cannot be exported"
+        )
+    return _encode(model)
 
 
 def _export(
@@ -249,8 +318,13 @@ def _export(
 def _absorb_transposes(graph: onnx.GraphProto) -> None:
     """Let products read their operands transposed: no node for it, and U in memory once and not turned as well."""
     turned = {node.output[0]: node.input[0] for node in graph.node if _turns(node)}
+    typed = (*graph.value_info, *graph.input, *graph.output)
+    matrices = {part.name for part in typed if len(part.type.tensor_type.shape.dim) == 2}
+    matrices |= {part.name for part in graph.initializer if len(part.dims) == 2}
     for node in graph.node:
         if node.op_type not in ("MatMul", "Gemm") or turned.keys().isdisjoint(node.input[:2]):
+            continue
+        if not matrices.issuperset(node.input[:2]):  # a stack of matrices, which Gemm does not take
             continue
         attributes = {part.name: helper.get_attribute_value(part) for part in node.attribute}
         for index, name in enumerate(("transA", "transB")):

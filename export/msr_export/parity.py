@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msr_export.freeze import Frozen, flatten, folded_name, folded_weights
-from msr_runtime.bundle import Golden, Parity, next_name
+from msr_runtime.bundle import STEP, Golden, Parity, next_name
 from msr_runtime.errors import ExportError, ParityError
 from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.normalization import Normalization
@@ -63,7 +63,7 @@ def check_parity(
         for step in (0, *STEPS):
             seen: dict[str, NDArray] = {}
             if step > 0:
-                v, weights, before = _step(adapt, support, v, weights)
+                v, weights, before = _step(adapt, support, v, weights, step - 1)
                 seen = {"loss before the step": before, **_slices(learner, v)}
             seen |= weights
             seen["loss"] = _run(judge, ["loss"], {**support, **weights})[0]
@@ -102,7 +102,7 @@ def check_golden(frozen: Frozen, golden: Golden, *, tolerance: float = TOLERANCE
     weights: dict[str, NDArray] = {**frozen.weights}
     losses = []
     for step in range(golden.steps):
-        v, weights, before = _step(adapt, support, v, weights)
+        v, weights, before = _step(adapt, support, v, weights, step)
         losses += [before] if step == 0 else []
     losses += _run(judge, ["loss"], {**support, **weights})
     figures = {
@@ -121,11 +121,14 @@ def check_golden(frozen: Frozen, golden: Golden, *, tolerance: float = TOLERANCE
 
 
 def _step(
-    adapt: Any, support: dict[str, NDArray], v: NDArray, weights: dict[str, NDArray]
+    adapt: Any, support: dict[str, NDArray], v: NDArray, weights: dict[str, NDArray], index: int
 ) -> tuple[NDArray, dict[str, NDArray], NDArray]:
     """One run of adapt.onnx: v and the weights one step on, and the loss before it."""
     names = [next_name("v"), *map(next_name, weights), "loss"]
-    v, *moved, loss = _run(adapt, names, {**support, "v": v, **weights})
+    feed = {**support, "v": v, **weights}
+    if any(part.name == STEP for part in adapt.get_inputs()):
+        feed[STEP] = np.array([index])
+    v, *moved, loss = _run(adapt, names, feed)
     return v, dict(zip(weights, moved, strict=True)), loss
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from msr_export.freeze import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET, Frozen, flatten, folded_name, freeze
+from msr_export.freeze import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET, Frozen, flatten, folded_name, freeze, own_steps
 from msr_export.parity import check_golden, check_parity
 from msr_runtime.bundle import (
     ADAPT,
@@ -28,6 +28,7 @@ from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.learners import LEARNERS
 from msr_runtime.meta.normalization import Normalization
 from msr_runtime.meta.predictor import torch_adapt, torch_unadapted
+from msr_runtime.meta.rules import GaussNewton, GradientSteps
 from msr_runtime.meta.structure import equivariance_error
 from msr_runtime.task import SymmetricFamily, TaskFamily, width
 
@@ -90,7 +91,8 @@ def export_bundle(
         weights=tuple(Weight(name=name, shape=weight.shape) for name, weight in frozen.weights.items()),
         shots=shots,
         inner_steps=learner.config.inner_steps,
-        rates=_rates(learner),
+        rule=learner.config.rule,
+        learned=_learned(learner),
         rate_hz=getattr(family, "rate_hz", None),
         opset=OPSET,
         ir_version=IR_VERSION,
@@ -138,9 +140,17 @@ def _method(learner: Learner) -> str:
     return f"{learner.name}-{learner.config.form}" if isinstance(learner, LEARNERS["msr"]) else learner.name
 
 
-def _rates(learner: Learner) -> dict[str, float | tuple[float, ...]]:
-    rates = {folded_name(name): rate.detach().flatten().tolist() for name, rate in learner.rates().items()}
-    return {name: values[0] if len(values) == 1 else tuple(values) for name, values in rates.items()}
+def _learned(learner: Learner) -> dict[str, tuple[float, ...]]:
+    """The numbers of the learner's rule: rates by weight, or a damping a step and a scale by weight."""
+    rule = learner.rule
+    if isinstance(rule, GradientSteps):
+        rows = [rule.rates(index) for index in range(own_steps(rule))]
+        learned = {folded_name(name): torch.cat([row[name].flatten() for row in rows]) for name in rule.names}
+    else:
+        assert isinstance(rule, GaussNewton)
+        learned = {"damping": torch.stack([rule.damping(index) for index in range(rule.steps)])}
+        learned |= {f"scale of {folded_name(name)}": scale.flatten() for name, scale in rule.scales().items()}
+    return {name: tuple(value.tolist()) for name, value in learned.items()}
 
 
 def _versions() -> dict[str, str]:

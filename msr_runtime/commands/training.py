@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,13 @@ import tyro
 from msr_envs.registry import load_family
 from msr_runtime.bundle import Bundle
 from msr_runtime.commands.output import BundlePath, print_rows
+from msr_runtime.errors import MsrError
 from msr_runtime.meta.checkpoint import LAST, load_checkpoint
 from msr_runtime.meta.config import TrainConfig, TrainSettings
+from msr_runtime.meta.distributed import LostProcessError, processes
 from msr_runtime.meta.learner import LearnerConfig
 from msr_runtime.meta.learners import LEARNERS, learner_class
-from msr_runtime.meta.trainer import MetaTrainer
+from msr_runtime.meta.trainer import MetaTrainer, TrainResult
 
 _DEFAULTS = ("msr", LearnerConfig(), TrainSettings())
 
@@ -31,6 +34,8 @@ def train(
 ) -> int:
     """Meta-train a method on a task family. Ctrl-C leaves a checkpoint, from which --resume goes on.
 
+    On several cores or machines: torchrun --nproc-per-node 2 -m msr_runtime.cli train FAMILY RUN_DIR.
+
     Args:
         family: A built-in name, package.module:attribute or path/to/file.py:attribute.
         run: The run's folder: configuration, checkpoints, metrics and TensorBoard events.
@@ -42,17 +47,32 @@ def train(
     torch.set_num_threads(1)  # the networks are small: more threads only wait for each other
     learner_class(method)
     loaded = load_family(family)
-    if resume and (method, learner, settings) == _DEFAULTS:
-        stored = load_checkpoint(run / LAST).config
-        method, learner, settings = stored.method, stored.learner, stored.settings
-    config = TrainConfig.of(loaded, method, learner, settings, source=family)
-    result = MetaTrainer(loaded, config, run, resume=resume, progress=sys.stderr.isatty()).train()
-    if not result.finished:
-        again = shlex.join(["msr", "train", family, str(run), "--resume"])
-        print(f"interrupted after step {result.step} of {settings.steps}; go on with: {again}", file=sys.stderr)
-        return 130
-    print(f"{result.step} steps in {result.seconds:.1f} s, best validation loss {result.best:.4g}, in {result.run}")
-    return 0
+    with processes() as joined:
+        try:
+            if resume and (method, learner, settings) == _DEFAULTS:
+                stored = joined.from_first(lambda: load_checkpoint(run / LAST).config)
+                method, learner, settings = stored.method, stored.learner, stored.settings
+            config = TrainConfig.of(loaded, method, learner, settings, source=family)
+            progress = sys.stderr.isatty()
+            trainer = MetaTrainer(loaded, config, run, resume=resume, progress=progress, processes=joined)
+            result = trainer.train()
+        except LostProcessError:
+            raise
+        except MsrError:
+            if not joined.first:
+                time.sleep(10)  # if the first failed as well, it has said so, and torchrun ends this one meanwhile
+            raise
+        if joined.first:
+            _report(result, family, settings.steps)
+    return 0 if result.finished else 130
+
+
+def _report(result: TrainResult, family: str, steps: int) -> None:
+    if result.finished:
+        print(f"{result.step} steps in {result.seconds:.1f} s, best validation loss {result.best:.4g}, in {result.run}")
+    else:
+        again = shlex.join(["msr", "train", family, str(result.run), "--resume"])
+        print(f"interrupted after step {result.step} of {steps}; go on with: {again}", file=sys.stderr)
 
 
 def export(

@@ -30,12 +30,3 @@ def inner_step(
     if first_order:
         gradients = {name: gradient.detach() for name, gradient in gradients.items()}
     return {name: tensor - rates[name] * gradients[name] for name, tensor in adapted.items()}, value
-
-
-def inner_loop(
-    loss: Callable[[Tensors], Tensor], adapted: Tensors, rates: Tensors, *, steps: int, first_order: bool = False
-) -> Tensors:
-    """Take `steps` inner steps, see `inner_step`; returns the adapted tensors."""
-    for _ in range(steps):
-        adapted, _ = inner_step(loss, adapted, rates, first_order=first_order)
-    return adapted

@@ -3,25 +3,20 @@
 The methods in `learners.py` are small subclasses; a learner of your own is another, passed to the trainer as a class.
 """
 
-import math
-from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-import torch
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from msr_runtime.meta.inner import Tensors, inner_loop
+from msr_runtime.meta.forms import Symmetry
+from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.network import MLP
-from msr_runtime.meta.symmetry import Form, FullSymmetry, KroneckerSymmetry, reparameterize
+from msr_runtime.meta.rules import LOSSES, GaussNewton, GradientSteps, Ridge, Rule
+from msr_runtime.meta.symmetry import Form, reparameterize
 from msr_runtime.task import Loss
 
-LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": nn.functional.mse_loss,
-    "huber": nn.functional.huber_loss,
-    "cross_entropy": nn.functional.cross_entropy,
-}
+RuleName = Literal["gradient", "gauss-newton", "ridge"]
 
 
 class LearnerConfig(BaseModel):
@@ -31,14 +26,23 @@ class LearnerConfig(BaseModel):
 
     width: PositiveInt = 64
     """Units in each hidden layer."""
-    depth: PositiveInt = 3
-    """Hidden layers."""
+    depth: NonNegativeInt = 3
+    """Hidden layers; with 0 the network is one linear layer."""
+    bias: bool = True
+    """Give the layers biases."""
+    rule: RuleName = "gradient"
+    """How the support moves what adapts: `gradient` steps, `gauss-newton` steps, or `ridge`, which is exact in one step
+    where the network is linear in what adapts."""
     inner_steps: PositiveInt = 5
-    """Gradient steps on the support set."""
+    """Steps on the support set; `ridge` takes one."""
     inner_rate: PositiveFloat = 0.1
-    """Where the learned inner rates start: how far a weight moves for a unit of its gradient."""
+    """Where the learned inner rates start: how far a weight moves for a unit of its gradient (rule `gradient` only)."""
+    step_rates: bool = False
+    """Learn the rates of each inner step by themselves (rule `gradient` only)."""
+    damping: PositiveFloat = 0.001
+    """Where the learned damping starts, in squared errors (rules `gauss-newton` and `ridge` only)."""
     first_order: bool = False
-    """Treat inner gradients as constants in the outer loop."""
+    """Treat what the inner loop differentiates as constant in the outer loop."""
     filters: PositiveInt = 64
     """k, the filter parameters of each tensor (reparameterized networks only)."""
     form: Form = "full"
@@ -52,10 +56,9 @@ class LearnerConfig(BaseModel):
 
 
 class Learner(nn.Module):
-    """A network, the tensors of it that adapt, and a learned inner rate for each of them.
+    """A network, the tensors of it that adapt, and the rule by which the support moves them.
 
-    All arrays are in normalised units. The rate of a tensor is `softplus` of its parameter: positive without a clamp,
-    which would kill the gradient of a rate that reached it.
+    All arrays are in normalised units.
     """
 
     name: ClassVar[str]
@@ -64,49 +67,41 @@ class Learner(nn.Module):
     def __init__(self, config: LearnerConfig, inputs: int, outputs: int, loss: Loss) -> None:
         super().__init__()
         self.config, self.inputs, self.outputs = config, inputs, outputs
-        self.loss = LOSSES[loss]
+        self.loss: Loss = loss
         self.classifies = loss == "cross_entropy"
         self.network = self.build_network()
         if config.reparameterized:
             reparameterize(self.network, filters=config.filters, form=config.form, terms=config.terms)
         self.adapted_names = self.choose_adapted()
-        self.rate_parameters = nn.ParameterList(self.rate_start(name) for name in self.adapted_names)
+        self.rule = self.build_rule()
 
     def build_network(self) -> nn.Module:
         """Return the plain network; CAVIA and ProtoNets override this."""
-        return MLP(self.inputs, self.outputs, self.config.width, self.config.depth)
+        config = self.config
+        return MLP(self.inputs, self.outputs, config.width, config.depth, bias=config.bias)
 
     def choose_adapted(self) -> tuple[str, ...]:
         """Return the names of the tensors that the inner loop moves: here all but the symmetry matrices."""
         names = [name for name, _ in self.network.named_parameters()]
         return tuple(name for name in names if name.endswith(".original") or ".parametrizations." not in name)
 
+    def build_rule(self) -> Rule | None:
+        """Return the configured rule for the adapted tensors, or None for a method that writes its own `adapt`."""
+        config, names = self.config, self.adapted_names
+        if config.rule == "ridge":
+            return Ridge(names, damping=config.damping, first_order=config.first_order)
+        if config.rule == "gauss-newton":
+            return GaussNewton(names, config.inner_steps, damping=config.damping, first_order=config.first_order)
+        rates = {name: self.first_rate(name) for name in names}
+        return GradientSteps(rates, config.inner_steps, per_step=config.step_rates, first_order=config.first_order)
+
     def first_rate(self, name: str) -> float:
         """Return the rate at which an adapted tensor starts: v's so that the weight moves as far as configured."""
         if not name.endswith(".original"):
             return self.config.inner_rate
         symmetry = self.network.get_submodule(name.removesuffix("original") + "0")
-        assert isinstance(symmetry, FullSymmetry | KroneckerSymmetry)
+        assert isinstance(symmetry, Symmetry)
         return self.config.inner_rate / symmetry.gain()
-
-    def rate_start(self, name: str) -> nn.Parameter:
-        """Return the rate parameter of one adapted tensor: a scalar, of which the rate is the softplus."""
-        start = math.log(math.expm1(self.first_rate(name)))
-        return nn.Parameter(torch.tensor(start, dtype=self.start()[name].dtype))
-
-    def rates(self) -> Tensors:
-        """Return the inner rates by the names of the adapted tensors."""
-        return {
-            name: nn.functional.softplus(parameter)
-            for name, parameter in zip(self.adapted_names, self.rate_parameters, strict=True)
-        }
-
-    def shrink_rates(self) -> None:
-        """Make every inner rate a tenth smaller: what the outer loop does when the inner loop diverges."""
-        with torch.no_grad():
-            for parameter in self.rate_parameters:
-                rate = 0.9 * nn.functional.softplus(parameter)
-                parameter.copy_(rate + torch.log(-torch.expm1(-rate)))  # the inverse of softplus, without overflow
 
     def start(self) -> Tensors:
         """Return the adapted tensors as every task starts from them."""
@@ -123,14 +118,9 @@ class Learner(nn.Module):
 
     def support_loss(self, adapted: Tensors, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of one task's samples, a scalar."""
-        return self.loss(self(adapted, x), y)
+        return LOSSES[self.loss](self(adapted, x), y)
 
     def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:
         """Run the inner loop on one task's support x `(shots, x)` and y `(shots, y)`; vmap gives several tasks."""
-        return inner_loop(
-            lambda adapted: self.support_loss(adapted, support_x, support_y),
-            self.start(),
-            self.rates(),
-            steps=self.config.inner_steps if steps is None else steps,
-            first_order=self.config.first_order,
-        )
+        assert self.rule is not None
+        return self.rule(self.forward, self.loss, self.start(), support_x, support_y, steps)

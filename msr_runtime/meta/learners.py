@@ -12,6 +12,7 @@ from msr_runtime.errors import TrainingError
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learner import Learner, LearnerConfig
 from msr_runtime.meta.network import MLP, ContextMLP, PrototypeMLP
+from msr_runtime.meta.rules import Rule, SignedSteps
 from msr_runtime.task import Loss
 
 
@@ -36,12 +37,12 @@ class BigMAML(MAML):
 
         def count(width: int) -> int:
             sizes = [self.inputs] + [width] * self.config.depth + [self.outputs]
-            return sum((a + 1) * b for a, b in pairwise(sizes))
+            return sum((a + self.config.bias) * b for a, b in pairwise(sizes))
 
         width = self.config.width
         while count(width + 1) <= wanted:
             width += 1
-        return MLP(self.inputs, self.outputs, width, self.config.depth)
+        return MLP(self.inputs, self.outputs, width, self.config.depth, bias=self.config.bias)
 
 
 class ANIL(Learner):
@@ -59,19 +60,10 @@ class MetaSGD(Learner):
 
     name = "meta-sgd"
 
-    def rate_start(self, name: str) -> nn.Parameter:
-        """Return one rate a number of the tensor."""
-        return nn.Parameter(torch.full_like(self.start()[name], self.first_rate(name)))
-
-    def rates(self) -> Tensors:
-        """Return the rates as they are: Meta-SGD learns their sign too."""
-        return dict(zip(self.adapted_names, self.rate_parameters, strict=True))
-
-    def shrink_rates(self) -> None:
-        """Make every inner rate a tenth smaller."""
-        with torch.no_grad():
-            for parameter in self.rate_parameters:
-                parameter.mul_(0.9)
+    def build_rule(self) -> Rule:
+        """Return gradient steps with a rate a number."""
+        starts = {name: torch.full_like(tensor, self.first_rate(name)) for name, tensor in self.start().items()}
+        return SignedSteps(starts, self.config.inner_steps, first_order=self.config.first_order)
 
 
 class CAVIA(Learner):
@@ -121,6 +113,9 @@ class ProtoNets(Learner):
         """Return the prototypes alone."""
         return ("prototypes",)
 
+    def build_rule(self) -> None:
+        """Return none: prototypes are means."""
+
     def start(self) -> Tensors:
         """Return prototypes of zeros: no class is likelier than another."""
         return {"prototypes": torch.zeros_like(self.network.get_parameter("prototypes"))}
@@ -141,6 +136,9 @@ class NoAdaptation(Learner):
         """Return nothing."""
         return ()
 
+    def build_rule(self) -> None:
+        """Return none."""
+
     def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:  # noqa: ARG002
         """Return nothing."""
         return {}
@@ -151,9 +149,10 @@ class FineTuning(Learner):
 
     name = "fine-tuning"
 
-    def rate_start(self, name: str) -> nn.Parameter:
-        """Return the configured rate, which no outer loop could learn."""
-        return nn.Parameter(super().rate_start(name).detach(), requires_grad=False)
+    def build_rule(self) -> Rule | None:
+        """Return the configured rule with its numbers held: no outer loop could learn them."""
+        rule = super().build_rule()
+        return None if rule is None else rule.requires_grad_(False)
 
     def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:
         """Take the inner steps in evaluation mode; in training mode return the start."""

@@ -12,13 +12,14 @@ class MLP(nn.Module):
     Weights start with He's variance and biases at zero (He et al., 2015).
     """
 
-    def __init__(self, inputs: int, outputs: int, width: int, depth: int) -> None:
+    def __init__(self, inputs: int, outputs: int, width: int, depth: int, *, bias: bool = True) -> None:
         super().__init__()
         sizes = [inputs] + [width] * depth + [outputs]
-        layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        layers = [nn.Linear(a, b, bias=bias) for a, b in pairwise(sizes)]
         for layer in layers:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+            if bias:
+                nn.init.zeros_(layer.bias)
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> Tensor:

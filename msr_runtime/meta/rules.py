@@ -25,6 +25,10 @@ LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+Index = int | Tensor
+"""Which of a rule's steps, from 0; an int64 tensor `(1,)` where a graph is traced for all of them."""
+
+
 class Rule(nn.Module):
     """One way to adapt: `rule(forward, loss, adapted, support_x, support_y)` gives the tensors moved.
 
@@ -38,7 +42,7 @@ class Rule(nn.Module):
         self.steps, self.first_order = steps, first_order
 
     def step(
-        self, index: int, forward: Forward, loss: Loss, adapted: Tensors, support_x: Tensor, support_y: Tensor
+        self, index: Index, forward: Forward, loss: Loss, adapted: Tensors, support_x: Tensor, support_y: Tensor
     ) -> tuple[Tensors, Tensor]:
         """Take the step of that index, from 0.
 
@@ -101,13 +105,13 @@ class GradientSteps(Rule):
         start = inverse_softplus(torch.tensor(list(rates.values())))
         self.rate_parameters = nn.Parameter(start.repeat(steps if per_step else 1, 1))
 
-    def rates(self, index: int) -> Tensors:
+    def rates(self, index: Index) -> Tensors:
         """The rates of the step of that index, by the names of the adapted tensors, scalars."""
-        row = self.rate_parameters[min(index, len(self.rate_parameters) - 1)]
+        row = _at(self.rate_parameters, index)
         return dict(zip(self.names, nn.functional.softplus(row).unbind(), strict=True))
 
     def step(
-        self, index: int, forward: Forward, loss: Loss, adapted: Tensors, support_x: Tensor, support_y: Tensor
+        self, index: Index, forward: Forward, loss: Loss, adapted: Tensors, support_x: Tensor, support_y: Tensor
     ) -> tuple[Tensors, Tensor]:
         """Take one gradient step, see `Rule.step`."""
 
@@ -136,7 +140,7 @@ class SignedSteps(GradientSteps):
         self.names = tuple(rates)
         self.rate_parameters = nn.ParameterList(rates.values())
 
-    def rates(self, index: int) -> Tensors:  # noqa: ARG002
+    def rates(self, index: Index) -> Tensors:  # noqa: ARG002
         """The rates, the same in every step, by the names of the adapted tensors."""
         return dict(zip(self.names, self.rate_parameters, strict=True))
 
@@ -178,16 +182,16 @@ class GaussNewton(Rule):
         self.scale_parameters = nn.Parameter(inverse_softplus(torch.ones(len(self.names))))
         self.by_products = False
 
-    def damping(self, index: int) -> Tensor:
+    def damping(self, index: Index) -> Tensor:
         """The damping of the step of that index, a scalar."""
-        return nn.functional.softplus(self.damping_parameters[min(index, self.steps - 1)])
+        return nn.functional.softplus(_at(self.damping_parameters, index))
 
     def scales(self) -> Tensors:
         """The scales by the names of the tensors that move, scalars."""
         return dict(zip(self.names, nn.functional.softplus(self.scale_parameters).unbind(), strict=True))
 
     def step(
-        self, index: int, forward: Forward, loss: Loss, adapted: Tensors, support_x: Tensor, support_y: Tensor
+        self, index: Index, forward: Forward, loss: Loss, adapted: Tensors, support_x: Tensor, support_y: Tensor
     ) -> tuple[Tensors, Tensor]:
         """Take one Gauss-Newton step, see `Rule.step`."""
         residual, scales = RESIDUALS[loss], self.scales()
@@ -239,7 +243,7 @@ class Ridge(GaussNewton):
         super().__init__(names, steps=1, damping=damping, first_order=first_order)
 
     def step(
-        self, index: int, forward: Forward, loss: Loss, adapted: Tensors, support_x: Tensor, support_y: Tensor
+        self, index: Index, forward: Forward, loss: Loss, adapted: Tensors, support_x: Tensor, support_y: Tensor
     ) -> tuple[Tensors, Tensor]:
         """Move to the minimum, see `Rule.step`.
 
@@ -250,6 +254,12 @@ class Ridge(GaussNewton):
         if loss != "mse":
             raise TrainingError(f"ridge regression minimises 'mse', but the loss is '{loss}'; take Gauss-Newton steps")
         return super().step(index, forward, loss, adapted, support_x, support_y)
+
+
+def _at(numbers: Tensor, index: Index) -> Tensor:
+    """The numbers of the step of that index, or the last step's."""
+    last = len(numbers) - 1
+    return numbers[min(index, last)] if isinstance(index, int) else numbers.index_select(0, index.clamp(max=last))[0]
 
 
 def _jacobian_backwards(residuals: Callable[..., Tensor], moving: Tensors, support: tuple[Tensor, ...]) -> Tensors:

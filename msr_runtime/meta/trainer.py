@@ -7,8 +7,9 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from msr_runtime.files import write_atomically
 from msr_runtime.meta.augment import augment_queries, require_symmetry
 from msr_runtime.meta.checkpoint import BEST, LAST, build_learner, load_checkpoint, save_checkpoint
 from msr_runtime.meta.config import TrainConfig
+from msr_runtime.meta.distributed import ALONE, Processes
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.normalization import Normalization, measure_normalization
@@ -58,6 +60,16 @@ class TrainResult(NamedTuple):
     """Wall time of this call."""
 
 
+class _Saved(NamedTuple):
+    """What of a checkpoint a run goes on from, in a form that can be sent to other processes."""
+
+    learner: Tensors
+    normalization: Normalization
+    step: int
+    best: float
+    optimizer: Tensors
+
+
 def one_cycle(step: int, steps: int, peak: float) -> float:
     """Return the outer rate at `step`: a cosine up to `peak` over the first 30 %, then a cosine down to nearly zero.
 
@@ -75,10 +87,14 @@ class MetaTrainer:
     The folder holds `config.json`, `metrics.jsonl`, TensorBoard events, `last.safetensors` and `best.safetensors`. On
     the CPU a resumed run computes the same numbers, bit for bit, as one that never stopped.
 
+    Several `processes` share the tasks of each outer step and compute what one does, to rounding. Each of them makes
+    the same trainer and calls `train`; the first alone reads and writes the folder, validates and shows progress.
+
     Raises:
         AugmentationError: the family's augmentation is no symmetry of its tasks and the settings do not insist.
         CheckpointError: the folder holds another run, or nothing to resume.
-        TrainingError: an outer step would need more tasks or samples than are simulated.
+        TrainingError: an outer step would need more tasks or samples than are simulated, or has fewer tasks than there
+            are processes.
 
     """
 
@@ -91,36 +107,37 @@ class MetaTrainer:
         learner: type[Learner] | None = None,
         resume: bool = False,
         progress: bool = True,
+        processes: Processes = ALONE,
     ) -> None:
-        self.family, self.config, self.run, self.progress = family, config, Path(run), progress
-        self.settings = config.settings
+        self.family, self.config, self.run = family, config, Path(run)
+        self.settings, self.processes = config.settings, processes
+        self.progress = progress and processes.first
         self.step, self.best, self.bad_steps = 0, math.inf, 0
         self._stop = False
         self._require_pool_size()
-        if resume:
-            checkpoint = load_checkpoint(self.run / LAST, learner)
-            if checkpoint.config != config:
-                raise CheckpointError(
-                    f"run {self.run} was trained with other settings than asked for; resume it with its own "
-                    "(they are in its config.json) or choose another folder"
-                )
-            self.learner, self.normalization = checkpoint.learner, checkpoint.normalization
-            self.step, self.best = checkpoint.step, checkpoint.best
+        self.share = processes.share(self.settings.tasks_per_step)
+        self.learner = build_learner(config, learner)
+        saved = processes.from_first(partial(self._open_folder, learner, resume=resume))
+        if saved is not None:
+            self.learner.load_state_dict(saved.learner)
+            self.normalization, self.step, self.best = saved.normalization, saved.step, saved.best
         else:
-            if (self.run / LAST).exists():
-                raise CheckpointError(f"folder {self.run} holds a run already; resume it or choose another folder")
             if self.settings.augment and not self.settings.insist_on_augmentation:
                 require_symmetry(family, self._rng(SYMMETRY))
-            self.learner = build_learner(config, learner)
             self.normalization = self._measure_normalization()
+        self.learner.to(processes.device)
+        processes.align(self.learner)
         self.pool = TaskPool(family, self._rng(POOL), self.settings.training_tasks, self.settings.samples_per_task)
         self.validation = self._draw_validation()
         self.outer_loss = OuterLoss(self.learner).train()
         self._gradient: Gradient | None = None
         self.trained = [p for p in self.learner.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.trained, betas=BETAS)
-        if resume:
-            self._restore_optimizer(checkpoint.optimizer)
+        if saved is not None:
+            self._restore_optimizer(saved.optimizer)
+        if not processes.first:
+            return
+        if saved is not None:
             self._truncate_metrics()
         else:
             self.run.mkdir(parents=True, exist_ok=True)
@@ -128,34 +145,56 @@ class MetaTrainer:
             write_atomically(self.run / "metrics.jsonl", b"")
 
     def train(self) -> TrainResult:
-        """Take the remaining outer steps. Ctrl-C or SIGTERM ends after the step in hand and leaves a checkpoint."""
-        began, first = time.perf_counter(), self.step
+        """Take the remaining outer steps. Ctrl-C or SIGTERM ends after the step in hand and leaves a checkpoint.
+
+        Raises:
+            LostProcessError: another process was ended or does not answer; the last checkpoint resumes.
+            TrainingError: no outer gradient is finite any more.
+
+        """
+        began = time.perf_counter()
         with (
             self._catch_signals(),
-            SummaryWriter(self.run, purge_step=self.step) as board,
-            (self.run / "metrics.jsonl").open("a") as metrics,
-            training_progress(self.settings.steps, first, self.config.method, shown=self.progress) as show,
+            self._log() as log,
+            training_progress(self.settings.steps, self.step, self.config.method, shown=self.progress) as show,
         ):
-            while self.step < self.settings.steps and not self._stop:
+            while self.step < self.settings.steps and not self.processes.agree(self._stop):
                 figures = self._outer_step()
                 self.step += 1
-                last = self.step == self.settings.steps
-                validates = self.step % self.settings.validation_every == 0 or last
-                if validates:
-                    figures["validation_loss"] = self._validate()
-                if self.step % LOG_EVERY == 0 or validates:
-                    json.dump({"step": self.step, **figures}, metrics)
-                    metrics.write("\n")
-                    metrics.flush()  # before the checkpoint, so that a run killed after it resumes with all its rows
-                    for name, value in figures.items():
-                        board.add_scalar(name, value, self.step)
-                if validates:
-                    self._save(LAST)
+                if self.processes.first:
+                    self._record(figures, log)
                 show(self.step, figures["loss"])
-        if self._stop:
+        finished = self.step == self.settings.steps
+        if not finished and self.processes.first:
             self._save(LAST)
-        seconds = time.perf_counter() - began
-        return TrainResult(self.run, self.step, self.best, self.step == self.settings.steps, seconds)
+        best = self.processes.from_first(lambda: self.best)  # and so none goes on before the checkpoint is written
+        return TrainResult(self.run, self.step, best, finished, time.perf_counter() - began)
+
+    def _record(self, figures: dict[str, float], log: Callable[[dict[str, float]], None]) -> None:
+        validates = self.step % self.settings.validation_every == 0 or self.step == self.settings.steps
+        if validates:
+            figures["validation_loss"] = self._validate()
+        if self.step % LOG_EVERY == 0 or validates:
+            log(figures)
+        if validates:
+            self._save(LAST)
+
+    @contextmanager
+    def _log(self) -> Iterator[Callable[[dict[str, float]], None]]:
+        """Yield what writes a step's figures to the metrics and to TensorBoard, in the first process."""
+        if not self.processes.first:
+            yield lambda _: None
+            return
+        with SummaryWriter(self.run, purge_step=self.step) as board, (self.run / "metrics.jsonl").open("a") as metrics:
+
+            def log(figures: dict[str, float]) -> None:
+                json.dump({"step": self.step, **figures}, metrics)
+                metrics.write("\n")
+                metrics.flush()  # before the checkpoint, so that a run killed after it resumes with all its rows
+                for name, value in figures.items():
+                    board.add_scalar(name, value, self.step)
+
+            yield log
 
     def _outer_step(self) -> dict[str, float]:
         rng = self._rng(len((POOL, NORMALIZATION, VALIDATION, SYMMETRY)) + self.step)
@@ -163,7 +202,9 @@ class MetaTrainer:
         batch = self.pool.draw(rng, settings.tasks_per_step, settings.shots, settings.queries)
         if settings.augment:
             batch = augment_queries(self.family, rng, batch)
-        loss, gradients = self._differentiate(self._tensors(batch))
+        mine = TaskBatch(*(array[self.share] for array in batch))
+        loss, gradients = self._differentiate(self._tensors(mine))
+        loss, gradients = self.processes.average(loss, gradients, settings.tasks_per_step)
         for name, parameter in self.outer_loss.named_parameters():
             parameter.grad = gradients.get(name)
         norm = float(torch.nn.utils.clip_grad_norm_(self.trained, settings.clip))
@@ -174,7 +215,8 @@ class MetaTrainer:
             self.optimizer.step()
         else:
             # The inner loop diverged on some task. Skipping alone would leave the next step where this one failed.
-            self.learner.shrink_rates()
+            if self.learner.rule:
+                self.learner.rule.shrink()
             self._count_bad_step()
         return {"loss": float(loss), "gradient_norm": norm, "outer_rate": rate}
 
@@ -203,6 +245,21 @@ class MetaTrainer:
                 f"diverges; lower the inner rate (started at {self.config.learner.inner_rate}), the outer rate "
                 f"({self.settings.outer_rate}) or the inner steps ({self.config.learner.inner_steps})"
             )
+
+    def _open_folder(self, learner: type[Learner] | None, *, resume: bool) -> _Saved | None:
+        """Return what a resumed run goes on from; None for a new one, whose folder holds no other."""
+        if not resume:
+            if (self.run / LAST).exists():
+                raise CheckpointError(f"folder {self.run} holds a run already; resume it or choose another folder")
+            return None
+        checkpoint = load_checkpoint(self.run / LAST, learner)
+        if checkpoint.config != self.config:
+            raise CheckpointError(
+                f"run {self.run} was trained with other settings than asked for; resume it with its own "
+                "(they are in its config.json) or choose another folder"
+            )
+        state = checkpoint.learner.state_dict()
+        return _Saved(state, checkpoint.normalization, checkpoint.step, checkpoint.best, checkpoint.optimizer)
 
     def _save(self, name: str) -> None:
         save_checkpoint(
@@ -257,12 +314,13 @@ class MetaTrainer:
 
     def _tensors(self, batch: TaskBatch) -> Batch:
         normalization, labels = self.normalization, self.learner.classifies
-        return [
-            torch.from_numpy(normalization.normalize_x(batch.support_x)),
-            torch.from_numpy(batch.support_y if labels else normalization.normalize_y(batch.support_y)),
-            torch.from_numpy(normalization.normalize_x(batch.query_x)),
-            torch.from_numpy(batch.query_y if labels else normalization.normalize_y(batch.query_y)),
-        ]
+        arrays = (
+            normalization.normalize_x(batch.support_x),
+            batch.support_y if labels else normalization.normalize_y(batch.support_y),
+            normalization.normalize_x(batch.query_x),
+            batch.query_y if labels else normalization.normalize_y(batch.query_y),
+        )
+        return [torch.from_numpy(array).to(self.processes.device) for array in arrays]
 
     def _rng(self, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.settings.seed, stream])

@@ -133,7 +133,7 @@ class Exporter:
     """What tests use of this file: test modules cannot import it."""
 
     family = FAMILY
-    scaled = SCALED
+    scaled, unscaled_y = SCALED, UNSCALED_Y
     build = staticmethod(build)
     draw = staticmethod(draw)
     exported = staticmethod(exported)

@@ -8,6 +8,7 @@ from onnx import numpy_helper
 
 from msr_export.freeze import flatten
 from msr_runtime.errors import ExportError
+from msr_runtime.meta.rules import GradientSteps
 from msr_runtime.session import make_session
 
 CPU = ["CPUExecutionProvider"]
@@ -27,7 +28,9 @@ def test_adapt_equals_a_hand_written_loop(exporter) -> None:
         }
         for layer in export.learner.network.layers
     ]
-    rates = [rate.item() for rate in export.learner.rates().values()]
+    rule = export.learner.rule
+    assert isinstance(rule, GradientSteps)
+    rates = [rate.item() for rate in rule.rates(0).values()]
     scaling = export.normalization
     support_x, support_y = exporter.draw(export, 9)
     x = (support_x - np.array(scaling.input_center)) / scaling.input_scale
@@ -198,6 +201,6 @@ def test_a_learner_that_is_not_finite_is_refused(exporter) -> None:
     """A meta-training that ended in NaN is named as such."""
     learner = exporter.build("msr", "mse")
     with torch.no_grad():
-        learner.rate_parameters[1].fill_(float("nan"))
-    with pytest.raises(ExportError, match=r"'rate_parameters\.1' of the learner is not finite"):
+        learner.rule.rate_parameters[0, 1] = float("nan")
+    with pytest.raises(ExportError, match=r"'rule\.rate_parameters' of the learner is not finite"):
         exporter.freeze(learner, exporter.scaled)

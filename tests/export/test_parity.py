@@ -30,6 +30,41 @@ def test_every_learner_and_loss(exporter, method, loss, form) -> None:
     assert (len(parity.shots), len(parity.batches), parity.steps) == (4, 3, (1, 2, 3, 4, 5))
 
 
+@pytest.mark.parametrize(
+    ("method", "loss", "changes"),
+    [
+        ("msr", "mse", {"step_rates": True}),
+        ("msr", "mse", {"rule": "gauss-newton", "inner_steps": 2, "damping": 0.1}),
+        ("msr", "huber", {"rule": "gauss-newton", "inner_steps": 2, "damping": 0.1}),
+        ("msr", "cross_entropy", {"rule": "gauss-newton", "inner_steps": 2, "damping": 0.1}),
+        ("anil", "mse", {"rule": "ridge", "damping": 0.1}),
+        ("anil", "mse", {"rule": "ridge", "damping": 0.1, "reparameterized": True}),
+        ("msr", "mse", {"rule": "ridge", "damping": 0.1, "depth": 0, "bias": False}),
+    ],
+    ids=str,
+)
+def test_every_rule(exporter, method, loss, changes) -> None:
+    """Rates of each step, Gauss-Newton and ridge steps, steps past the last trained one among them."""
+    learner = exporter.build(method, loss, **changes)
+    normalization = exporter.unscaled_y if learner.classifies else exporter.scaled
+    parity = check_parity(learner, normalization, exporter.freeze(learner, normalization), seed=1)
+    assert 0 < parity.max_relative_error <= 1e-5
+
+
+def test_a_graph_of_one_number_of_shots_is_refused(exporter) -> None:
+    """A context beside every sample ties the traced Gauss-Newton step to its example's shots."""
+    learner = exporter.build("cavia", "mse", rule="gauss-newton", inner_steps=1)
+    with pytest.raises(ExportError, match="takes 8 shots and no other number.*'cavia' with rule 'gauss-newton'"):
+        exporter.freeze(learner, exporter.scaled)
+
+
+def test_what_adapts_by_no_step_is_refused(exporter) -> None:
+    """Prototypes are means, and a floor has nothing that could change."""
+    for method, loss in (("protonets", "cross_entropy"), ("no-adaptation", "mse")):
+        with pytest.raises(ExportError, match=f"'{method}' adapts by no rule"):
+            exporter.freeze(exporter.build(method, loss), exporter.scaled)
+
+
 def scale_rates(adapt: bytes, columns: slice, factor: float) -> bytes:
     """adapt.onnx with some of its inner rates multiplied."""
     model = onnx.load_from_string(adapt)

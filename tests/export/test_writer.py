@@ -19,7 +19,8 @@ def test_manifest_says_what_the_bundle_is(bundle) -> None:
     manifest = Bundle.open(bundle).manifest
     assert (manifest.name, manifest.method, manifest.loss, manifest.rate_hz) == ("swivel", "msr-full", "mse", 50.0)
     assert [field.name for field in manifest.inputs] == ["velocity", "wind"]
-    assert set(manifest.rates) == {weight.name for weight in manifest.weights}
+    assert manifest.rule == "gradient"
+    assert set(manifest.learned) == {weight.name for weight in manifest.weights}
     assert manifest.group == "C4"
     assert manifest.equivariance_error is not None
     assert manifest.equivariance_error > 0

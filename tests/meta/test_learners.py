@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from msr_runtime.errors import TrainingError
+from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learner import Learner, LearnerConfig
 from msr_runtime.meta.learners import LEARNERS, BigMAML, MetaSGD, learner_class
+from msr_runtime.meta.rules import GradientSteps
 from msr_runtime.meta.symmetry import FullSymmetry, fold
 
 CONFIG = LearnerConfig(width=8, depth=2, filters=5, context=3)
@@ -23,13 +25,21 @@ def _learner(method: str, config: LearnerConfig = CONFIG) -> Learner:
     return learner_class(method)(config, INPUTS, OUTPUTS, "mse")
 
 
+def _rule(learner: Learner) -> GradientSteps:
+    assert isinstance(learner.rule, GradientSteps)
+    return learner.rule
+
+
+def _rates(learner: Learner) -> Tensors:
+    return _rule(learner).rates(0)
+
+
 @pytest.mark.parametrize("method", SIZES)
 def test_what_adapts(method: str) -> None:
     """The number of adapted numbers is the method's, one rate parameter a tensor."""
     learner = _learner(method)
     assert learner.adapted_size() == SIZES[method]
-    assert set(learner.start()) == set(learner.adapted_names) == set(learner.rates())
-    assert len(learner.rate_parameters) == len(learner.adapted_names)
+    assert set(learner.start()) == set(learner.adapted_names) == set(_rates(learner))
 
 
 def test_names_of_what_adapts() -> None:
@@ -43,14 +53,14 @@ def test_names_of_what_adapts() -> None:
 def test_rates_start_where_configured_and_stay_positive(method: str) -> None:
     """However far the outer loop pushes, a rate is positive, but for Meta-SGD, which learns its sign."""
     learner = _learner(method)
-    for name, rate in learner.rates().items():
+    for name, rate in _rates(learner).items():
         symmetry = learner.network.get_submodule(name.removesuffix("original") + "0") if method == "msr" else None
         gain = symmetry.gain() if isinstance(symmetry, FullSymmetry) else 1.0
         torch.testing.assert_close(rate * gain, torch.full_like(rate, CONFIG.inner_rate))
     with torch.no_grad():
-        for parameter in learner.rate_parameters:
+        for parameter in _rule(learner).parameters():
             parameter.fill_(-20.0)
-    rates = torch.cat([rate.flatten() for rate in learner.rates().values()])
+    rates = torch.cat([rate.flatten() for rate in _rates(learner).values()])
     assert bool((rates < 0).all()) if isinstance(learner, MetaSGD) else bool((rates > 0).all())
     if isinstance(learner, MetaSGD):
         assert rates.numel() == learner.adapted_size()
@@ -95,7 +105,7 @@ def test_adaptation_reduces_the_support_loss(method: str) -> None:
     learner = _learner(method).eval()
     if method == "cavia":  # its context acts through the network alone, so an untrained one adapts little
         with torch.no_grad():
-            learner.rate_parameters[0].fill_(0.5)
+            _rule(learner).rate_parameters.fill_(0.5)
     x = torch.randn(20, INPUTS)
     y = x @ torch.randn(INPUTS, OUTPUTS)
     losses = [learner.support_loss(learner.adapt(x, y, steps), x, y).item() for steps in range(4)]
@@ -146,7 +156,7 @@ def test_the_floors() -> None:
     maml = _learner("maml")
     adapted = maml.adapt(x, y)
     assert all(torch.equal(tensor, adapted[name]) for name, tensor in tuned.eval().adapt(x, y).items())
-    assert not any(parameter.requires_grad for parameter in tuned.rate_parameters)
+    assert not any(parameter.requires_grad for parameter in _rule(tuned).parameters())
 
 
 def test_an_unknown_method_lists_those_there_are() -> None:
@@ -160,7 +170,7 @@ def test_an_unknown_method_lists_those_there_are() -> None:
 def test_shrinking_makes_every_rate_a_tenth_smaller(name: str) -> None:
     """Positive rates stay positive, and signed ones keep their sign."""
     learner = LEARNERS[name](LearnerConfig(width=8, depth=1), 3, 2, "mse")
-    before = {key: rate.detach().clone() for key, rate in learner.rates().items()}
-    learner.shrink_rates()
-    for key, rate in learner.rates().items():
+    before = {key: rate.detach().clone() for key, rate in _rates(learner).items()}
+    _rule(learner).shrink()
+    for key, rate in _rates(learner).items():
         torch.testing.assert_close(rate.detach(), 0.9 * before[key])

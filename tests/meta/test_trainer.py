@@ -17,6 +17,7 @@ from torch import Tensor
 
 from msr_runtime.errors import AugmentationError, CheckpointError, TrainingError
 from msr_runtime.meta.checkpoint import BEST, LAST, load_checkpoint
+from msr_runtime.meta.rules import GradientSteps
 
 
 def _rows(run: Path) -> list[dict[str, float]]:
@@ -205,11 +206,13 @@ def test_steps_without_a_finite_gradient_are_skipped(training, tmp_path) -> None
     family = _disturbed(training, 1, _spoil)
     trainer = training.trainer(tmp_path, family, steps=49)
     before = {name: tensor.clone() for name, tensor in trainer.learner.network.state_dict().items()}
-    rates = {name: rate.detach() for name, rate in trainer.learner.rates().items()}
+    rule = trainer.learner.rule
+    assert isinstance(rule, GradientSteps)
+    rates = {name: rate.detach() for name, rate in rule.rates(0).items()}
     family.armed = True
     assert trainer.train().finished
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.learner.network.state_dict().items())
-    for name, rate in trainer.learner.rates().items():
+    for name, rate in rule.rates(0).items():
         torch.testing.assert_close(rate.detach(), rates[name] * 0.9**49, rtol=1e-3, atol=0)
 
 

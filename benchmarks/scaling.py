@@ -1,0 +1,175 @@
+"""How meta-training scales: tasks a second against processes, and peak memory against inner steps.
+
+This program starts itself again under `torchrun`; the memory is what torch holds at most in one outer gradient of one
+process, on the CPU, beyond the learner and the batch. A traced gradient holds as much as an eager one.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import torch
+import tyro
+from results import write_json
+from rich.console import Console
+from rich.table import Table
+from torch.profiler import ProfilerActivity, profile
+from training import learner_config
+
+from msr_envs.registry import load_family
+from msr_runtime.meta.checkpoint import build_learner
+from msr_runtime.meta.config import TrainConfig, TrainSettings
+from msr_runtime.meta.distributed import processes
+from msr_runtime.meta.outer import OuterLoss, outer_gradient
+from msr_runtime.meta.trainer import MetaTrainer
+from msr_runtime.task import width
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    family: str = "ring-nav"
+    """The family, by any name that `msr train` takes."""
+    processes: tuple[int, ...] = (1, 2)
+    """How many processes share the tasks of an outer step."""
+    steps: int = 1000
+    """Outer steps of each timed run; from 400 on its gradient is traced, which the time then includes."""
+    tasks: tuple[int, ...] = (16, 64)
+    """Tasks in each outer step: a few cost a process nearly as much as one does. Memory is measured with the last."""
+    inner_steps: tuple[int, ...] = (1, 3, 5, 10)
+    """Inner steps at which memory is measured."""
+    json: Path | None = None
+    """Where to write the rows."""
+
+
+class Speed(TypedDict):
+    """One timed run."""
+
+    tasks: int
+    processes: int
+    seconds: float
+    tasks_per_second: float
+    ratio: float
+    """To the tasks a second of the first number of processes."""
+
+
+class Memory(TypedDict):
+    """What torch holds at most in one outer gradient."""
+
+    tasks: int
+    inner_steps: int
+    megabytes: float
+    """10^6 bytes."""
+
+
+def main(options: Options) -> None:
+    """Measure and print."""
+    speeds = [row for tasks in options.tasks for row in _speeds(options, tasks)]
+    tasks = options.tasks[-1]
+    memory = [
+        Memory(tasks=tasks, inner_steps=steps, megabytes=_peak(options, tasks, steps)) for steps in options.inner_steps
+    ]
+    _print(
+        f"{options.family}: {os.cpu_count()} cores",
+        ("tasks a step", "processes", "tasks/s", "ratio"),
+        [
+            (f"{row['tasks']}", f"{row['processes']}", f"{row['tasks_per_second']:.0f}", f"{row['ratio']:.2f}")
+            for row in speeds
+        ],
+    )
+    _print(
+        f"one outer gradient: {tasks} tasks",
+        ("inner steps", "peak MB"),
+        [(f"{row['inner_steps']}", f"{row['megabytes']:.1f}") for row in memory],
+    )
+    if options.json:
+        write_json(options.json, [*speeds, *memory])
+
+
+def time_one_run(options: Options) -> None:
+    """Train as one of the processes that torchrun started; the first writes the seconds to `options.json`."""
+    torch.set_num_threads(1)
+    family = load_family(options.family)
+    with processes() as joined, tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        trainer = MetaTrainer(family, _config(options, options.tasks[0]), run, progress=False, processes=joined)
+        seconds = trainer.train().seconds
+        if joined.first and options.json:
+            write_json(options.json, [seconds])
+
+
+def _speeds(options: Options, tasks: int) -> list[Speed]:
+    speeds: list[Speed] = []
+    for count in options.processes:
+        seconds = _time_in_processes(options, tasks, count)
+        speed = options.steps * tasks / seconds
+        ratio = speed / speeds[0]["tasks_per_second"] if speeds else 1.0
+        speeds.append(Speed(tasks=tasks, processes=count, seconds=seconds, tasks_per_second=speed, ratio=ratio))
+    return speeds
+
+
+def _time_in_processes(options: Options, tasks: int, count: int) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "seconds.json"
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+        command += [__file__, "--family", options.family, "--steps", str(options.steps), "--tasks", str(tasks)]
+        subprocess.run([*command, "--json", str(result)], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        (seconds,) = json.loads(result.read_text())
+    return seconds
+
+
+def _config(options: Options, tasks: int, inner_steps: int = 5) -> TrainConfig:
+    settings = TrainSettings(
+        steps=options.steps,
+        tasks_per_step=tasks,
+        validation_every=options.steps,
+        insist_on_augmentation=True,  # its test takes seconds, and is not what is measured
+    )
+    learner = learner_config("msr").model_copy(update={"inner_steps": inner_steps})
+    return TrainConfig.of(load_family(options.family), "msr", learner, settings, source=options.family)
+
+
+def _peak(options: Options, tasks: int, inner_steps: int) -> float:
+    """Return how many MB torch allocates and holds at once in an outer gradient on random numbers."""
+    torch.set_num_threads(1)
+    config = _config(options, tasks, inner_steps)
+    loss = OuterLoss(build_learner(config))
+    x, y = width(config.inputs), width(config.outputs)
+    rng = np.random.default_rng(0)
+    batch = [
+        torch.from_numpy(rng.normal(size=(tasks, samples, size)).astype(np.float32))
+        for samples in (config.settings.shots, config.settings.queries)
+        for size in (x, y)
+    ]
+    gradient = outer_gradient(loss)
+    gradient(batch)
+    os.environ["KINETO_LOG_LEVEL"] = "99"  # it is the profiler's, which otherwise tells the terminal when it begins
+    with tempfile.TemporaryDirectory() as folder:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            gradient(batch)
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    held = [event["args"]["Total Allocated"] for event in events if event["name"] == "[memory]"]
+    return max(held) / 1e6
+
+
+def _print(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    table = Table(title=title)
+    for head in heads:
+        table.add_column(head, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    chosen = tyro.cli(Options, description=__doc__)
+    (time_one_run if "RANK" in os.environ else main)(chosen)
