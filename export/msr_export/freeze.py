@@ -275,11 +275,11 @@ def _freeze_traced(module: _Step | _Loss, state: dict[str, Any], outputs: list[s
     inputs = [each for name in examples for each in (state["weights"] if name == "weights" else [name])]
     traced = _Traced(module, examples)
     model = _export(traced, {"arguments": examples}, {"arguments": axes}, inputs, outputs)
-    shots_of_graph = next(part for part in model.graph.input if part.name == "support_x").type.tensor_type.shape.dim[0]
-    if not shots_of_graph.dim_param:
+    support = next(part for part in model.graph.input if part.name == "support_x").type.tensor_type.shape
+    if not support.dim[0].dim_param:
         raise ExportError(
-            f"the graph of {outputs[0]} takes {shots_of_graph.dim_value} shots and no other number: something in method "
-            f"'{learner.name}' with rule '{learner.config.rule}' depends on how many there are, and cannot be exported"
+            f"the graph of {outputs[0]} takes {support.dim[0].dim_value} shots and no other number: method "
+            f"'{learner.name}' with rule '{learner.config.rule}' was traced for them alone, and cannot be exported"
         )
     return _encode(model)
 

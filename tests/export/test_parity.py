@@ -54,7 +54,7 @@ def test_every_rule(exporter, method, loss, changes) -> None:
 def test_a_graph_of_one_number_of_shots_is_refused(exporter) -> None:
     """A context beside every sample ties the traced Gauss-Newton step to its example's shots."""
     learner = exporter.build("cavia", "mse", rule="gauss-newton", inner_steps=1)
-    with pytest.raises(ExportError, match="takes 8 shots and no other number.*'cavia' with rule 'gauss-newton'"):
+    with pytest.raises(ExportError, match=r"takes 8 shots and no other number.*'cavia' with rule 'gauss-newton'"):
         exporter.freeze(learner, exporter.scaled)
 
 
