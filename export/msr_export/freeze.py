@@ -72,9 +72,13 @@ def freeze(learner: Learner, normalization: Normalization) -> Frozen:
     """Freeze a learner, float32 on the CPU, into its three graphs.
 
     Raises:
-        ExportError: the learner holds a number that is not finite, or an operation that cannot be written in ONNX.
+        ExportError: the learner adapts by no rule, holds a number that is not finite, or an operation that cannot be
+            written in ONNX.
 
     """
+    rule = learner.rule
+    if rule is None:
+        raise ExportError(f"method '{learner.name}' adapts by no rule that is a step; it cannot be exported")
     for name, tensor in learner.state_dict().items():
         if not tensor.isfinite().all():
             raise ExportError(f"'{name}' of the learner is not finite; its meta-training has diverged, train it anew")
@@ -84,7 +88,7 @@ def freeze(learner: Learner, normalization: Normalization) -> Frozen:
     weights = {name: weight.detach().contiguous() for name, weight in weights.items()}
     return Frozen(
         predict=_freeze_predict(learner, normalization, weights),
-        adapt=_freeze_step(learner, normalization, v0, weights),
+        adapt=_freeze_step(learner, normalization, rule, v0, weights),
         loss=_freeze_traced(_Loss(learner, normalization), {"weights": weights}, ["loss"]),
         v0=v0.numpy(),
         weights={name: weight.numpy() for name, weight in weights.items()},
@@ -212,10 +216,7 @@ def own_steps(rule: Rule) -> int:
     return rule.steps
 
 
-def _freeze_step(learner: Learner, normalization: Normalization, v0: Tensor, weights: Tensors) -> bytes:
-    rule = learner.rule
-    if rule is None:
-        raise ExportError(f"method '{learner.name}' adapts by no rule that is a step; it cannot be exported")
+def _freeze_step(learner: Learner, normalization: Normalization, rule: Rule, v0: Tensor, weights: Tensors) -> bytes:
     kind = _GradientStep if isinstance(rule, GradientSteps) else _Step
     state: dict[str, Any] = {"v": v0, "weights": weights}
     if own_steps(rule) > 1:
