@@ -8,6 +8,7 @@ goes on. Writes runs/families/ and prints one table a family with paired interva
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from results import Row, print_table, write_json
 from rich.console import Console
 from rich.table import Table
 from sharing import controls
-from training import Job, diverged, drive_reference, learner_config, measure, score_run, train_all
+from training import Job, diverged, drive_reference, learner_config, measure, process_pool, score_run, train_all
 
 from msr_runtime.meta.checkpoint import load_checkpoint
 from msr_runtime.meta.config import TrainSettings
@@ -45,6 +46,8 @@ class Options:
     """Outer steps of each run that is scored."""
     seeds: int = 3
     """Seeds of the runs that are scored."""
+    control_seeds: int = 3
+    """Seeds of the controls, not more than `seeds`."""
     tasks: int = 100
     """Fresh tasks to score on."""
     out: Path = Path("runs/families")
@@ -91,7 +94,7 @@ def main(options: Options) -> None:
             jobs[family, method, seed] = choice.job(run, family, method, options.steps, seed)
     train_all(list(jobs.values()))
     control_jobs = {}
-    for family, seed in product(options.families, seeds):
+    for family, seed in product(options.families, range(options.control_seeds)):
         trained = jobs[family, "msr", seed]
         for method, learner_class in controls(trained.run).items():
             run = options.out / f"{family} {method} {seed}"
@@ -101,10 +104,12 @@ def main(options: Options) -> None:
     rows = []
     for family in options.families:
         reference = drive_reference(family, DRIVES[family])
-        scored = {key: _score(job, options.tasks, reference) for key, job in jobs.items() if key[0] == family}
-        rows += [each.row for each in scored.values()]
-        print_table([each.row for each in scored.values()], f"{family}: every seed on {options.tasks} fresh tasks")
-        _print_summary(family, list(scored.values()), chosen)
+        ours = [job for key, job in jobs.items() if key[0] == family]
+        with process_pool() as pool:
+            scored = list(pool.map(partial(_score, tasks=options.tasks, reference=reference), ours))
+        rows += [each.row for each in scored]
+        print_table([each.row for each in scored], f"{family}: every seed on {options.tasks} fresh tasks")
+        _print_summary(family, scored, chosen)
     if options.json:
         write_json(options.json, rows)
 
@@ -126,6 +131,7 @@ def search(options: Options) -> dict[tuple[str, str], Choice]:
 
 
 def _score(job: Job, tasks: int, reference: float) -> Scored:
+    torch.set_num_threads(1)
     checkpoint = load_checkpoint(job.run, job.learner_class() if job.learner_class else None)
     scores = score_run(checkpoint, tasks=tasks)
     row = measure(checkpoint, scores, closed_loop_tasks=DRIVES[job.family], reference=reference)

@@ -33,7 +33,7 @@ def learner_config(method: str, depth: int = 3, width: int = 64) -> LearnerConfi
     diverge from 0.1 before they have learned anything. A context of zeros moves the output less than weights do. The
     filter parameters of MSR grow with the width: 64 a tensor suit 64 units better than 32 do.
     """
-    widest = 240 if method == "maml-big" else width
+    widest = 8 * width if method == "maml-big" else width  # that is how wide a network as big as MSR's is, about
     rate = 0.5 if method == "cavia" else 0.1 * (48 / widest)
     return LearnerConfig(depth=depth, width=width, filters=min(width, 64), inner_rate=rate)
 
@@ -71,9 +71,7 @@ def train(job: Job) -> Path:
 def train_all(jobs: Sequence[Job]) -> None:
     """Train the jobs in as many processes as there are cores, with one bar a job that is at work."""
     columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    os.environ["OMP_NUM_THREADS"] = "1"  # the workers read it when they load their numeric libraries
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool, Progress(*columns) as progress:
+    with process_pool() as pool, Progress(*columns) as progress:
         futures: dict[Future[Path], Job] = {pool.submit(train, job): job for job in jobs}
         bars: dict[Future[Path], TaskID | None] = dict.fromkeys(futures)
         while bars:
@@ -91,6 +89,12 @@ def train_all(jobs: Sequence[Job]) -> None:
                         progress.console.print(f"{'diverged' if diverged(job.run) else 'trained'} {job.run.name}")
                     del bars[future]
             time.sleep(0.2)
+
+
+def process_pool() -> ProcessPoolExecutor:
+    """Return a pool of a process a core, a thread a process."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # the workers read it when they load their numeric libraries
+    return ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn"))
 
 
 def score_run(checkpoint: Checkpoint, adapt: Adapt | None = None, *, split: Split = "test", tasks: int = 100) -> Scores:
