@@ -19,3 +19,13 @@ def equivariance_error(predict: Predict, group: Group, x: NDArray) -> float:
     ]
     size = float(np.linalg.norm(y, axis=-1).mean())
     return float(np.mean(errors)) / size if size > 0 else 0.0
+
+
+def recovery(U: NDArray, space: NDArray) -> float:
+    """How much of `space` the columns of U hold: the mean squared cosine of the principal angles, 1 for all of it.
+
+    U `(weights, k)` and `space` `(weights, dimensions)`, an orthonormal basis of what a task's weights can be; a U of
+    fewer columns than dimensions cannot reach 1.
+    """
+    columns, _ = np.linalg.qr(U.astype(np.float64))
+    return float(np.square(np.linalg.svd(space.T @ columns, compute_uv=False)).sum() / space.shape[1])

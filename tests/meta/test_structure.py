@@ -1,0 +1,25 @@
+"""What a symmetry matrix holds of a space that is known."""
+
+import numpy as np
+import pytest
+
+from msr_runtime.meta.structure import recovery
+
+RNG = np.random.default_rng(0)
+SPACE = np.linalg.qr(RNG.normal(size=(12, 3)))[0]
+
+
+def test_columns_that_span_the_space_recover_it() -> None:
+    """Whatever the columns' lengths and angles, and whatever else U holds."""
+    mixed = SPACE @ RNG.normal(size=(3, 3))
+    assert recovery(mixed, SPACE) == pytest.approx(1.0, abs=1e-12)
+    assert recovery(np.concatenate([mixed, RNG.normal(size=(12, 2))], 1), SPACE) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_what_is_missing_is_missing() -> None:
+    """One dimension of three is a third, half a turn away from a dimension is a half of it, and none is nothing."""
+    other = np.linalg.qr(np.concatenate([SPACE, RNG.normal(size=(12, 3))], 1))[0][:, 3:]
+    assert recovery(SPACE[:, :1], SPACE) == pytest.approx(1 / 3)
+    tilted = np.concatenate([SPACE[:, :2], SPACE[:, 2:] + other[:, :1]], 1)
+    assert recovery(tilted, SPACE) == pytest.approx(2.5 / 3)
+    assert recovery(other, SPACE) == pytest.approx(0.0, abs=1e-12)
