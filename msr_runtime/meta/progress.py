@@ -1,9 +1,15 @@
-"""The progress bar of a meta-training run."""
+"""What a meta-training run shows of itself."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def working(what: str, *, shown: bool) -> AbstractContextManager[object]:
+    """Show that something is at work whose end is not known."""
+    return Console().status(what) if shown else nullcontext()
 
 
 @contextmanager

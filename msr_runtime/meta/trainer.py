@@ -29,7 +29,7 @@ from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.normalization import Normalization, measure_normalization
 from msr_runtime.meta.outer import Batch, Gradient, OuterLoss, outer_gradient, traced_gradient
 from msr_runtime.meta.pool import TaskPool
-from msr_runtime.meta.progress import training_progress
+from msr_runtime.meta.progress import training_progress, working
 from msr_runtime.task import SymmetricFamily, TaskBatch, TaskFamily
 
 LOG_EVERY = 10
@@ -123,11 +123,13 @@ class MetaTrainer:
             self.normalization, self.step, self.best = saved.normalization, saved.step, saved.best
         else:
             if self.settings.augment and not self.settings.insist_on_augmentation:
-                require_symmetry(family, self._rng(SYMMETRY))
+                with working("testing the augmentation on held-out tasks", shown=self.progress):
+                    require_symmetry(family, self._rng(SYMMETRY))
             self.normalization = self._measure_normalization()
         self.learner.to(processes.device)
         processes.align(self.learner)
-        self.pool = TaskPool(family, self._rng(POOL), self.settings.training_tasks, self.settings.samples_per_task)
+        with working(f"simulating {self.settings.training_tasks} tasks", shown=self.progress):
+            self.pool = TaskPool(family, self._rng(POOL), self.settings.training_tasks, self.settings.samples_per_task)
         self.validation = self._draw_validation()
         self.outer_loss = OuterLoss(self.learner).train()
         self._gradient: Gradient | None = None
