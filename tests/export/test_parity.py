@@ -30,14 +30,17 @@ def test_every_learner_and_loss(exporter, method, loss, form) -> None:
     assert (len(parity.shots), len(parity.batches), parity.steps) == (4, 3, (1, 2, 3, 4, 5))
 
 
+_NEWTON = {"rule": "gauss-newton", "inner_steps": 2, "damping": 0.1}
+
+
 @pytest.mark.parametrize(
     ("method", "loss", "changes"),
     [
         ("msr", "mse", {"step_rates": True}),
-        ("msr", "mse", {"rule": "gauss-newton", "inner_steps": 2, "damping": 0.1}),
-        ("msr", "huber", {"rule": "gauss-newton", "inner_steps": 2, "damping": 0.1}),
-        ("msr", "cross_entropy", {"rule": "gauss-newton", "inner_steps": 2, "damping": 0.1}),
-        ("anil", "mse", {"rule": "ridge", "damping": 0.1}),
+        ("msr", "mse", _NEWTON),
+        pytest.param("msr", "huber", _NEWTON, marks=pytest.mark.slow),
+        pytest.param("msr", "cross_entropy", _NEWTON, marks=pytest.mark.slow),
+        pytest.param("anil", "mse", {"rule": "ridge", "damping": 0.1}, marks=pytest.mark.slow),
         ("anil", "mse", {"rule": "ridge", "damping": 0.1, "reparameterized": True}),
         ("msr", "mse", {"rule": "ridge", "damping": 0.1, "depth": 0, "bias": False}),
     ],
