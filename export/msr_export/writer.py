@@ -90,7 +90,7 @@ def export_bundle(
         filter_parameters=frozen.v0.size,
         weights=tuple(Weight(name=name, shape=weight.shape) for name, weight in frozen.weights.items()),
         shots=shots,
-        inner_steps=learner.config.inner_steps,
+        inner_steps=_steps(learner),
         rule=learner.config.rule,
         learned=_learned(learner),
         rate_hz=getattr(family, "rate_hz", None),
@@ -132,8 +132,13 @@ def _golden(learner: Learner, normalization: Normalization, family: TaskFamily, 
         y=torch_adapt(learner, normalization)(support_x, support_y)(x),
         y0=torch_unadapted(learner, normalization)(support_x, support_y)(x),
         losses=np.array(losses, np.float32),
-        steps=learner.config.inner_steps,
+        steps=_steps(learner),
     )
+
+
+def _steps(learner: Learner) -> int:
+    assert learner.rule is not None  # freezing has refused it
+    return learner.rule.steps
 
 
 def _method(learner: Learner) -> str:

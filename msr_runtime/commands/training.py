@@ -37,7 +37,7 @@ def train(
     On several cores or machines: torchrun --nproc-per-node 2 -m msr_runtime.cli train FAMILY RUN_DIR.
 
     Args:
-        family: A built-in name, package.module:attribute or path/to/file.py:attribute.
+        family: A built-in name, package.module:attribute, path/to/file.py:attribute or recorded data, path/to/file.npz.
         run: The run's folder: configuration, checkpoints, metrics and TensorBoard events.
         method: The learner's name.
         resume: Go on from the run's last checkpoint, by default with the settings that it was begun with.

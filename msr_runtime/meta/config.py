@@ -45,7 +45,8 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     family: str
-    """The family as it was named: a built-in name, `package.module:attribute` or `path/to/file.py:attribute`."""
+    """The family as it was named: a built-in name, `package.module:attribute`, `path/to/file.py:attribute` or recorded
+    data, `path/to/file.npz`."""
     inputs: tuple[Field, ...]
     """The family's input fields, in order."""
     outputs: tuple[Field, ...]

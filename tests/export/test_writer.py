@@ -29,6 +29,21 @@ def test_manifest_says_what_the_bundle_is(bundle) -> None:
     assert {"torch", "onnx", "numpy"} <= set(manifest.provenance.versions)
 
 
+def test_a_rule_of_one_step_and_rates_of_each_step_reach_the_robot(exporter, tmp_path) -> None:
+    """The manifest names the rule, its steps and what it learned, and the golden example replays on board."""
+    for changes in ({"rule": "ridge", "damping": 0.1, "depth": 0, "bias": False}, {"step_rates": True}):
+        learner = exporter.build("msr", "mse", **changes)
+        arguments = {"family": exporter.family, "shots": 6, "seed": 3, "config_digest": "0" * 64}
+        model = AdaptiveModel.load(export_bundle(learner, exporter.scaled, tmp_path / "bundle", **arguments))
+        manifest, learned = model.manifest, {"damping", "scale of layers.0.weight"}
+        assert manifest.rule == learner.config.rule
+        assert manifest.inner_steps == (1 if manifest.rule == "ridge" else 5)
+        assert manifest.rule == "gradient" or set(manifest.learned) == learned
+        assert all(len(values) in (1, manifest.inner_steps) for values in manifest.learned.values())
+        golden = model.bundle.golden()
+        assert model.adapt(golden.support_x, golden.support_y).steps == manifest.inner_steps
+
+
 def test_the_robot_adapts_as_torch_did(bundle) -> None:
     """The self-test replays the golden example through ONNX Runtime, and an adaptation is accepted and changes y."""
     model = AdaptiveModel.load(bundle)
