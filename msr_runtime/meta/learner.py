@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, Posit
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from msr_runtime.errors import TrainingError
 from msr_runtime.meta.forms import Symmetry
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.network import MLP
@@ -71,6 +72,11 @@ class Learner(nn.Module):
         self.classifies = loss == "cross_entropy"
         self.network = self.build_network()
         if config.reparameterized:
+            if config.form == "equivariant":
+                raise TrainingError(
+                    "form 'equivariant' has to be told the group of each layer, which settings do not hold; in a "
+                    "learner of your own call reparameterize(network, form='equivariant', actions=mlp_actions(network, group))"
+                )
             reparameterize(self.network, filters=config.filters, form=config.form, terms=config.terms)
         self.adapted_names = self.choose_adapted()
         self.rule = self.build_rule()

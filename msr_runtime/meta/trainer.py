@@ -94,7 +94,7 @@ class MetaTrainer:
         AugmentationError: the family's augmentation is no symmetry of its tasks and the settings do not insist.
         CheckpointError: the folder holds another run, or nothing to resume.
         TrainingError: an outer step would need more tasks or samples than are simulated, or has fewer tasks than there
-            are processes.
+            are processes, or the family's samples are no vectors.
 
     """
 
@@ -115,6 +115,7 @@ class MetaTrainer:
         self.step, self.best, self.bad_steps = 0, math.inf, 0
         self._stop = False
         self._require_pool_size()
+        self._require_vectors()
         self.share = processes.share(self.settings.tasks_per_step)
         self.learner = build_learner(config, learner)
         saved = processes.from_first(partial(self._open_folder, learner, resume=resume))
@@ -303,6 +304,14 @@ class MetaTrainer:
                 raise TrainingError(
                     f"{what.format(wanted, held)}: an outer step draws without repeats, so it needs that many at least"
                 )
+
+    def _require_vectors(self) -> None:
+        batch = self.family.sample(self._rng(NORMALIZATION), 1, 1, len(self.family.query_sets), "train")
+        if batch.support_x.ndim != 3:
+            raise TrainingError(
+                f"family '{self.family.name}' gives samples of shape {batch.support_x.shape[2:]}, but networks and "
+                "normalisation take vectors so far; flatten its samples to train on it"
+            )
 
     def _measure_normalization(self) -> Normalization:
         group = self.family.group() if isinstance(self.family, SymmetricFamily) else None

@@ -145,6 +145,13 @@ def test_prototypes_need_classes() -> None:
         _learner("protonets")
 
 
+def test_a_group_that_settings_do_not_hold_is_asked_for() -> None:
+    """The message says where the equivariant form can be had."""
+    config = CONFIG.model_copy(update={"form": "equivariant"})
+    with pytest.raises(TrainingError, match=r"'equivariant' has to be told the group.*actions=mlp_actions"):
+        _learner("msr", config)
+
+
 def test_the_floors() -> None:
     """One adapts nothing at all; the other nothing while it is trained, and by its given rate when it is used."""
     x = torch.randn(6, INPUTS)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from msr_envs.registry import load_family
 from msr_runtime.errors import AugmentationError, CheckpointError, TrainingError
 from msr_runtime.meta.checkpoint import BEST, LAST, load_checkpoint
 from msr_runtime.meta.rules import GradientSteps
@@ -199,6 +200,12 @@ def test_an_augmentation_that_is_no_symmetry_is_refused(training, tmp_path) -> N
     training.trainer(tmp_path / "insist", Crooked(), insist_on_augmentation=True)
     training.trainer(tmp_path / "plain", Crooked(), augment=False, insist_on_augmentation=False)
     training.trainer(tmp_path / "sound", insist_on_augmentation=False)
+
+
+def test_samples_that_are_no_vectors_are_refused(training, tmp_path) -> None:
+    """Images need networks and a normalisation of their own."""
+    with pytest.raises(TrainingError, match=r"'conv-c8-hard' gives samples of shape \(1, 6, 6\)"):
+        training.trainer(tmp_path, load_family("conv-c8-hard"))
 
 
 def test_steps_without_a_finite_gradient_are_skipped(training, tmp_path) -> None:
