@@ -74,8 +74,8 @@ class Learner(nn.Module):
         if config.reparameterized:
             if config.form == "equivariant":
                 raise TrainingError(
-                    "form 'equivariant' has to be told the group of each layer, which settings do not hold; in a "
-                    "learner of your own call reparameterize(network, form='equivariant', actions=mlp_actions(network, group))"
+                    "form 'equivariant' has to be told the group of each layer, which no setting holds; in a learner "
+                    "of yours call reparameterize(network, form='equivariant', actions=mlp_actions(network, group))"
                 )
             reparameterize(self.network, filters=config.filters, form=config.form, terms=config.terms)
         self.adapted_names = self.choose_adapted()
