@@ -39,7 +39,6 @@ METHODS = {
     "msr, one gradient step": ("msr", LearnerConfig(depth=0, bias=False, inner_steps=1, inner_rate=3.0)),
     "msr, ridge": ("msr", LearnerConfig(depth=0, bias=False, rule="ridge", damping=1e-4)),
     "maml, one gradient step": ("maml", LearnerConfig(depth=0, bias=False, inner_steps=1, inner_rate=3.0)),
-    "maml, ridge": ("maml", LearnerConfig(depth=0, bias=False, rule="ridge", damping=1e-4)),
 }
 """The methods; the gradient's rate starts near the best for one step, and is learned by all."""
 TESTED = 300
