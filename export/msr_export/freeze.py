@@ -28,7 +28,7 @@ from msr_runtime.errors import ExportError
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.normalization import Normalization
-from msr_runtime.meta.rules import GradientSteps, Index, Rule, SignedSteps
+from msr_runtime.meta.rules import GradientSteps, Index, Rule
 from msr_runtime.meta.symmetry import fold
 from msr_runtime.task import Array
 
@@ -194,7 +194,7 @@ class _GradientStep(_Step):
         super().__init__(learner, normalization, rule)
         rows = [
             flatten(learner, {name: rate.expand(self.shapes[name]) for name, rate in rule.rates(index).items()})
-            for index in range(own_steps(rule))
+            for index in range(rule.own_steps)
         ]
         self.register_buffer("rates", torch.cat(rows))
 
@@ -209,17 +209,10 @@ class _GradientStep(_Step):
         return v_next, *folded_weights(self.learner, self.unflatten(v_next)).values(), loss
 
 
-def own_steps(rule: Rule) -> int:
-    """For how many steps a rule learned numbers of their own: 1 if all its steps are alike."""
-    if isinstance(rule, GradientSteps):
-        return 1 if isinstance(rule, SignedSteps) else len(rule.rate_parameters)
-    return rule.steps
-
-
 def _freeze_step(learner: Learner, normalization: Normalization, rule: Rule, v0: Tensor, weights: Tensors) -> bytes:
     kind = _GradientStep if isinstance(rule, GradientSteps) else _Step
     state: dict[str, Any] = {"v": v0, "weights": weights}
-    if own_steps(rule) > 1:
+    if rule.own_steps > 1:
         state["step"] = torch.ones(1, dtype=torch.int64)
     module = kind(learner, normalization, rule)  # type: ignore[arg-type]
     return _freeze_traced(module, state, ["v_next", *map(next_name, weights), "loss"])

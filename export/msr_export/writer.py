@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from msr_export.freeze import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET, Frozen, flatten, folded_name, freeze, own_steps
+from msr_export.freeze import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET, Frozen, flatten, folded_name, freeze
 from msr_export.parity import check_golden, check_parity
 from msr_runtime.bundle import (
     ADAPT,
@@ -149,7 +149,7 @@ def _learned(learner: Learner) -> dict[str, tuple[float, ...]]:
     """The numbers of the learner's rule: rates by weight, or a damping a step and a scale by weight."""
     rule = learner.rule
     if isinstance(rule, GradientSteps):
-        rows = [rule.rates(index) for index in range(own_steps(rule))]
+        rows = [rule.rates(index) for index in range(rule.own_steps)]
         learned = {folded_name(name): torch.cat([row[name].flatten() for row in rows]) for name in rule.names}
     else:
         assert isinstance(rule, GaussNewton)

@@ -41,6 +41,11 @@ class Rule(nn.Module):
             raise TrainingError(f"the rule has {steps} steps, but at least 1 is needed")
         self.steps, self.first_order = steps, first_order
 
+    @property
+    def own_steps(self) -> int:
+        """For how many steps the rule has numbers of their own: 1 if all its steps are alike."""
+        return self.steps
+
     def step(
         self, index: Index, forward: Forward, loss: Loss, adapted: Tensors, support_x: Tensor, support_y: Tensor
     ) -> tuple[Tensors, Tensor]:
@@ -105,6 +110,11 @@ class GradientSteps(Rule):
         start = inverse_softplus(torch.tensor(list(rates.values())))
         self.rate_parameters = nn.Parameter(start.repeat(steps if per_step else 1, 1))
 
+    @property
+    def own_steps(self) -> int:
+        """One for each row of rates."""
+        return len(self.rate_parameters)
+
     def rates(self, index: Index) -> Tensors:
         """The rates of the step of that index, by the names of the adapted tensors, scalars."""
         row = _at(self.rate_parameters, index)
@@ -139,6 +149,11 @@ class SignedSteps(GradientSteps):
         Rule.__init__(self, steps, first_order=first_order)
         self.names = tuple(rates)
         self.rate_parameters = nn.ParameterList(rates.values())
+
+    @property
+    def own_steps(self) -> int:
+        """One: all steps are alike."""
+        return 1
 
     def rates(self, index: Index) -> Tensors:  # noqa: ARG002
         """The rates, the same in every step, by the names of the adapted tensors."""
