@@ -1,7 +1,8 @@
 """MSR against MAML, ANIL, Meta-SGD and CAVIA on ring-nav and hex-drive, and against itself with the sharing destroyed.
 
-Every method gets the same search over depth, width and outer rate, chosen by its loss on validation tasks; the choice
-is then trained with each seed and scored once on fresh tasks, the same for all. It can be interrupted: run again, it
+Every method gets the same search over depth, width and outer rate: short runs name the finalists, finalists are
+trained with every seed, and the lowest mean loss on validation tasks decides, since one short run with one seed says
+little of the others. The choice is scored once on fresh tasks, the same for all. It can be interrupted: run again, it
 goes on. Writes runs/families/ and prints one table a family with paired intervals.
 """
 
@@ -41,7 +42,9 @@ class Options:
     families: tuple[str, ...] = ("ring-nav", "hex-drive")
     """The families."""
     search_steps: int = 600
-    """Outer steps of each run of the search."""
+    """Outer steps of each short run of the search."""
+    finalists: int = 2
+    """Configurations of each method that are trained in full."""
     steps: int = 3000
     """Outer steps of each run that is scored."""
     seeds: int = 3
@@ -85,14 +88,9 @@ def main(options: Options) -> None:
     """Search, train, score and print."""
     torch.set_num_threads(1)
     Console().print("[bold]search[/]: depth, width and outer rate of every method, on validation tasks")
-    chosen = search(options)
-    Console().print("[bold]training[/]: the chosen networks, every seed, then the controls")
-    jobs, seeds = {}, range(options.seeds)
-    for (family, method), choice in chosen.items():
-        for seed in seeds:
-            run = options.out / f"{family} {method} {seed}"
-            jobs[family, method, seed] = choice.job(run, family, method, options.steps, seed)
-    train_all(list(jobs.values()))
+    finalists = search(options)
+    Console().print("[bold]training[/]: the finalists with every seed, then the controls of the best")
+    chosen, jobs = final(finalists, options)
     control_jobs = {}
     for family, seed in product(options.families, range(options.control_seeds)):
         trained = jobs[family, "msr", seed]
@@ -114,20 +112,42 @@ def main(options: Options) -> None:
         write_json(options.json, rows)
 
 
-def search(options: Options) -> dict[tuple[str, str], Choice]:
-    """Train every method once in every configuration; the lowest loss on validation tasks decides."""
-    jobs = {}
+def search(options: Options) -> dict[tuple[str, str], list[Choice]]:
+    """Train every method shortly in every configuration: the finalists are those of the lowest validation losses."""
+    jobs: dict[tuple[str, str], dict[Choice, Job]] = {}
     for family, method, depth, width, rate in product(options.families, METHODS, DEPTHS, WIDTHS, OUTER_RATES):
         choice = Choice(learner_config(method, depth, width), rate)
         run = options.out / "search" / f"{family} {method} {choice}"
-        jobs[family, method, choice] = choice.job(run, family, method, options.search_steps, 0)
-    train_all(list(jobs.values()))
-    best: dict[tuple[str, str], tuple[float, Choice]] = {}
-    for (family, method, choice), job in jobs.items():
-        loss = math.inf if diverged(job.run) else load_checkpoint(job.run).best
-        if (family, method) not in best or loss < best[family, method][0]:
-            best[family, method] = (loss, choice)
-    return {key: choice for key, (_, choice) in best.items()}
+        jobs.setdefault((family, method), {})[choice] = choice.job(run, family, method, options.search_steps, 0)
+    train_all([job for configurations in jobs.values() for job in configurations.values()])
+    return {
+        key: sorted(configurations, key=lambda choice: _validation_loss(configurations[choice]))[: options.finalists]
+        for key, configurations in jobs.items()
+    }
+
+
+def final(
+    finalists: dict[tuple[str, str], list[Choice]], options: Options
+) -> tuple[dict[tuple[str, str], Choice], dict[tuple[str, str, int], Job]]:
+    """Train the finalists with every seed; the lowest mean validation loss decides. Returns choices and their runs."""
+    jobs = {
+        (key, choice): [
+            choice.job(options.out / f"{' '.join(key)} {choice} {seed}", *key, options.steps, seed)
+            for seed in range(options.seeds)
+        ]
+        for key, choices in finalists.items()
+        for choice in choices
+    }
+    train_all([job for runs in jobs.values() for job in runs])
+    chosen = {
+        key: min(choices, key=lambda choice: np.mean([_validation_loss(job) for job in jobs[key, choice]]))
+        for key, choices in finalists.items()
+    }
+    return chosen, {(*key, seed): jobs[key, chosen[key]][seed] for key in chosen for seed in range(options.seeds)}
+
+
+def _validation_loss(job: Job) -> float:
+    return math.inf if diverged(job.run) else load_checkpoint(job.run).best
 
 
 def _score(job: Job, tasks: int, reference: float) -> Scored:
