@@ -32,7 +32,9 @@ $(READY): pyproject.toml
 	@echo "==> Setting up $(VENV): torch, MuJoCo, ONNX and the checkers; minutes the first time, nothing the next"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) \
 	  || { echo "error: '$(PYTHON) -m venv' failed; on Debian and Ubuntu it needs the package python3-venv" >&2; exit 1; }
-	@$(BIN)/python -m pip install -qq "$(TORCH)" --editable ".[cpu,train,serve,dev]"
+	@$(BIN)/python -m pip install -qq "$(TORCH)" --editable ".[cpu,train,serve,log,sign,dev]"
+	@# The policy server's peer in the tests. It asks for a numpy below 2, works with a newer one, and so comes alone.
+	@$(BIN)/python -m pip install -qq --no-deps "openpi-client>=0.1.2"
 	@touch $@
 
 demo: $(READY)  ## Meta-train, export, adapt on ONNX Runtime, drive; results under runs/demo/
