@@ -1,5 +1,6 @@
 """AdaptiveModel: one bundle at work on one robot."""
 
+import copy
 import hashlib
 import math
 import operator
@@ -127,6 +128,12 @@ class AdaptiveModel:
                 )
             worst = max(worst, error)
         return worst
+
+    def fork(self) -> Self:
+        """Another model on the same sessions, acting at `v0`: what either of the two adapts, the other never sees."""
+        other = copy.copy(self)
+        other.reset()
+        return other
 
     @property
     def manifest(self) -> Manifest:

@@ -47,6 +47,19 @@ def test_a_loaded_model_acts_at_v0(model: AdaptiveModel, linear: Any) -> None:
     assert model.self_test() < 1e-5
 
 
+def test_forks_adapt_apart(model: AdaptiveModel, linear: Any) -> None:
+    """A fork of an adapted model begins at v0, and neither sees what the other adapts, not even from memory it left."""
+    model.adapt(*SUPPORT, 1)
+    fork = model.fork()
+    assert acts_at(fork, linear, linear.v0)
+    for steps in (2, 3, 4):
+        fork.adapt(*SUPPORT, steps)
+        assert acts_at(fork, linear, linear.adapt(*SUPPORT, steps))
+    assert acts_at(model, linear, linear.adapt(*SUPPORT, 1))
+    model.reset()
+    assert acts_at(fork, linear, linear.adapt(*SUPPORT, 4))
+
+
 @pytest.mark.parametrize("shots", [1, 6, 40])
 @pytest.mark.parametrize("steps", [None, 1, 7])
 def test_adapting_is_gradient_descent_from_v0(model: AdaptiveModel, linear: Any, shots: int, steps: int | None) -> None:
