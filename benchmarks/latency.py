@@ -1,0 +1,188 @@
+"""What the runtime costs: predict beside a bare session, adapt beside torch and JAX and beside the memory's bandwidth.
+
+All in one run, on one thread, taking turns. The networks are of ring-nav's shape with a dense and with a Kronecker U,
+as they are before training: what a step costs does not depend on the numbers. Every contender has to give the same
+predictions after the same adaptation before it is timed. JAX is a peer where it is installed: pip install ".[peers]".
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypedDict
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read when the numeric libraries are loaded
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+import numpy as np
+import onnx
+import torch
+import tyro
+from peers import JaxPeer, TorchPeer
+from results import write_json
+from rich.console import Console
+from rich.table import Table
+
+from msr_envs.registry import load_family
+from msr_export import export_bundle
+from msr_runtime import AdaptiveModel
+from msr_runtime.meta.learner import LearnerConfig
+from msr_runtime.meta.learners import MSR
+from msr_runtime.meta.normalization import measure_normalization
+from msr_runtime.meta.symmetry import Form
+from msr_runtime.model import relative_error
+from msr_runtime.session import make_session
+from msr_runtime.task import width
+
+STEPS = (1, 3, 5)
+FORMS: tuple[Form, ...] = ("full", "kronecker")
+SHOTS = 10
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    depth: int = 3
+    """Hidden layers."""
+    width: int = 64
+    """Units in each."""
+    filters: int = 64
+    """k, the filter parameters of each tensor with a dense U."""
+    rounds: int = 2000
+    """Rounds of predict in which each contender is called once; adapt gets a fifth."""
+    compile: bool = True
+    """Have torch.compile among the peers: it takes a minute to compile."""
+    json: Path | None = None
+    """Where to write the rows."""
+
+
+class Timing(TypedDict):
+    """One contender's times."""
+
+    what: str
+    who: str
+    p50_seconds: float
+    p99_seconds: float
+    ratio: float
+    """Its median over that of the first of its group."""
+
+
+def main(options: Options) -> None:
+    """Measure and print."""
+    torch.set_num_threads(1)
+    rows = []
+    for form in FORMS:
+        rows += measure(form, options)
+    table = Table(title="a call's time, and its median over that of the first of each group")
+    for head in ("what", "who", "p50 µs", "p99 µs", "ratio"):
+        table.add_column(head, justify="left" if head in ("what", "who") else "right")
+    for row in rows:
+        p50, p99 = (f"{row[key] * 1e6:.1f}" for key in ("p50_seconds", "p99_seconds"))
+        table.add_row(row["what"], row["who"], p50, p99, f"{row['ratio']:.2f}")
+    Console(width=None if os.isatty(1) else 120).print(table)
+    if options.json:
+        write_json(options.json, rows)
+
+
+def measure(form: Form, options: Options) -> list[Timing]:
+    """Export one learner and time everybody on it."""
+    family = load_family("ring-nav")
+    torch.manual_seed(0)
+    config = LearnerConfig(depth=options.depth, width=options.width, filters=options.filters, form=form)
+    learner = MSR(config, width(family.inputs), width(family.outputs), family.loss)
+    rng = np.random.default_rng(0)
+    normalization = measure_normalization(family, rng, None)
+    with tempfile.TemporaryDirectory() as folder:
+        out = export_bundle(
+            learner, normalization, Path(folder) / "bundle", family=family, shots=SHOTS, seed=0, config_digest=""
+        )
+        model = AdaptiveModel.load(out)
+    batch = family.sample(rng, 1, SHOTS, 2 * len(family.query_sets), "test")
+    support, x = (batch.support_x[0], batch.support_y[0]), batch.query_x[0, :1]
+    model.adapt(*support)
+    bare = make_session(_constant_weights(model), "predict", ("CPUExecutionProvider",))
+
+    peers: dict[str, TorchPeer | JaxPeer] = {"torch eager": TorchPeer(learner, normalization, compiled=False)}
+    if options.compile:
+        peers["torch.compile"] = TorchPeer(learner, normalization, compiled=True)
+    if find_spec("jax"):
+        peers["JAX jit"] = JaxPeer(learner, normalization)
+    for who, peer in peers.items():
+        peer.adapt(*support, config.inner_steps)
+        if not (error := relative_error(peer.predict(x), model.predict(x))) < 1e-4:
+            raise SystemExit(f"error: {who} predicts otherwise than the runtime: off by {error:.1e}")
+
+    one = x[0]
+    calls: dict[str, Callable[[], object]] = {
+        "bare session, constant weights": lambda: bare.run(None, {"x": x}),
+        "AdaptiveModel": lambda: model.predict(one),
+    }
+    calls |= {who: partial(peer.predict, x) for who, peer in peers.items()}
+    rows = _compare(f"{form} U, predict", calls, options.rounds)
+    read, floor = _symmetry_bytes(learner), _copy_seconds_a_byte(_symmetry_bytes(learner), options.rounds // 5)
+    for steps in STEPS:
+        what = f"{form} U, adapt, steps: {steps}"
+        calls = {"AdaptiveModel": lambda steps=steps: model.adapt(*support, steps=steps)}
+        calls |= {who: partial(peer.adapt, *support, steps) for who, peer in peers.items()}
+        timed = _compare(what, calls, options.rounds // 5)
+        # A step needs U twice, to pull the gradient back and to fold what moved: no order of work reads it once.
+        seconds = 2 * steps * read * floor
+        bound = f"floor: U read twice a step, {2 * steps * read / 2**20:.1f} MiB"
+        rows += [
+            *timed,
+            Timing(
+                what=what, who=bound, p50_seconds=seconds, p99_seconds=seconds, ratio=seconds / timed[0]["p50_seconds"]
+            ),
+        ]
+    return rows
+
+
+def _compare(what: str, calls: dict[str, Callable[[], object]], rounds: int) -> list[Timing]:
+    """Time the calls in turn, round by round, so that whatever else the machine does strikes all alike."""
+    seconds = np.empty((rounds, len(calls)))
+    for turn in range(-rounds // 10, rounds):  # the negative rounds warm up
+        for column, call in enumerate(calls.values()):
+            began = time.perf_counter()
+            call()
+            seconds[max(turn, 0), column] = time.perf_counter() - began
+    p50, p99 = np.percentile(seconds, (50, 99), axis=0)
+    return [
+        Timing(what=what, who=who, p50_seconds=float(half), p99_seconds=float(most), ratio=float(half / p50[0]))
+        for who, half, most in zip(calls, p50, p99, strict=True)
+    ]
+
+
+def _symmetry_bytes(learner: MSR) -> int:
+    """The size of every U, or of its Kronecker factors."""
+    adapted = set(learner.adapted_names)
+    return sum(p.nbytes for name, p in learner.network.named_parameters() if name not in adapted)
+
+
+def _copy_seconds_a_byte(size: int, rounds: int) -> float:
+    """Seconds a byte takes in copying an array of `size` bytes, as STREAM counts: a byte read and a byte written."""
+    source = np.ones(size // 4, np.float32)
+    target = np.empty_like(source)
+    seconds = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        np.copyto(target, source)
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds)) / (2 * size)
+
+
+def _constant_weights(model: AdaptiveModel) -> bytes:
+    """Take the weights off predict.onnx's inputs, so that ONNX Runtime may pre-pack them: the peer's best case."""
+    graph = onnx.load_from_string(model.bundle.files["predict.onnx"])
+    inputs = [each for each in graph.graph.input if each.name == "x"]
+    del graph.graph.input[:]
+    graph.graph.input.extend(inputs)
+    return graph.SerializeToString()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
