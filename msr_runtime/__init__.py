@@ -1,7 +1,8 @@
 """Load a bundle, adapt it in a few gradient steps and act, with ONNX Runtime and numpy alone."""
 
 from msr_runtime.bundle import Bundle, Manifest
-from msr_runtime.errors import BundleError, InputError, MsrError, ProviderError
+from msr_runtime.contract import check_robot
+from msr_runtime.errors import BundleError, ContractError, InputError, MsrError, ProviderError, SignatureError
 from msr_runtime.loop import ControlLoop, LoopReport
 from msr_runtime.model import AdaptiveModel, AdaptResult
 from msr_runtime.task import Field
@@ -11,6 +12,7 @@ __all__ = [
     "AdaptiveModel",
     "Bundle",
     "BundleError",
+    "ContractError",
     "ControlLoop",
     "Field",
     "InputError",
@@ -18,4 +20,6 @@ __all__ = [
     "Manifest",
     "MsrError",
     "ProviderError",
+    "SignatureError",
+    "check_robot",
 ]

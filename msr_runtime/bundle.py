@@ -2,17 +2,17 @@
 
 The folder holds `manifest.json`, its digest `manifest.sha256` (as `sha256sum` writes it) and the files that the
 manifest lists with their own digests, so that the one digest covers every byte. The digests find damage and mix-ups;
-they are not a signature, because whoever can write the folder can write them too.
+they vouch for nobody, because whoever can write the folder can write them too. Who made it is said by a signature,
+`manifest.sig` (see `msr_runtime.signing`), where one was made.
 """
 
 import hashlib
 import io
-import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -23,7 +23,8 @@ from pydantic import Field as Bounded
 from safetensors.numpy import load, save
 
 from msr_runtime.errors import BundleError
-from msr_runtime.files import sync_folder
+from msr_runtime.files import exchange, sync_folder, write_atomically, write_new
+from msr_runtime.signing import SIGNATURE, PathLike, check_signature, sign
 from msr_runtime.task import Array, Field, Loss
 
 FORMAT_VERSION = 2
@@ -134,7 +135,7 @@ class Manifest(_Frozen):
         if taken := (_GRAPH_NAMES | set(map(next_name, weights))) & weights:
             raise ValueError(f"a weight is named '{min(taken)}', which is one of the graphs' own names")
         for name, digest in self.files.items():
-            if not _FILE_NAME.fullmatch(name) or name in (MANIFEST, MANIFEST_DIGEST):
+            if not _FILE_NAME.fullmatch(name) or name in (MANIFEST, MANIFEST_DIGEST, SIGNATURE):
                 raise ValueError(f"file name {name!r} is not a plain name inside the folder")
             if not re.fullmatch(r"[0-9a-f]{64}", digest):
                 raise ValueError(f"the digest of '{name}' is {digest!r}, not 64 lower-case hex digits")
@@ -194,13 +195,22 @@ class Bundle:
     digest: str
     """sha256 of manifest.json, which lists all other digests: it names this bundle."""
     files: Mapping[str, bytes]
+    signature: bytes | None = None
+    """An Ed25519 signature of the digest; unchecked unless trusted keys were given."""
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
+    def open(cls, path: PathLike, trusted_keys: Sequence[PathLike] | None = None) -> Self:
         """Read and verify the bundle in folder `path`.
+
+        Args:
+            path: The bundle's folder.
+            trusted_keys: PEM files of Ed25519 public keys: only a bundle that one of them signed is opened, and
+                nothing of any other is read but its digest. None opens unsigned ones too; an empty list opens none.
 
         Raises:
             BundleError: If anything is missing, changed, malformed, too large or outside the folder.
+            SignatureError: If trusted keys were given, and the bundle is unsigned or signed by none of them.
+            KeyFileError: If a trusted key cannot be read.
         """
         folder = Path(path)
         if not folder.is_dir():
@@ -212,6 +222,9 @@ class Bundle:
                 f"bundle '{folder}': {MANIFEST} has sha256 {digest}, but {MANIFEST_DIGEST} holds {seen[:80]!r}; "
                 "the manifest was edited or the copy is incomplete"
             )
+        signature = _read(folder, SIGNATURE) if (folder / SIGNATURE).exists() else None
+        if trusted_keys is not None:
+            check_signature(_digest_line(digest), signature, trusted_keys, f"bundle '{folder}'")
         manifest = _parse(folder, raw)
         if absent := [name for name in REQUIRED if name not in manifest.files]:
             raise BundleError(f"bundle '{folder}': {MANIFEST} lists {sorted(manifest.files)} but not '{absent[0]}'")
@@ -223,7 +236,30 @@ class Bundle:
                     f"bundle '{folder}': {name} ({len(files[name])} bytes) has sha256 {seen}, but {MANIFEST} wants "
                     f"{wanted}; the file was changed or the copy is incomplete"
                 )
-        return cls(folder, manifest, digest, files)
+        return cls(folder, manifest, digest, files, signature)
+
+    def check_signature(self, trusted_keys: Sequence[PathLike]) -> str:
+        """Return the fingerprint of the trusted key, a PEM file, that signed this bundle.
+
+        Raises:
+            SignatureError: If it is unsigned or signed by none of them.
+            KeyFileError: If a trusted key cannot be read.
+        """
+        return check_signature(_digest_line(self.digest), self.signature, trusted_keys, f"bundle '{self.path}'")
+
+    def sign(self, private_key: PathLike) -> Self:
+        """Write this bundle's signature beside its manifest, in place of an older one; return the signed bundle.
+
+        Raises:
+            BundleError: If the folder holds another bundle by now.
+            KeyFileError: If `private_key` is no PEM file of an unencrypted Ed25519 private key.
+        """
+        line = _digest_line(self.digest)
+        signature = sign(line, private_key)
+        if _read(self.path, MANIFEST_DIGEST) != line:
+            raise BundleError(f"bundle '{self.path}' was replaced by another one while it was signed; sign that one")
+        write_atomically(self.path / SIGNATURE, signature)
+        return replace(self, signature=signature)
 
     def start(self) -> dict[str, Array]:
         """What every adaptation starts from: the meta-learned v `(1, K)` as "v", and the weights folded from it.
@@ -272,13 +308,15 @@ def check_tensors(tensors: Mapping[str, Array], manifest: Manifest, where: str) 
     return {name: tensors[name] for name in wanted}
 
 
-def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+def write_bundle(path: PathLike, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
     """Write `files` and `manifest`, with their digests filled in, as the folder `path`; return it opened and verified.
 
-    The folder appears whole by one rename, and takes the place of an older bundle of that name.
+    The folder appears whole by one rename. An older bundle of that name, its signature with it, gives way in the same
+    step where the system can exchange two names (Linux); elsewhere for a moment there is none by that name.
 
     Raises:
         BundleError: If a required file is missing or `path` holds something that is not a bundle.
+        OSError: If the system refuses, for example because the disk is full; an older bundle is there still.
     """
     target = Path(path).resolve()
     if absent := [name for name in REQUIRED if name not in files]:
@@ -299,26 +337,31 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mappin
     fresh.mkdir()
     try:
         for name, data in {**files, MANIFEST: raw, MANIFEST_DIGEST: line}.items():
-            with (fresh / name).open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            write_new(fresh / name, data)
         sync_folder(fresh)
         bundle = Bundle.open(fresh)
-        if target.exists():
-            target.rename(old)
-        try:
-            fresh.rename(target)
-        except BaseException:
-            if old.exists():
-                old.rename(target)
-            raise
+        if target.exists() and exchange(fresh, target):
+            old = fresh
+        else:
+            _replace(target, fresh, old)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     sync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
     return replace(bundle, path=target)
+
+
+def _replace(target: Path, fresh: Path, old: Path) -> None:
+    """Name `fresh` `target`, what has that name now `old`; on an error all is as it was."""
+    if target.exists():
+        target.rename(old)
+    try:
+        fresh.rename(target)
+    except BaseException:
+        if old.exists():
+            old.rename(target)
+        raise
 
 
 def _digest_line(digest: str) -> bytes:

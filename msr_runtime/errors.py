@@ -41,5 +41,25 @@ class BundleError(MsrError):
     """Raised when a bundle is incomplete, damaged or of an unknown format version."""
 
 
+class ContractError(BundleError):
+    """Raised when a bundle is whole but made for a robot with other fields, or another rate."""
+
+
+class SignatureError(BundleError):
+    """Raised when a bundle is whole but unsigned, or signed by none of the trusted keys."""
+
+
+class KeyFileError(MsrError):
+    """Raised when a file of a signing key is missing, of another kind or in the way."""
+
+
 class ProviderError(MsrError):
     """Raised when an ONNX Runtime execution provider was asked for and is not active."""
+
+
+class WireError(MsrError):
+    """Raised when bytes are not a message of the policy server's protocol, or a value cannot be made one."""
+
+
+class ServerError(MsrError):
+    """Raised when a policy server is not started: its address, token, limits or models are not fit to serve."""
