@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 Array = NDArray[np.float32]
 Loss = Literal["mse", "huber", "cross_entropy"]
+Shape = tuple[int, ...]
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -59,6 +60,16 @@ class Field(BaseModel):
 def width(fields: Sequence[Field]) -> int:
     """The length of the vector that `fields` make, in order."""
     return sum(field.size for field in fields)
+
+
+def sample_shape(fields: Sequence[Field]) -> Shape:
+    """The shape of one sample: a lone field's own if it has several axes, as an image has, and else a vector's."""
+    return fields[0].shape if len(fields) == 1 and len(fields[0].shape) > 1 else (width(fields),)
+
+
+def answer_shape(fields: Sequence[Field], loss: Loss) -> Shape:
+    """The shape of a network's answer to one sample: `sample_shape`, or for labels a vector of scores, one a class."""
+    return (width(fields),) if loss == "cross_entropy" else sample_shape(fields)
 
 
 def field_slices(fields: Sequence[Field]) -> dict[str, slice]:
@@ -145,6 +156,22 @@ class SymmetricFamily(TaskFamily, Protocol):
     def group(self) -> Group:
         """The group on the input and output vectors."""
         ...
+
+
+@runtime_checkable
+class StackedFamily(TaskFamily, Protocol):
+    """A family whose every sample is several consecutive rows: `(tasks, samples * rows, *x)`.
+
+    The rows of a sample are drawn together, and mean something only together, to one linear layer under the mean
+    squared error. `shots` and `queries` count samples.
+    """
+
+    rows: int
+
+
+def rows_a_sample(family: TaskFamily) -> int:
+    """How many rows of its arrays the family gives for each sample: 1 unless it is a StackedFamily."""
+    return family.rows if isinstance(family, StackedFamily) else 1
 
 
 @runtime_checkable

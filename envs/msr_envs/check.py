@@ -19,6 +19,8 @@ from msr_runtime.task import (
     TaskBatch,
     TaskFamily,
     field_slices,
+    rows_a_sample,
+    sample_shape,
     width,
 )
 
@@ -96,13 +98,13 @@ def _check_batch(family: TaskFamily, batch: TaskBatch, sizes: tuple[int, int, in
     for part, array in batch._asdict().items():
         call = f"sample(tasks={tasks}, shots={shots}, queries={queries}, split='{split}')"
         is_x = part.endswith("_x")
-        lead = (tasks, shots if part.startswith("support") else queries)
-        shapes = _shapes(family.inputs if is_x else family.outputs) if is_x or not labels else [()]
-        wanted = [(*lead, *shape) for shape in shapes]
-        if not isinstance(array, np.ndarray) or array.shape not in wanted:
+        lead = (tasks, (shots if part.startswith("support") else queries) * rows_a_sample(family))
+        shape = sample_shape(family.inputs if is_x else family.outputs) if is_x or not labels else ()
+        wanted = (*lead, *shape)
+        if not isinstance(array, np.ndarray) or array.shape != wanted:
             _fail(
                 family,
-                f"{call} gave {part} the shape {np.shape(array)}, but it must be {' or '.join(map(str, wanted))}; the "
+                f"{call} gave {part} the shape {np.shape(array)}, but it must be {wanted}; the "
                 "likely cause is an axis that is missing or in another place, or a field's shape that is not what "
                 "the samples hold",
             )
@@ -239,11 +241,6 @@ def _vectors(family: TaskFamily, x: NDArray, y: NDArray) -> tuple[NDArray, NDArr
     # labels stand for one-hot vectors, on which the group acts by permutation
     flat_y = np.eye(width(family.outputs))[y] if family.loss == "cross_entropy" else y
     return x.reshape(-1, width(family.inputs)), flat_y.reshape(-1, width(family.outputs))
-
-
-def _shapes(fields: Sequence[Field]) -> list[tuple[int, ...]]:
-    # a vector, or for a single field such as an image its own shape
-    return list(dict.fromkeys([(width(fields),), *([fields[0].shape] if len(fields) == 1 else [])]))
 
 
 def _same(a: TaskBatch, b: TaskBatch) -> bool:

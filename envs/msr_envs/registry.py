@@ -35,7 +35,15 @@ SYNTHETIC: dict[str, str] = {
 }
 """The same of the paper's synthetic problems."""
 
-_BUILT_IN = FAMILIES | SYNTHETIC
+COMPRESSED: dict[str, str] = {
+    "conv-c8-compressed": "msr_envs.compressed:CONV_C8_COMPRESSED",
+    "conv-d8-compressed": "msr_envs.compressed:CONV_D8_COMPRESSED",
+    "conv-c8-hard-compressed": "msr_envs.compressed:CONV_C8_HARD_COMPRESSED",
+    "conv-d8-hard-compressed": "msr_envs.compressed:CONV_D8_HARD_COMPRESSED",
+}
+"""The 2-D ones of them by their sufficient statistics, for a single layer."""
+
+_BUILT_IN = FAMILIES | SYNTHETIC | COMPRESSED
 
 
 def load_family(name: str) -> TaskFamily:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.meta.structure import equivariance_error
-from msr_runtime.task import Adapt, Split, SymmetricFamily, TaskFamily
+from msr_runtime.task import Adapt, Split, SymmetricFamily, TaskFamily, rows_a_sample
 
 
 class Scores(NamedTuple):
@@ -42,6 +42,7 @@ def score(
     The same `rng` state gives the same tasks and samples, so that two methods compare in pairs.
     """
     batch = family.sample(rng, tasks, shots, queries * len(family.query_sets), split)
+    queries *= rows_a_sample(family)
     orbit_x, orbit_y = family.augment(rng, batch.query_x[:, :queries], batch.query_y[:, :queries])
     group = family.group() if isinstance(family, SymmetricFamily) else None
     parts = {name: slice(i * queries, (i + 1) * queries) for i, name in enumerate(family.query_sets)}
@@ -55,18 +56,19 @@ def score(
         orbit = score_sample(family, predict(orbit_x[task]), orbit_y[task])
         asymmetry = np.nan if group is None else equivariance_error(predict, group, batch.query_x[task, :16])
         rows[task] = [*sets, orbit, asymmetry]
-    zero = np.zeros_like(batch.query_y, dtype=np.float64)
+    zero = np.zeros(1)
     sizes = [1.0] * (len(parts) + 1)
     if family.loss != "cross_entropy":
-        sizes = [score_sample(family, zero[:, part], batch.query_y[:, part]) for part in parts.values()]
-        sizes.append(score_sample(family, zero[:, :queries], orbit_y))
+        sizes = [score_sample(family, zero, batch.query_y[:, part]) for part in parts.values()]
+        sizes.append(score_sample(family, zero, orbit_y))
     relative = rows[:, :-1] / np.array(sizes)
     return Scores({name: relative[:, i] for i, name in enumerate(parts)}, relative[:, -1], rows[:, -1])
 
 
 def score_sample(family: TaskFamily, predicted: NDArray, wanted: NDArray) -> float:
-    """Return the mean squared error of predictions `(samples, *y)` in half ranges, or the share of wrong labels."""
+    """Return the mean squared error of predictions `(..., *y)` in half ranges, or the share of wrong labels."""
     if family.loss == "cross_entropy":
         return float(np.mean(predicted.argmax(-1) != wanted))
     half_range = np.concatenate([np.full(field.size, (field.high - field.low) / 2) for field in family.outputs])
-    return float(np.mean(np.sum(((predicted - wanted) / half_range) ** 2, axis=-1)))
+    errors = (predicted - wanted).reshape(-1, half_range.size)
+    return float(np.mean(np.sum((errors / half_range) ** 2, axis=-1)))
