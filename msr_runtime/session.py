@@ -1,7 +1,8 @@
 """ONNX Runtime sessions as a control loop needs them: one thread, no silent fallback, buffers bound once."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from msr_runtime._onnxruntime import onnxruntime
 from msr_runtime.errors import BundleError, InputError, ProviderError
+from msr_runtime.providers import CPU, HOST, Device, Provider, check_providers, provider_name
 from msr_runtime.task import Array, Field, field_slices
 
-Provider = str | tuple[str, dict[str, Any]]
 _FLOAT32 = np.dtype(np.float32)
 _DTYPES = {"tensor(float)": _FLOAT32, "tensor(int64)": np.dtype(np.int64)}
 _ALIGNMENT = 16  # float32 numbers: every tensor of a state begins on a cache line of its own
@@ -28,39 +29,42 @@ def make_session(
     Args:
         model: ONNX, without external data.
         name: What errors call it.
-        providers: Execution providers by name, or name and options.
+        providers: Execution providers by name, or name and options. Without the CPU's among them every node has to run
+            on the others; with it named last, nodes that they have no kernel for may run there.
         prepack: Let each product that reads a constant keep a copy of it in its own layout; faster where there is one.
 
     Raises:
-        ProviderError: If a provider is not in the installed ONNX Runtime or does not start on this machine.
+        ProviderError: If a provider is not in the installed ONNX Runtime, does not start on this machine or cannot
+            run the model.
         BundleError: If ONNX Runtime refuses the model, as it does any model with external data.
     """
-    asked = [provider if isinstance(provider, str) else provider[0] for provider in providers]
-    built = onnxruntime.get_available_providers()
-    if not asked:
-        raise ProviderError(f"no execution provider was asked for; name at least one of {built}")
-    if absent := [provider for provider in asked if provider not in built]:
-        raise ProviderError(
-            f"provider '{absent[0]}' is not in the installed onnxruntime {onnxruntime.__version__}, which has {built}; "
-            'for CUDA uninstall onnxruntime and pip install "msr-runtime[gpu]"'
-        )
+    check_providers(providers)
+    asked = [provider_name(provider) for provider in providers]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a spinning pool starves the control loop
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
+    if CPU not in asked:  # then no node may run there, not even one that the other has no kernel for
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     options.log_severity_level = 3  # errors: weights that are inputs with defaults would be warned about, one by one
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=list(providers))
+        # without its own fallback, which prints on stdout and goes on with the CPU
+        session = onnxruntime.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
     except Exception as error:  # its bindings raise a class of their own for each status code
+        if "fallback to CPU EP has been explicitly disabled" in str(error):
+            raise ProviderError(
+                f"{name} has nodes that {' and '.join(asked)} cannot run, and {CPU} was not asked for; name it last "
+                "to let it run them"
+            ) from error
         raise BundleError(
             f"{name} is refused by onnxruntime {onnxruntime.__version__} ({error}); it is damaged, refers to external "
             "data or is newer than this onnxruntime"
         ) from error
     if absent := [provider for provider in asked if provider not in session.get_providers()]:
         raise ProviderError(
-            f"provider '{absent[0]}' was asked for but did not start, and {session.get_providers()} would act instead; "
-            "its driver or libraries are missing or of another version"
+            f"provider '{absent[0]}' starts on this machine, but not for {name}: {session.get_providers()} would act "
+            "instead"
         )
     return session
 
@@ -152,11 +156,13 @@ def side(session: onnxruntime.InferenceSession, name: str, fields: tuple[Field, 
 class State:
     """The filter parameters "v" `(1, K)` and the weights folded from them, side by side in one block of memory.
 
-    One block is copied and checked in one operation; the values of ONNX Runtime share its memory.
+    One block is copied and checked in one operation; the values of ONNX Runtime share its memory, or lie on a device:
+    then they are as the block was when it was sent, and it is as they were when it was fetched.
     """
 
-    def __init__(self, tensors: Mapping[str, Array]) -> None:
+    def __init__(self, tensors: Mapping[str, Array], device: Device = HOST) -> None:
         """Copy `tensors`: v and every weight, float32."""
+        self.device = device
         sizes = [-(-tensor.size // _ALIGNMENT) * _ALIGNMENT for tensor in tensors.values()]
         self.block = np.zeros(sum(sizes), _FLOAT32)
         """All tensors flattened, in order, each filled up with zeros to a whole number of cache lines."""
@@ -168,17 +174,29 @@ class State:
         for (name, tensor), size in zip(tensors.items(), sizes, strict=True):
             view = self.block[begin : begin + tensor.size].reshape(tensor.shape)
             view[...] = tensor
-            self.tensors[name], self.values[name] = view, onnxruntime.OrtValue.ortvalue_from_numpy(view)
+            self.tensors[name], self.values[name] = view, device.place(view)
             begin += size
+
+    def send(self) -> None:
+        """Copy the block to the device; nothing to do where memory is shared."""
+        if self.device.copies:
+            for name, value in self.values.items():
+                value.update_inplace(self.tensors[name])
+
+    def fetch(self) -> None:
+        """Copy the values on the device into the block; nothing to do where memory is shared."""
+        if self.device.copies:
+            for name, value in self.values.items():
+                self.tensors[name][...] = value.numpy()
 
 
 class _Slot(NamedTuple):
-    """Buffers for one input shape with the binding that reads and writes them."""
+    """Buffers for one input shape, and the run that reads and writes them."""
 
     x: Array
     flat: Array
     y: Array
-    binding: Any
+    run: Callable[[], None]
 
 
 class _Bound:
@@ -194,7 +212,7 @@ class _Bound:
         if shape in self.pools or len(self.pools) >= _MAX_SHAPES:
             return self.pools.get(shape, [])
         slot = self.bind(shape)
-        self.session.run_with_iobinding(slot.binding)
+        slot.run()
         return self.pools.setdefault(shape, [slot])
 
     def bind(self, shape: tuple[int, ...]) -> _Slot:
@@ -202,14 +220,24 @@ class _Bound:
         one = shape == self.x.shape
         samples = 1 if one else shape[0]
         x, y = np.zeros((samples, *self.x.shape), _FLOAT32), np.zeros((samples, *self.y.shape), _FLOAT32)
-        binding = self.session.io_binding()
+        binding, device = self.session.io_binding(), self.state.device
         # the values share the arrays' memory, so that a run reads x and writes y without an allocation
-        binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x))
+        values = device.place(x), device.place(y)
+        binding.bind_ortvalue_input("x", values[0])
         for name, value in self.state.values.items():
             if name != "v":
                 binding.bind_ortvalue_input(name, value)
-        binding.bind_ortvalue_output("y", onnxruntime.OrtValue.ortvalue_from_numpy(y))
-        return _Slot(x[0] if one else x, x.reshape(-1), y[0] if one else y, binding)
+        binding.bind_ortvalue_output("y", values[1])
+        run = partial(self.session.run_with_iobinding, binding, device.run_options())
+        if device.copies:
+            run = partial(_run_on_device, run, x, y, *values)
+        return _Slot(x[0] if one else x, x.reshape(-1), y[0] if one else y, run)
+
+
+def _run_on_device(run: Callable[[], None], x: Array, y: Array, x_value: Any, y_value: Any) -> None:
+    x_value.update_inplace(x)
+    run()
+    y[...] = y_value.numpy()
 
 
 class BoundPredictor:
@@ -221,7 +249,7 @@ class BoundPredictor:
     def __init__(self, bound: _Bound, spare: list[_Bound]) -> None:
         """Act with `bound`; it goes to `spare` when nobody holds this predictor any more."""
         self._bound, self._spare = bound, spare
-        self._run, self._pools, self.x = bound.session.run_with_iobinding, bound.pools, bound.x
+        self._pools, self.x = bound.pools, bound.x
 
     def __del__(self) -> None:
         # No call is under way: it would hold the predictor, and with it all slots are back in their pools.
@@ -231,6 +259,11 @@ class BoundPredictor:
     def tensors(self) -> dict[str, Array]:
         """The filter parameters "v" and the weights, to be read and only for as long as the predictor is held."""
         return self._bound.state.tensors
+
+    @property
+    def block(self) -> Array:
+        """The same in one block of memory, as in `State`."""
+        return self._bound.state.block
 
     def __call__(self, x: ArrayLike) -> Array:
         """`(obs,)` to `(out,)`, or `(batch, obs)` to `(batch, out)`, in raw units.
@@ -253,7 +286,7 @@ class BoundPredictor:
             slot.x[...] = x
             if not all_finite(slot.flat):
                 self.x.check_finite(slot.x.reshape(-1, *self.x.shape))
-            self._run(slot.binding)
+            slot.run()
             return slot.y.copy()
         finally:
             pool.append(slot)
@@ -274,8 +307,9 @@ class Predictors:
         try:
             bound = self._spare.pop()  # atomic: no other predictor can be made from it
         except IndexError:
-            bound = _Bound(self._session, self._x, self._y, State(self._start.tensors))
+            bound = _Bound(self._session, self._x, self._y, State(self._start.tensors, self._start.device))
         bound.state.block[...] = block
+        bound.state.send()
         for shape in list(like._pools) if like else ():  # a copy: another thread may add to it
             bound.open(shape)
         return BoundPredictor(bound, self._spare)
