@@ -159,7 +159,8 @@ def compress(P: NDArray[np.float64], Y: NDArray[np.float64]) -> tuple[NDArray[np
     n, p = P.shape[-2:]
     Q, R = np.linalg.qr(P)
     explained = Q.swapaxes(-1, -2) @ Y
-    residual = np.sqrt(np.square(Y - Q @ explained).sum(-2, keepdims=True))
+    squares = np.einsum("...nq,...nq->...q", Y, Y) - np.einsum("...pq,...pq->...q", explained, explained)
+    residual = np.sqrt(np.maximum(squares, 0.0))[..., None, :]  # below zero by rounding where the weight explains all
     x = np.concatenate([R, np.zeros_like(R[..., :2, :])], axis=-2)
     y = np.concatenate([explained, residual, np.zeros_like(residual)], axis=-2)
     # A reflection leaves all squares alone. This one carries the last row, zero, into the sum of all.
