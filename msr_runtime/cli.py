@@ -1,4 +1,4 @@
-"""The `msr` command: `train`, `export`, `info`, `adapt`, `evaluate` and `bench`.
+"""The `msr` command: `train`, `export`, `info`, `adapt`, `evaluate`, `bench` and `serve`.
 
 A command's module is imported when the command is asked for, so that the robot's commands run without torch. Exit
 codes: 0 done, 1 a check failed, 2 wrong usage or an input that is refused, 130 interrupted.
@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "adapt": ("robot:adapt", "adapt a bundle to the samples of an .npz file"),
     "evaluate": ("evaluation:evaluate", "score a bundle, run or checkpoint on fresh tasks"),
     "bench": ("bench:bench", "time a bundle's predict and adapt on this machine"),
+    "serve": ("serve:serve", "serve bundles over a websocket to clients of openpi's protocol"),
 }
 """Name to where it lives under `msr_runtime.commands`, and what it does."""
 
