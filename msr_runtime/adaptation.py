@@ -1,5 +1,6 @@
 """The inner loop on a robot: one inner step again and again, from buffer to buffer, and the loss where it ends."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ class Adaptation(NamedTuple):
 
 
 class InnerLoop:
-    """adapt.onnx and loss.onnx, starting from one state.
+    """adapt.onnx and loss.onnx, starting from one state or from wherever it is told.
 
     Safe to call from several threads: each call takes buffers out of a pool for itself and puts them back.
     """
@@ -32,23 +33,40 @@ class InnerLoop:
         self._adapt, self._loss, self._start = adapt, loss, start
         self._pool: list[_Buffers] = []
 
-    def __call__(self, x: Array, y: NDArray, steps: int) -> Adaptation:
-        """Take at least one step on the support set x `(shots, *x)`, y `(shots, *y)`, in raw units and checked."""
+    def __call__(self, x: Array, y: NDArray, steps: int, begin: Array | None = None) -> Adaptation:
+        """Take at least one step on the support set x `(shots, *x)`, y `(shots, *y)`, in raw units and checked.
+
+        `begin` is the block of another state to start from; it is copied before the first step.
+        """
         try:
             buffers = self._pool.pop()  # atomic: no other thread can hold the same buffers
         except IndexError:
             buffers = _Buffers(self._adapt, self._loss, self._start)
         buffers.fill(x, y)
         buffers.step[0] = 0
-        self._adapt.run_with_iobinding(buffers.first)
+        if begin is None:
+            self._adapt.run_with_iobinding(buffers.first)
+        else:
+            buffers.states[1].block[...] = begin
+            buffers.states[1].send()
+            self._adapt.run_with_iobinding(buffers.steps[0])
+        before = float(buffers.before if begin is None else buffers.between)
         for step in range(1, steps):
             buffers.step[0] = step
             self._adapt.run_with_iobinding(buffers.steps[step % 2])
         end = (steps - 1) % 2
         self._loss.run_with_iobinding(buffers.losses[end])
-        result = Adaptation(float(buffers.before), float(buffers.after), buffers.states[end].block.copy())
+        buffers.states[end].fetch()
+        result = Adaptation(before, float(buffers.after), buffers.states[end].block.copy())
         self._pool.append(buffers)  # not after an error, which may have left them bound to half a support set
         return result
+
+    def loss(self, x: Array, y: NDArray, tensors: Mapping[str, Array]) -> float:
+        """The loss of checked samples in raw units under the weights of a state, by name."""
+        names = (part.name for part in self._loss.get_inputs())
+        feed = {"support_x": x, "support_y": y} | {name: tensors[name] for name in names if name in tensors}
+        (loss,) = self._loss.run(None, feed)
+        return float(np.asarray(loss))
 
 
 class _Buffers:
@@ -58,14 +76,13 @@ class _Buffers:
     """
 
     def __init__(self, adapt: onnxruntime.InferenceSession, loss: onnxruntime.InferenceSession, start: State) -> None:
-        self.states = State(start.tensors), State(start.tensors)
-        self.before, self.after = np.zeros((), np.float32), np.zeros((), np.float32)
+        self.states = State(start.tensors, start.device), State(start.tensors, start.device)
+        self.before, self.between, self.after = (np.zeros((), np.float32) for _ in range(3))
         self.step = np.zeros(1, np.int64)
         """The index of the step at hand, read by graphs whose rule learned numbers for each step."""
-        between = np.zeros((), np.float32)
         even, odd = self.states
         self.first = _bind(adapt, start, self.before, even)
-        self.steps = _bind(adapt, odd, between, even), _bind(adapt, even, between, odd)
+        self.steps = _bind(adapt, odd, self.between, even), _bind(adapt, even, self.between, odd)
         self.losses = _bind(loss, even, self.after), _bind(loss, odd, self.after)
         if any(part.name == STEP for part in adapt.get_inputs()):
             step = onnxruntime.OrtValue.ortvalue_from_numpy(self.step)

@@ -63,3 +63,7 @@ class WireError(MsrError):
 
 class ServerError(MsrError):
     """Raised when a policy server is not started: its address, token, limits or models are not fit to serve."""
+
+
+class RealTimeError(MsrError):
+    """Raised when real-time scheduling or locked memory was asked for and the system refuses it."""

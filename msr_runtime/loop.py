@@ -1,60 +1,20 @@
 """ControlLoop: a fixed rate held with absolute deadlines, and the figures that say whether it was held."""
 
+import contextlib
 import gc
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
 from msr_runtime.errors import InputError
+from msr_runtime.realtime import RealTime
+from msr_runtime.timing import LoopLimits, LoopReport, Rate, Running
 
 _KEPT = 2**16  # latest ticks kept for the percentiles: eleven minutes at 100 Hz
-
-
-@dataclass(frozen=True)
-class LoopReport:
-    """How a control loop kept its rate. Execution lasts from a tick's start until the next one is asked for."""
-
-    hz: float
-    """The rate asked for."""
-    ticks: int
-    """Ticks done."""
-    overruns: int
-    """Ticks whose execution took longer than `deadline` periods."""
-    skipped: int
-    """Periods left out because the tick before was still executing when they were due."""
-    period_mean: float
-    """Mean time between starts of consecutive ticks, in s; like every figure without data, NaN at first."""
-    period_sd: float
-    """Standard deviation of it, in s."""
-    execution_p50: float
-    """Median execution of the latest ticks, in s."""
-    execution_p95: float
-    execution_p99: float
-    execution_max: float
-    """The longest execution of all ticks, in s."""
-
-    def __str__(self) -> str:
-        p50, p95, p99, longest, mean, sd = (
-            f"{1e3 * seconds:.3f}"
-            for seconds in (
-                self.execution_p50,
-                self.execution_p95,
-                self.execution_p99,
-                self.execution_max,
-                self.period_mean,
-                self.period_sd,
-            )
-        )
-        return (
-            f"{self.ticks} ticks at {self.hz:g} Hz: {self.overruns} overruns, {self.skipped} skipped\n"
-            f"period    mean {mean} ms, sd {sd} ms\n"
-            f"execution p50 {p50} ms, p95 {p95} ms, p99 {p99} ms, max {longest} ms"
-        )
 
 
 class ControlLoop:
@@ -63,30 +23,54 @@ class ControlLoop:
     The n-th period starts at `start + n / hz` of the monotonic clock, so that no error adds up. A tick that is still
     executing when the next one is due makes that one skipped, never late. Inside the `with`, the garbage collector is
     off and what exists is frozen out of its sight, because a collection would hold up a tick; counting references goes
-    on.
+    on. Between two ticks nothing is logged and no file is touched.
     """
 
-    def __init__(self, hz: float, deadline: float = 0.8, ticks: int | None = None) -> None:
+    def __init__(
+        self,
+        hz: float,
+        deadline: float = 0.8,
+        ticks: int | None = None,
+        warmup: int = 10,
+        realtime: bool = False,
+        limits: LoopLimits | None = None,
+    ) -> None:
         """Prepare a loop at `hz`.
 
         Args:
             hz: The rate, in Hz.
             deadline: The share of a period that execution may take; longer is an overrun.
-            ticks: How many ticks to do; None goes on until the caller leaves the loop.
+            ticks: How many ticks to do, the warm-up's among them; None goes on until the caller leaves the loop.
+            warmup: How many ticks stay out of the figures: the first ones meet cold caches, and would be the longest
+                for ever.
+            realtime: Run the thread under SCHED_FIFO with the process's memory locked, inside the `with`.
+            limits: What the report holds the figures against; ros2_control's by default.
 
         Raises:
-            InputError: If the rate or the deadline is not positive and finite.
+            InputError: If the rate or the deadline is not positive and finite, or the warm-up is negative.
         """
         for name, value in (("hz", hz), ("deadline", deadline)):
             if not 0 < value < math.inf:
                 raise InputError(f"{name} is {value}, but a positive, finite number is wanted")
-        self._hz, self._deadline, self._limit = hz, deadline / hz, ticks
+        if warmup < 0:
+            raise InputError(f"warmup is {warmup}, but 0 or more ticks are wanted")
+        self._hz, self._deadline, self._limit, self._warmup = hz, deadline / hz, ticks, warmup
+        self._realtime, self._limits = realtime, limits or LoopLimits()
         self._executions = np.full(_KEPT, np.nan)  # written from the start, so that no tick meets a page fault
-        self._ticks = self._overruns = self._skipped = 0
-        self._longest = math.nan
-        self._periods, self._period_mean, self._period_squares = 0, 0.0, 0.0
+        self._warmed = self._ticks = self._overruns = self._skipped = 0
+        self._longest = self._latest = self._worst = math.nan
+        self._second, self._second_ticks = math.nan, 0
+        self._period, self._rate, self._execution = Running(), Running(), Running()
+        self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
+        """Prepare the process.
+
+        Raises:
+            RealTimeError: If real-time scheduling was asked for and the system refuses it.
+        """
+        if self._realtime:
+            self._undo.enter_context(RealTime())
         self._collected = gc.isenabled()
         gc.collect()
         gc.freeze()
@@ -99,6 +83,7 @@ class ControlLoop:
         gc.unfreeze()
         if self._collected:
             gc.enable()
+        self._undo.close()
 
     def __iter__(self) -> Iterator[int]:
         """The numbers of the periods that are started, 0 first; a gap is what was skipped."""
@@ -113,22 +98,37 @@ class ControlLoop:
                 yield number
             finally:  # also when the caller leaves the loop by break or by an error
                 end = clock()
-                self._count(end - begin, begin - before)
-            done, before = done + 1, begin
+                if warm := done >= self._warmup:
+                    self._count(begin, end, before)
+                else:
+                    self._warmed += 1
+            done, before = done + 1, begin if warm else math.nan
             due = max(number + 1, math.ceil((end - start) / period))
-            self._skipped += due - number - 1
+            self._skipped += warm * (due - number - 1)
             number = due
 
-    def _count(self, execution: float, period: float) -> None:
+    def _count(self, begin: float, end: float, before: float) -> None:
+        execution, period = end - begin, begin - before
         self._executions[self._ticks % _KEPT] = execution
         self._ticks += 1
         self._overruns += execution > self._deadline
         self._longest = execution if self._ticks == 1 else max(self._longest, execution)
-        if not math.isnan(period):  # Welford's running mean and variance
-            self._periods += 1
-            distance = period - self._period_mean
-            self._period_mean += distance / self._periods
-            self._period_squares += distance * (period - self._period_mean)
+        self._execution.add(execution)
+        if math.isnan(period):
+            self._second = begin
+            return
+        self._period.add(period)
+        self._rate.add(1 / period)
+        self._second_ticks += 1
+        if (passed := begin - self._second) >= 1:
+            self._latest = self._second_ticks / passed
+            self._worst = min(self._latest, self._worst)  # the first time against NaN: min keeps its first argument
+            self._second, self._second_ticks = begin, 0
+
+    @property
+    def rate(self) -> Rate:
+        """The rate now, on average and in the worst second; may be read from any thread."""
+        return Rate(self._latest, self._rate.mean, self._worst)
 
     def report(self) -> LoopReport:
         """The figures so far."""
@@ -137,12 +137,18 @@ class ControlLoop:
         return LoopReport(
             hz=self._hz,
             ticks=self._ticks,
+            warmup=self._warmed,
             overruns=self._overruns,
             skipped=self._skipped,
-            period_mean=self._period_mean if self._periods else math.nan,
-            period_sd=math.sqrt(self._period_squares / self._periods) if self._periods else math.nan,
+            period_mean=self._period.mean,
+            period_sd=self._period.sd,
+            rate=self.rate,
+            rate_sd=self._rate.sd,
+            execution_mean=self._execution.mean,
+            execution_sd=self._execution.sd,
             execution_p50=p50,
             execution_p95=p95,
             execution_p99=p99,
             execution_max=self._longest,
+            limits=self._limits,
         )

@@ -9,10 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
@@ -21,8 +21,14 @@ from msr_runtime.adaptation import Adaptation, InnerLoop
 from msr_runtime.bundle import ADAPT, LOSS, PREDICT, STEP, Bundle, Manifest, check_tensors, next_name
 from msr_runtime.errors import BundleError, InputError
 from msr_runtime.files import write_atomically
-from msr_runtime.session import BoundPredictor, Predictors, Provider, State, all_finite, make_session, side
+from msr_runtime.guard import NOT_FINITE, HeldOut, Refusal, UpdateGuard
+from msr_runtime.providers import device_of, without_graphs
+from msr_runtime.session import BoundPredictor, Predictors, Provider, Side, State, all_finite, make_session, side
+from msr_runtime.signing import PathLike
 from msr_runtime.task import Array, Predict
+
+Start = Literal["v0", "accepted"]
+"""Where an adaptation begins: at the meta-learned filter parameters, or at those that act."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +38,18 @@ class AdaptResult:
     accepted: bool
     """Whether the adapted weights act now; if not, the weights from before act on."""
     loss_before: float
-    """The support loss at `v0`, on normalised outputs."""
+    """The support loss where the inner loop started, on normalised outputs."""
     loss_after: float
     """The support loss at the adapted `v`, on normalised outputs."""
     steps: int
     seconds: float
     """How long it took, the swap included, in s."""
     reason: str | None
-    """Why it was refused; None if it was accepted."""
+    """Why it was refused, as a sentence; None if it was accepted."""
+    refusal: Refusal | None
+    """The same as a name to count by."""
+    held_out: HeldOut | None
+    """The loss on the held-out samples; None without any, or if the weights were not finite before it was taken."""
 
 
 class AdaptiveModel:
@@ -58,11 +68,11 @@ class AdaptiveModel:
         """
         self.bundle = bundle
         manifest = bundle.manifest
-        where = f"bundle '{bundle.path}'"
+        where, varying = f"bundle '{bundle.path}'", without_graphs(providers)
         predict, adapt, loss = (
             # A step reads each U in two directions, both fast as it lies: packed for each, it would be there twice.
-            make_session(bundle.files[file], f"{where}: {file}", providers, prepack=file != ADAPT)
-            for file in (PREDICT, ADAPT, LOSS)
+            make_session(bundle.files[file], f"{where}: {file}", given, prepack=file != ADAPT)
+            for file, given in ((PREDICT, providers), (ADAPT, varying), (LOSS, varying))
         )
         weights = {weight.name: list(weight.shape) for weight in manifest.weights}
         state = {"v": [1, manifest.filter_parameters]} | weights
@@ -75,25 +85,41 @@ class AdaptiveModel:
         y = side(predict, "y", manifest.outputs, output=True)
         labels = () if manifest.loss == "cross_entropy" else manifest.outputs
         self._support_x, self._support_y = side(adapt, "support_x", manifest.inputs), side(adapt, "support_y", labels)
-        start = State(bundle.start())
+        self._held_out = self._support_x._replace(name="held_out_x"), self._support_y._replace(name="held_out_y")
+        start = State(bundle.start(), device_of(providers))
         self._inner_loop = InnerLoop(adapt, loss, start)
         self._predictors = Predictors(predict, side(predict, "x", manifest.inputs), y, start)
-        self._start = self._acting = self._predictors.make(start.block)
+        try:
+            self._start = self._acting = self._predictors.make(start.block)
+        except Exception as error:  # a graph that breaks its contract raises whatever ONNX Runtime meets first
+            raise BundleError(f"{where}: {PREDICT} does not run ({error}); it breaks the contract") from error
 
     @classmethod
     def load(
         cls,
-        bundle: Bundle | str | os.PathLike[str],
+        bundle: Bundle | PathLike,
         providers: Sequence[Provider] = ("CPUExecutionProvider",),
         self_test: bool = True,
+        trusted_keys: Sequence[PathLike] | None = None,
     ) -> Self:
         """Open a bundle, build its sessions and replay its golden example on this machine.
 
+        Args:
+            bundle: A bundle's folder, or an opened bundle.
+            providers: Execution providers of ONNX Runtime, by name or name and options; each has to be active.
+            self_test: Replay the golden example.
+            trusted_keys: PEM files of Ed25519 public keys: ONNX Runtime sees only what one of them signed.
+
         Raises:
             BundleError: If the bundle is damaged or its golden example comes out otherwise than in torch.
+            SignatureError: If trusted keys were given, and it is unsigned or signed by none of them.
             ProviderError: If a provider was asked for and is not active.
         """
-        model = cls(bundle if isinstance(bundle, Bundle) else Bundle.open(bundle), providers)
+        if not isinstance(bundle, Bundle):
+            bundle = Bundle.open(bundle, trusted_keys)
+        elif trusted_keys is not None:
+            bundle.check_signature(trusted_keys)
+        model = cls(bundle, providers)
         if self_test:
             model.self_test()
         return model
@@ -154,25 +180,52 @@ class AdaptiveModel:
         """
         return self._acting(x)
 
-    def adapt(self, support_x: ArrayLike, support_y: ArrayLike, steps: int | None = None) -> AdaptResult:
-        """Adapt `v` from `v0` by `steps` inner steps on the support set and let it act.
+    @property
+    def sample(self) -> tuple[Side, Side]:
+        """What one sample of a support set is: its x and its y."""
+        return self._support_x, self._support_y
+
+    def adapt(
+        self,
+        support_x: ArrayLike,
+        support_y: ArrayLike,
+        steps: int | None = None,
+        *,
+        start: Start = "v0",
+        held_out: tuple[ArrayLike, ArrayLike] | None = None,
+        guard: UpdateGuard | None = None,
+    ) -> AdaptResult:
+        """Adapt `v` by `steps` inner steps on the support set and let it act, if nothing speaks against it.
 
         Args:
             support_x: `(shots, obs)` in raw units.
             support_y: `(shots, out)` in raw units; labels for a classifier.
             steps: None takes as many as in meta-training.
+            start: From the meta-learned `v0`, or from the `accepted` v, which acts now.
+            held_out: x `(samples, obs)` and y `(samples, out)` which the inner loop does not see.
+            guard: What may refuse the update; None refuses only what is not finite.
 
         Raises:
             InputError: If a shape, dtype or value is wrong; the acting weights stay as they are.
         """
-        begin = time.perf_counter()
-        end, adapted = self._adapt(support_x, support_y, steps)
+        begin, acting = time.perf_counter(), self._acting
+        if start not in ("v0", "accepted"):
+            raise InputError(f"start is {start!r}, but 'v0' or 'accepted' is wanted")
+        judges = None if held_out is None else _samples(self._held_out, *held_out)
+        end, adapted = self._adapt(support_x, support_y, steps, None if start == "v0" else acting.block)
+        objection, losses = NOT_FINITE, None
         if adapted is not None:
-            self._acting = adapted
-        reason = None if adapted is not None else "the adapted weights or their loss are not finite"
+            if judges:
+                losses = HeldOut(*(self._inner_loop.loss(*judges, each.tensors) for each in (acting, adapted)))
+            support = end.loss_before, end.loss_after
+            v0, v = self._start.tensors["v"], adapted.tensors["v"]
+            objection = guard.judge(v0, v, support, losses) if guard else None
+            if objection is None:
+                self._acting = adapted
+        refusal, reason = objection or (None, None)
         taken = self.manifest.inner_steps if steps is None else int(steps)
         seconds = time.perf_counter() - begin
-        return AdaptResult(adapted is not None, end.loss_before, end.loss_after, taken, seconds, reason)
+        return AdaptResult(objection is None, end.loss_before, end.loss_after, taken, seconds, reason, refusal, losses)
 
     def adapted(self, support_x: ArrayLike, support_y: ArrayLike, steps: int | None = None) -> Predict:
         """A network adapted like `adapt` does, while this model acts on unchanged; at `v0` if that is refused.
@@ -225,15 +278,13 @@ class AdaptiveModel:
         self._acting = self._predictors.make(State(tensors).block, like=self._acting)
 
     def _adapt(
-        self, support_x: ArrayLike, support_y: ArrayLike, steps: int | None
+        self, support_x: ArrayLike, support_y: ArrayLike, steps: int | None, begin: Array | None = None
     ) -> tuple[Adaptation, BoundPredictor | None]:
-        """Where the inner loop ends, and the adapted predictor, or None if a loss or anything in it is not finite."""
-        x, y = self._support_x.convert(support_x), self._support_y.convert(support_y)
-        for part, array in ((self._support_x, x), (self._support_y, y)):
-            part.check_batch(array)
-            part.check_finite(array)
-        if len(x) != len(y):
-            raise InputError(f"support_x has {len(x)} shots and support_y has {len(y)}, but they must be pairs")
+        """Where the inner loop ends, and the adapted predictor, or None if a loss or anything in it is not finite.
+
+        It begins at `v0`, or at the state whose block is `begin`.
+        """
+        x, y = _samples(self.sample, support_x, support_y)
         try:
             count = self.manifest.inner_steps if steps is None else operator.index(steps)
         except TypeError as error:
@@ -241,7 +292,7 @@ class AdaptiveModel:
         if count < 1:
             raise InputError(f"steps is {count}, but at least one inner step is wanted; reset() returns to v0")
 
-        end = self._inner_loop(x, y, count)
+        end = self._inner_loop(x, y, count, begin)
         if not (math.isfinite(end.loss_before) and math.isfinite(end.loss_after) and all_finite(end.block)):
             return end, None
         return end, self._predictors.make(end.block, like=self._acting)
@@ -255,6 +306,19 @@ def relative_error(seen: Array, wanted: Array) -> float:
     scale = max(np.abs(exact).max(initial=0), float(np.finfo(np.float32).tiny))
     error = float(np.abs(seen - exact).max(initial=0) / scale)
     return math.inf if math.isnan(error) else error
+
+
+def _samples(sides: tuple[Side, Side], x: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray]:
+    """Convert and check x `(samples, *x)` and y `(samples, *y)`: finite pairs, and at least one."""
+    xs, ys = sides[0].convert(x), sides[1].convert(y)
+    for part, array in zip(sides, (xs, ys), strict=True):
+        part.check_batch(array)
+        part.check_finite(array)
+    if len(xs) != len(ys):
+        raise InputError(
+            f"{sides[0].name} has {len(xs)} shots and {sides[1].name} has {len(ys)}, but they must be pairs"
+        )
+    return xs, ys
 
 
 def _check(where: str, file: str, parts: Sequence[onnxruntime.NodeArg], wanted: dict[str, list]) -> None:
