@@ -34,8 +34,10 @@ def kind_of(message: object) -> str:
     """
     if not isinstance(message, dict):
         raise InputError(f"a message is {type(message).__name__}, but a map is wanted: field name to array")
-    kind = message.get(REQUEST, "infer")
-    if REQUEST in message and kind not in KINDS[1:]:
+    if REQUEST not in message:
+        return "infer"
+    kind = message[REQUEST]
+    if not isinstance(kind, str) or kind not in KINDS[1:]:
         raise InputError(f"'{REQUEST}' is {_names.repr(kind)}, but one of {', '.join(KINDS[1:])} is wanted")
     return kind
 
