@@ -9,10 +9,12 @@ with the mean squared error. The file may further hold:
   of the tasks is for testing and the tenth before it for validation, one task each at least.
 * `x_names` `(fields,)`: the names of the fields that the vectors x consist of, and likewise `x_sizes` (how many numbers
   each takes, 1 without it), `x_units` (`1` without it), `x_low` and `x_high` (the data's extremes without them).
-  Without names all of x is one field. The same for `y`, where labels stand for vectors of one number a class.
+  Without names all of x is one field. The same for `y`, where labels stand for vectors of one number a class; its sizes
+  may then add up to more classes than the file has examples of.
 
-Neither a task nor an example is drawn twice in one call of `sample`, so the file has to hold, in each split, as many as
-are asked for at once. Nothing in it is ever unpickled.
+In one call of `sample` no task is drawn twice before all of its split have been drawn once, and no query twice before
+all examples beside the support have been; support and query never share an example. Nothing in it is ever unpickled.
+`msr dataset` makes such a file of a robot's recordings.
 """
 
 import math
@@ -59,31 +61,34 @@ class Recorded:
         self._tasks = _splits(self.path, len(self._x), arrays.get("split"))
         self.inputs: tuple[Field, ...] = _fields(self.path, "x", arrays, self._x.min((0, 1)), self._x.max((0, 1)))
         if labels:  # they stand for vectors of zeros and a one, as long as there are classes
-            low, high = np.zeros(self._y.max() + 1), np.ones(self._y.max() + 1)
+            classes = _classes(self._y, arrays.get("y_sizes"))
+            low, high = np.zeros(classes), np.ones(classes)
         else:
             low, high = self._y.min((0, 1)), self._y.max((0, 1))
         self.outputs: tuple[Field, ...] = _fields(self.path, "y", arrays, low, high)
 
     def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
-        """Draw tasks of one split, and of each task support and query examples, all of them without repeats.
+        """Draw tasks of one split, and of each task support and query examples, with as few repeats as there can be.
 
         Raises:
-            FamilyError: if the file holds fewer tasks or examples than that, or `split` is unknown.
+            FamilyError: if the split has no task, a task not one example more than `shots`, or `split` is unknown.
         """
         if split not in SPLITS:
             _fail(self.path, f"split '{split}' is unknown; use one of {', '.join(SPLITS)}")
         members, examples = self._tasks[split], self._x.shape[1]
-        if tasks > len(members):
-            _fail(self.path, f"{tasks} tasks of the split '{split}' were asked for at once, but it has {len(members)}")
-        if shots + queries > examples:
+        if not len(members):
+            _fail(self.path, f"the split '{split}' has no task; record more, or say in 'split' which belong to it")
+        if shots + min(queries, 1) > examples:
             _fail(
                 self.path,
-                f"{shots} support and {queries} query examples were asked for, but each task has {examples}, and none "
-                "is drawn twice; ask for fewer or record more",
+                f"{shots} support and {queries} query examples were asked for, but each task has {examples}, and the "
+                "two share none; ask for fewer or record more",
             )
-        chosen = rng.choice(members, tasks, replace=False)[:, None]
+        rounds = -(-tasks // len(members))
+        chosen = np.concatenate([rng.permutation(members) for _ in range(rounds)])[:tasks, None]
         drawn = rng.random((tasks, examples)).argsort(axis=1)
-        support, query = drawn[:, :shots], drawn[:, shots : shots + queries]
+        support, others = drawn[:, :shots], drawn[:, shots:]
+        query = others[:, np.arange(queries) % max(1, examples - shots)]
         x, y = self._x, self._y
         return TaskBatch(x[chosen, support], y[chosen, support], x[chosen, query], y[chosen, query])
 
@@ -151,6 +156,12 @@ def _labels(path: Path, y: NDArray) -> NDArray[np.int64]:
             "the classes from 0 on; if these are measurements, store them as float32",
         )
     return y.astype(np.int64)
+
+
+def _classes(y: NDArray, sizes: NDArray | None) -> int:
+    """As many classes as there are labels, or as the file's fields of y are wide, if that is more."""
+    stated = int(sizes.sum()) if sizes is not None and sizes.dtype.kind in "iu" else 0
+    return max(int(y.max()) + 1, stated if stated <= y.size else 0)
 
 
 def _splits(path: Path, tasks: int, split: NDArray | None) -> dict[Split, NDArray[np.int64]]:

@@ -1,6 +1,7 @@
 """Recorded data: what a file gives is what was written into it, and every broken file is told what is wrong with it."""
 
 import io
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -209,16 +210,41 @@ def test_a_broken_file_is_told_what_is_wrong(tmp_path: Path, changes: dict[str, 
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ((5, 1, 1, "test"), "5 tasks of the split 'test' were asked for at once, but it has 4"),
-        ((4, 11, 30, "train"), "11 support and 30 query examples were asked for, but each task has 40"),
+        ((4, 40, 1, "train"), "40 support and 1 query examples were asked for, but each task has 40"),
+        ((4, 41, 0, "train"), "41 support and 0 query examples were asked for, but each task has 40"),
         ((1, 1, 1, "dev"), "split 'dev' is unknown; use one of train, validation, test"),
     ],
 )
 def test_more_than_was_recorded_is_refused(tmp_path: Path, asked: Any, words: str) -> None:
-    """No task and no example is drawn twice, so what is asked for has to be there."""
+    """Support and query share no example, so the task has to have them."""
     family = Recorded(written(tmp_path))
     with pytest.raises(FamilyError, match=f"drive.npz': {words}"):
         family.sample(generator(), *asked)
+
+
+def test_a_split_without_tasks_is_refused(tmp_path: Path) -> None:
+    """Two tasks leave none to train on."""
+    family = Recorded(written(tmp_path, x=SOUND["x"][:2], y=SOUND["y"][:2], split=None))
+    with pytest.raises(FamilyError, match="the split 'train' has no task"):
+        family.sample(generator(), 1, 1, 1, "train")
+
+
+def test_repeats_are_as_few_as_can_be(tmp_path: Path) -> None:
+    """Ten tasks of four are each of them twice or three times; seven queries of four examples each once or twice."""
+    batch = Recorded(written(tmp_path)).sample(generator(), 10, 36, 7, "train")
+    owners = [rows(recording()["x"][task].astype(np.float32)) for task in range(4)]
+    drawn = [next(i for i, owner in enumerate(owners) if rows(batch.support_x[task])[0] in owner) for task in range(10)]
+    assert sorted(np.bincount(drawn)) == [2, 2, 3, 3]
+    for support, query in zip(batch.support_x, batch.query_x, strict=True):
+        assert len(set(rows(support))) == 36
+        assert sorted(Counter(rows(query)).values()) == [1, 2, 2, 2]
+        assert not set(rows(support)) & set(rows(query))
+
+
+def test_labels_may_leave_classes_out(tmp_path: Path) -> None:
+    """The sizes of y say how many classes there are, where the labels met only some of them."""
+    family = Recorded(written(tmp_path, y=LABELS, y_names=["class"], y_sizes=[6]))
+    assert [(f.name, f.shape) for f in family.outputs] == [("class", (6,))]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
