@@ -212,7 +212,6 @@ class OnlineAdapter:
         teachers = self._samples.teachers
         if len(teachers.x) < self._needed or self._learned_from == self._samples.entered:
             return
-        self._learned_from = self._samples.entered
         result = self.model.adapt(*teachers, start=self._start, held_out=self._samples.judges, guard=self._guard)
         self._seconds[self._tried % _KEPT] = result.seconds
         if result.refusal is None:
@@ -221,7 +220,7 @@ class OnlineAdapter:
         else:
             self._refused[result.refusal] += 1
         self._tried += 1
-        self.latest = result
+        self.latest, self._learned_from = result, self._samples.entered
 
 
 def _list(counts: dict[str, int]) -> str:
