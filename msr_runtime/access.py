@@ -27,6 +27,8 @@ class Limits:
     """Observations or support samples of one message."""
     handshake_seconds: float = 5.0
     """How long a client may take to say what it wants, in s."""
+    reply_seconds: float = 10.0
+    """How long a client may take to read a reply, in s."""
     idle_seconds: float = 3600.0
     """How long a connection may stay without a request, in s; a dead one is found by pings within 40 s."""
 

@@ -15,17 +15,24 @@ class Metrics:
         """Count from zero; `connections` tells how many are open."""
         self._registry = registry = prometheus_client.CollectorRegistry()
         self._requests = prometheus_client.Counter(
-            "msr_requests", "Requests answered (ok), refused by a sentence or failed.", ("model", "kind", "outcome"),
+            "msr_requests",
+            "Requests by what came of them: ok, refused, failed or unread.",
+            ("model", "kind", "outcome"),
             registry=registry,
-        )  # fmt: skip
+        )
         self._seconds = prometheus_client.Histogram(
-            "msr_request_seconds", "From a request's last byte to its reply's last byte handed to the system.",
-            ("model", "kind"), buckets=_BUCKETS, registry=registry,
-        )  # fmt: skip
-        self._adaptations = prometheus_client.Counter(
-            "msr_adaptations", "Adaptations that act (accepted) or do not (refused).", ("model", "outcome"),
+            "msr_request_seconds",
+            "From a request's last byte to its reply's last byte handed to the system.",
+            ("model", "kind"),
+            buckets=_BUCKETS,
             registry=registry,
-        )  # fmt: skip
+        )
+        self._adaptations = prometheus_client.Counter(
+            "msr_adaptations",
+            "Adaptations that act (accepted) or do not (refused).",
+            ("model", "outcome"),
+            registry=registry,
+        )
         open_now = prometheus_client.Gauge("msr_connections", "Connections open now.", registry=registry)
         open_now.set_function(connections)
 

@@ -119,6 +119,8 @@ class PolicyServer:
         dismissals = [asyncio.create_task(client.dismiss()) for client in self._clients]
         if dismissals:
             await asyncio.wait(dismissals, timeout=_GRACE)
+        for client in self._clients:
+            client.websocket.transport.abort()
         self._server.close(reason=_STOPPING)
         await self._server.wait_closed()
         await asyncio.gather(*dismissals)
@@ -186,13 +188,17 @@ class PolicyServer:
             begin = perf_counter()
             async with client.lock:
                 kind, outcome, reply = await loop.run_in_executor(self._pool, self._answer, client, message, timing)
-                await websocket.send(reply)
+                try:
+                    async with asyncio.timeout(self._limits.reply_seconds):
+                        await websocket.send(reply)
+                except TimeoutError:
+                    outcome = "unread"
+                    websocket.transport.abort()  # a close would wait behind the reply
                 seconds = perf_counter() - begin
                 timing = {"prev_total_ms": 1e3 * seconds}
                 self._metrics.request(client.name, kind, outcome, seconds)
                 if outcome == "failed":
                     await websocket.close(CloseCode.INTERNAL_ERROR, "internal error")
-                    return
 
     def _answer(
         self, client: "_Client", message: bytes | str, timing: dict[str, float]
