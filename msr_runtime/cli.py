@@ -17,10 +17,15 @@ from msr_runtime.errors import MsrError
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("training:train", "meta-train a method on a task family into a run's folder"),
     "export": ("training:export", "freeze a run's best checkpoint into a bundle"),
-    "info": ("robot:info", "say what a bundle is"),
+    "info": ("info:info", "say what a bundle needs and what this machine offers"),
+    "keygen": ("trust:keygen", "make a key to sign bundles with"),
+    "sign": ("trust:sign", "sign a bundle"),
+    "verify": ("trust:verify", "check a bundle's digests and its signature"),
     "adapt": ("robot:adapt", "adapt a bundle to the samples of an .npz file"),
     "evaluate": ("evaluation:evaluate", "score a bundle, run or checkpoint on fresh tasks"),
     "bench": ("bench:bench", "time a bundle's predict and adapt on this machine"),
+    "replay": ("recording:replay", "run a robot's recording against a bundle and say where they differ"),
+    "dataset": ("recording:dataset", "make training data of robots' recordings"),
     "serve": ("serve:serve", "serve bundles over a websocket to clients of openpi's protocol"),
 }
 """Name to where it lives under `msr_runtime.commands`, and what it does."""

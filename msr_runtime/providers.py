@@ -13,7 +13,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from numpy.typing import NDArray
 
@@ -114,7 +114,7 @@ def _captured_stderr() -> Iterator[io.StringIO]:
     sys.stderr.flush()
     kept = os.dup(2)
     try:
-        with tempfile.TemporaryFile() as file:
+        with _anonymous_file() as file:
             os.dup2(file.fileno(), 2)
             try:
                 yield text
@@ -124,6 +124,13 @@ def _captured_stderr() -> Iterator[io.StringIO]:
                 text.write(re.sub(r"\x1b\[[0-9;]*m", "", file.read().decode(errors="replace")))
     finally:
         os.close(kept)
+
+
+def _anonymous_file() -> BinaryIO:
+    """A file without a name, on Linux in memory: a robot's root may be read-only, without a folder for such files."""
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create("stderr"), "w+b")
+    return cast(BinaryIO, tempfile.TemporaryFile())
 
 
 class Device(NamedTuple):

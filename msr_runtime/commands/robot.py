@@ -1,4 +1,4 @@
-"""`msr info` and `msr adapt`: what a robot needs, without torch."""
+"""`msr adapt`: a bundle and samples in, an adaptation out, without torch."""
 
 import zipfile
 from pathlib import Path
@@ -8,46 +8,11 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from msr_runtime._onnxruntime import onnxruntime
-from msr_runtime.bundle import Bundle, Manifest
+from msr_runtime.bundle import Manifest
 from msr_runtime.commands.output import BundlePath, print_rows
 from msr_runtime.errors import InputError
 from msr_runtime.model import AdaptiveModel
-from msr_runtime.task import Array, Field
-
-
-def info(bundle: BundlePath, /) -> int:
-    """Say what a bundle is, after every digest in it was checked.
-
-    Args:
-        bundle: The bundle's folder.
-    """
-    opened = Bundle.open(bundle)
-    manifest = opened.manifest
-    parity, provenance = manifest.parity, manifest.provenance
-    error = manifest.equivariance_error
-    print_rows(
-        {
-            "bundle": f"{opened.path} ({opened.digest})",
-            "family": manifest.name,
-            "method": f"{manifest.method}, {manifest.filter_parameters} filter parameters, loss {manifest.loss}",
-            **{f"input {field.name}": _describe(field) for field in manifest.inputs},
-            **{f"output {field.name}": _describe(field) for field in manifest.outputs},
-            "trained for": f"{manifest.shots} shots, {manifest.inner_steps} inner steps",
-            "rate": "none" if manifest.rate_hz is None else f"{manifest.rate_hz:g} Hz",
-            "group": manifest.group or "none",
-            "equivariance": "not measured" if error is None else f"{error:.2e} relative error at v0",
-            "parity": f"{parity.max_relative_error:.1e} relative error at most, {parity.tolerance:.0e} allowed",
-            "graphs": f"opset {manifest.opset}, IR {manifest.ir_version}, onnxruntime {manifest.oldest_onnxruntime} "
-            "or newer",
-            "onnxruntime here": f"{onnxruntime.__version__}, built with "
-            + ", ".join(onnxruntime.get_available_providers()),
-            "configuration": f"{provenance.config_digest}, seed {provenance.seed}",
-            "exported with": ", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
-            **{name: f"{len(opened.files[name])} bytes, sha256 {digest}" for name, digest in manifest.files.items()},
-        }
-    )
-    return 0
+from msr_runtime.task import Array
 
 
 def adapt(
@@ -86,10 +51,6 @@ def adapt(
     return 0 if result.accepted else 1
 
 
-def _describe(field: Field) -> str:
-    return f"{field.shape} {field.unit}, {field.low:g} to {field.high:g}"
-
-
 def _read_samples(path: Path) -> dict[str, NDArray]:
     """The arrays of an .npz file, the support whole and the query whole or absent."""
     try:
@@ -118,6 +79,6 @@ def _query_error(model: AdaptiveModel, x: NDArray, y: NDArray) -> float:
 
 
 def _relative(manifest: Manifest, predicted: Array, y: NDArray) -> float:
-    scale = np.asarray(manifest.normalisation.output_scale).reshape(predicted.shape[1:])
+    scale = np.asarray(manifest.normalisation.output_scale)
     size = np.sum((y / scale) ** 2)
     return float(np.sum(((predicted - y) / scale) ** 2) / size) if size else float("nan")
