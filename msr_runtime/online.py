@@ -7,16 +7,20 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from msr_runtime.errors import InputError
+from msr_runtime.errors import InputError, RealTimeError
 from msr_runtime.guard import Refusal, UpdateGuard
 from msr_runtime.model import AdaptiveModel, AdaptResult, Start
+from msr_runtime.realtime import ADAPTATION_PRIORITY, schedule
 from msr_runtime.samples import SampleWindow
 from msr_runtime.task import Array
+
+if TYPE_CHECKING:  # mcap is an extra
+    from msr_runtime.recorder import Recorder
 
 _KEPT = 1024  # latest adaptations kept for the percentiles
 
@@ -78,6 +82,7 @@ class OnlineAdapter:
         held_out: int = 4,
         start: Start = "v0",
         guard: UpdateGuard | None = None,
+        realtime: bool = False,
     ) -> None:
         """Prepare to adapt `model`.
 
@@ -96,6 +101,11 @@ class OnlineAdapter:
             start: From the meta-learned `v0` each time, or from the `accepted` v, which forgets more slowly than the
                 window does and stays within the guard's trust region.
             guard: What may refuse an update; `UpdateGuard()` by default.
+            recorder: Where every sample observed and every adaptation is recorded; it is closed by whoever made it,
+                after this.
+            realtime: Run the thread under SCHED_FIFO, one below `ControlLoop(realtime=True)`. The two share one
+                interpreter: where other programs want the processor too, they would push the adaptation off it while
+                it holds the interpreter, and the loop would wait for them all.
 
         Raises:
             InputError: If a number is out of its range.
@@ -124,14 +134,26 @@ class OnlineAdapter:
         self._learned_from = 0
         self._refused: Counter[Refusal] = Counter()
         self._seconds, self._accepted_at = np.full(_KEPT, np.nan), math.nan
-        self._stop, self._error = threading.Event(), None
+        self._realtime, self._stop, self._error = realtime, threading.Event(), None
         self.latest: AdaptResult | None = None
         """What the latest adaptation did."""
 
     def __enter__(self) -> Self:
+        """Start the thread.
+
+        Raises:
+            RealTimeError: If real-time scheduling was asked for and the system refuses it.
+        """
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="msr-online", daemon=True)
         self._thread.start()
+        if self._realtime:
+            try:
+                schedule(self._thread.native_id or 0, ADAPTATION_PRIORITY)
+            except RealTimeError:
+                self._stop.set()
+                self._thread.join()
+                raise
         return self
 
     def __exit__(
@@ -165,6 +187,8 @@ class OnlineAdapter:
                 raise InputError(f"one sample's {side.name[-1]} has shape {array.shape}, but {side.shape} is wanted")
             pair.append(array.copy())
         self._inbox.append((next(self._numbers), *pair))
+        if self._recorder:
+            self._recorder.sample(*pair)
 
     def check(self) -> None:
         """Raise what ended the adaptation thread, if anything did."""
@@ -213,6 +237,8 @@ class OnlineAdapter:
         if len(teachers.x) < self._needed or self._learned_from == self._samples.entered:
             return
         result = self.model.adapt(*teachers, start=self._start, held_out=self._samples.judges, guard=self._guard)
+        if self._recorder:
+            self._recorder.adaptation(*teachers, result, self.model.v, self._start)
         self._seconds[self._tried % _KEPT] = result.seconds
         if result.refusal is None:
             self._accepted += 1

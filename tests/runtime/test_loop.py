@@ -87,14 +87,17 @@ def test_an_error_in_the_loop_goes_on_to_the_caller() -> None:
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_the_collector_is_off_inside_and_as_before_outside(enabled: bool) -> None:
-    """Nothing is collected during the loop, and a collector that was off stays off."""
+    """Nothing is collected during the loop, threads switch fast, and a collector that was off stays off."""
     (gc.enable if enabled else gc.disable)()
     try:
+        interval = sys.getswitchinterval()
         with ControlLoop(hz=100, ticks=1):
             assert not gc.isenabled()
             assert gc.get_freeze_count() > 0
+            assert sys.getswitchinterval() < interval
         assert gc.isenabled() == enabled
         assert gc.get_freeze_count() == 0
+        assert sys.getswitchinterval() == interval
     finally:
         gc.enable()
 

@@ -1,6 +1,7 @@
 """OnlineAdapter: what it learns, what it leaves out, and that nothing it meets stops the robot or goes uncounted."""
 
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from msr_runtime import AdaptiveModel, InputError, OnlineAdapter, UpdateGuard
+from msr_runtime.errors import RealTimeError
 from msr_runtime.online import OnlineReport
 from msr_runtime.samples import Left, SampleWindow
 
@@ -290,6 +292,20 @@ def test_the_end_comes_at_once_and_takes_up_the_rest(model: AdaptiveModel, linea
     assert online.report().observed == 7
     assert online.report().waiting == 0
     assert accounted(online.report())
+
+
+def test_real_time_is_one_below_the_loops_or_refused(model: AdaptiveModel) -> None:
+    """Where the system refuses it, no thread is left behind."""
+    try:
+        with OnlineAdapter(model, realtime=True) as online:
+            thread = online._thread.native_id
+            assert thread
+            assert os.sched_getscheduler(thread) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
+            assert os.sched_getparam(thread).sched_priority == 49
+            assert os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_OTHER
+    except RealTimeError as error:
+        assert "limits.conf" in str(error)  # noqa: PT017 - a machine may grant it or refuse it
+    assert not any(thread.name == "msr-online" for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize(
