@@ -36,7 +36,7 @@ from msr_runtime.meta.normalization import measure_normalization
 from msr_runtime.meta.symmetry import Form
 from msr_runtime.model import relative_error
 from msr_runtime.session import make_session
-from msr_runtime.task import width
+from msr_runtime.task import sample_shape
 
 STEPS = (1, 3, 5)
 FORMS: tuple[Form, ...] = ("full", "kronecker")
@@ -94,7 +94,7 @@ def measure(form: Form, options: Options) -> list[Timing]:
     family = load_family("ring-nav")
     torch.manual_seed(0)
     config = LearnerConfig(depth=options.depth, width=options.width, filters=options.filters, form=form)
-    learner = MSR(config, width(family.inputs), width(family.outputs), family.loss)
+    learner = MSR(config, sample_shape(family.inputs), sample_shape(family.outputs), family.loss)
     rng = np.random.default_rng(0)
     normalization = measure_normalization(family, rng, None)
     with tempfile.TemporaryDirectory() as folder:

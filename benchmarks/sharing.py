@@ -14,7 +14,7 @@ from msr_runtime.meta.checkpoint import load_checkpoint
 from msr_runtime.meta.learner import Learner, LearnerConfig
 from msr_runtime.meta.learners import MAML, MSR
 from msr_runtime.meta.symmetry import FullSymmetry
-from msr_runtime.task import Loss
+from msr_runtime.task import Loss, Shape
 
 
 class RandomSharing(MSR):
@@ -22,7 +22,7 @@ class RandomSharing(MSR):
 
     name = "msr, U random"
 
-    def __init__(self, config: LearnerConfig, inputs: int, outputs: int, loss: Loss) -> None:
+    def __init__(self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss) -> None:
         super().__init__(config, inputs, outputs, loss)
         _hold(self.network)
 
@@ -33,7 +33,7 @@ class PermutedSharing(RandomSharing):
     name = "msr, U permuted"
     trained: Path
 
-    def __init__(self, config: LearnerConfig, inputs: int, outputs: int, loss: Loss) -> None:
+    def __init__(self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss) -> None:
         super().__init__(config, inputs, outputs, loss)
         self.network.load_state_dict(load_checkpoint(self.trained).learner.network.state_dict())
         generator = torch.Generator().manual_seed(0)

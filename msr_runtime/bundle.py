@@ -25,7 +25,7 @@ from safetensors.numpy import load, save
 from msr_runtime.errors import BundleError
 from msr_runtime.files import exchange, sync_folder, write_atomically, write_new
 from msr_runtime.signing import SIGNATURE, PathLike, check_signature, sign
-from msr_runtime.task import Array, Field, Loss
+from msr_runtime.task import Array, Field, Figures, Loss
 
 FORMAT_VERSION = 2
 MANIFEST, MANIFEST_DIGEST = "manifest.json", "manifest.sha256"
@@ -55,10 +55,10 @@ class Weight(_Frozen):
 class Normalisation(_Frozen):
     """The scaling inside the graphs: they compute on `(x - center) / scale`. For reading only; never apply it again."""
 
-    input_center: tuple[float, ...]
-    input_scale: tuple[float, ...]
-    output_center: tuple[float, ...]
-    output_scale: tuple[float, ...]
+    input_center: Figures
+    input_scale: Figures
+    output_center: Figures
+    output_scale: Figures
 
 
 class Parity(_Frozen):

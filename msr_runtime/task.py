@@ -13,9 +13,13 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 Array = NDArray[np.float32]
 Loss = Literal["mse", "huber", "cross_entropy"]
-Shape = tuple[int, ...]
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+Shape = tuple[int, ...]
+Figures = tuple[float, ...] | tuple[tuple[float], ...] | tuple[tuple[tuple[float]], ...]
+"""One number for each of a vector `(n,)`, or for each channel of a signal `(channels, 1)` or image `(channels, 1, 1)`:
+in the shape in which they meet a sample."""
 
 Predict = Callable[[Array], Array]
 """A network ready to act: x `(batch, *x)` in raw units to y `(batch, *y)` in raw units."""

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from msr_export.freeze import Frozen, flatten, folded_name, folded_weights
 from msr_runtime.bundle import STEP, Golden, Parity, next_name
@@ -56,7 +55,7 @@ def check_parity(
     errors: dict[tuple[str, int, int], float] = {}
     for shots in SHOTS:
         support_x, support_y = _draw_support(learner, normalization, rng, shots)
-        queries = [_raw_x(normalization, rng.standard_normal((size, learner.inputs))) for size in BATCHES]
+        queries = [normalization.raw_x(rng.standard_normal((size, *learner.inputs))) for size in BATCHES]
         support = {"support_x": support_x, "support_y": support_y}
         v: NDArray = frozen.v0
         weights: dict[str, NDArray] = {**frozen.weights}
@@ -140,7 +139,7 @@ def _reference(
     learner: Learner, normalization: Normalization, x: Array, y: NDArray, steps: int, query_x: Array
 ) -> dict[str, NDArray]:
     """What torch gives after `steps` inner steps, by the names that `check_parity` gives the graphs' outputs."""
-    support_x, support_y = torch.from_numpy(normalization.normalize_x(x)), _targets(learner, normalization, y)
+    support_x, support_y = map(torch.from_numpy, normalization.normalize(x, y))
     adapted = learner.adapt(support_x, support_y, steps)
     weights = folded_weights(learner, adapted)
     values = {name: weight.detach().numpy() for name, weight in weights.items()}
@@ -151,7 +150,7 @@ def _reference(
     values |= _slices(learner, flatten(learner, adapted).numpy())
     with torch.no_grad():
         y_hat = learner(adapted, torch.from_numpy(normalization.normalize_x(query_x))).numpy()
-    values["y"] = _raw_y(normalization, y_hat)
+    values["y"] = normalization.raw_y(y_hat)
     return values
 
 
@@ -160,16 +159,16 @@ def _draw_support(
 ) -> tuple[Array, NDArray]:
     """A random support in raw units on which the inner loop is stable in torch."""
     for attempt in range(_ATTEMPTS):
-        support_x = _raw_x(normalization, rng.standard_normal((shots, learner.inputs)))
+        support_x = normalization.raw_x(rng.standard_normal((shots, *learner.inputs)))
         x = torch.from_numpy(normalization.normalize_x(support_x))
         if learner.classifies:
-            support_y: NDArray = rng.integers(learner.outputs, size=shots)
+            support_y: NDArray = rng.integers(learner.outputs[0], size=shots)
         else:
             with torch.no_grad():
                 clean = learner(learner.start(), x).numpy()
             noisy = clean + _NOISE * (1 - attempt / _ATTEMPTS) * rng.standard_normal(clean.shape)
-            support_y = _raw_y(normalization, noisy).astype(np.float32)
-        y = _targets(learner, normalization, support_y)
+            support_y = normalization.raw_y(noisy)
+        y = torch.from_numpy(normalization.normalize_y(support_y))
         with torch.no_grad():
             before, *after = (learner.support_loss(learner.adapt(x, y, step), x, y) for step in (0, *STEPS))
         if all(loss <= _GROWTH * before for loss in after):
@@ -185,15 +184,3 @@ def _slices(learner: Learner, v: NDArray) -> dict[str, NDArray]:
     sizes = [tensor.numel() for tensor in (learner.start()[name] for name in learner.adapted_names)]
     parts = np.split(v, np.cumsum(sizes)[:-1], axis=1)
     return {f"v of {folded_name(name)}": part for name, part in zip(learner.adapted_names, parts, strict=True)}
-
-
-def _targets(learner: Learner, normalization: Normalization, y: NDArray) -> Tensor:
-    return torch.from_numpy(y if learner.classifies else normalization.normalize_y(y))
-
-
-def _raw_x(normalization: Normalization, x: NDArray) -> Array:
-    return (x * np.asarray(normalization.input_scale) + np.asarray(normalization.input_center)).astype(np.float32)
-
-
-def _raw_y(normalization: Normalization, y: NDArray) -> NDArray:
-    return y * np.asarray(normalization.output_scale) + np.asarray(normalization.output_center)

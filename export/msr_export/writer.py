@@ -30,7 +30,7 @@ from msr_runtime.meta.normalization import Normalization
 from msr_runtime.meta.predictor import torch_adapt, torch_unadapted
 from msr_runtime.meta.rules import GaussNewton, GradientSteps
 from msr_runtime.meta.structure import equivariance_error
-from msr_runtime.task import SymmetricFamily, TaskFamily, width
+from msr_runtime.task import SymmetricFamily, TaskFamily, answer_shape, sample_shape
 
 _PACKAGES = ("msr-runtime", "torch", "onnx", "onnxscript", "numpy")
 _SAMPLES = 64
@@ -67,10 +67,11 @@ def export_bundle(
         BundleError: `out` holds something that is not a bundle.
 
     """
-    if (learner.inputs, learner.outputs) != (width(family.inputs), width(family.outputs)):
+    shapes = sample_shape(family.inputs), answer_shape(family.outputs, family.loss)
+    if (learner.inputs, learner.outputs) != shapes:
         raise ExportError(
-            f"the learner maps {learner.inputs} numbers to {learner.outputs}, but family '{family.name}' has "
-            f"{width(family.inputs)} and {width(family.outputs)}; the checkpoint belongs to another family"
+            f"the learner maps samples of shape {learner.inputs} to {learner.outputs}, but family '{family.name}' has "
+            f"{shapes[0]} and {shapes[1]}; the checkpoint belongs to another family"
         )
     with torch.random.fork_rng(devices=[]):  # the examples of the tracing are drawn from torch's own generator
         torch.manual_seed(seed)
@@ -120,8 +121,8 @@ def _golden(learner: Learner, normalization: Normalization, family: TaskFamily, 
     rng = np.random.default_rng(seed)
     batch = family.sample(rng, 1, shots, _SAMPLES * len(family.query_sets), "validation")
     support_x, support_y, x = batch.support_x[0], batch.support_y[0], batch.query_x[0]
-    normal_y = support_y if learner.classifies else normalization.normalize_y(support_y)
-    support = torch.from_numpy(normalization.normalize_x(support_x)), torch.from_numpy(normal_y)
+    normal_x, normal_y = normalization.normalize(support_x, support_y)
+    support = torch.from_numpy(normal_x), torch.from_numpy(normal_y)
     adapted = learner.adapt(*support)
     losses = [learner.support_loss(tensors, *support).item() for tensors in (learner.start(), adapted)]
     return Golden(

@@ -62,6 +62,14 @@ def augment_queries(family: TaskFamily, rng: np.random.Generator, batch: TaskBat
     return batch._replace(query_x=query_x, query_y=query_y)
 
 
+def augments(family: TaskFamily) -> bool:
+    """Whether `family.augment` does anything: if nothing, it is a symmetry, and images would be long in the testing."""
+    rng = np.random.default_rng(0)
+    batch = family.sample(rng, 2, 1, 32 * len(family.query_sets), "train")
+    x, y = family.augment(rng, batch.query_x.copy(), batch.query_y.copy())
+    return not (np.array_equal(x, batch.query_x) and np.array_equal(y, batch.query_y))
+
+
 def check_augmentation(family: TaskFamily, rng: np.random.Generator) -> AugmentationReport:
     """Ask whether `family.augment` is a symmetry of each single task, with no network and in a few seconds.
 

@@ -23,7 +23,7 @@ from msr_runtime.meta.config import TrainConfig
 from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.learners import learner_class
 from msr_runtime.meta.normalization import Normalization
-from msr_runtime.task import width
+from msr_runtime.task import answer_shape, sample_shape
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 OPTIMIZER = "optimizer."
@@ -116,7 +116,8 @@ def build_learner(config: TrainConfig, learner: type[Learner] | None = None) -> 
     """Build the learner that a configuration describes, freshly initialised from its seed."""
     torch.manual_seed(config.seed)
     chosen = learner or learner_class(config.method)
-    return chosen(config.learner, width(config.inputs), width(config.outputs), config.loss)
+    outputs = answer_shape(config.outputs, config.loss)
+    return chosen(config.learner, sample_shape(config.inputs), outputs, config.loss)
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

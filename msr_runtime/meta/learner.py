@@ -12,10 +12,10 @@ from torch.func import functional_call
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.forms import Symmetry
 from msr_runtime.meta.inner import Tensors
-from msr_runtime.meta.network import MLP
+from msr_runtime.meta.network import NETWORKS, NetworkName
 from msr_runtime.meta.rules import LOSSES, GaussNewton, GradientSteps, Ridge, Rule
 from msr_runtime.meta.symmetry import Form, reparameterize
-from msr_runtime.task import Loss
+from msr_runtime.task import Loss, Shape
 
 RuleName = Literal["gradient", "gauss-newton", "ridge"]
 
@@ -25,10 +25,12 @@ class LearnerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    network: NetworkName = "mlp"
+    """`mlp`, `conv` for convolutions of 3 x 3 (of width 3 on signals), or `local`, the same filters without sharing."""
     width: PositiveInt = 64
-    """Units in each hidden layer."""
+    """Units, or channels, in each hidden layer."""
     depth: NonNegativeInt = 3
-    """Hidden layers; with 0 the network is one linear layer."""
+    """Hidden layers; with 0 the network is one linear layer, or one convolution."""
     bias: bool = True
     """Give the layers biases."""
     rule: RuleName = "gradient"
@@ -60,12 +62,22 @@ class Learner(nn.Module):
     """A network, the tensors of it that adapt, and the rule by which the support moves them.
 
     All arrays are in normalised units.
+
+    Args:
+        config: The network and its inner loop.
+        inputs: The shape of a sample's x.
+        outputs: The shape of a sample's y; for classes `(classes,)`, the shape of its scores.
+        loss: The loss of inner and outer loop.
+
+    Raises:
+        TrainingError: no such network leads from the inputs to the outputs, or it cannot be reparameterized so.
+
     """
 
     name: ClassVar[str]
     """The method's name on the command line and in tables."""
 
-    def __init__(self, config: LearnerConfig, inputs: int, outputs: int, loss: Loss) -> None:
+    def __init__(self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss) -> None:
         super().__init__()
         self.config, self.inputs, self.outputs = config, inputs, outputs
         self.loss: Loss = loss
@@ -77,6 +89,11 @@ class Learner(nn.Module):
                     "form 'equivariant' has to be told the group of each layer, which no setting holds; in a learner "
                     "of yours call reparameterize(network, form='equivariant', actions=mlp_actions(network, group))"
                 )
+            if config.network == "local":
+                raise TrainingError(
+                    f"network 'local' cannot be reparameterized, as method '{self.name}' would have it: a symmetry "
+                    "matrix that may share what it likes is had behind a layer of network 'mlp' or 'conv'"
+                )
             reparameterize(self.network, filters=config.filters, form=config.form, terms=config.terms)
         self.adapted_names = self.choose_adapted()
         self.rule = self.build_rule()
@@ -84,7 +101,7 @@ class Learner(nn.Module):
     def build_network(self) -> nn.Module:
         """Return the plain network; CAVIA and ProtoNets override this."""
         config = self.config
-        return MLP(self.inputs, self.outputs, config.width, config.depth, bias=config.bias)
+        return NETWORKS[config.network](self.inputs, self.outputs, config.width, config.depth, bias=config.bias)
 
     def choose_adapted(self) -> tuple[str, ...]:
         """Return the names of the tensors that the inner loop moves: here all but the symmetry matrices."""
@@ -119,7 +136,7 @@ class Learner(nn.Module):
         return sum(tensor.numel() for tensor in self.start().values())
 
     def forward(self, adapted: Tensors, x: Tensor) -> Tensor:
-        """Map x `(samples, x)` to `(samples, y)` with the adapted tensors in place."""
+        """Map x `(samples, *x)` to `(samples, *y)` with the adapted tensors in place."""
         return functional_call(self.network, adapted, (x,))
 
     def support_loss(self, adapted: Tensors, x: Tensor, y: Tensor) -> Tensor:
@@ -127,6 +144,6 @@ class Learner(nn.Module):
         return LOSSES[self.loss](self(adapted, x), y)
 
     def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:
-        """Run the inner loop on one task's support x `(shots, x)` and y `(shots, y)`; vmap gives several tasks."""
+        """Run the inner loop on one task's support x `(shots, *x)` and y `(shots, *y)`; vmap gives several tasks."""
         assert self.rule is not None
         return self.rule(self.forward, self.loss, self.start(), support_x, support_y, steps)

@@ -3,7 +3,7 @@
 Each runs on a plain network or, with `reparameterized`, on one with a symmetry matrix behind every weight.
 """
 
-from itertools import pairwise
+from bisect import bisect_right
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learner import Learner, LearnerConfig
-from msr_runtime.meta.network import MLP, ContextMLP, PrototypeMLP
+from msr_runtime.meta.network import NETWORKS, ContextMLP, PrototypeNetwork
 from msr_runtime.meta.rules import Rule, SignedSteps
-from msr_runtime.task import Loss
+from msr_runtime.task import Loss, Shape
 
 
 class MAML(Learner):
@@ -31,18 +31,23 @@ class BigMAML(MAML):
     name = "maml-big"
 
     def build_network(self) -> nn.Module:
-        """Return an MLP of the configured depth and of the greatest width whose count is not above MSR's."""
+        """Return a network of the configured depth and of the greatest width whose count is not above MSR's.
+
+        A network without hidden layers has no width, and stays as it is.
+        """
         # Both have one rate a tensor, so the networks' counts are what has to match.
-        wanted = sum(p.numel() for p in MSR(self.config, self.inputs, self.outputs, "mse").network.parameters())
+        wanted = _count(MSR(self.config, self.inputs, self.outputs, "mse").network)
+
+        def build(width: int) -> nn.Module:
+            config = self.config
+            return NETWORKS[config.network](self.inputs, self.outputs, width, config.depth, bias=config.bias)
 
         def count(width: int) -> int:
-            sizes = [self.inputs] + [width] * self.config.depth + [self.outputs]
-            return sum((a + self.config.bias) * b for a, b in pairwise(sizes))
+            with torch.device("meta"):
+                return _count(build(width))
 
-        width = self.config.width
-        while count(width + 1) <= wanted:
-            width += 1
-        return MLP(self.inputs, self.outputs, width, self.config.depth, bias=self.config.bias)
+        least = self.config.width
+        return build(least + max(0, bisect_right(range(least, 2**20), wanted, key=count) - 1))
 
 
 class ANIL(Learner):
@@ -74,6 +79,11 @@ class CAVIA(Learner):
     def build_network(self) -> nn.Module:
         """Return an MLP that reads the context."""
         config = self.config
+        if config.network != "mlp":
+            raise TrainingError(
+                f"method '{self.name}' puts its context beside the input of an 'mlp', but the network is "
+                f"'{config.network}'; take network 'mlp', which flattens images"
+            )
         return ContextMLP(self.inputs, self.outputs, config.width, config.depth, config.context)
 
     def choose_adapted(self) -> tuple[str, ...]:
@@ -90,7 +100,7 @@ class MSR(MAML):
 
     name = "msr"
 
-    def __init__(self, config: LearnerConfig, inputs: int, outputs: int, loss: Loss) -> None:
+    def __init__(self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss) -> None:
         super().__init__(config.model_copy(update={"reparameterized": True}), inputs, outputs, loss)
 
 
@@ -99,15 +109,16 @@ class ProtoNets(Learner):
 
     name = "protonets"
 
-    def __init__(self, config: LearnerConfig, inputs: int, outputs: int, loss: Loss) -> None:
+    def __init__(self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss) -> None:
         if loss != "cross_entropy":
             raise TrainingError(f"method '{self.name}' tells classes apart, but the family's loss is {loss}")
         super().__init__(config, inputs, outputs, loss)
 
     def build_network(self) -> nn.Module:
         """Return an embedding as wide as the hidden layers, and a prototype a class."""
-        config = self.config
-        return PrototypeMLP(self.inputs, self.outputs, config.width, config.depth)
+        width, depth = self.config.width, self.config.depth
+        embedding = NETWORKS[self.config.network](self.inputs, (width,), width, depth)
+        return PrototypeNetwork(embedding, self.outputs[0], width)
 
     def choose_adapted(self) -> tuple[str, ...]:
         """Return the prototypes alone."""
@@ -122,8 +133,8 @@ class ProtoNets(Learner):
 
     def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:  # noqa: ARG002
         """Average the support's embedding by class; a class that it lacks keeps its zeros, and `steps` is ignored."""
-        assert isinstance(self.network, PrototypeMLP)
-        member = nn.functional.one_hot(support_y, self.outputs).to(support_x.dtype)
+        assert isinstance(self.network, PrototypeNetwork)
+        member = nn.functional.one_hot(support_y, self.outputs[0]).to(support_x.dtype)
         return {"prototypes": member.mT @ self.network.embedding(support_x) / member.sum(0).clamp(min=1)[:, None]}
 
 
@@ -157,6 +168,10 @@ class FineTuning(Learner):
     def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:
         """Take the inner steps in evaluation mode; in training mode return the start."""
         return self.start() if self.training else super().adapt(support_x, support_y, steps)
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 LEARNERS: dict[str, type[Learner]] = {

@@ -1,47 +1,69 @@
 """Raw units to numbers near one and back, without breaking the family's symmetry."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from msr_runtime.task import Array, Field, Group, TaskFamily, field_slices
+from msr_runtime.task import Array, Field, Figures, Group, Shape, TaskFamily, field_slices, sample_shape
 
-SAMPLES = 4096
-"""How many augmented queries the figures are measured on."""
+TASKS, SAMPLES, NUMBERS = 64, 64, 2**22
+"""On how many tasks the figures are measured, on how many augmented queries of each query set of each, and how many
+numbers those may make together: of large images there are fewer."""
 
 
 class Normalization(BaseModel):
-    """Centre and scale of every input and output; part of the checkpoint, and constants in the exported graphs."""
+    """Centre and scale of every input and output; part of the checkpoint, and constants in the exported graphs.
+
+    An image has one of each a channel, so that it can be turned or shifted before or after.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    input_center: tuple[float, ...]
-    """`(x,)`, raw units."""
-    input_scale: tuple[float, ...]
-    """`(x,)`, raw units, above 0."""
-    output_center: tuple[float, ...]
-    """`(y,)`, raw units; zeros for labels."""
-    output_scale: tuple[float, ...]
-    """`(y,)`, raw units, above 0; ones for labels."""
+    input_center: Figures
+    """Of x, raw units."""
+    input_scale: Figures
+    """Of x, raw units, above 0."""
+    output_center: Figures
+    """Of y, raw units; zeros for labels, one a class."""
+    output_scale: Figures
+    """Of y, raw units, above 0; ones for labels."""
+
+    def normalize(self, x: NDArray, y: NDArray) -> tuple[Array, NDArray]:
+        """Raw samples, or the samples of several tasks, x `(..., *x)` and y `(..., *y)`, as a learner takes them."""
+        return self.normalize_x(x), self.normalize_y(y)
 
     def normalize_x(self, x: NDArray) -> Array:
-        """Raw x `(..., x)` to float32 near one."""
+        """Raw x `(..., *x)` to float32 near one."""
         return ((x - np.asarray(self.input_center)) / np.asarray(self.input_scale)).astype(np.float32)
 
-    def normalize_y(self, y: NDArray) -> Array:
-        """Raw y `(..., y)` to float32 near one."""
+    def normalize_y(self, y: NDArray) -> NDArray:
+        """Raw y `(..., *y)` to float32 near one; labels, which are integers, pass as they are."""
+        if y.dtype.kind in "iu":
+            return y
         return ((y - np.asarray(self.output_center)) / np.asarray(self.output_scale)).astype(np.float32)
+
+    def raw_x(self, x: NDArray) -> Array:
+        """What `normalize_x` makes x `(..., *x)` of, float32."""
+        return (x * np.asarray(self.input_scale) + np.asarray(self.input_center)).astype(np.float32)
+
+    def raw_y(self, y: NDArray) -> Array:
+        """What `normalize_y` makes y `(..., *y)` of, float32."""
+        return (y * np.asarray(self.output_scale) + np.asarray(self.output_center)).astype(np.float32)
 
 
 def measure_normalization(family: TaskFamily, rng: np.random.Generator, group: Group | None) -> Normalization:
     """Measure the normalisation on augmented training queries.
 
-    The scale is one number a field, and the centre is averaged over the group: both then commute with every element,
-    so that a symmetric task is symmetric in normalised units too.
+    The scale is one number a field, or a channel of an image, and what is measured is averaged over the group: both
+    then commute with every element, so that a symmetric task is symmetric in normalised units too. Of an image's group
+    that holds where it moves pixels and channels to one another, and not for channels that it mixes at other angles.
     """
-    batch = family.sample(rng, 64, 1, SAMPLES // 64 * len(family.query_sets), "train")
+    size = math.prod(sample_shape(family.inputs)) + math.prod(sample_shape(family.outputs))
+    queries = min(SAMPLES, max(1, NUMBERS // (TASKS * size * len(family.query_sets))))
+    batch = family.sample(rng, TASKS, 1, queries * len(family.query_sets), "train")
     x, y = family.augment(rng, batch.query_x, batch.query_y)
     input_center, input_scale = _measure(x, family.inputs, None if group is None else group.inputs)
     if family.loss == "cross_entropy":
@@ -49,24 +71,41 @@ def measure_normalization(family: TaskFamily, rng: np.random.Generator, group: G
         output_center, output_scale = np.zeros(classes), np.ones(classes)
     else:
         output_center, output_scale = _measure(y, family.outputs, None if group is None else group.outputs)
-    return Normalization(
-        input_center=tuple(input_center.tolist()),
-        input_scale=tuple(input_scale.tolist()),
-        output_center=tuple(output_center.tolist()),
-        output_scale=tuple(output_scale.tolist()),
+    figures = (input_center, input_scale, output_center, output_scale)
+    return Normalization.model_validate(
+        {name: array.tolist() for name, array in zip(Normalization.model_fields, figures, strict=True)}
     )
 
 
 def _measure(
     samples: NDArray, fields: Sequence[Field], matrices: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    flat = samples.reshape(-1, samples.shape[-1]).astype(np.float64)
+    shape = sample_shape(fields)
+    flat = samples.reshape(-1, math.prod(shape)).astype(np.float64)
     center = flat.mean(0)
     if matrices is not None:
         center = matrices.mean(0) @ center
         center[np.abs(center) < 1e-12] = 0.0
+    if len(shape) > 1:
+        return _by_channel(flat, center, shape, matrices)
     scale = np.ones_like(center)
     for part in field_slices(fields).values():
-        spread = float(np.sqrt(np.mean((flat[:, part] - center[part]) ** 2)))
-        scale[part] = spread if spread > 1e-8 else 1.0
+        scale[part] = _spread(np.mean((flat[:, part] - center[part]) ** 2))
     return center, scale
+
+
+def _by_channel(
+    flat: NDArray[np.float64], center: NDArray[np.float64], shape: Shape, matrices: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    center = np.repeat(center.reshape(shape[0], -1).mean(1), math.prod(shape[1:]))
+    squares = np.mean((flat - center) ** 2, 0)
+    if matrices is not None:
+        squares = np.mean(matrices**2, 0) @ squares
+    ones = (shape[0], *[1] * (len(shape) - 1))
+    spreads = [_spread(mean) for mean in squares.reshape(shape[0], -1).mean(1)]
+    return center.reshape(shape[0], -1)[:, 0].reshape(ones), np.reshape(spreads, ones)
+
+
+def _spread(mean_square: float) -> float:
+    spread = math.sqrt(mean_square)
+    return spread if spread > 1e-8 else 1.0

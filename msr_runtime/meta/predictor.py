@@ -13,7 +13,8 @@ def torch_adapt(learner: Learner, normalization: Normalization) -> Adapt:
 
     def adapt(support_x: Array, support_y: Array) -> Predict:
         with torch.no_grad():
-            adapted = learner.adapt(_x(normalization, support_x), _y(learner, normalization, support_y))
+            x, y = map(torch.from_numpy, normalization.normalize(support_x, support_y))
+            adapted = learner.adapt(x, y)
         return _predictor(learner, normalization, adapted)
 
     return adapt
@@ -31,14 +32,6 @@ def _predictor(learner: Learner, normalization: Normalization, adapted: Tensors)
 
     def predict(x: Array) -> Array:
         with torch.no_grad():
-            return (learner(adapted, _x(normalization, x)) * scale + center).numpy()
+            return (learner(adapted, torch.from_numpy(normalization.normalize_x(x))) * scale + center).numpy()
 
     return predict
-
-
-def _x(normalization: Normalization, x: Array) -> torch.Tensor:
-    return torch.from_numpy(normalization.normalize_x(x))
-
-
-def _y(learner: Learner, normalization: Normalization, y: Array) -> torch.Tensor:
-    return torch.from_numpy(y if learner.classifies else normalization.normalize_y(y))

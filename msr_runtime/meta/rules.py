@@ -217,7 +217,7 @@ class GaussNewton(Rule):
             return residual(forward(adapted | moving, x), outputs, y)
 
         size = sum(tensor.numel() for tensor in moving.values())
-        jacobian = _jacobian_backwards if outputs.shape[-1] <= size else _jacobian_forwards
+        jacobian = _jacobian_backwards if outputs[0].numel() <= size else _jacobian_forwards
         parts = jacobian(residuals, moving, (support_x, support_y, outputs))
         targets = residual(outputs, outputs, support_y).flatten()
         if self.first_order:
@@ -278,16 +278,16 @@ def _at(numbers: Tensor, index: Index) -> Tensor:
 
 
 def _jacobian_backwards(residuals: Callable[..., Tensor], moving: Tensors, support: tuple[Tensor, ...]) -> Tensors:
-    """By each tensor, the Jacobian `(shots outputs, numbers)` of `residuals`; one pass for each output of a sample.
+    """By each tensor, the Jacobian `(shots outputs, numbers)` of `residuals`; one pass for each number of an output.
 
     Sample by sample, because one sample's outputs do not depend on another's inputs: all at once, most would be zeros.
     """
-    outputs = support[-1].shape[-1]
+    outputs = support[-1][0].numel()
     unit = torch.eye(outputs, dtype=support[-1].dtype, device=support[-1].device)
 
     def of_sample(*sample: Tensor) -> Tensors:
         alone = [part.unsqueeze(0) for part in sample]
-        pull_back = vjp(lambda moving: residuals(moving, *alone).squeeze(0), moving)[1]
+        pull_back = vjp(lambda moving: residuals(moving, *alone).flatten(), moving)[1]
         return vmap(pull_back)(unit)[0]
 
     return {name: part.flatten(0, 1).flatten(1) for name, part in vmap(of_sample)(*support).items()}

@@ -7,18 +7,31 @@ from msr_runtime.task import Group, Predict
 
 
 def equivariance_error(predict: Predict, group: Group, x: NDArray) -> float:
-    """How far `predict` is from commuting with `group` on the samples x `(batch, x)`, relative to its output.
+    """How far `predict` is from commuting with `group` on the samples x `(batch, *x)`, relative to its output.
 
     The mean over the elements g (identity left out) and the samples of `|f(g x) - g f(x)|`, divided by the mean of
     `|f(x)|`; 0 is exact equivariance. Relative to the output, as e3nn and emlp scale theirs.
     """
-    y = predict(x)
+    vectors = x.reshape(len(x), -1)
+
+    def answer(vectors: NDArray) -> NDArray:
+        return predict(vectors.astype(x.dtype).reshape(x.shape)).reshape(len(x), -1)
+
+    y = answer(vectors)
     errors = [
-        np.linalg.norm(predict((x @ on_x.T).astype(x.dtype)) - y @ on_y.T, axis=-1).mean()
+        np.linalg.norm(answer(vectors @ on_x.T) - y @ on_y.T, axis=-1).mean()
         for on_x, on_y in zip(group.inputs[1:], group.outputs[1:], strict=True)
     ]
     size = float(np.linalg.norm(y, axis=-1).mean())
     return float(np.mean(errors)) / size if size > 0 else 0.0
+
+
+def energy(U: NDArray, space: NDArray) -> float:
+    """The share of U's squared entries that lies in `space`, arguments as of `recovery`; 1 if no column leaves it.
+
+    A gradient step on v moves the weight along `U Uᵀ`, so that this much of the step keeps to the space.
+    """
+    return float(np.square(space.T @ U).sum() / np.square(U).sum())
 
 
 def recovery(U: NDArray, space: NDArray) -> float:

@@ -20,15 +20,16 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from msr_runtime.errors import CheckpointError, TrainingError
 from msr_runtime.files import write_atomically
-from msr_runtime.meta.augment import augment_queries, require_symmetry
+from msr_runtime.meta.augment import augment_queries, augments, require_symmetry
 from msr_runtime.meta.checkpoint import BEST, LAST, build_learner, load_checkpoint, save_checkpoint
 from msr_runtime.meta.config import TrainConfig
 from msr_runtime.meta.distributed import ALONE, Processes
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.normalization import Normalization, measure_normalization
-from msr_runtime.meta.outer import Batch, Gradient, OuterLoss, outer_gradient, traced_gradient
+from msr_runtime.meta.outer import Batch, Gradient, OuterLoss, outer_gradient, step_weights, traced_gradient
 from msr_runtime.meta.pool import TaskPool
+from msr_runtime.meta.preflight import require_pool, require_samples
 from msr_runtime.meta.progress import training_progress, working
 from msr_runtime.task import SymmetricFamily, TaskBatch, TaskFamily
 
@@ -94,7 +95,7 @@ class MetaTrainer:
         AugmentationError: the family's augmentation is no symmetry of its tasks and the settings do not insist.
         CheckpointError: the folder holds another run, or nothing to resume.
         TrainingError: an outer step would need more tasks or samples than are simulated, or has fewer tasks than there
-            are processes, or the family's samples are no vectors.
+            are processes, or the family's samples are of other shapes than its fields, or too many for the memory.
 
     """
 
@@ -114,8 +115,8 @@ class MetaTrainer:
         self.progress = progress and processes.first
         self.step, self.best, self.bad_steps = 0, math.inf, 0
         self._stop = False
-        self._require_pool_size()
-        self._require_vectors()
+        require_pool(family, self.settings)
+        require_samples(family, self.settings)
         self.share = processes.share(self.settings.tasks_per_step)
         self.learner = build_learner(config, learner)
         saved = processes.from_first(partial(self._open_folder, learner, resume=resume))
@@ -123,7 +124,7 @@ class MetaTrainer:
             self.learner.load_state_dict(saved.learner)
             self.normalization, self.step, self.best = saved.normalization, saved.step, saved.best
         else:
-            if self.settings.augment and not self.settings.insist_on_augmentation:
+            if self.settings.augment and not self.settings.insist_on_augmentation and augments(family):
                 with working("testing the augmentation on held-out tasks", shown=self.progress):
                     require_symmetry(family, self._rng(SYMMETRY))
             self.normalization = self._measure_normalization()
@@ -133,7 +134,7 @@ class MetaTrainer:
             self.pool = TaskPool(family, self._rng(POOL), self.settings.training_tasks, self.settings.samples_per_task)
         self.validation = self._draw_validation()
         self.outer_loss = OuterLoss(self.learner).train()
-        self._gradient: Gradient | None = None
+        self._gradients: dict[bool, Gradient] = {}
         self.trained = [p for p in self.learner.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.trained, betas=BETAS)
         if saved is not None:
@@ -224,10 +225,14 @@ class MetaTrainer:
         return {"loss": float(loss), "gradient_norm": norm, "outer_rate": rate}
 
     def _differentiate(self, batch: Batch) -> tuple[Tensor, Tensors]:
-        if self._gradient is None:
-            traces = self.settings.steps >= TRACE_FROM
-            self._gradient = traced_gradient(self.outer_loss, batch) if traces else outer_gradient(self.outer_loss)
-        return self._gradient(batch)
+        rule = self.learner.rule
+        weights = step_weights(self.step, self.settings.multi_step, rule.steps if rule else 0)
+        weights = None if weights is None else weights.to(self.processes.device)
+        plain = weights is None  # another graph, which has the loss after the last inner step alone
+        if plain not in self._gradients:
+            traces, loss = self.settings.steps >= TRACE_FROM, self.outer_loss
+            self._gradients[plain] = traced_gradient(loss, batch, weights) if traces else outer_gradient(loss)
+        return self._gradients[plain](batch, weights)
 
     def _validate(self) -> float:
         self.outer_loss.eval()
@@ -292,27 +297,6 @@ class MetaTrainer:
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.step]
         write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
 
-    def _require_pool_size(self) -> None:
-        settings = self.settings
-        queries = math.ceil(settings.queries / len(self.family.query_sets))
-        for wanted, held, what in (
-            (settings.tasks_per_step, settings.training_tasks, "tasks_per_step is {}, but training_tasks is {}"),
-            (settings.shots, settings.samples_per_task, "shots is {}, but samples_per_task is {}"),
-            (queries, settings.samples_per_task, "each query set gives {} queries, but samples_per_task is {}"),
-        ):
-            if wanted > held:
-                raise TrainingError(
-                    f"{what.format(wanted, held)}: an outer step draws without repeats, so it needs that many at least"
-                )
-
-    def _require_vectors(self) -> None:
-        batch = self.family.sample(self._rng(NORMALIZATION), 1, 1, len(self.family.query_sets), "train")
-        if batch.support_x.ndim != 3:
-            raise TrainingError(
-                f"family '{self.family.name}' gives samples of shape {batch.support_x.shape[2:]}, but networks and "
-                "normalisation take vectors so far; flatten its samples to train on it"
-            )
-
     def _measure_normalization(self) -> Normalization:
         group = self.family.group() if isinstance(self.family, SymmetricFamily) else None
         return measure_normalization(self.family, self._rng(NORMALIZATION), group)
@@ -324,14 +308,9 @@ class MetaTrainer:
         return self._tensors(augment_queries(self.family, rng, batch) if settings.augment else batch)
 
     def _tensors(self, batch: TaskBatch) -> Batch:
-        normalization, labels = self.normalization, self.learner.classifies
-        arrays = (
-            normalization.normalize_x(batch.support_x),
-            batch.support_y if labels else normalization.normalize_y(batch.support_y),
-            normalization.normalize_x(batch.query_x),
-            batch.query_y if labels else normalization.normalize_y(batch.query_y),
-        )
-        return [torch.from_numpy(array).to(self.processes.device) for array in arrays]
+        support = self.normalization.normalize(batch.support_x, batch.support_y)
+        query = self.normalization.normalize(batch.query_x, batch.query_y)
+        return [torch.from_numpy(array).to(self.processes.device) for array in (*support, *query)]
 
     def _rng(self, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.settings.seed, stream])

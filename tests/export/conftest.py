@@ -85,7 +85,7 @@ def build(method: str, loss: Loss, **changes: object) -> Learner:
     """A small learner that is untrained but has no zeros: biases, rates and contexts are random too."""
     torch.manual_seed(0)
     config = LearnerConfig.model_validate({"width": 12, "depth": 2, "filters": 5, "context": 3} | changes)
-    learner = learner_class(method)(config, INPUTS, OUTPUTS, loss)
+    learner = learner_class(method)(config, (INPUTS,), (OUTPUTS,), loss)
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter += 0.02 * torch.randn_like(parameter)

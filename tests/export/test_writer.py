@@ -104,8 +104,10 @@ def test_a_learner_of_another_family_is_refused(exporter, tmp_path) -> None:
     """Sizes that do not fit the family are named before any work is done."""
     family = exporter.family
     learner = exporter.build("msr", "mse")
-    learner.inputs = 7
-    with pytest.raises(ExportError, match="maps 7 numbers to 2, but family 'swivel' has 4 and 2"):
+    learner.inputs = (7,)
+    with pytest.raises(
+        ExportError, match=r"maps samples of shape \(7,\) to \(2,\), but family 'swivel' has \(4,\) and \(2,\)"
+    ):
         export_bundle(
             learner, exporter.scaled, tmp_path / "bundle", family=family, shots=6, seed=3, config_digest="0" * 64
         )

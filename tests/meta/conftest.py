@@ -48,13 +48,23 @@ class Plane:
         return Group("C4", turns, turns)
 
 
-def make_trainer(run: Path, family: TaskFamily | None = None, *, resume: bool = False, **changes: Any) -> MetaTrainer:
+SMALL = LearnerConfig(width=8, depth=1, filters=6, inner_steps=2)
+
+
+def make_trainer(
+    run: Path,
+    family: TaskFamily | None = None,
+    *,
+    learner: LearnerConfig = SMALL,
+    resume: bool = False,
+    **changes: Any,
+) -> MetaTrainer:
     """A trainer of a small MSR: 40 outer steps, validated every 20, the symmetry taken on trust to save time."""
     family = family or Plane()
     config = TrainConfig.of(
         family,
         "msr",
-        LearnerConfig(width=8, depth=1, filters=6, inner_steps=2),
+        learner,
         TrainSettings.model_validate(
             {"steps": 40, "tasks_per_step": 4, "shots": 5, "queries": 8, "training_tasks": 16, "samples_per_task": 16}
             | {"validation_tasks": 8, "validation_every": 20, "insist_on_augmentation": True}

@@ -7,6 +7,7 @@ from msr_runtime.errors import TrainingError
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learner import Learner, LearnerConfig
 from msr_runtime.meta.learners import LEARNERS, BigMAML, MetaSGD, learner_class
+from msr_runtime.meta.outer import OuterLoss, damp_large, outer_gradient, traced_gradient
 from msr_runtime.meta.rules import GradientSteps
 from msr_runtime.meta.symmetry import FullSymmetry, fold
 
@@ -22,7 +23,7 @@ STEPPING = [name for name in LEARNERS if name not in ("protonets", "no-adaptatio
 
 def _learner(method: str, config: LearnerConfig = CONFIG) -> Learner:
     torch.manual_seed(0)
-    return learner_class(method)(config, INPUTS, OUTPUTS, "mse")
+    return learner_class(method)(config, (INPUTS,), (OUTPUTS,), "mse")
 
 
 def _rule(learner: Learner) -> GradientSteps:
@@ -68,8 +69,8 @@ def test_rates_start_where_configured_and_stay_positive(method: str) -> None:
 
 def test_msr_with_a_square_symmetry_matrix_starts_as_maml() -> None:
     """Orthogonal columns that span all weights: one inner step moves them as a plain one does, whatever U's scale."""
-    learner = LEARNERS["msr"](CONFIG.model_copy(update={"filters": 10_000}), INPUTS, OUTPUTS, "mse").double()
-    plain = LEARNERS["maml"](CONFIG, INPUTS, OUTPUTS, "mse").double()
+    learner = LEARNERS["msr"](CONFIG.model_copy(update={"filters": 10_000}), (INPUTS,), (OUTPUTS,), "mse").double()
+    plain = LEARNERS["maml"](CONFIG, (INPUTS,), (OUTPUTS,), "mse").double()
     plain.network.load_state_dict(fold(learner.network))
     x, y = torch.randn(6, INPUTS, dtype=torch.float64), torch.randn(6, OUTPUTS, dtype=torch.float64)
     adapted = fold(learner.network, learner.adapt(x, y, steps=1))
@@ -128,9 +129,76 @@ def test_every_method_runs_on_a_reparameterized_network(method: str) -> None:
     assert all(p.grad is not None and p.grad.any() for p in symmetries)  # biases start at v = 0, where U does nothing
 
 
+@pytest.mark.parametrize("rule", ["gradient", "gauss-newton", "ridge"])
+def test_the_outer_gradient_of_images_is_that_of_finite_differences(rule) -> None:
+    """In float64, along random directions of all parameters of a MAML on convolutions at once."""
+    torch.manual_seed(0)
+    depth = 0 if rule == "ridge" else 1
+    config = LearnerConfig(network="conv", width=2, depth=depth, inner_steps=2, rule=rule, damping=0.1, filters=3)
+    size = 4 - 2 * depth
+    loss = OuterLoss(learner_class("msr")(config, (2, 6, 6), (2, 4 - 2 * depth, size), "mse").double())
+    batch = [torch.randn(3, n, *s, dtype=torch.float64) for n in (2, 3) for s in ((2, 6, 6), (2, size, size))]
+    _, gradients = outer_gradient(loss)(batch)
+    parameters = dict(loss.named_parameters())
+    directions = {name: torch.randn_like(parameters[name]) for name in gradients}
+
+    def value(step: float) -> torch.Tensor:
+        moved = {name: parameters[name].detach() + step * directions[name] for name in gradients}
+        return damp_large(torch.func.functional_call(loss, moved, tuple(batch))).mean()
+
+    slope = sum((gradients[name] * directions[name]).sum() for name in gradients)
+    torch.testing.assert_close((value(1e-5) - value(-1e-5)) / 2e-5, slope, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", LEARNERS)
+@pytest.mark.parametrize("network", ["conv", "mlp"])
+def test_every_method_learns_from_images(method: str, network) -> None:
+    """One outer gradient, eager and traced, reaches all that the method learns; classes are told by a vector."""
+    labels = method == "protonets"
+    config = LearnerConfig(network=network, width=4, depth=2, inner_steps=2, filters=3, context=3)
+    if (method, network) == ("cavia", "conv"):
+        with pytest.raises(TrainingError, match=r"'cavia' puts its context beside the input of an 'mlp'.*is 'conv'"):
+            LEARNERS[method](config, (1, 8, 8), (2, 2, 2), "mse")
+        return
+    torch.manual_seed(0)
+    learner = LEARNERS[method](config, (1, 8, 8), (3,) if labels else (2, 2, 2), "cross_entropy" if labels else "mse")
+    batch = []
+    for samples in (3, 4):
+        y = torch.randint(3, (2, samples)) if labels else torch.randn(2, samples, 2, 2, 2)
+        batch += [torch.randn(2, samples, 1, 8, 8), y]
+    loss = OuterLoss(learner)
+    value, gradients = outer_gradient(loss)(batch)
+    again, traced = traced_gradient(loss, batch)(batch)
+    assert torch.equal(value, again)
+    assert all(torch.equal(gradients[name], traced[name]) for name in gradients)
+    symmetries = {"layers.0.weight", "layers.0.parametrizations.weight.0.U", "mlp.layers.0.weight"}
+    first = [g for name, g in gradients.items() if name.endswith(tuple(symmetries))]
+    assert len(first) == 1
+    assert first[0].any()
+
+
+def test_a_local_layer_learns_and_is_not_reparameterized() -> None:
+    """MAML-LC takes a step; MSR has nothing to share there, and says so."""
+    config = LearnerConfig(network="local", depth=0, inner_steps=1, inner_rate=1.0)
+    learner = LEARNERS["maml"](config, (8,), (6,), "mse")
+    assert learner.adapted_size() == 6 * 3 + 6
+    x, y = torch.randn(9, 8), torch.randn(9, 6)
+    before, after = (learner.support_loss(learner.adapt(x, y, steps), x, y) for steps in (0, 1))
+    assert after < before
+    with pytest.raises(TrainingError, match="'local' cannot be reparameterized, as method 'msr' would have it"):
+        LEARNERS["msr"](config, (8,), (6,), "mse")
+
+
+def test_without_hidden_layers_the_big_maml_is_maml() -> None:
+    """There is no width to grow."""
+    config = LearnerConfig(network="conv", depth=0, filters=5)
+    big, plain = (LEARNERS[name](config, (1, 6, 6), (4, 4, 4), "mse") for name in ("maml-big", "maml"))
+    assert big.adapted_size() == plain.adapted_size()
+
+
 def test_prototypes_are_the_means_of_their_classes() -> None:
     """Scores are negative squared distances to them; a class without support has the origin for one."""
-    learner = LEARNERS["protonets"](CONFIG, INPUTS, 3, "cross_entropy")
+    learner = LEARNERS["protonets"](CONFIG, (INPUTS,), (3,), "cross_entropy")
     x, y = torch.randn(5, INPUTS), torch.tensor([0, 2, 0, 2, 2])
     embedded = learner.network.embedding(x)  # type: ignore[operator]
     prototypes = learner.adapt(x, y)["prototypes"]
@@ -176,7 +244,7 @@ def test_an_unknown_method_lists_those_there_are() -> None:
 @pytest.mark.parametrize("name", STEPPING)
 def test_shrinking_makes_every_rate_a_tenth_smaller(name: str) -> None:
     """Positive rates stay positive, and signed ones keep their sign."""
-    learner = LEARNERS[name](LearnerConfig(width=8, depth=1), 3, 2, "mse")
+    learner = LEARNERS[name](LearnerConfig(width=8, depth=1), (3,), (2,), "mse")
     before = {key: rate.detach().clone() for key, rate in _rates(learner).items()}
     _rule(learner).shrink()
     for key, rate in _rates(learner).items():

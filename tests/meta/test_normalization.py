@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from msr_envs.registry import FAMILIES, load_family
-from msr_runtime.meta.normalization import measure_normalization
-from msr_runtime.task import SymmetricFamily, field_slices
+from msr_runtime.meta.normalization import Normalization, measure_normalization
+from msr_runtime.task import Field, Group, Loss, Split, SymmetricFamily, TaskBatch, field_slices
 
 
 def _rng() -> np.random.Generator:
@@ -43,6 +44,113 @@ def test_brings_every_field_near_one_and_back(name: str) -> None:
         np.testing.assert_allclose(normalized * np.array(scale) + np.array(center), raw, rtol=1e-5, atol=1e-5)
         for part in field_slices(fields).values():
             assert 0.5 < np.sqrt(np.mean(normalized[..., part] ** 2)) < 2.0
+
+
+class Pictures:
+    """Images of two channels that a quarter turn, and a swap of the second and third answer, leave alike."""
+
+    name = "pictures"
+    inputs: tuple[Field, ...] = (Field(name="image", shape=(2, 4, 4), unit="1", low=-9.0, high=9.0),)
+    outputs: tuple[Field, ...] = (Field(name="answer", shape=(3, 2, 2), unit="m", low=-99.0, high=99.0),)
+    loss: Loss = "mse"
+    query_sets: tuple[str, ...] = ("all",)
+
+    def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
+        """Noise about another centre and of another size in every channel, and in every pixel of the first."""
+        x = rng.normal(size=(tasks, shots + queries, 2, 4, 4)) * [[[1.0]], [[5.0]]] + [[[3.0]], [[-1.0]]]
+        x[:, :, 0] += np.arange(16.0).reshape(4, 4)
+        y = rng.normal(size=(tasks, shots + queries, 3, 2, 2)) * [[[1.0]], [[4.0]], [[8.0]]] + [
+            [[0.0]],
+            [[1.0]],
+            [[3.0]],
+        ]
+        x, y = x.astype(np.float32), y.astype(np.float32)
+        return TaskBatch(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:])
+
+    def augment(self, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+        """Nothing: what the group does is left to the matrices."""
+        return x, y
+
+    def group(self) -> Group:
+        """A turn of the image by a quarter, and the swap of two channels at the same time."""
+        turn = np.rot90(np.eye(32).reshape(2, 4, 4, 32), axes=(1, 2)).reshape(32, 32)
+        swap = np.eye(12).reshape(3, 4, 12)[[0, 2, 1]].reshape(12, 12)
+        powers = [(np.linalg.matrix_power(turn, i), np.linalg.matrix_power(swap, i)) for i in range(4)]
+        inputs, outputs = (np.stack(side) for side in zip(*powers, strict=True))
+        return Group("C4", inputs, outputs)
+
+
+def test_an_image_has_one_centre_and_one_scale_a_channel() -> None:
+    """Whatever its pixels are by themselves; all samples, and all tasks, are scaled by one function."""
+    family = Pictures()
+    scaling = measure_normalization(family, _rng(), None)
+    assert np.shape(scaling.input_center) == np.shape(scaling.input_scale) == (2, 1, 1)
+    assert np.shape(scaling.output_center) == np.shape(scaling.output_scale) == (3, 1, 1)
+    np.testing.assert_allclose(np.ravel(scaling.output_scale), [1, 4, 8], rtol=0.05)
+    np.testing.assert_allclose(np.ravel(scaling.input_center), [10.5, -1.0], atol=0.2)
+    batch = family.sample(_rng(), 3, 2, 500, "train")
+    x, y = scaling.normalize(batch.query_x, batch.query_y)
+    for normalized in (x, y):
+        assert normalized.dtype == np.float32
+        channels = np.moveaxis(normalized, 2, 0).reshape(normalized.shape[2], -1)
+        np.testing.assert_allclose(channels.mean(1), 0.0, atol=0.1)
+        np.testing.assert_allclose(channels.std(1), 1.0, rtol=0.1)
+    np.testing.assert_allclose(scaling.normalize_x(batch.query_x[0, 0]), x[0, 0])
+    np.testing.assert_allclose(scaling.raw_x(x), batch.query_x, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(scaling.raw_y(y), batch.query_y, rtol=1e-5, atol=1e-5)
+    again = Normalization.model_validate_json(scaling.model_dump_json())
+    assert again == scaling
+
+
+def test_images_are_scaled_alike_before_and_after_a_quarter_turn() -> None:
+    """Without any group named; and with one that moves channels to one another, they are scaled alike too."""
+    family = Pictures()
+    group = family.group()
+    x, y = (part[0] for part in family.sample(_rng(), 1, 1, 5, "train")[2:])
+    alone = measure_normalization(family, _rng(), None)
+    np.testing.assert_array_equal(
+        alone.normalize_x(np.rot90(x, axes=(2, 3))), np.rot90(alone.normalize_x(x), axes=(2, 3))
+    )
+    scaling = measure_normalization(family, _rng(), group)
+    for normalize, samples, matrices in (
+        (scaling.normalize_x, x, group.inputs),
+        (scaling.normalize_y, y, group.outputs),
+    ):
+        for matrix in matrices:
+
+            def act(array: NDArray, matrix: NDArray = matrix) -> NDArray:
+                return (array.reshape(len(array), -1) @ matrix.T).reshape(array.shape)
+
+            np.testing.assert_allclose(normalize(act(samples)), act(normalize(samples)), atol=2e-6)
+    assert np.ptp(np.ravel(alone.output_scale)[1:]) > 3
+
+
+def test_labels_pass_as_they_are() -> None:
+    """They are integers, and no figure of theirs means anything."""
+    figures = {"input_center": (0.0,), "input_scale": (2.0,), "output_center": (0.0,) * 3, "output_scale": (1.0,) * 3}
+    x, y = np.ones((2, 4, 1), np.float32), np.arange(8).reshape(2, 4) % 3
+    normal_x, normal_y = Normalization.model_validate(figures).normalize(x, y)
+    assert normal_y is y
+    np.testing.assert_array_equal(normal_x, 0.5 * x)
+
+
+def test_large_images_are_measured_on_fewer() -> None:
+    """No more numbers are drawn at once than fit, and no fewer than one sample of each task."""
+
+    class Large(Pictures):
+        inputs = (Field(name="image", shape=(2, 200, 200), unit="1", low=-9.0, high=9.0),)
+        asked = 0
+
+        def sample(self, rng, tasks, shots, queries, split) -> TaskBatch:
+            self.asked = tasks * queries
+            x = rng.normal(size=(tasks, shots + queries, 2, 200, 200)).astype(np.float32)
+            y = rng.normal(size=(tasks, shots + queries, 3, 2, 2)).astype(np.float32)
+            return TaskBatch(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:])
+
+    family = Large()
+    scaling = measure_normalization(family, _rng(), None)
+    assert family.asked == 64
+    np.testing.assert_allclose(scaling.input_scale, 1.0, rtol=0.05)
 
 
 def test_a_field_that_never_changes_is_not_divided_by_nothing(training) -> None:

@@ -43,7 +43,7 @@ def _linear(k: int) -> tuple[Callable[[Tensors, Tensor], Tensor], Tensor, Tensor
 def _deep(loss: Loss = "mse") -> tuple[MSR, Tensors]:
     """A network of two layers, and all that adapts of it, the last layer's bias not being zero."""
     torch.manual_seed(0)
-    learner = MSR(LearnerConfig(width=6, depth=1, filters=4), INPUTS, OUTPUTS, loss).double()
+    learner = MSR(LearnerConfig(width=6, depth=1, filters=4), (INPUTS,), (OUTPUTS,), loss).double()
     return learner, {name: tensor.detach() + 0.1 for name, tensor in learner.start().items()}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from msr_runtime.meta.structure import recovery
+from msr_runtime.meta.structure import energy, recovery
 
 RNG = np.random.default_rng(0)
 SPACE = np.linalg.qr(RNG.normal(size=(12, 3)))[0]
@@ -23,3 +23,11 @@ def test_what_is_missing_is_missing() -> None:
     tilted = np.concatenate([SPACE[:, :2], SPACE[:, 2:] + other[:, :1]], 1)
     assert recovery(tilted, SPACE) == pytest.approx(2.5 / 3)
     assert recovery(other, SPACE) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_energy_is_the_share_of_the_squares_in_the_space() -> None:
+    """Long columns count more; all of it lies in the space that they span, and at random its share of dimensions."""
+    other = np.linalg.qr(np.concatenate([SPACE, RNG.normal(size=(12, 3))], 1))[0][:, 3:]
+    assert energy(SPACE[:, :1], SPACE) == pytest.approx(1.0)
+    assert energy(np.concatenate([3 * SPACE[:, :1], other[:, :1]], 1), SPACE) == pytest.approx(0.9)
+    assert energy(np.eye(12), SPACE) == pytest.approx(3 / 12)

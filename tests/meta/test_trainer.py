@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from msr_envs.registry import load_family
 from msr_runtime.errors import AugmentationError, CheckpointError, TrainingError
 from msr_runtime.meta.checkpoint import BEST, LAST, load_checkpoint
+from msr_runtime.meta.learner import LearnerConfig
 from msr_runtime.meta.rules import GradientSteps
 
 
@@ -202,10 +204,44 @@ def test_an_augmentation_that_is_no_symmetry_is_refused(training, tmp_path) -> N
     training.trainer(tmp_path / "sound", insist_on_augmentation=False)
 
 
-def test_samples_that_are_no_vectors_are_refused(training, tmp_path) -> None:
-    """Images need networks and a normalisation of their own."""
-    with pytest.raises(TrainingError, match=r"'conv-c8-hard' gives samples of shape \(1, 6, 6\)"):
-        training.trainer(tmp_path, load_family("conv-c8-hard"))
+IMAGES = {"tasks_per_step": 2, "shots": 1, "queries": 2, "training_tasks": 4, "samples_per_task": 2}
+IMAGES |= {"steps": 4, "validation_every": 2, "validation_tasks": 2}
+CONVOLUTION = LearnerConfig(network="conv", depth=0, bias=False, form="kronecker", inner_steps=1)
+
+
+def test_images_train_and_resume_bit_for_bit(training, tmp_path) -> None:
+    """Image to image through a convolution behind U; Ctrl-C in the first step changes nothing."""
+    family = copy(load_family("conv-c8"))
+    changes = IMAGES | {"learner": CONVOLUTION, "insist_on_augmentation": False}
+    assert training.trainer(tmp_path / "whole", family, **changes).train().finished
+    trainer = training.trainer(tmp_path / "part", family, **changes)
+    family.augment = lambda _, x, y: _interrupt(x, y)  # type: ignore[method-assign]
+    assert trainer.train().step == 1
+    assert training.trainer(tmp_path / "part", load_family("conv-c8"), resume=True, **changes).train().finished
+    _assert_same_run(tmp_path / "part", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("side", "says"),
+    [("x", r"samples of x of shape \(1, 2\), but \(2,\)"), ("y", r"samples of y of shape \(1, 2\), but \(2,\)")],
+)
+def test_samples_of_another_shape_than_the_fields_are_refused(training, tmp_path, side: str, says: str) -> None:
+    """An axis too many, on either side, is told before anything is simulated."""
+
+    class Crooked(training.Plane):
+        def sample(self, *call: Any) -> Any:
+            batch = super().sample(*call)
+            names = [f"support_{side}", f"query_{side}"]
+            return batch._replace(**{name: getattr(batch, name)[..., None, :] for name in names})
+
+    with pytest.raises(TrainingError, match=says):
+        training.trainer(tmp_path, Crooked())
+
+
+def test_more_samples_than_the_memory_holds_are_refused(training, tmp_path) -> None:
+    """The message says how much it would be, and what to lower."""
+    with pytest.raises(TrainingError, match=r"100000000 training_tasks of 16 samples.*GiB.*'plane' has 4 numbers"):
+        training.trainer(tmp_path, training_tasks=10**8)
 
 
 def test_steps_without_a_finite_gradient_are_skipped(training, tmp_path) -> None:
