@@ -2,7 +2,7 @@
 
 try:
     from mcap.exceptions import EndOfFile, RecordLengthLimitExceeded
-    from mcap.records import Channel, DataEnd, McapRecord, Message
+    from mcap.records import Channel, Footer, McapRecord, Message
     from mcap.stream_reader import StreamReader
     from mcap.writer import Writer
 except ImportError as error:
@@ -12,8 +12,8 @@ except ImportError as error:
 
 __all__ = [
     "Channel",
-    "DataEnd",
     "EndOfFile",
+    "Footer",
     "McapRecord",
     "Message",
     "RecordLengthLimitExceeded",

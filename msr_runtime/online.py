@@ -83,6 +83,7 @@ class OnlineAdapter:
         start: Start = "v0",
         guard: UpdateGuard | None = None,
         realtime: bool = False,
+        recorder: "Recorder | None" = None,
     ) -> None:
         """Prepare to adapt `model`.
 
@@ -101,11 +102,11 @@ class OnlineAdapter:
             start: From the meta-learned `v0` each time, or from the `accepted` v, which forgets more slowly than the
                 window does and stays within the guard's trust region.
             guard: What may refuse an update; `UpdateGuard()` by default.
-            recorder: Where every sample observed and every adaptation is recorded; it is closed by whoever made it,
-                after this.
             realtime: Run the thread under SCHED_FIFO, one below `ControlLoop(realtime=True)`. The two share one
                 interpreter: where other programs want the processor too, they would push the adaptation off it while
                 it holds the interpreter, and the loop would wait for them all.
+            recorder: Where every sample observed and every adaptation is recorded; it is closed by whoever made it,
+                after this.
 
         Raises:
             InputError: If a number is out of its range.
@@ -135,6 +136,7 @@ class OnlineAdapter:
         self._refused: Counter[Refusal] = Counter()
         self._seconds, self._accepted_at = np.full(_KEPT, np.nan), math.nan
         self._realtime, self._stop, self._error = realtime, threading.Event(), None
+        self._recorder = recorder
         self.latest: AdaptResult | None = None
         """What the latest adaptation did."""
 

@@ -47,6 +47,9 @@ _PAUSE = 0.02
 just when a tick has given it up for its network."""
 _FLUSH = 1.0
 """Seconds between two writes to the disk: what a lost process or a lost supply can take with it."""
+_TURN = 4
+"""Messages between two moments at which a tick that is due may go first: some 0.1 ms. Fewer would cost the thread its
+turn too often where another thread is busy."""
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -325,11 +328,14 @@ class Recorder:
             _LOGGER.error("recording '%s' ended: %s; the robot goes on unrecorded", self._path, error)  # noqa: TRY400
 
     def _drain(self) -> None:
+        taken = 0
         while self._queue:
             channel, number, stamp, published, message = self._queue.popleft()
             self._add(channel.id, number, stamp, published, message())
             channel.taken += 1
-            time.sleep(0)  # a tick that is due goes first: at most one message holds it up
+            taken += 1
+            if taken % _TURN == 0:
+                time.sleep(0)  # gives up the interpreter's lock, for which a tick that is due may be waiting
 
     def _add(self, channel: int, number: int, stamp: int, published: int, message: Any) -> None:
         data = to_json(message, inf_nan_mode="strings")

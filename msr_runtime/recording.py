@@ -4,13 +4,13 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import BinaryIO, NamedTuple, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, RootModel, ValidationError
 
-from msr_runtime._mcap import Channel, DataEnd, EndOfFile, McapRecord, Message, RecordLengthLimitExceeded, StreamReader
+from msr_runtime._mcap import Channel, EndOfFile, Footer, McapRecord, Message, RecordLengthLimitExceeded, StreamReader
 from msr_runtime.errors import InputError
 from msr_runtime.messages import METADATA, OBSERVATION, RECORDING_VERSION, Adaptation, Pair, Policy, Values, Vectors
 
@@ -71,7 +71,7 @@ class Recording:
 
     def finished(self) -> bool:
         """Whether the file was closed, rather than cut short."""
-        return any(isinstance(record, DataEnd) for record in _records(self.path, emit_chunks=True))
+        return any(isinstance(record, Footer) for record in _records(self.path, emit_chunks=True))
 
     def vector(self, event: Event) -> NDArray[np.float32]:
         """The numbers of an observation or action, `(size,)`.
@@ -151,7 +151,8 @@ def _records(path: Path, emit_chunks: bool = False) -> Iterator[McapRecord]:
     try:
         with path.open("rb") as file:
             size = path.stat().st_size  # a record that claims more than that was cut short too
-            yield from StreamReader(file, emit_chunks=emit_chunks, validate_crcs=True, record_size_limit=size).records
+            stream = cast("BinaryIO", _Whole(file))
+            yield from StreamReader(stream, emit_chunks=emit_chunks, validate_crcs=True, record_size_limit=size).records
     except (EndOfFile, RecordLengthLimitExceeded):
         return
     except OSError as error:
@@ -161,3 +162,16 @@ def _records(path: Path, emit_chunks: bool = False) -> Iterator[McapRecord]:
             f"recording '{path}' cannot be read as an MCAP file ({type(error).__name__}: {error}); it is damaged or of "
             "another kind"
         ) from error
+
+
+class _Whole:
+    """A file that gives all that was asked for, or ends: the reader would take half a record for a damaged one."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, count: int) -> bytes:
+        data = self._file.read(count)
+        if len(data) < count:
+            raise EndOfFile
+        return data

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64decode
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -170,8 +171,12 @@ class TestFile:
         with Recorder(tmp_path / "a.mcap", model) as recorder:
             recorder.loaded(tmp_path / "wing.safetensors", model.v)
         start, loaded = topic(tmp_path / "a.mcap", ADAPTATION)
-        assert start == loaded
-        assert (start["kind"], start["v"]) == ("load", model.v[0].tolist())
+        assert b64decode(loaded["file"]) == (tmp_path / "wing.safetensors").read_bytes()
+        (tmp_path / "start.safetensors").write_bytes(b64decode(start["file"]))
+        fresh = model.fork()
+        fresh.load_adaptation(tmp_path / "start.safetensors")
+        np.testing.assert_array_equal(fresh.v, model.v)
+        assert [(m["kind"], m["v"]) for m in (start, loaded)] == [("load", model.v[0].tolist())] * 2
 
     def test_loop_figures_are_recorded_whole(self, tmp_path: Path, model: AdaptiveModel) -> None:
         """All of them, nested ones too; those without data are the string NaN, because JSON has no such number."""
@@ -361,6 +366,7 @@ class TestEndings:
                 x = rng.standard_normal(OBS)
                 recorder.observation(x)
                 acted += len(model.predict(x)) > 0
+                time.sleep(0.001)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         recorder.observation(random(0, OBS))

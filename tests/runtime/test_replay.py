@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from mcap.writer import Writer
 from numpy.typing import NDArray
 
-from msr_runtime import AdaptiveModel, BundleError, InputError
-from msr_runtime.messages import ADAPTATION, OBSERVATION
+from msr_runtime import AdaptiveModel, BundleError, ControlLoop, InputError
+from msr_runtime.messages import ADAPTATION, OBSERVATION, SAMPLE
+from msr_runtime.model import Start
+from msr_runtime.online import OnlineAdapter
 from msr_runtime.recorder import Recorder
 from msr_runtime.recording import Recording
 from msr_runtime.replay import ReplayReport, replay
@@ -129,6 +131,29 @@ class TestSame:
             recorder.observation(random(0, OBS))
         report = replayed(tmp_path / "a.mcap", model)
         assert (report.same, report.actions, report.alone) == (True, 2, 3)
+
+    @pytest.mark.parametrize("start", ["v0", "accepted"])
+    def test_a_robot_that_adapts_beside_its_loop_replays_exactly(
+        self, tmp_path: Path, bundle_path: Path, linear: Any, start: Start
+    ) -> None:
+        """Loop, adapter and recorder on three threads: the file alone gives every action again, to the last bit."""
+        model, truth = AdaptiveModel.load(bundle_path), linear.v0 + np.float32(0.2)
+        with (
+            Recorder(tmp_path / "a.mcap", model) as recorder,
+            OnlineAdapter(model, window=8, hz=50, start=start, recorder=recorder) as online,
+            ControlLoop(hz=250, ticks=150) as loop,
+        ):
+            for tick in loop:
+                recorder.observation(x := random(tick, OBS))
+                recorder.action(online.predict(x))
+                online.observe(x, linear.predict(truth, x))
+        report = replayed(tmp_path / "a.mcap", AdaptiveModel.load(bundle_path), tolerance=0.0)
+        assert recorder.report().dropped == 0
+        assert (report.same, report.actions) == (True, 150)
+        assert (report.adaptations, report.refused) == (online.report().accepted, sum(online.report().refused.values()))
+        assert report.adaptations > 1
+        samples = Recording.open(tmp_path / "a.mcap").events(SAMPLE)
+        assert sum(1 for _ in samples) == online.report().observed == 150
 
 
 class TestDifferent:
@@ -308,14 +333,17 @@ class TestDamagedFiles:
     @given(share=st.floats(0, 1, exclude_max=True))
     @fuzz
     def test_a_file_cut_short_gives_what_was_whole(self, tmp_path: Path, sound: Any, share: float) -> None:
-        """At any length: refused, or the same run up to there."""
+        """At any length: the same run up to there, or nothing, if not even the first chunk is whole."""
         data, (model, whole) = sound
         path = tmp_path / "cut.mcap"
         path.write_bytes(data[: int(share * len(data))])
+        report, refused = None, ""
         try:
-            recording = Recording.open(path)
-            report = replay(recording, model)
-        except InputError:
+            report = replay(Recording.open(path), model)
+        except InputError as error:
+            refused = str(error)
+        if report is None:
+            assert "cut short before anything reached the disk" in refused or "holds no message of" in refused
             return
         assert report.same
         assert report.actions <= whole.actions
