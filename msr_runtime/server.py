@@ -9,9 +9,10 @@ GETs.
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from http import HTTPStatus
 from time import perf_counter
 from types import TracebackType
@@ -47,6 +48,7 @@ class PolicyServer:
         port: int = 8000,
         token: str | None = None,
         limits: Limits | None = None,
+        trusted_keys: Sequence[str | os.PathLike[str]] | None = None,
     ) -> None:
         """Prepare a server.
 
@@ -56,12 +58,13 @@ class PolicyServer:
             port: The port; 0 takes a free one.
             token: What clients must send as `Authorization: Bearer TOKEN` or `Api-Key TOKEN`; None lets everyone in.
             limits: What one client may take.
+            trusted_keys: PEM files of Ed25519 public keys: only bundles that one of them signed are served.
 
         Raises:
             ServerError: If a name, the address or the token is not fit.
         """
         self._bundles, self._host, self._port = dict(bundles), host, port
-        self._token, self._limits = token, limits or Limits()
+        self._token, self._limits, self._trusted_keys = token, limits or Limits(), trusted_keys
         check_names(self._bundles)
         check_address(host, port, token)
         self._models: dict[str, AdaptiveModel] = {}
@@ -103,7 +106,8 @@ class PolicyServer:
         """
         loop = asyncio.get_running_loop()
         for name, path in self._bundles.items():
-            model = await loop.run_in_executor(self._pool, AdaptiveModel.load, path)
+            load = partial(AdaptiveModel.load, path, trusted_keys=self._trusted_keys)
+            model = await loop.run_in_executor(self._pool, load)
             check_servable(model)
             self._models[name] = model
             host = f"[{self._host}]" if ":" in self._host else self._host

@@ -25,6 +25,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     token_file: Path | None = None,
+    key: tuple[Path, ...] = (),
     limits: Limits = _LIMITS,
 ) -> int:
     """Serve bundles to clients of openpi's websocket protocol, until SIGTERM or Ctrl-C.
@@ -39,14 +40,15 @@ def serve(
     When it is stopped, requests in flight are answered first; the exit code is 0 after SIGTERM and 130 after Ctrl-C.
 
     Args:
-        bundles: Folders of bundles, each with a name in front.
+        bundles: Folders of bundles, each with NAME= in front or without.
         host: The address to listen at; by default only this machine's own programs reach it.
         port: The port; 0 takes a free one.
         token_file: A file that holds the token and nothing else; without it MSR_TOKEN is read.
+        key: PEM files with Ed25519 public keys; one of them has to have signed each bundle.
         limits: What one client may take.
     """
     token = _token(token_file)
-    server = PolicyServer(_named(bundles), host=host, port=port, token=token, limits=limits)
+    server = PolicyServer(_named(bundles), host=host, port=port, token=token, limits=limits, trusted_keys=key or None)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     return asyncio.run(_until_stopped(server))
 

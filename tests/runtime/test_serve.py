@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from msr_runtime.cli import main
+from msr_runtime.signing import make_keys
 from msr_runtime.wire import decode, encode
 
 OBSERVATION = encode({"position": np.zeros(2), "angle": np.zeros(1)})
@@ -131,6 +132,7 @@ def test_a_token_from_the_environment_or_a_file(bundle_path: Path, tmp_path: Pat
         (["{bundle}", "--port", "65536"], None, "the port is 65536"),
         (["{bundle}", "--limits.connections", "0"], None, "connections is 0"),
         (["{bundle}", "--port", "{taken}"], None, "port {taken} (error while attempting to bind"),
+        (["{bundle}", "--port", "0", "--key", "{folder}/key.pub.pem"], None, "is not signed"),
         (["{bundle}", "--host", "203.0.113.1"], TOKEN, "this machine has no such address"),
     ],
 )
@@ -144,6 +146,7 @@ def test_refusals(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One sentence on stderr and code 2."""
+    make_keys(tmp_path / "key.pem", tmp_path / "key.pub.pem")
     (tmp_path / "binary").write_bytes(b"\xff" * 20)
     monkeypatch.delenv("MSR_TOKEN", raising=False)
     if token is not None:
