@@ -1,9 +1,10 @@
 """MSR against MAML, ANIL, Meta-SGD and CAVIA on ring-nav and hex-drive, and against itself with the sharing destroyed.
 
-Every method gets the same search over depth, width and outer rate: short runs name the best network of each rate, these
-are trained in full with every seed, and the lowest mean loss on validation tasks decides, since a high rate is always
-ahead in a short run, and one seed says little of the others. The choice is scored once on fresh tasks, the same for all.
-It can be interrupted: run again, it goes on. Writes runs/families/ and prints one table a family with paired intervals.
+Every method gets the same search over depth, width and outer rate: short runs name the best network of each rate,
+these are trained in full with every seed, and the lowest mean loss on validation tasks decides, since a high rate is
+ahead in every short run, and one seed says little of the others. The choice is scored once on fresh tasks, the same for
+all. It can be interrupted: run again, it goes on. Writes runs/families/ and prints one table a family with paired
+intervals.
 """
 
 import math
