@@ -101,7 +101,8 @@ class Policy:
         `reset`: back to `v0`. `status`: what this client's policy is and did.
 
         Raises:
-            InputError: If it does not fit the model; the acting weights stay as they are.
+            InputError: If it does not fit the model, or an action would not be finite; the acting weights stay as they
+                are.
         """
         match kind_of(message):
             case "adapt":
@@ -124,6 +125,11 @@ class Policy:
         y = self._model.predict(x[0])[None] if single else self._model.predict(x)
         seconds = perf_counter() - begin
         flat = y.reshape(len(y), -1)
+        if not np.isfinite(flat).all():
+            raise InputError(
+                "the network's output is not finite, though the observation is: it lies far outside the fields' "
+                "bounds, or the adaptation went wrong; reset returns to v0"
+            )
         fields = {field.name: flat[:, self._slices[field.name]].reshape(-1, *field.shape) for field in self._outputs}
         return {ACTIONS: flat} | fields | {"policy_timing": {"infer_ms": 1e3 * seconds}}
 

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 from onnx import TensorProto, helper, numpy_helper
 
 from msr_runtime import AdaptiveModel, Field, InputError
@@ -89,6 +92,7 @@ class TestInfer:
             (named(draw(0, 9, 3)), "9 samples, but 1 to 8"),
             (named(np.array([0, np.nan, 0])), "field 'position' element 1 (index 1) is nan"),
             (named(np.array([0, 0, 1e300])), "field 'angle' element 0 (index 2) is inf"),
+            (named(np.array([0, 0, 3e38])), "the network's output is not finite"),
             ({"position": "left", "angle": [1]}, "'position' has dtype <U4"),
             ({"position": [1, None], "angle": [1]}, "'position' has dtype object"),
             ({"position": [[1, 2], [3]], "angle": [1]}, "'position' is not an array"),
@@ -158,6 +162,35 @@ class TestAdapt:
         with pytest.raises(InputError, match=re.escape(sentence)):
             policy.answer(message)
         np.testing.assert_array_equal(policy.answer(named(draw(3, 3)))["force"], before)
+
+
+_NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats() | st.booleans() | st.none() | st.text(max_size=3)
+_ARRAYS = npst.arrays(npst.scalar_dtypes().filter(lambda dtype: dtype.kind in "biuf"), npst.array_shapes(max_side=3))
+_SHAPED = npst.arrays(np.float32, st.sampled_from([(2,), (1,), (2, 2), (2, 1), (3, 2), (3, 1)]))
+_ODD = st.recursive(_NUMBERS | _ARRAYS, lambda inner: st.lists(inner, max_size=3), max_leaves=6)
+_FIELDS = st.fixed_dictionaries({"position": _SHAPED | _ODD, "angle": _SHAPED | _ODD}, optional={"x": _ODD})
+_FORCES = st.fixed_dictionaries({"force": _SHAPED | _ODD})
+_MESSAGES = _FIELDS | st.fixed_dictionaries(
+    {"__msr__": st.sampled_from(["adapt", "reset", "status"]) | _ODD},
+    optional={"support_x": _FIELDS | _ODD, "support_y": _FORCES | _ODD, "steps": st.integers(-1, 3) | _ODD},
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(_MESSAGES)
+def test_any_message_ends_in_a_reply_or_a_refusal(policy: Policy, message: dict) -> None:
+    """Whatever passes the wire; and the policy answers on as before."""
+    refusal = ""
+    try:
+        kind_of(message)
+        reply = policy.answer(message)
+    except InputError as error:
+        refusal = str(error)
+    else:
+        encode(reply)
+    assert "\n" not in refusal
+    assert len(refusal) < 2000
+    assert policy.answer({"__msr__": "status"}).keys() == {"adapted", "accepted", "refused"}
 
 
 @pytest.mark.parametrize("message", [None, 1, "adapt", [{}], np.zeros(3)])
