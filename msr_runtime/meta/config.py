@@ -27,6 +27,9 @@ class TrainSettings(BaseModel):
     """Samples simulated for each task's support and for each of its query sets."""
     outer_rate: PositiveFloat = 8e-3
     """Peak of Adam's one-cycle schedule."""
+    multi_step: NonNegativeInt = 0
+    """Outer steps over which the query losses after every inner step count as well, less and less until only that after
+    the last does (MAML++); 0 for that alone from the first step."""
     clip: PositiveFloat = 1.0
     """The norm to which the outer gradient is clipped; at 10, runs were seen to end in NaN."""
     augment: bool = True

@@ -27,7 +27,15 @@ from msr_runtime.meta.distributed import ALONE, Processes
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.normalization import Normalization, measure_normalization
-from msr_runtime.meta.outer import Batch, Gradient, OuterLoss, outer_gradient, step_weights, traced_gradient
+from msr_runtime.meta.outer import (
+    Batch,
+    Gradient,
+    OuterLoss,
+    outer_gradient,
+    require_inner_steps,
+    step_weights,
+    traced_gradient,
+)
 from msr_runtime.meta.pool import TaskPool
 from msr_runtime.meta.preflight import require_pool, require_samples
 from msr_runtime.meta.progress import training_progress, working
@@ -119,6 +127,8 @@ class MetaTrainer:
         require_samples(family, self.settings)
         self.share = processes.share(self.settings.tasks_per_step)
         self.learner = build_learner(config, learner)
+        if self.settings.multi_step:
+            require_inner_steps(self.learner)
         saved = processes.from_first(partial(self._open_folder, learner, resume=resume))
         if saved is not None:
             self.learner.load_state_dict(saved.learner)
