@@ -51,6 +51,8 @@ def make_session(
     try:
         # without its own fallback, which prints on stdout and goes on with the CPU
         session = onnxruntime.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
+        for part in (*session.get_inputs(), *session.get_overridable_initializers(), *session.get_outputs()):
+            _ = part.name, part.shape  # may be bytes that are no text, which only reading them tells
     except Exception as error:  # its bindings raise a class of their own for each status code
         if "fallback to CPU EP has been explicitly disabled" in str(error):
             raise ProviderError(

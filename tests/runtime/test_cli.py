@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from msr_runtime import AdaptiveModel
+from msr_runtime._onnxruntime import onnxruntime
 from msr_runtime.cli import COMMANDS, main
 
 FAMILY = '''
@@ -104,6 +105,15 @@ class TestFromSimulationToRobot:
         for part in ("push", "msr-full", "velocity", "m/s", "C4", "10 shots, 5 inner steps", "50 Hz", "adapt.onnx"):
             assert part in out
 
+    def test_info_of_the_machine(self, capsys) -> None:
+        """Without a bundle, what the machine offers: the runtime, each provider tried, cores and scheduling."""
+        assert msr("info") == 0
+        lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+        assert onnxruntime.__version__ in lines["onnxruntime here"]
+        assert lines["CPUExecutionProvider"].strip() == "starts"
+        assert {"CUDAExecutionProvider", "TensorrtExecutionProvider", "cores", "real time"} <= lines.keys()
+        assert "bundle" not in lines
+
     def test_adapt(self, trained, tmp_path, capsys) -> None:
         """A saved adaptation acts as the one that was printed, and the query error is given before and after."""
         x = np.random.default_rng(1).normal(size=(2, 10, 2)).astype(np.float32)
@@ -180,6 +190,57 @@ class TestFromSimulationToRobot:
         assert (run / "last.safetensors").exists()
 
 
+class TestTrust:
+    def test_from_key_to_verified_bundle(self, bundle_path, tmp_path, capsys) -> None:
+        """`keygen`, `sign`, `verify`: the fingerprint that the first prints is the one that the last finds."""
+        private, public = tmp_path / "key.pem", tmp_path / "key.pub.pem"
+        assert msr("keygen", private) == 0
+        fingerprint = capsys.readouterr().out.split()[1]
+        assert msr("verify", bundle_path) == 0
+        assert "signature  none" in capsys.readouterr().out
+        assert msr("sign", bundle_path, "--key", private) == 0
+        assert msr("info", bundle_path) == 0
+        assert "Ed25519" in capsys.readouterr().out
+        assert msr("verify", bundle_path) == 0
+        assert "not checked" in capsys.readouterr().out
+        assert msr("verify", bundle_path, "--key", public) == 0
+        assert f"by key {fingerprint}" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("fault", ["unsigned", "foreign", "damaged"])
+    def test_failed_check(self, fault, bundle_path, tmp_path, capsys) -> None:
+        """A bundle that is not what the key's owner made is a failed check: code 1 and one sentence."""
+        for name in ("key", "other"):
+            assert msr("keygen", tmp_path / f"{name}.pem") == 0
+        if fault != "unsigned":
+            assert msr("sign", bundle_path, "--key", tmp_path / "key.pem") == 0
+        if fault == "damaged":
+            (bundle_path / "adapt.onnx").write_bytes(b"x")
+        capsys.readouterr()
+        key = tmp_path / ("other.pub.pem" if fault == "foreign" else "key.pub.pem")
+        assert msr("verify", bundle_path, "--key", key) == 1
+        assert {"unsigned": "not signed", "foreign": "none of the 1 trusted keys", "damaged": "adapt.onnx"}[
+            fault
+        ] in refusal(capsys)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["verify", "absent"],
+            ["verify", "bundle", "--key", "absent.pem"],
+            ["sign", "bundle", "--key", "absent.pem"],
+            ["sign", "absent", "--key", "key.pem"],
+            ["keygen", "key.pem"],
+        ],
+    )
+    def test_wrong_input(self, arguments, bundle_path, tmp_path, monkeypatch, capsys) -> None:
+        """A folder or key that is not there, or a key that is, is wrong usage."""
+        monkeypatch.chdir(tmp_path)
+        assert msr("keygen", "key.pem") == 0
+        capsys.readouterr()
+        assert msr(*arguments) == 2
+        assert arguments[-1] in refusal(capsys)
+
+
 class TestBench:
     def test_figures(self, bundle_path, tmp_path, capsys) -> None:
         """`bench` prints and writes predict beside a bare session, and adaptations of 1, 3 and 5 steps."""
@@ -195,7 +256,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "named"),
         [
-            (["inof"], "Did you mean 'info'? The commands are train, export, info, adapt, evaluate, bench"),
+            (["inof"], "Did you mean 'info'? The commands are train, export, info, "),
             (["train", "hexdrive", "run"], "Built in are hex-drive"),
             (["train", "hex-drive", "run", "--method", "mamel"], "the methods are msr, maml"),
             (["train", "hex-drive", "absent", "--resume"], "no checkpoint at absent/last.safetensors"),
@@ -212,7 +273,9 @@ class TestRefusals:
         assert named in refusal(capsys)
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.parametrize("arguments", [["info"], ["train", "hex-drive", "run", "--learner.width", "0"]])
+    @pytest.mark.parametrize(
+        "arguments", [["adapt"], ["sign", "bundle"], ["train", "hex-drive", "run", "--learner.width", "0"]]
+    )
     def test_usage(self, arguments, capsys) -> None:
         """A missing argument or a value out of range is wrong usage."""
         assert msr(*arguments) == 2
@@ -312,7 +375,12 @@ class TestRobot:
         usage = self.run("--help")
         assert usage.returncode == 0
         assert all(f"  {name} " in usage.stdout for name in COMMANDS)
-        for arguments in (["info", bundle_path], ["adapt", bundle_path, tmp_path / "a.npz"], ["bench", bundle_path]):
+        for arguments in (
+            ["info", bundle_path],
+            ["verify", bundle_path],
+            ["adapt", bundle_path, tmp_path / "a.npz"],
+            ["bench", bundle_path],
+        ):
             done = self.run(*arguments)
             assert done.returncode == 0, done.stderr
 

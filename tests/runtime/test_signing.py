@@ -1,0 +1,246 @@
+"""Who vouches for a bundle: keys as openssl makes them, and nothing of a foreign bundle read but its digest."""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from msr_runtime import AdaptiveModel, Bundle, BundleError, SignatureError
+from msr_runtime.bundle import MANIFEST, MANIFEST_DIGEST, PREDICT, write_bundle
+from msr_runtime.errors import KeyFileError
+from msr_runtime.signing import SIGNATURE, make_keys
+
+
+class Keys(NamedTuple):
+    """The files of a pair of keys."""
+
+    private: Path
+    public: Path
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[[str], Keys]:
+    """A function that makes a pair of keys."""
+
+    def made(name: str) -> Keys:
+        keys = Keys(tmp_path / f"{name}.pem", tmp_path / f"{name}.pub.pem")
+        make_keys(*keys)
+        return keys
+
+    return made
+
+
+@pytest.fixture
+def keys(make: Callable[[str], Keys]) -> Keys:
+    """The signer's keys."""
+    return make("signer")
+
+
+@pytest.fixture
+def signed(bundle_path: Path, keys: Keys) -> Path:
+    """A signed bundle."""
+    return Bundle.open(bundle_path).sign(keys.private).path
+
+
+def test_a_signed_bundle_opens_under_its_key(signed: Path, keys: Keys) -> None:
+    """And under none too; it adapts as ever."""
+    assert Bundle.open(signed, [keys.public]) == Bundle.open(signed)
+    AdaptiveModel.load(signed, trusted_keys=[keys.public])
+    AdaptiveModel.load(Bundle.open(signed), trusted_keys=[keys.public])
+
+
+def test_the_keys_fingerprint_says_who_signed(signed: Path, keys: Keys, tmp_path: Path) -> None:
+    """It is the one that was printed as the key was made."""
+    again = make_keys(tmp_path / "other.pem", tmp_path / "other.pub.pem")
+    assert Bundle.open(signed).check_signature([tmp_path / "other.pub.pem", keys.public]) != again
+
+
+def test_an_unsigned_bundle_is_refused(bundle_path: Path, keys: Keys) -> None:
+    """By folder and as an opened bundle alike."""
+    for bundle in (bundle_path, Bundle.open(bundle_path)):
+        with pytest.raises(SignatureError, match="is not signed"):
+            AdaptiveModel.load(bundle, trusted_keys=[keys.public])
+
+
+def test_a_foreign_signature_is_refused(signed: Path, make: Callable[[str], Keys]) -> None:
+    """The message counts the trusted keys and shows their fingerprints."""
+    with pytest.raises(SignatureError, match=r"none of the 2 trusted keys \([0-9a-f]{16}, [0-9a-f]{16}\)"):
+        Bundle.open(signed, [make("a").public, make("b").public])
+
+
+def test_a_policy_without_keys_trusts_nobody(signed: Path) -> None:
+    """An empty list, from an empty folder of keys say, does not open the door."""
+    with pytest.raises(SignatureError, match="none of the 0 trusted keys"):
+        Bundle.open(signed, [])
+
+
+def test_keys_are_replaced_one_by_one(signed: Path, keys: Keys, make: Callable[[str], Keys]) -> None:
+    """A robot that trusts the old and the new key takes bundles of both; one that has dropped the old one does not."""
+    new = make("new")
+    both = [keys.public, new.public]
+    Bundle.open(signed, both)
+    Bundle.open(signed, both).sign(new.private)
+    Bundle.open(signed, both)
+    Bundle.open(signed, [new.public])
+    with pytest.raises(SignatureError):
+        Bundle.open(signed, [keys.public])
+
+
+def test_nothing_of_a_foreign_bundle_is_read_but_its_digest(signed: Path, make: Callable[[str], Keys]) -> None:
+    """A graph that cannot be read, or a manifest that is none, is not reached."""
+    (signed / PREDICT).unlink()
+    os.mkfifo(signed / PREDICT)  # who opens it waits for ever
+    raw = b"no manifest"
+    (signed / MANIFEST).write_bytes(raw)
+    (signed / MANIFEST_DIGEST).write_text(f"{hashlib.sha256(raw).hexdigest()}  {MANIFEST}\n")
+    with pytest.raises(SignatureError):
+        Bundle.open(signed, [make("other").public])
+
+
+@pytest.mark.parametrize("name", [MANIFEST, PREDICT])
+def test_digests_made_anew_do_not_help(signed: Path, keys: Keys, name: str) -> None:
+    """Whoever changes a file and all digests up to the top is found by the signature alone."""
+    manifest = json.loads((signed / MANIFEST).read_bytes())
+    if name == PREDICT:
+        (signed / PREDICT).write_bytes((signed / PREDICT).read_bytes() + b"\0")
+        manifest["files"][PREDICT] = hashlib.sha256((signed / PREDICT).read_bytes()).hexdigest()
+    else:
+        manifest["rate_hz"] = 1000.0
+    raw = json.dumps(manifest).encode()
+    (signed / MANIFEST).write_bytes(raw)
+    (signed / MANIFEST_DIGEST).write_text(f"{hashlib.sha256(raw).hexdigest()}  {MANIFEST}\n")
+    Bundle.open(signed)
+    with pytest.raises(SignatureError, match="none of the 1 trusted keys"):
+        Bundle.open(signed, [keys.public])
+
+
+@pytest.mark.parametrize("signature", [b"", b"\0" * 64, b"\xff" * 64, b"x" * 63, b"x" * 10_000])
+def test_a_malformed_signature_is_no_signature(signed: Path, keys: Keys, signature: bytes) -> None:
+    """Of whatever length and content."""
+    (signed / SIGNATURE).write_bytes(signature)
+    with pytest.raises(SignatureError):
+        Bundle.open(signed, [keys.public])
+
+
+def test_a_damaged_file_under_a_good_signature_is_refused(signed: Path, keys: Keys) -> None:
+    """The signature covers the digests, and these every byte."""
+    (signed / PREDICT).write_bytes((signed / PREDICT).read_bytes()[:-1] + b"\0")
+    with pytest.raises(BundleError, match=PREDICT):
+        Bundle.open(signed, [keys.public])
+
+
+def test_writing_a_bundle_anew_drops_the_signature(signed: Path, linear: Any, linear_files: dict[str, bytes]) -> None:
+    """A signature never outlives what was signed."""
+    assert write_bundle(signed, linear.manifest(), linear_files).signature is None
+    assert Bundle.open(signed).signature is None
+
+
+def test_what_was_replaced_meanwhile_is_not_signed(
+    signed: Path, keys: Keys, linear: Any, linear_files: dict[str, bytes]
+) -> None:
+    """The signature of one bundle does not land in the folder of another."""
+    opened = Bundle.open(signed)
+    write_bundle(signed, linear.manifest().model_copy(update={"method": "second"}), linear_files)
+    with pytest.raises(BundleError, match="replaced by another one"):
+        opened.sign(keys.private)
+    assert not (signed / SIGNATURE).exists()
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+class TestOpenssl:
+    def run(self, *arguments: str | Path) -> None:
+        """Run openssl."""
+        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+    def test_its_keys_sign_and_verify(self, bundle_path: Path, tmp_path: Path) -> None:
+        """A pair of PEM files made by openssl alone."""
+        private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+        self.run("genpkey", "-algorithm", "ed25519", "-out", private)
+        self.run("pkey", "-in", private, "-pubout", "-out", public)
+        Bundle.open(bundle_path).sign(private)
+        Bundle.open(bundle_path, [public])
+
+    def test_it_says_the_same_of_a_signature(self, signed: Path, keys: Keys, make: Callable[[str], Keys]) -> None:
+        """The documented command takes the signer's key and no other."""
+
+        def verify(public: Path) -> None:
+            files = ("-in", signed / MANIFEST_DIGEST, "-sigfile", signed / SIGNATURE)
+            self.run("pkeyutl", "-verify", "-pubin", "-inkey", public, "-rawin", *files)
+
+        verify(keys.public)
+        with pytest.raises(subprocess.CalledProcessError):
+            verify(make("other").public)
+
+    def test_an_encrypted_key_is_refused(self, bundle_path: Path, tmp_path: Path) -> None:
+        """Its message says that an unencrypted one is wanted."""
+        private = tmp_path / "private.pem"
+        self.run("genpkey", "-algorithm", "ed25519", "-aes-256-cbc", "-pass", "pass:x", "-out", private)
+        with pytest.raises(KeyFileError, match="unencrypted"):
+            Bundle.open(bundle_path).sign(private)
+
+
+class TestKeyFiles:
+    def test_the_private_key_is_its_owners(self, keys: Keys) -> None:
+        """Nobody else may read it."""
+        assert stat.S_IMODE(keys.private.stat().st_mode) == 0o600
+
+    @pytest.mark.parametrize("taken", [0, 1])
+    def test_a_key_is_never_overwritten(self, keys: Keys, tmp_path: Path, taken: int) -> None:
+        """Neither half, and the other is not written either."""
+        before = keys[taken].read_bytes()
+        pair = [tmp_path / "new.pem", tmp_path / "new.pub.pem"]
+        pair[taken] = keys[taken]
+        with pytest.raises(KeyFileError, match="exists and is not overwritten"):
+            make_keys(*pair)
+        assert keys[taken].read_bytes() == before
+        assert not pair[1 - taken].exists()
+
+    @pytest.mark.parametrize("kind", ["absent", "folder", "text", "private", "rsa"])
+    def test_what_is_no_public_key_is_named(self, signed: Path, keys: Keys, tmp_path: Path, kind: str) -> None:
+        """A trusted key that cannot be used is an error, even beside one that fits."""
+        path = tmp_path / "key.pem"
+        if kind == "folder":
+            path.mkdir()
+        elif kind == "text":
+            path.write_text("-----BEGIN PUBLIC KEY-----\nabc\n-----END PUBLIC KEY-----\n")
+        elif kind == "private":
+            path.write_bytes(keys.private.read_bytes())
+        elif kind == "rsa":
+            public = rsa.generate_private_key(65537, 2048).public_key()
+            form = serialization.PublicFormat.SubjectPublicKeyInfo
+            path.write_bytes(public.public_bytes(serialization.Encoding.PEM, form))
+        with pytest.raises(KeyFileError, match=r"key\.pem"):
+            Bundle.open(signed, [keys.public, path])
+
+    @pytest.mark.parametrize("kind", ["absent", "public"])
+    def test_what_is_no_private_key_is_named(self, bundle_path: Path, keys: Keys, tmp_path: Path, kind: str) -> None:
+        """Nothing is signed with it."""
+        path = keys.public if kind == "public" else tmp_path / "absent.pem"
+        with pytest.raises(KeyFileError, match=path.name):
+            Bundle.open(bundle_path).sign(path)
+        assert not (bundle_path / SIGNATURE).exists()
+
+
+def test_without_cryptography_only_signatures_are_missing(signed: Path, keys: Keys) -> None:
+    """Bundles open as ever; a policy says which extra it needs, and is not passed over."""
+    code = f"""if True:
+        import sys
+        sys.modules["cryptography"] = None
+        from msr_runtime import Bundle
+        Bundle.open({str(signed)!r})
+        Bundle.open({str(signed)!r}, [{str(keys.public)!r}])
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert 'ImportError: signatures need cryptography: pip install "msr-runtime[sign]"' in done.stderr
