@@ -8,6 +8,7 @@ trace that is bound as a buffer afterwards.
 import copy
 import itertools
 import logging
+import math
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from torch.func import functional_call, grad_and_value, vjp
 from torch.nn.utils import parametrize
 
 from msr_export.gradients import trace
+from msr_export.patches import AnySamples
 from msr_runtime.bundle import next_name
 from msr_runtime.errors import ExportError
 from msr_runtime.meta.inner import Tensors
@@ -41,9 +43,9 @@ class Frozen(NamedTuple):
     """A learner's graphs and where they start."""
 
     predict: bytes
-    """ONNX: x `(batch, x)` and the weights, by default those at v0, to y `(batch, y)`."""
+    """ONNX: x `(batch, *x)` and the weights, by default those at v0, to y `(batch, *y)`."""
     adapt: bytes
-    """ONNX: support x `(shots, x)`, support y, v `(1, K)` and the weights there to those one step on, and the loss."""
+    """ONNX: support x `(shots, *x)`, support y, v `(1, K)` and the weights there to those one step on, and the loss."""
     loss: bytes
     """ONNX: support x, support y and the weights to the loss."""
     v0: Array
@@ -176,7 +178,8 @@ class _Step(_Plain):
         x, y = self._normalized(support_x, support_y)
         # The rule starts from v alone; its own outputs are those of the weights, which so stay inputs of the graph.
         assert self.learner.rule is not None
-        moved, _ = self.learner.rule.step(step, self.learner, self.learner.loss, self.unflatten(v), x, y)
+        with AnySamples():
+            moved, _ = self.learner.rule.step(step, self.learner, self.learner.loss, self.unflatten(v), x, y)
         v_next = flatten(self.learner, moved)
         return v_next, *folded_weights(self.learner, moved).values(), self.loss(support_x, support_y, weights)
 
@@ -225,7 +228,12 @@ class _Traced(nn.Module):
         super().__init__()
         tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         constants = {name: tensor.detach() for name, tensor in tensors.items()}
-        self.graph = trace(lambda *both: functional_call(module, both[0], kwargs=both[1]), constants, arguments)
+        self.graph = trace(
+            lambda constants, arguments: functional_call(module, constants, kwargs=arguments),
+            constants,
+            arguments,
+            ("support_x", "support_y"),
+        )
         self.names = {name: f"constant_{index}" for index, name in enumerate(constants)}
         for name, constant in constants.items():
             self.register_buffer(self.names[name], constant)
@@ -235,10 +243,8 @@ class _Traced(nn.Module):
 
 
 def _freeze_predict(learner: Learner, normalization: Normalization, weights: Tensors) -> bytes:
-    examples = {
-        "x": torch.randn(_example_count(learner, weights.values(), learner.outputs), learner.inputs),
-        "weights": weights,
-    }
+    count = _example_count(learner, learner, weights.values())
+    examples = {"x": torch.randn(count, *learner.inputs), "weights": weights}
     axes = {"x": {0: torch.export.Dim("batch")}, "weights": dict.fromkeys(weights)}
     model = _export(_Predict(learner, normalization), examples, axes, ["x", *weights], ["y"])
     for name, weight in weights.items():
@@ -246,23 +252,23 @@ def _freeze_predict(learner: Learner, normalization: Normalization, weights: Ten
     return _encode(model)
 
 
-def _example_count(module: nn.Module, given: Iterable[Tensor], outputs: int) -> int:
+def _example_count(learner: Learner, module: nn.Module, given: Iterable[Tensor]) -> int:
     """The length of the dynamic axis while tracing: one that nothing else has, for torch takes equal lengths for one.
 
     Nor may the numbers of outputs of all samples together be such a length, as Gauss-Newton lays them side by side.
     """
     taken = {length for tensor in (*module.state_dict().values(), *given) for length in tensor.shape}
+    taken |= {*learner.inputs, *learner.outputs}
+    outputs = math.prod(learner.outputs)
     return next(count for count in itertools.count(7) if taken.isdisjoint((count, count * outputs)))
 
 
 def _freeze_traced(module: _Step | _Loss, state: dict[str, Any], outputs: list[str]) -> bytes:
     """Freeze a module of a support set and of `state`, the v and the weights that it is given."""
     learner, shots = module.plain, {0: torch.export.Dim("shots")}
-    count = _example_count(
-        module, [*state["weights"].values(), *([state["v"]] if "v" in state else [])], learner.outputs
-    )
-    x = torch.randn(count, learner.inputs)
-    y = torch.randint(learner.outputs, (count,)) if learner.classifies else torch.randn(count, learner.outputs)
+    count = _example_count(learner, module, [*state["weights"].values(), *([state["v"]] if "v" in state else [])])
+    x = torch.randn(count, *learner.inputs)
+    y = torch.randint(learner.outputs[0], (count,)) if learner.classifies else torch.randn(count, *learner.outputs)
     examples = {"support_x": x, "support_y": y, **state}
     axes = {"support_x": shots, "support_y": shots, **dict.fromkeys(state)}
     axes["weights"] = dict.fromkeys(state["weights"])

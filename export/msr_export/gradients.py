@@ -4,32 +4,54 @@ torch writes a gradient for its own kernels. Decomposed to core operators all of
 rightly: the hard-label cross entropy, exported as torch writes it, gives updates too large by the batch size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.utils._pytree import tree_map
+
+from msr_export.convolutions import DECOMPOSITIONS
 
 aten = torch.ops.aten
 _RESHAPES = (aten.view.default, aten.unsqueeze.default, aten.squeeze.dims)
 _ELEMENTWISE = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor)
 
 
-def trace(function: Callable[..., Any], *arguments: Any) -> fx.GraphModule:
-    """Trace `function`, gradients inside it included, into one graph of core operators.
+def trace(
+    function: Callable[..., Any], constants: Any, arguments: dict[str, Any], dynamic: Collection[str]
+) -> fx.GraphModule:
+    """Trace `function(constants, arguments)`, gradients inside it included, into one graph of core operators.
 
     Args:
         function: A function of tensors, which may call `torch.func.grad`.
-        arguments: Examples; an axis that is longer than 1 and is no parameter's own becomes symbolic.
+        constants: Tensors, in any nest of dicts and tuples.
+        arguments: Examples by name, tensors or nests of them.
+        dynamic: The names of the arguments whose first axis, one length for all, is symbolic; all others are not.
 
     """
+    mode, axis = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True), (DimDynamic.DUCK,)
+
+    def fake(tensor: Tensor, first: tuple[DimDynamic, ...] = ()) -> Tensor:
+        sizes = [*first, *[DimDynamic.STATIC] * (tensor.ndim - len(first))]
+        return mode.from_tensor(tensor, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes))
+
+    examples = {
+        name: fake(value, axis) if name in dynamic else tree_map(fake, value) for name, value in arguments.items()
+    }
     # ONNX has no uninitialised memory; torch's decomposition would end in an operator that has no lowering at all.
-    decompositions: dict[Any, Any] = {**core_aten_decompositions()}
+    decompositions: dict[Any, Any] = {**core_aten_decompositions(), **DECOMPOSITIONS}
     del decompositions[aten.empty_like.default]
-    module = make_fx(functionalize(function), tracing_mode="symbolic", decomposition_table=decompositions)(*arguments)
+    with mode, enable_python_dispatcher():
+        module = make_fx(functionalize(function), decomposition_table=decompositions)(
+            tree_map(fake, constants), examples
+        )
     simplify(module.graph)
     module.recompile()
     return module
