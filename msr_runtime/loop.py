@@ -133,7 +133,7 @@ class ControlLoop:
     @property
     def rate(self) -> Rate:
         """The rate now, on average and in the worst second; may be read from any thread."""
-        return Rate(self._latest, self._rate.mean, self._worst)
+        return Rate(self._latest, 1 / self._period.mean, self._worst)
 
     def report(self) -> LoopReport:
         """The figures so far."""

@@ -67,7 +67,7 @@ class Rate(NamedTuple):
     now: float
     """Ticks of the latest whole second."""
     average: float
-    """The mean rate, of all ticks after the warm-up."""
+    """One over the mean period, of all ticks after the warm-up."""
     worst: float
     """Ticks of the worst whole second."""
 
@@ -105,7 +105,7 @@ class LoopReport:
     """Standard deviation of it, in s."""
     rate: Rate
     rate_sd: float
-    """Standard deviation of one over the time between starts, in Hz; its mean is `rate.average`."""
+    """Standard deviation of one over the time between starts, in Hz."""
     execution_mean: float
     """In s."""
     execution_sd: float

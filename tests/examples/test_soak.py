@@ -1,0 +1,29 @@
+"""The soak in its short form: every update, sample and action accounted for, and memory flat."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SOAK = Path(__file__).parents[2] / "benchmarks" / "soak.py"
+
+
+def test_a_short_soak_loses_nothing(ring_bundle: Path, tmp_path: Path) -> None:
+    """It exits with 0 only if all adds up; the figures are checked here once more."""
+    rates = ["--hz", "4000", "--adapt-hz", "400", "--ticks", "3000"]
+    done = subprocess.run(
+        [sys.executable, SOAK, "--bundle", ring_bundle, "--json", tmp_path / "soak.json", *rates],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    adapting, still = json.loads((tmp_path / "soak.json").read_text())
+    assert adapting["ticks"] == still["ticks"] == 3000
+    assert adapting["tried"] == adapting["accepted"] + sum(adapting["refused"].values()) > 0
+    left_out = adapting["left_out"]
+    assert adapting["observed"] == adapting["entered"] + sum(left_out.values()) + adapting["dropped"]
+    assert left_out["not finite"] == 4  # every 997th and every 1999th
+    assert left_out["outlier"] == 1
+    assert still["tried"] == 0
