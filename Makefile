@@ -2,10 +2,12 @@
 PYTHON ?= python3
 # One version, so that every machine computes with the same torch; the packages accept the range in pyproject.toml.
 TORCH ?= torch==2.13.0
-IMAGE ?= msr-runtime
+# Which image `make image` builds: runtime or train, for cpu or gpu; and what else `docker build` is told (`--network host`).
+TARGET ?= runtime
+DEVICE ?= cpu
+IMAGE ?= msr-$(TARGET)
 BASE ?= python:3.11-slim-bookworm
-# What the image holds: cpu or gpu, and serve where it is wanted (`make image IMAGE_EXTRAS=gpu,serve`).
-IMAGE_EXTRAS ?= cpu
+BUILD_FLAGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -63,9 +65,9 @@ format: $(READY)  ## Rewrite the code in the project's style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-image:  ## Build the robot's container image
+image:  ## Build the robot's container image, or with TARGET=train the trainer's
 	@command -v docker >/dev/null || { echo "error: 'docker' is not on PATH; install Docker to build the image" >&2; exit 1; }
-	docker build --build-arg BASE=$(BASE) --build-arg EXTRAS=$(IMAGE_EXTRAS) --tag $(IMAGE) .
+	docker build $(BUILD_FLAGS) --target $(TARGET) --build-arg BASE=$(BASE) --build-arg DEVICE=$(DEVICE) --tag $(IMAGE) .
 
 clean:  ## Remove .venv, caches and results
 	rm -rf $(VENV) runs dist .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache

@@ -1,0 +1,75 @@
+"""What the Dockerfile and .dockerignore say, read without Docker; `.ci/image` builds the images and runs them."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pathspec import GitIgnoreSpec
+
+ROOT = Path(__file__).parents[2]
+TEXT = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+LIST = re.split(r"^(?=FROM )", TEXT, flags=re.MULTILINE)[1:]
+STAGES = {match[1]: stage for stage in LIST if (match := re.match(r"FROM \S+ AS (\S+)", stage))}
+# Docker's patterns are those of git, but begin at the root.
+IGNORED = GitIgnoreSpec.from_lines(
+    re.sub(r"^(!?)", r"\1/", line) for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+)
+
+
+def built_from(name: str) -> str:
+    """The instructions of a stage, of the one it starts from and of those it copies from."""
+    named = re.findall(r"(?:^FROM |--from=)(\S+)", STAGES[name], re.MULTILINE)
+    return STAGES[name] + "".join(built_from(each) for each in named if each in STAGES)
+
+
+def test_runtime_is_built_without_the_training_packages() -> None:
+    """No stage that reaches the robot's image asks for torch or the extra that brings it; the trainer's does."""
+    assert not re.search(r"\b(torch|train)\b", built_from("runtime"))
+    assert re.search(r"\btrain\b", built_from("train"))
+
+
+def test_the_robots_image_is_the_default() -> None:
+    assert LIST[-1].split() == ["FROM", "runtime"]
+
+
+@pytest.mark.parametrize("image", ["runtime", "train"])
+def test_images_are_not_root_and_start_msr(image: str) -> None:
+    """By number, so that Kubernetes can tell it from root; in exec form, so that signals reach msr."""
+    text = built_from(image)
+    assert [int(number) for number in re.findall(r"^USER (\d+):\d+$", text, re.MULTILINE)] == [10001]
+    assert re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE) == ['["msr"]']
+    for variable in ("ORT_DISABLE_TELEMETRY=1", "OMP_NUM_THREADS=1", "PYTHONDONTWRITEBYTECODE=1"):
+        assert variable in text
+
+
+def test_the_classic_builder_suffices() -> None:
+    """Nothing that only BuildKit knows, and no registry's address."""
+    for construct in ("# syntax", "--mount", "--chmod", "--link", "<<", "://", "docker.io/"):
+        assert construct not in (ROOT / "Dockerfile").read_text(encoding="utf-8"), construct
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".git/config",
+        ".venv/bin/python",
+        "runs/demo/bundle/manifest.json",
+        "tests/docker/test_dockerfile.py",
+        "msr_runtime/__pycache__/cli.cpython-311.pyc",
+        "token",
+    ],
+)
+def test_the_context_leaves_out(path: str) -> None:
+    assert IGNORED.match_file(path)
+
+
+def test_the_context_has_what_the_images_copy() -> None:
+    """Each source of a COPY is there, and .dockerignore lets it in."""
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", TEXT, re.MULTILINE)
+    sources = [source for line in copied for source in line.split()]
+    assert "msr_runtime" in sources
+    for source in sources:
+        path = ROOT / source
+        files = [path] if path.is_file() else list(path.glob("*.py")) + list(path.glob("*/*.py"))
+        assert files, source
+        assert not [file for file in files if IGNORED.match_file(file.relative_to(ROOT))], source
