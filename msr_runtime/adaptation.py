@@ -32,6 +32,7 @@ class InnerLoop:
     def __init__(self, adapt: onnxruntime.InferenceSession, loss: onnxruntime.InferenceSession, start: State) -> None:
         self._adapt, self._loss, self._start = adapt, loss, start
         self._pool: list[_Buffers] = []
+        self._judged = [part.name for part in loss.get_inputs() if part.name in start.tensors]
 
     def __call__(self, x: Array, y: NDArray, steps: int, begin: Array | None = None) -> Adaptation:
         """Take at least one step on the support set x `(shots, *x)`, y `(shots, *y)`, in raw units and checked.
@@ -63,8 +64,7 @@ class InnerLoop:
 
     def loss(self, x: Array, y: NDArray, tensors: Mapping[str, Array]) -> float:
         """The loss of checked samples in raw units under the weights of a state, by name."""
-        names = (part.name for part in self._loss.get_inputs())
-        feed = {"support_x": x, "support_y": y} | {name: tensors[name] for name in names if name in tensors}
+        feed = {"support_x": x, "support_y": y} | {name: tensors[name] for name in self._judged}
         (loss,) = self._loss.run(None, feed)
         return float(np.asarray(loss))
 

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import le, sub
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from msr_runtime.errors import InputError
 from msr_runtime.session import all_finite
@@ -172,8 +173,9 @@ class ActionGuard:
         if unknown := [name for name in rates or {} if name not in places]:
             raise InputError(f"there is a rate for '{unknown[0]}', but the fields are {list(places)}")
         sizes = [field.size for field in fields]
+        # as Python's own numbers: an action is short, and numpy would take ten times as long to compare it
         self._low, self._high, self._step = (
-            np.repeat(np.array(column, np.float32), sizes)
+            np.repeat(np.array(column, np.float32), sizes).tolist()
             for column in (
                 [field.low for field in fields],
                 [field.high for field in fields],
@@ -184,7 +186,6 @@ class ActionGuard:
         if fallback == "zero" and self._sent.any():
             raise InputError("fallback is 'zero', but zero is outside the fields' bounds; give a callable")
         self._max_age, self._fallback, self._latch_after = max_age, fallback, latch_after
-        self._moved, self._within = np.empty_like(self._sent), np.empty(self._sent.shape, bool)
         self._lock = threading.RLock()  # held by others for microseconds only; by a fallback that asks for the report
         self._follows = self._latched = False
         self._trips = self._passed = 0
@@ -201,12 +202,11 @@ class ActionGuard:
         Raises:
             InputError: If `action` has another shape: that is a mistake in the program, not a fault of the robot.
         """
-        with np.errstate(over="ignore"):  # what does not fit into float32 becomes infinite and is refused
-            asked = np.asarray(action, np.float32)
+        asked = _float32(action)
         if asked.shape != self._sent.shape:
             raise InputError(f"the action has shape {asked.shape}, but the fields make {self._sent.shape}")
         with self._lock:
-            trip = Trip.LATCHED if self._latched else self._judge(asked, time.monotonic() - observed)
+            trip = Trip.LATCHED if self._latched else self._judge(asked.tolist(), time.monotonic() - observed)
             if trip is None:
                 self._passed += 1
                 self._sent[...] = asked
@@ -228,28 +228,31 @@ class ActionGuard:
         with self._lock:
             return GuardReport(self._passed, {str(trip): count for trip, count in self._refused.items()}, self._latched)
 
-    def _judge(self, action: Array, age: float) -> Trip | None:
-        if not all_finite(action):
+    def _judge(self, action: list[float], age: float) -> Trip | None:
+        if not all(map(math.isfinite, action)):
             return Trip.NOT_FINITE
-        if not (self._all(np.less_equal, self._low, action) and self._all(np.less_equal, action, self._high)):
+        if not (all(map(le, self._low, action)) and all(map(le, action, self._high))):
             return Trip.BOUNDS
-        if self._follows:
-            np.abs(np.subtract(action, self._sent, out=self._moved), out=self._moved)
-            if not self._all(np.less_equal, self._moved, self._step):
-                return Trip.RATE
+        if self._follows and not all(map(le, map(abs, map(sub, action, self._sent.tolist())), self._step)):
+            return Trip.RATE
         return None if 0 <= age <= self._max_age else Trip.STALE
-
-    def _all(self, compare: np.ufunc, one: NDArray, other: NDArray) -> bool:
-        return bool(compare(one, other, out=self._within).all())
 
     def _fall_back(self) -> Array:
         if self._fallback == "zero":
             self._sent[...] = 0
         elif callable(self._fallback):
-            with np.errstate(over="ignore"):
-                chosen = np.asarray(self._fallback(self._sent.copy()), np.float32)
+            chosen = _float32(self._fallback(self._sent.copy()))
             if chosen.shape != self._sent.shape:
                 raise InputError(f"the fallback's action has shape {chosen.shape}, not {self._sent.shape}")
             if all_finite(chosen):
-                np.clip(chosen, self._low, self._high, out=self._sent)
+                self._sent[...] = np.clip(chosen, self._low, self._high)
         return self._sent.copy()
+
+
+def _float32(action: ArrayLike) -> Array:
+    """As it is where it can be; what does not fit becomes infinite, and is refused as that."""
+    array = np.asarray(action)
+    if array.dtype == np.float32:
+        return array
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)

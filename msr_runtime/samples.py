@@ -49,10 +49,12 @@ class SampleWindow:
         """`OnlineAdapter` says what the arguments mean and checks them."""
         x, y = sides
         self._labels = y.dtype.kind != "f"
-        scaled = [(normalisation.input_center, normalisation.input_scale)]
+        center = [np.broadcast_to(normalisation.input_center, x.shape).reshape(-1)]
+        scale = [np.broadcast_to(normalisation.input_scale, x.shape).reshape(-1)]
         if not self._labels:
-            scaled.append((normalisation.output_center, normalisation.output_scale))
-        self._center, self._scale = (np.concatenate(column).astype(np.float64) for column in zip(*scaled, strict=True))
+            center.append(np.broadcast_to(normalisation.output_center, y.shape).reshape(-1))
+            scale.append(np.broadcast_to(normalisation.output_scale, y.shape).reshape(-1))
+        self._center, self._scale = np.concatenate(center), np.concatenate(scale)
         self._stride, self._novelty, self._held_out = stride, novelty, held_out
         size = len(self._center)
         self._teachers = _Ring(window, x, y, size)
