@@ -12,7 +12,7 @@ from msr_runtime.bundle import Bundle
 from msr_runtime.commands.output import BundlePath, print_rows
 from msr_runtime.errors import RealTimeError
 from msr_runtime.providers import CPU, CUDA, TENSORRT, installed, why_inactive
-from msr_runtime.realtime import PRIORITY, RealTime
+from msr_runtime.realtime import RealTime
 from msr_runtime.task import Field
 
 MaybeBundlePath = Annotated[BundlePath | None, tyro.conf.arg(metavar="[BUNDLE]")]
@@ -78,7 +78,7 @@ def _provider(name: str, built: list[str]) -> str:
 def _real_time() -> str:
     try:
         with RealTime():
-            return f"SCHED_FIFO with priority {PRIORITY} and locked memory are granted"
+            return "SCHED_FIFO and locked memory are granted"
     except RealTimeError as error:
         return str(error)
 

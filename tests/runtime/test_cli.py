@@ -223,22 +223,22 @@ class TestTrust:
         ] in refusal(capsys)
 
     @pytest.mark.parametrize(
-        "arguments",
+        ("arguments", "named"),
         [
-            ["verify", "absent"],
-            ["verify", "bundle", "--key", "absent.pem"],
-            ["sign", "bundle", "--key", "absent.pem"],
-            ["sign", "absent", "--key", "key.pem"],
-            ["keygen", "key.pem"],
+            (["verify", "absent"], "'absent' is not a folder"),
+            (["verify", "bundle", "--key", "absent.pem"], "absent.pem"),
+            (["sign", "bundle", "--key", "absent.pem"], "absent.pem"),
+            (["sign", "absent", "--key", "key.pem"], "'absent' is not a folder"),
+            (["keygen", "key.pem"], "'key.pem' exists"),
         ],
     )
-    def test_wrong_input(self, arguments, bundle_path, tmp_path, monkeypatch, capsys) -> None:
+    def test_wrong_input(self, arguments, named, bundle_path, tmp_path, monkeypatch, capsys) -> None:
         """A folder or key that is not there, or a key that is, is wrong usage."""
         monkeypatch.chdir(tmp_path)
         assert msr("keygen", "key.pem") == 0
         capsys.readouterr()
         assert msr(*arguments) == 2
-        assert arguments[-1] in refusal(capsys)
+        assert named in refusal(capsys)
 
 
 class TestBench:
