@@ -1,6 +1,8 @@
 """`msr replay` and `msr dataset` as a user runs them, and recordings as training data."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,16 @@ class TestReplay:
         record(tmp_path / "a.mcap", AdaptiveModel.load(bundle_path), 0, 2)
         assert msr("replay", *(part.format(file=tmp_path / "a.mcap", bundle=bundle_path) for part in arguments)) == 2
         assert "verdict" not in capsys.readouterr().out
+
+
+def test_without_mcap_the_extra_is_named() -> None:
+    """The robot's other commands do without it; these two and the Recorder say what to install."""
+    blocked = "import sys; sys.modules['mcap'] = None; "
+    command = "from msr_runtime.cli import run; sys.exit(run(['replay', 'a.mcap', 'bundle']))"
+    for code, rest in ((2, command), (1, "import msr_runtime.recorder")):
+        ran = subprocess.run([sys.executable, "-c", blocked + rest], capture_output=True, text=True, check=False)
+        assert ran.returncode == code
+        assert 'pip install "msr-runtime[log]"' in ran.stderr.splitlines()[-1]
 
 
 class TestDataset:
