@@ -37,7 +37,8 @@ class Field(BaseModel):
     name: str
     """The field's name, unique within its side, for example `velocity`."""
     shape: tuple[int, ...]
-    """Its shape; the vector holds it flattened in C order."""
+    """Its shape; the vector holds it flattened in C order. An image, `(channels, height, width)`, is a side's only
+    field, and then its samples have this shape and are no vector (see `sample_shape`)."""
     unit: str
     """Its unit as text, `m/s`; `1` for a pure number."""
     low: float
