@@ -30,10 +30,12 @@ from msr_envs.synthetic_2d import CONV_C8
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learner import Learner, LearnerConfig
 from msr_runtime.meta.learners import MAML, MSR
-from msr_runtime.meta.outer import Batch, Gradient, OuterLoss, damp_large, traced_gradient
+from msr_runtime.meta.outer import Batch, OuterLoss, damp_large, traced_gradient
 from msr_runtime.meta.rules import LOSSES, GradientSteps
 from msr_runtime.task import TaskFamily, sample_shape
 
+Differentiate = Callable[[Batch], tuple[Tensor, Tensors]]
+"""A batch to the outer loss and its gradient by parameter name."""
 TASKS, CHECKED = 32, 4
 """Tasks in an outer step, and those that gradients are compared on."""
 TOLERANCE = 1e-6
@@ -73,7 +75,7 @@ class Contender(NamedTuple):
     name: str
     learner: Learner
     batch: Batch
-    gradient: Callable[[Learner, Batch], Gradient]
+    gradient: Callable[[Learner, Batch], Differentiate]
     """Makes the gradient, for batches of that shape."""
     renamed: tuple[str, str] = ("", "")
     """How the end of a parameter's name is written here, and by the others."""
@@ -198,11 +200,11 @@ def _on(learner: Learner, batch: Batch) -> Iterator[Contender]:
     yield Contender("ours", learner, batch, _traced)
 
 
-def _traced(learner: Learner, batch: Batch) -> Gradient:
+def _traced(learner: Learner, batch: Batch) -> Differentiate:
     return traced_gradient(OuterLoss(learner), batch)
 
 
-def looped(learner: Learner, batch: Batch) -> Gradient:  # noqa: ARG001
+def looped(learner: Learner, batch: Batch) -> Differentiate:  # noqa: ARG001
     """One task after another: fast weights, gradients that are differentiated again, and their sum in `.grad`."""
     rule, loss = _gradient_steps(learner), LOSSES[learner.loss]
 
@@ -225,7 +227,7 @@ def looped(learner: Learner, batch: Batch) -> Gradient:  # noqa: ARG001
     return gradient
 
 
-def on_higher(learner: Learner, batch: Batch) -> Gradient:  # noqa: ARG001
+def on_higher(learner: Learner, batch: Batch) -> Differentiate:  # noqa: ARG001
     """The same on `higher`'s functional copy of the network and its differentiable SGD."""
     higher = importlib.import_module("higher")
 

@@ -4,10 +4,12 @@ import math
 import os
 
 import numpy as np
+import torch
 
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.config import TrainSettings
-from msr_runtime.task import TaskFamily, sample_shape
+from msr_runtime.meta.learner import Learner
+from msr_runtime.task import TaskFamily, rows_a_sample, sample_shape
 
 
 def require_pool(family: TaskFamily, settings: TrainSettings) -> None:
@@ -56,6 +58,28 @@ def require_samples(family: TaskFamily, settings: TrainSettings) -> None:
             f"{settings.training_tasks} training_tasks of {settings.samples_per_task} samples_per_task take "
             f"{needed / 2**30:.1f} GiB, but this machine has {held / 2**30:.1f} GiB of memory; a sample of family "
             f"'{family.name}' has {math.prod(batch.support_x.shape[2:]) + math.prod(y)} numbers: lower one of the two"
+        )
+
+
+def require_linear(family: TaskFamily, learner: Learner) -> None:
+    """Refuse all but a linear network for a family whose samples are rows that mean something to one linear layer.
+
+    Raises:
+        TrainingError: the network of a sum of inputs is not the sum of what it is of each.
+
+    """
+    if rows_a_sample(family) == 1:
+        return
+    generator = torch.Generator().manual_seed(0)
+    adapted = {name: torch.randn(tensor.shape, generator=generator) for name, tensor in learner.start().items()}
+    a, b = torch.randn(2, 8, *learner.inputs, generator=generator)
+    with torch.no_grad():
+        apart, together = learner(adapted, a) + learner(adapted, b), learner(adapted, a + b)
+    if (apart - together).abs().max() > 1e-3 * together.abs().max():
+        raise TrainingError(
+            f"family '{family.name}' gives {rows_a_sample(family)} rows for each sample, which stand for it to one "
+            f"linear layer alone, but the network of method '{learner.name}' is not linear; set depth to 0 and bias to "
+            "False, or train on the images themselves"
         )
 
 

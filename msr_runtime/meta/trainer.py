@@ -37,7 +37,7 @@ from msr_runtime.meta.outer import (
     traced_gradient,
 )
 from msr_runtime.meta.pool import TaskPool
-from msr_runtime.meta.preflight import require_pool, require_samples
+from msr_runtime.meta.preflight import require_linear, require_pool, require_samples
 from msr_runtime.meta.progress import training_progress, working
 from msr_runtime.task import SymmetricFamily, TaskBatch, TaskFamily
 
@@ -127,6 +127,7 @@ class MetaTrainer:
         require_samples(family, self.settings)
         self.share = processes.share(self.settings.tasks_per_step)
         self.learner = build_learner(config, learner)
+        require_linear(family, self.learner)
         if self.settings.multi_step:
             require_inner_steps(self.learner)
         saved = processes.from_first(partial(self._open_folder, learner, resume=resume))
