@@ -109,7 +109,7 @@ class OnlineAdapter:
                 after this.
 
         Raises:
-            InputError: If a number is out of its range.
+            InputError: If a number is out of its range, or the guard has a trust region and the model's `v0` is zero.
         """
         for name, value, least in (("window", window, 1), ("stride", stride, 1), ("held_out", held_out, 0)):
             if not value >= least:
@@ -125,6 +125,8 @@ class OnlineAdapter:
         self.model = model
         self._guard, self._period = guard or UpdateGuard(), 1 / hz
         self._start: Start = start
+        v0 = model.bundle.start()["v"]
+        self._guard.judge(v0, v0, (0.0, 0.0))  # a guard that cannot judge this model says so now, not in the thread
         self._sides, normalisation = model.sample, model.manifest.normalisation
         self._samples = SampleWindow(self._sides, normalisation, window, stride, novelty, held_out)
         self._needed = min(window, model.manifest.shots)

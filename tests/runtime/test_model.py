@@ -84,6 +84,49 @@ def test_every_adaptation_starts_from_v0(model: AdaptiveModel, linear: Any) -> N
     assert acts_at(model, linear, linear.v0)
 
 
+def test_an_adaptation_may_start_from_the_acting_weights(model: AdaptiveModel, linear: Any) -> None:
+    """Four steps and three more are numpy's seven; the losses are those of the three, and v0 can still be had."""
+    model.adapt(*SUPPORT, 4)
+    result = model.adapt(*SUPPORT, start="accepted")
+    assert acts_at(model, linear, linear.adapt(*SUPPORT, 7))
+    assert result.loss_before == pytest.approx(linear.step(linear.adapt(*SUPPORT, 4), *SUPPORT)[1], rel=1e-4)
+    assert result.loss_after == pytest.approx(linear.step(linear.adapt(*SUPPORT, 7), *SUPPORT)[1], rel=1e-4)
+    model.adapt(*SUPPORT, 1, start="accepted")
+    assert acts_at(model, linear, linear.adapt(*SUPPORT, 8))
+    model.adapt(*SUPPORT, 2)
+    assert acts_at(model, linear, linear.adapt(*SUPPORT, 2))
+
+
+def test_held_out_samples_are_measured_before_and_after(model: AdaptiveModel, linear: Any) -> None:
+    """Of the acting and of the adapted weights, on any number of samples; without a guard they refuse nothing."""
+    assert model.adapt(*SUPPORT, 4).held_out is None
+    held_out = draw(20, 9, 3), draw(21, 9, 2)
+    result = model.adapt(*SUPPORT, held_out=held_out)
+    assert result.accepted
+    assert result.held_out
+    wanted = [linear.step(linear.adapt(*SUPPORT, steps), *held_out)[1] for steps in (4, 3)]
+    assert result.held_out == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start": "v1"}, "start is 'v1'"),
+        ({"held_out": (np.zeros((2, 4)), np.zeros((2, 2)))}, "held_out_x has shape"),
+        ({"held_out": (np.zeros((2, 3)), np.full((2, 2), np.nan))}, "held_out_y sample 0, field 'force'"),
+        ({"held_out": (np.zeros((2, 3)), np.zeros((3, 2)))}, "held_out_x has 2 shots and held_out_y has 3"),
+        ({"held_out": (np.zeros((0, 3)), np.zeros((0, 2)))}, "held_out_x has shape"),
+    ],
+)
+def test_bad_options_of_an_adaptation_change_nothing(
+    model: AdaptiveModel, linear: Any, options: dict, message: str
+) -> None:
+    """Held-out samples are checked like the support set, before anything is computed."""
+    with pytest.raises(InputError, match=message):
+        model.adapt(*SUPPORT, **options)
+    assert acts_at(model, linear, linear.v0)
+
+
 def test_an_adapted_network_stands_for_itself(model: AdaptiveModel, linear: Any) -> None:
     """`adapted` leaves the model alone and outlives its later adaptations."""
     predict = model.adapted(*SUPPORT)

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from msr_runtime import AdaptiveModel, InputError, OnlineAdapter, UpdateGuard
+from msr_runtime.bundle import START, Normalisation, encode_start
 from msr_runtime.errors import RealTimeError
 from msr_runtime.online import OnlineReport
 from msr_runtime.samples import Left, SampleWindow
+from msr_runtime.session import Side
 
 FAST = 200.0  # Hz
 
@@ -244,9 +246,10 @@ def test_samples_nobody_takes_up_do_not_pile_up(model: AdaptiveModel, linear: An
 class BrokenGuard(UpdateGuard):
     """A guard with a mistake in it."""
 
-    def judge(self, *_: Any) -> None:
-        """Raise, as code with a mistake does."""
-        raise ZeroDivisionError("a mistake")
+    def judge(self, v0: np.ndarray, v: np.ndarray, *_: Any) -> None:
+        """Raise at the first update, as code with a mistake does."""
+        if (v0 != v).any():
+            raise ZeroDivisionError("a mistake")
 
 
 def test_an_error_in_the_thread_is_kept_and_the_robot_acts_on(model: AdaptiveModel, linear: Any) -> None:
@@ -377,6 +380,41 @@ def test_only_what_is_new_enters(model: AdaptiveModel, linear: Any) -> None:
     assert len(samples.teachers.x) == 2
     assert samples.judges
     assert len(samples.judges.x) == 1
+
+
+def test_labels_are_compared_as_labels() -> None:
+    """Of a classifier, the same input with another label is new; no label is scaled, or an outlier."""
+    figures = Normalisation(input_center=(0.0,), input_scale=(1.0,), output_center=(0.0,), output_scale=(1.0,))
+    sides = Side("x", (1,), np.dtype(np.float32), ()), Side("y", (), np.dtype(np.int64), ())
+    samples = SampleWindow(sides, figures, 6, 1, 0.5, 0)
+    for x, y in ((0.0, 0), (0.1, 0), (0.1, 10_000), (0.2, 10_000), (2.0, 0)):
+        samples.offer(np.array([x], np.float32), np.array(y))
+    np.testing.assert_array_equal(samples.teachers.y, [0, 10_000, 0])
+    assert samples.left == {Left.NEAR: 2}
+
+
+def test_an_image_is_scaled_by_its_channels() -> None:
+    """Centre and scale of one number a channel reach every pixel."""
+    centers, scales = (((0.0,),), ((100.0,),)), (((1.0,),), ((10.0,),))
+    figures = Normalisation(input_center=centers, input_scale=scales, output_center=(0.0,), output_scale=(1.0,))
+    sides = Side("x", (2, 3, 4), np.dtype(np.float32), ()), Side("y", (1,), np.dtype(np.float32), ())
+    samples, image = SampleWindow(sides, figures, 6, 1, 0.5, 0), np.zeros((2, 3, 4), np.float32)
+    near, new = image.copy(), image.copy()
+    near[1] += 6  # 0.6 of the scale in half of the numbers
+    new[0] += 6
+    for each in (image, near, new):
+        samples.offer(each, np.zeros(1, np.float32))
+    np.testing.assert_array_equal(samples.teachers.x, [image, new])
+
+
+def test_a_guard_that_cannot_judge_the_model_says_so_at_once(write: Callable[..., Path], linear: Any) -> None:
+    """Where v0 is zero there is no relative distance: the error comes before any thread, and names the way out."""
+    zero = np.zeros((1, 4), np.float32)
+    path = write({START: encode_start({"v": zero, "layer.weight": linear.fold(zero)})})
+    model = AdaptiveModel.load(path, self_test=False)
+    with pytest.raises(InputError, match="trust=inf"):
+        OnlineAdapter(model)
+    OnlineAdapter(model, guard=UpdateGuard(trust=math.inf))
 
 
 def test_judges_and_teachers_share_the_time_span(model: AdaptiveModel) -> None:
