@@ -176,6 +176,15 @@ def device_of(providers: Sequence[Provider]) -> Device:
     return Device("cuda", int(options.get("device_id", 0)), copies=True, graphs=graphs)
 
 
+def in_float32(providers: Sequence[Provider]) -> list[Provider]:
+    """`providers` with CUDA's products in float32, unless its options say otherwise.
+
+    Its own default, TF32, keeps 10 bits of a mantissa: a thousandth off, and no golden example would come out.
+    """
+    pairs = [(provider, {}) if isinstance(provider, str) else provider for provider in providers]
+    return [(name, {"use_tf32": "0", **options}) if name == CUDA else (name, options) for name, options in pairs]
+
+
 def without_graphs(providers: Sequence[Provider]) -> list[Provider]:
     """`providers` without CUDA graphs, for graphs whose shapes change from call to call, such as the inner loop's."""
     return [

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from msr_runtime._onnxruntime import onnxruntime
 from msr_runtime.errors import BundleError, InputError, ProviderError
-from msr_runtime.providers import CPU, HOST, Device, Provider, check_providers, provider_name
+from msr_runtime.providers import CPU, HOST, Device, Provider, check_providers, in_float32, provider_name
 from msr_runtime.task import Array, Field, field_slices
 
 _FLOAT32 = np.dtype(np.float32)
@@ -50,7 +50,7 @@ def make_session(
     options.log_severity_level = 3  # errors: weights that are inputs with defaults would be warned about, one by one
     try:
         # without its own fallback, which prints on stdout and goes on with the CPU
-        session = onnxruntime.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
+        session = onnxruntime.InferenceSession(model, options, providers=in_float32(providers), enable_fallback=0)
         for part in (*session.get_inputs(), *session.get_overridable_initializers(), *session.get_outputs()):
             _ = part.name, part.shape  # may be bytes that are no text, which only reading them tells
     except Exception as error:  # its bindings raise a class of their own for each status code

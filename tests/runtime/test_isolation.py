@@ -133,3 +133,33 @@ def test_both_onnxruntimes_are_refused(robot: Environment, tmp_path: Path) -> No
     assert last.startswith("ImportError: ")
     assert "onnxruntime-gpu" in last
     assert "uninstall both" in last
+
+
+@pytest.mark.slow
+def test_a_gpu_that_is_not_there_is_an_error_that_says_what_is_missing(
+    tmp_path_factory: pytest.TempPathFactory, wheel: Path, bundle_path: Path
+) -> None:
+    """The build for GPUs without CUDA's libraries offers CUDA and TensorRT, and would run on the CPU in silence."""
+    requirements = [*PROJECT["dependencies"], "onnxruntime-gpu>=1.23"]
+    gpu = Environment(tmp_path_factory.mktemp("gpu"), wheel, requirements)
+    code = f"""if True:
+        from msr_runtime import AdaptiveModel, ProviderError
+        AdaptiveModel.load({str(bundle_path)!r})
+        for providers in (["CUDA"], ["CUDA", "CPU"], ["Tensorrt"], ["Tensorrt", "CUDA", "CPU"]):
+            try:
+                AdaptiveModel.load({str(bundle_path)!r}, [f"{{name}}ExecutionProvider" for name in providers])
+            except ProviderError as error:
+                print(error)
+    """
+    done = gpu.python("-W", "error", "-c", code)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4
+    for line, name in zip(lines, ("CUDA", "CUDA", "Tensorrt", "Tensorrt"), strict=True):
+        assert line.startswith(f"provider '{name}ExecutionProvider' was asked for but does not start here (lib")
+        assert 'pip install "msr-runtime[gpu]"' in line
+        assert ("libnvinfer" in line) == (name == "Tensorrt")
+    told = gpu.python("-m", "msr_runtime.cli", "info")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "onnxruntime-gpu" in told.stdout
+    assert told.stdout.count("does not start (lib") == 2

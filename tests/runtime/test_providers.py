@@ -23,6 +23,7 @@ from msr_runtime.providers import (
     _captured_stderr,
     check_providers,
     device_of,
+    in_float32,
     installed,
     preload_cuda,
     why_inactive,
@@ -31,6 +32,7 @@ from msr_runtime.providers import (
 from msr_runtime.session import make_session
 
 has_cuda = CUDA in onnxruntime.get_available_providers()
+on_gpu = pytest.mark.skipif(not has_cuda or why_inactive(CUDA) is not None, reason="CUDA does not start here")
 cpu_only = pytest.mark.skipif(has_cuda, reason="the installed ONNX Runtime is built for CUDA")
 
 
@@ -128,6 +130,13 @@ def test_only_predictions_are_captured_as_cuda_graphs() -> None:
     assert without_graphs(providers) == [(CUDA, {"device_id": "1"}), CPU]
 
 
+def test_products_are_in_float32_unless_told_otherwise() -> None:
+    """CUDA alone has TF32 as its default."""
+    asked = [TENSORRT, (CUDA, {"device_id": "1"}), CPU]
+    assert in_float32(asked) == [(TENSORRT, {}), (CUDA, {"device_id": "1", "use_tf32": "0"}), (CPU, {})]
+    assert in_float32([(CUDA, {"use_tf32": "1"})]) == [(CUDA, {"use_tf32": "1"})]
+
+
 def test_every_binding_has_a_cuda_graph_of_its_own() -> None:
     """A graph replays with the memory of the binding that it was captured from, so that no two may share one."""
     assert HOST.run_options() is None
@@ -137,12 +146,23 @@ def test_every_binding_has_a_cuda_graph_of_its_own() -> None:
     assert all(int(each) > 0 for each in ids)
 
 
+@pytest.mark.parametrize(
+    "providers",
+    [
+        pytest.param([CPU], id="host"),
+        pytest.param([CUDA, CPU], id="cuda", marks=on_gpu),
+        pytest.param([(CUDA, {"enable_cuda_graph": "1"}), CPU], id="cuda-graph", marks=on_gpu),
+    ],
+)
 def test_a_model_on_a_device_adapts_saves_and_loads(
-    bundle_path: Path, linear: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle_path: Path, linear: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, providers: list
 ) -> None:
-    """With memory of its own for every value, as on a GPU, a model computes what it computes in shared memory."""
-    monkeypatch.setattr("msr_runtime.model.device_of", lambda _: Device(copies=True))
-    model, other = AdaptiveModel.load(bundle_path), AdaptiveModel.load(bundle_path)
+    """With memory of its own for every value a model computes what it computes in shared memory: on a GPU, and in the
+    robot's own memory where that is told to be none of numpy's.
+    """
+    if providers == [CPU]:
+        monkeypatch.setattr("msr_runtime.model.device_of", lambda _: Device(copies=True))
+    model, other = (AdaptiveModel.load(bundle_path, providers) for _ in range(2))
     rng = np.random.default_rng(0)
     for steps in (1, 2, 3):
         x, y, query = (rng.standard_normal((5, size)).astype(np.float32) for size in (3, 2, 3))
