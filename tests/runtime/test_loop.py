@@ -118,13 +118,13 @@ def test_a_report_reads_well() -> None:
 
 def test_the_warmup_is_in_no_figure() -> None:
     """Ticks that are long at first leave no trace in overruns, skipped periods, rates or the longest execution."""
-    with ControlLoop(hz=200, ticks=8, warmup=3, deadline=100) as loop:
+    with ControlLoop(hz=200, ticks=7, warmup=2, deadline=100) as loop:
         for done, _ in enumerate(loop):
-            time.sleep(0.1 if done < 3 else 0)
+            time.sleep(0.5 if done < 2 else 0)
     report = loop.report()
-    assert (report.warmup, report.ticks) == (3, 5)
-    assert report.execution_max < 0.1
-    assert report.period_mean < 0.1
+    assert (report.warmup, report.ticks) == (2, 5)
+    assert report.execution_max < 0.5
+    assert report.period_mean < 0.5
     with ControlLoop(hz=200, ticks=3, warmup=5) as loop:
         list(loop)
     assert (loop.report().warmup, loop.report().ticks) == (3, 0)
