@@ -83,6 +83,13 @@ class Adaptation(_Read):
     """The adaptation's file, base64, where it was loaded."""
 
 
+class Counts(_Read):
+    """One message of `/recorder`: messages by topic, without its slash."""
+
+    written: dict[str, int]
+    dropped: dict[str, int]
+
+
 class Vector:
     """One side of a network, or a label, as arrays and as messages hold it."""
 

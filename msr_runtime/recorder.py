@@ -323,9 +323,9 @@ class Recorder:
                 self._writer.finish()
                 self._file.flush()
                 os.fsync(self._file.fileno())
-        except OSError as error:
-            self._error = str(error)
-            _LOGGER.error("recording '%s' ended: %s; the robot goes on unrecorded", self._path, error)  # noqa: TRY400
+        except Exception as error:  # noqa: BLE001 - the disk is full, say: told by `report`, and the robot acts on
+            self._error = f"{type(error).__name__}: {error}"
+            _LOGGER.error("recording '%s' ended: %s; the robot goes on unrecorded", self._path, self._error)  # noqa: TRY400
 
     def _drain(self) -> None:
         taken = 0

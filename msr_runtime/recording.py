@@ -12,7 +12,18 @@ from pydantic import BaseModel, RootModel, ValidationError
 
 from msr_runtime._mcap import Channel, EndOfFile, Footer, McapRecord, Message, RecordLengthLimitExceeded, StreamReader
 from msr_runtime.errors import InputError
-from msr_runtime.messages import METADATA, OBSERVATION, RECORDING_VERSION, Adaptation, Pair, Policy, Values, Vectors
+from msr_runtime.messages import (
+    METADATA,
+    OBSERVATION,
+    RECORDER,
+    RECORDING_VERSION,
+    Adaptation,
+    Counts,
+    Pair,
+    Policy,
+    Values,
+    Vectors,
+)
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
@@ -72,6 +83,17 @@ class Recording:
     def finished(self) -> bool:
         """Whether the file was closed, rather than cut short."""
         return any(isinstance(record, Footer) for record in _records(self.path, emit_chunks=True))
+
+    def dropped(self) -> dict[str, int]:
+        """How many messages of each topic, without its slash, are known to be missing; only topics with some.
+
+        Raises:
+            InputError: If the file is damaged.
+        """
+        counts: dict[str, int] = {}
+        for event in self.events(RECORDER):
+            counts = _parse(Counts, event, self.path).dropped
+        return {topic: count for topic, count in counts.items() if count}
 
     def vector(self, event: Event) -> NDArray[np.float32]:
         """The numbers of an observation or action, `(size,)`.

@@ -47,6 +47,8 @@ def replay(recording: RecordingPath, bundle: BundlePath, /, tolerance: float | N
     }
     if found.adaptations and found.same_bundle:
         rows["adapted v"] = f"largest relative error {found.v_error:.2e}"
+    if dropped := opened.dropped():
+        rows["dropped"] = ", ".join(f"{count} of /{topic}" for topic, count in dropped.items()) + " while recording"
     if found.first is not None:
         rows["first"] = _stamp(found.first)
     print_rows(rows | {"verdict": "same" if found.same else "different"})

@@ -295,6 +295,7 @@ class TestQueue:
         counts = topic(tmp_path / "a.mcap", RECORDER)[-1]
         assert counts["written"] == {"observation": len(found), "action": 0, "sample": 0, "adaptation": 1, "loop": 0}
         assert counts["dropped"]["observation"] == 20_000 - len(found) == report.dropped
+        assert Recording.open(tmp_path / "a.mcap").dropped() == {"observation": report.dropped}
         assert str(report.dropped) in str(report)
 
     def test_threads_record_side_by_side(self, tmp_path: Path, model: AdaptiveModel) -> None:
@@ -377,6 +378,21 @@ class TestEndings:
         recording = Recording.open(path)
         assert not recording.finished()
         assert sum(1 for _ in recording.events(OBSERVATION)) <= acted
+
+    def test_an_error_on_the_recorders_thread_is_told(
+        self, tmp_path: Path, model: AdaptiveModel, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Whatever it was: no message later is an error for the loop, and what came before can be read."""
+        x, y = random(0, 5, OBS), random(1, 5, OUT)
+        nothing: Any = None
+        with Recorder(tmp_path / "a.mcap", model) as recorder:
+            recorder.adaptation(x, y, nothing, model.v)
+            recorder.observation(x[0])
+        report = recorder.report()
+        assert (report.written, report.dropped) == (0, 2)
+        assert "AttributeError" in str(report)
+        assert "AttributeError" in caplog.text
+        assert Recording.open(tmp_path / "a.mcap").policy.bundle == model.bundle.digest
 
     def test_an_error_in_the_loop_still_closes_the_file(self, tmp_path: Path, model: AdaptiveModel) -> None:
         """What led to it is in the file, and the error goes on to the caller."""

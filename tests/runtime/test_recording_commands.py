@@ -67,6 +67,17 @@ class TestReplay:
             assert words in out
         assert msr("replay", tmp_path / "a.mcap", other, "--tolerance", 10) == 0
 
+    def test_messages_that_were_dropped_are_told(self, tmp_path: Path, bundle_path: Path, capsys: Any) -> None:
+        """An action may have lost its observation, and the rest is compared."""
+        model = AdaptiveModel.load(bundle_path)
+        row, action = np.zeros(OBS, np.float32), model.predict(np.zeros(OBS))
+        with Recorder(tmp_path / "a.mcap", model, queue=8) as recorder:
+            for _ in range(5000):
+                recorder.observation(row)
+                recorder.action(action)
+        assert msr("replay", tmp_path / "a.mcap", bundle_path) == 0
+        assert "of /action while recording" in capsys.readouterr().out
+
     def test_a_file_cut_short_is_compared_as_far_as_it_goes(
         self, tmp_path: Path, bundle_path: Path, capsys: Any
     ) -> None:
