@@ -47,7 +47,7 @@ def make_session(
     options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
     if CPU not in asked:  # then no node may run there, not even one that the other has no kernel for
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    options.log_severity_level = 3  # errors: weights that are inputs with defaults would be warned about, one by one
+    options.log_severity_level = 4  # every error is raised too, and of weights that are inputs it would warn one by one
     try:
         # without its own fallback, which prints on stdout and goes on with the CPU
         session = onnxruntime.InferenceSession(model, options, providers=in_float32(providers), enable_fallback=0)

@@ -60,6 +60,15 @@ def test_a_model_with_external_data_is_refused(
         make_session((tmp_path / "model.onnx").read_bytes(), "model.onnx", CPU)
 
 
+def test_a_refused_graph_prints_nothing(linear_files: dict[str, bytes], capfd: pytest.CaptureFixture[str]) -> None:
+    """The error says it all: a constant of another size than its shape, found as the session is built."""
+    model = onnx.load_from_string(linear_files["predict.onnx"])
+    model.graph.initializer[0].raw_data += bytes(4)
+    with pytest.raises(BundleError, match="does not match"):
+        make_session(model.SerializeToString(), "predict.onnx", CPU)
+    assert capfd.readouterr() == ("", "")
+
+
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_model_are_refused(raw: bytes) -> None:
     """Whatever the bytes, the refusal is a BundleError that names the file."""

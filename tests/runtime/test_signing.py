@@ -124,7 +124,11 @@ def test_digests_made_anew_do_not_help(signed: Path, keys: Keys, name: str) -> N
         Bundle.open(signed, [keys.public])
 
 
-@pytest.mark.parametrize("signature", [b"", b"\0" * 64, b"\xff" * 64, b"x" * 63, b"x" * 10_000])
+@pytest.mark.parametrize(
+    "signature",
+    [b"", bytes(64), b"\xff" * 64, b"x" * 63, b"x" * 10_000],
+    ids=["empty", "zeros", "ones", "short", "long"],
+)
 def test_a_malformed_signature_is_no_signature(signed: Path, keys: Keys, signature: bytes) -> None:
     """Of whatever length and content."""
     (signed / SIGNATURE).write_bytes(signature)
