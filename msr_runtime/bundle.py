@@ -92,7 +92,7 @@ class Manifest(_Frozen):
     name: str
     """The task family's name."""
     method: str
-    """How it was meta-trained, for example `msr-full`."""
+    """How it was meta-trained, for example `msr-full` or `anil-conv`."""
     files: dict[str, str] = {}
     """File name to sha256 in hex; `write_bundle` fills it."""
     inputs: tuple[Field, ...]
@@ -109,7 +109,7 @@ class Manifest(_Frozen):
     inner_steps: int = Bounded(ge=1, le=10_000)
     """Steps of one adaptation in meta-training; the default on the robot."""
     rule: str
-    """How a step moves v: `gradient`, `gauss-newton` or `ridge`."""
+    """How a step moves v: `gradient`, `gauss-newton`, `ridge` or, to prototypes, `class-means`."""
     learned: dict[str, tuple[float, ...]]
     """What the rule learned beside U and v0, for example its inner rates; constants in adapt.onnx."""
     rate_hz: PositiveFloat | None

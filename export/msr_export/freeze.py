@@ -74,13 +74,15 @@ def freeze(learner: Learner, normalization: Normalization) -> Frozen:
     """Freeze a learner, float32 on the CPU, into its three graphs.
 
     Raises:
-        ExportError: the learner adapts by no rule, holds a number that is not finite, or an operation that cannot be
+        ExportError: nothing of the learner adapts, it holds a number that is not finite, or an operation that cannot be
             written in ONNX.
 
     """
-    rule = learner.rule
-    if rule is None:
-        raise ExportError(f"method '{learner.name}' adapts by no rule that is a step; it cannot be exported")
+    if not learner.adapted_names:
+        raise ExportError(
+            f"nothing of method '{learner.name}' adapts, and a bundle is a network that does; it is a floor to measure "
+            "others by: take 'fine-tuning' for a network that begins like it and adapts on the robot"
+        )
     for name, tensor in learner.state_dict().items():
         if not tensor.isfinite().all():
             raise ExportError(f"'{name}' of the learner is not finite; its meta-training has diverged, train it anew")
@@ -90,7 +92,7 @@ def freeze(learner: Learner, normalization: Normalization) -> Frozen:
     weights = {name: weight.detach().contiguous() for name, weight in weights.items()}
     return Frozen(
         predict=_freeze_predict(learner, normalization, weights),
-        adapt=_freeze_step(learner, normalization, rule, v0, weights),
+        adapt=_freeze_step(learner, normalization, v0, weights),
         loss=_freeze_traced(_Loss(learner, normalization), {"weights": weights}, ["loss"]),
         v0=v0.numpy(),
         weights={name: weight.numpy() for name, weight in weights.items()},
@@ -155,8 +157,20 @@ class _Loss(_Plain):
         return self.loss(support_x, support_y, weights)
 
 
+class _Means(_Plain):
+    """`support_x, support_y, v, *weights -> v_next, *weights_next, loss`, for a learner that writes its own `adapt`.
+
+    It goes to the same place from anywhere, as the prototypes of classes do: a second step changes nothing.
+    """
+
+    def forward(self, support_x: Tensor, support_y: Tensor, v: Tensor, weights: Tensors) -> tuple[Tensor, ...]:  # noqa: ARG002
+        moved = self.plain.adapt(*self._normalized(support_x, support_y))
+        v_next = flatten(self.plain, moved)
+        return v_next, *folded_weights(self.plain, moved).values(), self.loss(support_x, support_y, weights)
+
+
 class _Step(_Plain):
-    """`support_x, support_y, v, *weights[, step] -> v_next, *weights_next, loss`, by the learner's own rule.
+    """The same by a learner's rule: `support_x, support_y, v, *weights[, step] -> v_next, *weights_next, loss`.
 
     `step` `(1,)` counts from 0; it is an input where the rule learned numbers for each step.
     """
@@ -212,12 +226,16 @@ class _GradientStep(_Step):
         return v_next, *folded_weights(self.learner, self.unflatten(v_next)).values(), loss
 
 
-def _freeze_step(learner: Learner, normalization: Normalization, rule: Rule, v0: Tensor, weights: Tensors) -> bytes:
-    kind = _GradientStep if isinstance(rule, GradientSteps) else _Step
-    state: dict[str, Any] = {"v": v0, "weights": weights}
-    if rule.own_steps > 1:
+def _freeze_step(learner: Learner, normalization: Normalization, v0: Tensor, weights: Tensors) -> bytes:
+    rule, state = learner.rule, dict[str, Any](v=v0, weights=weights)
+    if rule is None:
+        module = _Means(learner, normalization)
+    elif isinstance(rule, GradientSteps):
+        module = _GradientStep(learner, normalization, rule)
+    else:
+        module = _Step(learner, normalization, rule)
+    if rule is not None and rule.own_steps > 1:
         state["step"] = torch.ones(1, dtype=torch.int64)
-    module = kind(learner, normalization, rule)  # type: ignore[arg-type]
     return _freeze_traced(module, state, ["v_next", *map(next_name, weights), "loss"])
 
 
@@ -263,7 +281,7 @@ def _example_count(learner: Learner, module: nn.Module, given: Iterable[Tensor])
     return next(count for count in itertools.count(7) if taken.isdisjoint((count, count * outputs)))
 
 
-def _freeze_traced(module: _Step | _Loss, state: dict[str, Any], outputs: list[str]) -> bytes:
+def _freeze_traced(module: _Plain, state: dict[str, Any], outputs: list[str]) -> bytes:
     """Freeze a module of a support set and of `state`, the v and the weights that it is given."""
     learner, shots = module.plain, {0: torch.export.Dim("shots")}
     count = _example_count(learner, module, [*state["weights"].values(), *([state["v"]] if "v" in state else [])])
@@ -275,12 +293,6 @@ def _freeze_traced(module: _Step | _Loss, state: dict[str, Any], outputs: list[s
     inputs = [each for name in examples for each in (state["weights"] if name == "weights" else [name])]
     traced = _Traced(module, examples)
     model = _export(traced, {"arguments": examples}, {"arguments": axes}, inputs, outputs)
-    support = next(part for part in model.graph.input if part.name == "support_x").type.tensor_type.shape
-    if not support.dim[0].dim_param:
-        raise ExportError(
-            f"the graph of {outputs[0]} takes {support.dim[0].dim_value} shots and no other number: method "
-            f"'{learner.name}' with rule '{learner.config.rule}' was traced for them alone, and cannot be exported"
-        )
     return _encode(model)
 
 

@@ -18,6 +18,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from torch.utils._pytree import tree_map
 
 from msr_export.convolutions import DECOMPOSITIONS
+from msr_runtime.errors import ExportError
 
 aten = torch.ops.aten
 _RESHAPES = (aten.view.default, aten.unsqueeze.default, aten.squeeze.dims)
@@ -34,6 +35,9 @@ def trace(
         constants: Tensors, in any nest of dicts and tuples.
         arguments: Examples by name, tensors or nests of them.
         dynamic: The names of the arguments whose first axis, one length for all, is symbolic; all others are not.
+
+    Raises:
+        ExportError: an operation took the symbolic length for the examples' own.
 
     """
     mode, axis = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True), (DimDynamic.DUCK,)
@@ -52,6 +56,14 @@ def trace(
         module = make_fx(functionalize(function), decomposition_table=decompositions)(
             tree_map(fake, constants), examples
         )
+    for name in dynamic:
+        length = examples[name].shape[0]
+        if isinstance(length, int) or length.node.expr.is_number:
+            raise ExportError(
+                f"the graph was traced for {int(length)} samples and holds for no other number of {name}: an operation "
+                "fixes it, most likely len(x) in the network, where x.shape[0] would do, or one that torch's vmap "
+                "takes for one number alone; the learner cannot be exported"
+            )
     simplify(module.graph)
     module.recompile()
     return module

@@ -25,7 +25,6 @@ from msr_runtime.bundle import (
 )
 from msr_runtime.errors import ExportError
 from msr_runtime.meta.learner import Learner
-from msr_runtime.meta.learners import LEARNERS
 from msr_runtime.meta.normalization import Normalization
 from msr_runtime.meta.predictor import torch_adapt, torch_unadapted
 from msr_runtime.meta.rules import GaussNewton, GradientSteps
@@ -50,7 +49,7 @@ def export_bundle(
     """Freeze `learner` into the bundle `out`, proved equal to torch; nothing is left on disk if it is not.
 
     Args:
-        learner: A meta-trained learner, float32 on the CPU.
+        learner: A meta-trained learner, float32 on the CPU and in evaluation mode.
         normalization: The scaling that it was trained under.
         out: The bundle's folder; an older bundle there is replaced.
         family: The task family, of which the golden example is a validation task.
@@ -92,7 +91,7 @@ def export_bundle(
         weights=tuple(Weight(name=name, shape=weight.shape) for name, weight in frozen.weights.items()),
         shots=shots,
         inner_steps=_steps(learner),
-        rule=learner.config.rule,
+        rule="class-means" if learner.rule is None else learner.config.rule,
         learned=_learned(learner),
         rate_hz=getattr(family, "rate_hz", None),
         opset=OPSET,
@@ -138,17 +137,22 @@ def _golden(learner: Learner, normalization: Normalization, family: TaskFamily, 
 
 
 def _steps(learner: Learner) -> int:
-    assert learner.rule is not None  # freezing has refused it
-    return learner.rule.steps
+    return 1 if learner.rule is None else learner.rule.steps
 
 
 def _method(learner: Learner) -> str:
-    return f"{learner.name}-{learner.config.form}" if isinstance(learner, LEARNERS["msr"]) else learner.name
+    """The method's name, the form of U where there is one, and the network where it is not the usual one."""
+    config = learner.config
+    parts = [learner.name, config.form] if config.reparameterized else [learner.name]
+    parts += [config.network] if config.network != "mlp" else []
+    return "-".join(parts)
 
 
 def _learned(learner: Learner) -> dict[str, tuple[float, ...]]:
     """The numbers of the learner's rule: rates by weight, or a damping a step and a scale by weight."""
     rule = learner.rule
+    if rule is None:
+        return {}
     if isinstance(rule, GradientSteps):
         rows = [rule.rates(index) for index in range(rule.own_steps)]
         learned = {folded_name(name): torch.cat([row[name].flatten() for row in rows]) for name in rule.names}

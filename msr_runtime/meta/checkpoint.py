@@ -23,11 +23,12 @@ from msr_runtime.meta.config import TrainConfig
 from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.learners import learner_class
 from msr_runtime.meta.normalization import Normalization
-from msr_runtime.task import answer_shape, sample_shape
+from msr_runtime.task import Group, answer_shape, sample_shape
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 OPTIMIZER = "optimizer."
 LEARNER = "learner."
+INPUTS, OUTPUTS = "group.inputs", "group.outputs"
 
 
 class Checkpoint(NamedTuple):
@@ -59,12 +60,17 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint beside `path` and rename it, so that `path` is always whole."""
     tensors = {LEARNER + name: tensor.detach().cpu().contiguous() for name, tensor in learner.state_dict().items()}
+    if learner.group is not None:
+        matrices = {INPUTS: learner.group.inputs, OUTPUTS: learner.group.outputs}
+        tensors |= {name: torch.tensor(matrix) for name, matrix in matrices.items()}  # copies: both may be one array
     tensors |= {OPTIMIZER + name: tensor.detach().cpu().contiguous() for name, tensor in (optimizer or {}).items()}
     header = {
         "config": config.model_dump_json(),
         "normalization": normalization.model_dump_json(),
         "state": json.dumps({"step": step, "best": best}),
     }
+    if learner.group is not None:
+        header["group"] = learner.group.name
     header["sha256"] = _digest(header, tensors)
     write_atomically(path, save(tensors, header))
 
@@ -100,9 +106,12 @@ def load_checkpoint(path: Path, learner: type[Learner] | None = None) -> Checkpo
         config = TrainConfig.model_validate_json(header["config"])
         normalization = Normalization.model_validate_json(header["normalization"])
         state: dict[str, Any] = json.loads(header["state"])
+        group = None
+        if "group" in header:
+            group = Group(header["group"], tensors[INPUTS].numpy(), tensors[OUTPUTS].numpy())
     except (KeyError, ValidationError, json.JSONDecodeError) as error:
         raise CheckpointError(f"checkpoint {path} was written by another version of this program: {error}") from error
-    model = build_learner(config, learner)
+    model = build_learner(config, learner, group)
     try:
         model.load_state_dict({k.removeprefix(LEARNER): v for k, v in tensors.items() if k.startswith(LEARNER)})
     except RuntimeError as error:
@@ -112,12 +121,17 @@ def load_checkpoint(path: Path, learner: type[Learner] | None = None) -> Checkpo
     return Checkpoint(path, config, model, normalization, state["step"], state["best"], optimizer, digest)
 
 
-def build_learner(config: TrainConfig, learner: type[Learner] | None = None) -> Learner:
-    """Build the learner that a configuration describes, freshly initialised from its seed."""
+def build_learner(config: TrainConfig, learner: type[Learner] | None = None, group: Group | None = None) -> Learner:
+    """Build the learner that a configuration describes, freshly initialised from its seed.
+
+    `group` is handed to learners of the form `equivariant`, and their checkpoints hold it: no simulator is needed for
+    one to be read back.
+    """
     torch.manual_seed(config.seed)
     chosen = learner or learner_class(config.method)
     outputs = answer_shape(config.outputs, config.loss)
-    return chosen(config.learner, sample_shape(config.inputs), outputs, config.loss)
+    known = {"group": group} if config.learner.form == "equivariant" else {}
+    return chosen(config.learner, sample_shape(config.inputs), outputs, config.loss, **known)
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from msr_runtime.errors import TrainingError
+from msr_runtime.meta.equivariant import mlp_actions
 from msr_runtime.meta.forms import Symmetry
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.network import NETWORKS, NetworkName
 from msr_runtime.meta.rules import LOSSES, GaussNewton, GradientSteps, Ridge, Rule
-from msr_runtime.meta.symmetry import Form, reparameterize
-from msr_runtime.task import Loss, Shape
+from msr_runtime.meta.symmetry import Form, filter_parameter_names, reparameterize
+from msr_runtime.task import Group, Loss, Shape
 
 RuleName = Literal["gradient", "gauss-newton", "ridge"]
 
@@ -68,6 +69,7 @@ class Learner(nn.Module):
         inputs: The shape of a sample's x.
         outputs: The shape of a sample's y; for classes `(classes,)`, the shape of its scores.
         loss: The loss of inner and outer loop.
+        group: What acts on x and y, as matrices on samples flattened; wanted by the form `equivariant` alone.
 
     Raises:
         TrainingError: no such network leads from the inputs to the outputs, or it cannot be reparameterized so.
@@ -77,24 +79,22 @@ class Learner(nn.Module):
     name: ClassVar[str]
     """The method's name on the command line and in tables."""
 
-    def __init__(self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss) -> None:
+    def __init__(
+        self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss, group: Group | None = None
+    ) -> None:
         super().__init__()
         self.config, self.inputs, self.outputs = config, inputs, outputs
         self.loss: Loss = loss
+        self.group = group
         self.classifies = loss == "cross_entropy"
         self.network = self.build_network()
         if config.reparameterized:
-            if config.form == "equivariant":
-                raise TrainingError(
-                    "form 'equivariant' has to be told the group of each layer, which no setting holds; in a learner "
-                    "of yours call reparameterize(network, form='equivariant', actions=mlp_actions(network, group))"
-                )
             if config.network == "local":
                 raise TrainingError(
                     f"network 'local' cannot be reparameterized, as method '{self.name}' would have it: a symmetry "
                     "matrix that may share what it likes is had behind a layer of network 'mlp' or 'conv'"
                 )
-            reparameterize(self.network, filters=config.filters, form=config.form, terms=config.terms)
+            self._reparameterize()
         self.adapted_names = self.choose_adapted()
         self.rule = self.build_rule()
 
@@ -105,7 +105,8 @@ class Learner(nn.Module):
 
     def choose_adapted(self) -> tuple[str, ...]:
         """Return the names of the tensors that the inner loop moves: here all but the symmetry matrices."""
-        names = [name for name, _ in self.network.named_parameters()]
+        # A bias that a group wants to be zero is a parameter without a gradient, and stays zero.
+        names = [name for name, parameter in self.network.named_parameters() if parameter.requires_grad]
         return tuple(name for name in names if name.endswith(".original") or ".parametrizations." not in name)
 
     def build_rule(self) -> Rule | None:
@@ -120,11 +121,26 @@ class Learner(nn.Module):
 
     def first_rate(self, name: str) -> float:
         """Return the rate at which an adapted tensor starts: v's so that the weight moves as far as configured."""
-        if not name.endswith(".original"):
+        if name not in filter_parameter_names(self.network):
             return self.config.inner_rate
         symmetry = self.network.get_submodule(name.removesuffix("original") + "0")
         assert isinstance(symmetry, Symmetry)
         return self.config.inner_rate / symmetry.gain()
+
+    def _reparameterize(self) -> None:
+        """Put a symmetry matrix behind every layer; equivariant ones are told what the group does between layers."""
+        config, actions = self.config, None
+        if config.form == "equivariant" and self.group is None:
+            raise TrainingError(
+                "form 'equivariant' needs the group's matrices, but there are none: the family has no group() that "
+                "gives them; add one, or take another form"
+            )
+        try:
+            if config.form == "equivariant" and self.group is not None:
+                actions = mlp_actions(self.network, self.group)
+            reparameterize(self.network, filters=config.filters, form=config.form, terms=config.terms, actions=actions)
+        except ValueError as error:
+            raise TrainingError(f"method '{self.name}' cannot have form '{config.form}': {error}") from error
 
     def start(self) -> Tensors:
         """Return the adapted tensors as every task starts from them."""

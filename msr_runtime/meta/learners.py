@@ -13,7 +13,7 @@ from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learner import Learner, LearnerConfig
 from msr_runtime.meta.network import NETWORKS, ContextMLP, PrototypeNetwork
 from msr_runtime.meta.rules import Rule, SignedSteps
-from msr_runtime.task import Loss, Shape
+from msr_runtime.task import Group, Loss, Shape
 
 
 class MAML(Learner):
@@ -36,7 +36,7 @@ class BigMAML(MAML):
         A network without hidden layers has no width, and stays as it is.
         """
         # Both have one rate a tensor, so the networks' counts are what has to match.
-        wanted = _count(MSR(self.config, self.inputs, self.outputs, "mse").network)
+        wanted = _count(MSR(self.config, self.inputs, self.outputs, "mse", self.group).network)
 
         def build(width: int) -> nn.Module:
             config = self.config
@@ -100,8 +100,10 @@ class MSR(MAML):
 
     name = "msr"
 
-    def __init__(self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss) -> None:
-        super().__init__(config.model_copy(update={"reparameterized": True}), inputs, outputs, loss)
+    def __init__(
+        self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss, group: Group | None = None
+    ) -> None:
+        super().__init__(config.model_copy(update={"reparameterized": True}), inputs, outputs, loss, group)
 
 
 class ProtoNets(Learner):
@@ -109,10 +111,12 @@ class ProtoNets(Learner):
 
     name = "protonets"
 
-    def __init__(self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss) -> None:
+    def __init__(
+        self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss, group: Group | None = None
+    ) -> None:
         if loss != "cross_entropy":
             raise TrainingError(f"method '{self.name}' tells classes apart, but the family's loss is {loss}")
-        super().__init__(config, inputs, outputs, loss)
+        super().__init__(config, inputs, outputs, loss, group)
 
     def build_network(self) -> nn.Module:
         """Return an embedding as wide as the hidden layers, and a prototype a class."""
@@ -131,8 +135,10 @@ class ProtoNets(Learner):
         """Return prototypes of zeros: no class is likelier than another."""
         return {"prototypes": torch.zeros_like(self.network.get_parameter("prototypes"))}
 
-    def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:  # noqa: ARG002
-        """Average the support's embedding by class; a class that it lacks keeps its zeros, and `steps` is ignored."""
+    def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:
+        """Average the support's embedding by class; a class that it lacks keeps its zeros, and one step is as many."""
+        if steps == 0:
+            return self.start()
         assert isinstance(self.network, PrototypeNetwork)
         member = nn.functional.one_hot(support_y, self.outputs[0]).to(support_x.dtype)
         return {"prototypes": member.mT @ self.network.embedding(support_x) / member.sum(0).clamp(min=1)[:, None]}

@@ -126,9 +126,10 @@ class MetaTrainer:
         require_pool(family, self.settings)
         require_samples(family, self.settings)
         self.share = processes.share(self.settings.tasks_per_step)
-        self.learner = build_learner(config, learner)
+        self.group = family.group() if isinstance(family, SymmetricFamily) else None
+        self.learner = build_learner(config, learner, self.group)
         require_linear(family, self.learner)
-        if self.settings.multi_step:
+        if self.settings.multi_step or self.settings.recompute:
             require_inner_steps(self.learner)
         saved = processes.from_first(partial(self._open_folder, learner, resume=resume))
         if saved is not None:
@@ -144,7 +145,7 @@ class MetaTrainer:
         with working(f"simulating {self.settings.training_tasks} tasks", shown=self.progress):
             self.pool = TaskPool(family, self._rng(POOL), self.settings.training_tasks, self.settings.samples_per_task)
         self.validation = self._draw_validation()
-        self.outer_loss = OuterLoss(self.learner).train()
+        self.outer_loss = OuterLoss(self.learner, recompute=self.settings.recompute).train()
         self._gradients: dict[bool, Gradient] = {}
         self.trained = [p for p in self.learner.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.trained, betas=BETAS)
@@ -309,8 +310,7 @@ class MetaTrainer:
         write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
 
     def _measure_normalization(self) -> Normalization:
-        group = self.family.group() if isinstance(self.family, SymmetricFamily) else None
-        return measure_normalization(self.family, self._rng(NORMALIZATION), group)
+        return measure_normalization(self.family, self._rng(NORMALIZATION), self.group)
 
     def _draw_validation(self) -> Batch:
         rng, settings = self._rng(VALIDATION), self.settings

@@ -1,5 +1,6 @@
 """Each learner adapts the tensors it says, at rates it may have, and learns a linear toy."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from msr_runtime.meta.learners import LEARNERS, BigMAML, MetaSGD, learner_class
 from msr_runtime.meta.outer import OuterLoss, damp_large, outer_gradient, traced_gradient
 from msr_runtime.meta.rules import GradientSteps
 from msr_runtime.meta.symmetry import FullSymmetry, fold
+from msr_runtime.task import Group
 
 CONFIG = LearnerConfig(width=8, depth=2, filters=5, context=3)
 INPUTS, OUTPUTS = 4, 2
@@ -213,11 +215,23 @@ def test_prototypes_need_classes() -> None:
         _learner("protonets")
 
 
-def test_a_group_that_settings_do_not_hold_is_asked_for() -> None:
-    """The message says where the equivariant form can be had."""
+def test_the_equivariant_form_needs_a_group_that_fits() -> None:
+    """A family without matrices, and layers that the group cannot act on, are refused by a sentence."""
     config = CONFIG.model_copy(update={"form": "equivariant"})
-    with pytest.raises(TrainingError, match=r"'equivariant' has to be told the group.*actions=mlp_actions"):
+    with pytest.raises(TrainingError, match=r"'equivariant' needs the group's matrices.*no group\(\)"):
         _learner("msr", config)
+    flips = np.stack([np.eye(2), -np.eye(2)])
+    with pytest.raises(TrainingError, match=r"'msr' cannot have form 'equivariant': .*width must be a multiple of its"):
+        learner_class("msr")(config.model_copy(update={"width": 7}), (2,), (2,), "mse", Group("C2", flips, flips))
+
+
+def test_a_bias_that_a_group_wants_to_be_zero_does_not_adapt() -> None:
+    """Of the layers of an equivariant network, the last one's bias is not among what moves."""
+    flips = np.stack([np.eye(2), -np.eye(2)])
+    config = CONFIG.model_copy(update={"form": "equivariant", "width": 8})
+    learner = learner_class("msr")(config, (2,), (2,), "mse", Group("C2", flips, flips))
+    assert len(learner.adapted_names) == 2 * (config.depth + 1) - 1
+    assert f"layers.{config.depth}.bias" not in learner.adapted_names
 
 
 def test_the_floors() -> None:

@@ -20,7 +20,9 @@ from msr_envs.registry import load_family
 from msr_runtime.errors import AugmentationError, CheckpointError, TrainingError
 from msr_runtime.meta.checkpoint import BEST, LAST, load_checkpoint
 from msr_runtime.meta.learner import LearnerConfig
+from msr_runtime.meta.predictor import torch_adapt
 from msr_runtime.meta.rules import GradientSteps
+from msr_runtime.meta.structure import equivariance_error
 
 
 def _rows(run: Path) -> list[dict[str, float]]:
@@ -206,6 +208,7 @@ def test_an_augmentation_that_is_no_symmetry_is_refused(training, tmp_path) -> N
 
 IMAGES = {"tasks_per_step": 2, "shots": 1, "queries": 2, "training_tasks": 4, "samples_per_task": 2}
 IMAGES |= {"steps": 4, "validation_every": 2, "validation_tasks": 2}
+EQUIVARIANT = LearnerConfig(width=8, depth=1, filters=3, inner_steps=2, form="equivariant")
 CONVOLUTION = LearnerConfig(network="conv", depth=0, bias=False, form="kronecker", inner_steps=1)
 
 
@@ -219,6 +222,26 @@ def test_images_train_and_resume_bit_for_bit(training, tmp_path) -> None:
     assert trainer.train().step == 1
     assert training.trainer(tmp_path / "part", load_family("conv-c8"), resume=True, **changes).train().finished
     _assert_same_run(tmp_path / "part", tmp_path / "whole")
+
+
+def test_the_equivariant_form_trains_resumes_and_keeps_the_group(training, tmp_path) -> None:
+    """The family's group goes into the checkpoint: read back without a family, the network commutes with it."""
+    changes = {"learner": EQUIVARIANT, "steps": 4, "validation_every": 2}
+    assert training.trainer(tmp_path / "whole", **changes).train().finished
+    family = training.Plane()
+    trainer = training.trainer(tmp_path / "part", family, **changes)
+    augment = family.augment
+    family.augment = lambda rng, x, y: _interrupt(*augment(rng, x, y))
+    assert trainer.train().step == 1
+    assert training.trainer(tmp_path / "part", resume=True, **changes).train().finished
+    _assert_same_run(tmp_path / "part", tmp_path / "whole")
+    checkpoint = load_checkpoint(tmp_path / "part")
+    rng, group = np.random.default_rng(0), training.Plane().group()
+    x, y = rng.normal(size=(2, 5, 2)).astype(np.float32)
+    predict = torch_adapt(checkpoint.learner, checkpoint.normalization)(x, y)
+    assert equivariance_error(predict, group, x) < 1e-6
+    assert checkpoint.learner.group is not None
+    assert np.array_equal(checkpoint.learner.group.outputs, group.outputs)
 
 
 @pytest.mark.parametrize(
