@@ -1,7 +1,8 @@
 """How meta-training scales: tasks a second against processes, and peak memory against inner steps.
 
 This program starts itself again under `torchrun`; the memory is what torch holds at most in one outer gradient of one
-process, on the CPU, beyond the learner and the batch. A traced gradient holds as much as an eager one.
+process, on the CPU, beyond the learner and the batch, with the inner steps kept and with them recomputed, beside the
+time that recomputing takes. Gradients are traced; an eager one holds as much.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -26,9 +28,11 @@ from msr_envs.registry import load_family
 from msr_runtime.meta.checkpoint import build_learner
 from msr_runtime.meta.config import TrainConfig, TrainSettings
 from msr_runtime.meta.distributed import processes
-from msr_runtime.meta.outer import OuterLoss, outer_gradient
+from msr_runtime.meta.outer import Batch, Gradient, OuterLoss, traced_gradient
 from msr_runtime.meta.trainer import MetaTrainer
 from msr_runtime.task import width
+
+TURNS = 21
 
 
 @dataclass(frozen=True)
@@ -66,16 +70,18 @@ class Memory(TypedDict):
     tasks: int
     inner_steps: int
     megabytes: float
-    """10^6 bytes."""
+    """10^6 bytes, the inner steps kept."""
+    megabytes_recomputed: float
+    """The same, the inner steps recomputed."""
+    time_ratio: float
+    """Of recomputing to keeping: the median over turns, one after the other's."""
 
 
 def main(options: Options) -> None:
     """Measure and print."""
     speeds = [row for tasks in options.tasks for row in _speeds(options, tasks)]
     tasks = options.tasks[-1]
-    memory = [
-        Memory(tasks=tasks, inner_steps=steps, megabytes=_peak(options, tasks, steps)) for steps in options.inner_steps
-    ]
+    memory = [_memory(options, tasks, steps) for steps in options.inner_steps]
     _print(
         f"{options.family}: {os.cpu_count()} cores",
         ("tasks a step", "processes", "tasks/s", "ratio"),
@@ -86,8 +92,16 @@ def main(options: Options) -> None:
     )
     _print(
         f"one outer gradient: {tasks} tasks",
-        ("inner steps", "peak MB"),
-        [(f"{row['inner_steps']}", f"{row['megabytes']:.1f}") for row in memory],
+        ("inner steps", "peak MB", "recomputed", "time"),
+        [
+            (
+                f"{row['inner_steps']}",
+                f"{row['megabytes']:.1f}",
+                f"{row['megabytes_recomputed']:.1f}",
+                f"{row['time_ratio']:.2f}",
+            )
+            for row in memory
+        ],
     )
     if options.json:
         write_json(options.json, [*speeds, *memory])
@@ -136,11 +150,11 @@ def _config(options: Options, tasks: int, inner_steps: int = 5) -> TrainConfig:
     return TrainConfig.of(load_family(options.family), "msr", learner, settings, source=options.family)
 
 
-def _peak(options: Options, tasks: int, inner_steps: int) -> float:
-    """Return how many MB torch allocates and holds at once in an outer gradient on random numbers."""
+def _memory(options: Options, tasks: int, inner_steps: int) -> Memory:
+    """Measure an outer gradient on random numbers."""
     torch.set_num_threads(1)
     config = _config(options, tasks, inner_steps)
-    loss = OuterLoss(build_learner(config))
+    learner = build_learner(config)
     x, y = width(config.inputs), width(config.outputs)
     rng = np.random.default_rng(0)
     batch = [
@@ -148,7 +162,24 @@ def _peak(options: Options, tasks: int, inner_steps: int) -> float:
         for samples in (config.settings.shots, config.settings.queries)
         for size in (x, y)
     ]
-    gradient = outer_gradient(loss)
+    kept, again = (traced_gradient(OuterLoss(learner, recompute=recompute), batch) for recompute in (False, True))
+    return Memory(
+        tasks=tasks,
+        inner_steps=inner_steps,
+        megabytes=_peak(kept, batch),
+        megabytes_recomputed=_peak(again, batch),
+        time_ratio=float(np.median([_seconds(again, batch) / _seconds(kept, batch) for _ in range(TURNS)])),
+    )
+
+
+def _seconds(gradient: Gradient, batch: Batch) -> float:
+    began = time.perf_counter()
+    gradient(batch)
+    return time.perf_counter() - began
+
+
+def _peak(gradient: Gradient, batch: Batch) -> float:
+    """Return how many MB torch allocates and holds at once."""
     gradient(batch)
     os.environ["KINETO_LOG_LEVEL"] = "99"  # it is the profiler's, which otherwise tells the terminal when it begins
     with tempfile.TemporaryDirectory() as folder:

@@ -30,6 +30,9 @@ class TrainSettings(BaseModel):
     multi_step: NonNegativeInt = 0
     """Outer steps over which the query losses after every inner step count as well, less and less until only that after
     the last does (MAML++); 0 for that alone from the first step."""
+    recompute: bool = False
+    """Compute the inner steps again when they are differentiated, instead of keeping what they computed: the same
+    to rounding, from memory for one of them, in more time."""
     clip: PositiveFloat = 1.0
     """The norm to which the outer gradient is clipped; at 10, runs were seen to end in NaN."""
     augment: bool = True

@@ -16,15 +16,22 @@ from msr_runtime.errors import TrainingError
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.parts import Batch, Gradient, in_parts, tasks_at_once
+from msr_runtime.meta.recompute import recomputed_path
 from msr_runtime.meta.rules import Rule
 
 
 class OuterLoss(nn.Module):
-    """What a learner's query loss is after it adapted to the support, one figure a task."""
+    """What a learner's query loss is after it adapted to the support, one figure a task.
 
-    def __init__(self, learner: Learner) -> None:
+    Args:
+        learner: The learner.
+        recompute: Keep nothing of the inner steps for the gradient, but compute them again: the same, to rounding.
+
+    """
+
+    def __init__(self, learner: Learner, *, recompute: bool = False) -> None:
         super().__init__()
-        self.learner = learner
+        self.learner, self.recompute = learner, recompute
 
     def forward(
         self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, weights: Tensor | None = None
@@ -40,7 +47,12 @@ class OuterLoss(nn.Module):
             path = inner_path(self.learner, support_x, support_y)
             return torch.stack([self.learner.support_loss(adapted, query_x, query_y) for adapted in path]) @ weights
 
-        return vmap(of_task)(support_x, support_y, query_x, query_y)
+        if not self.recompute:
+            return vmap(of_task)(support_x, support_y, query_x, query_y)
+        path = recomputed_path(self.learner, require_inner_steps(self.learner), support_x, support_y)
+        counted = path[-1:] if weights is None else path
+        losses = [vmap(self.learner.support_loss)(adapted, query_x, query_y) for adapted in counted]
+        return losses[0] if weights is None else torch.stack(losses, 1) @ weights
 
 
 def inner_path(learner: Learner, support_x: Tensor, support_y: Tensor) -> list[Tensors]:
@@ -61,8 +73,8 @@ def require_inner_steps(learner: Learner) -> Rule:
     """
     if learner.rule is None or type(learner).adapt is not Learner.adapt:
         raise TrainingError(
-            f"method '{learner.name}' takes no inner steps in training, so that there are no losses after each of "
-            "them: leave multi_step at 0"
+            f"method '{learner.name}' takes no inner steps in training that could be recomputed, or have losses "
+            "after them: leave multi_step at 0 and recompute off"
         )
     return learner.rule
 
