@@ -11,9 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from msr_export import Frozen, export_bundle, freeze
+from msr_export.freeze import flatten
+from msr_runtime.bundle import STEP
 from msr_runtime.meta.learner import Learner, LearnerConfig
 from msr_runtime.meta.learners import learner_class
 from msr_runtime.meta.normalization import Normalization
+from msr_runtime.session import make_session
 from msr_runtime.task import Array, Field, Group, Loss, Split, TaskBatch, width
 
 
@@ -62,7 +65,24 @@ class Swivel:
         return Group("C4", np.stack([np.kron(np.eye(2), matrix) for matrix in outputs]), outputs)
 
 
-FAMILY = Swivel()
+class Sides(Swivel):
+    """Whether the push is to the left or to the right, two classes of scores."""
+
+    name = "sides"
+    outputs: tuple[Field, ...] = (Field(name="side", shape=(2,), unit="1", low=-9.0, high=9.0),)
+    loss: Loss = "cross_entropy"
+
+    def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
+        """Draw tasks, their labels int64."""
+        support_x, support_y, query_x, query_y = super().sample(rng, tasks, shots, queries, split)
+        return TaskBatch(support_x, (support_y[..., 0] > 0) * 1, query_x, (query_y[..., 0] > 0) * 1)
+
+    def group(self) -> Group:
+        """Nothing moves the scores: one element."""
+        return Group("C1", np.eye(4)[None], np.eye(2)[None])
+
+
+FAMILY, SIDES = Swivel(), Sides()
 INPUTS, OUTPUTS = width(FAMILY.inputs), width(FAMILY.outputs)
 SCALED = Normalization(
     input_center=(0.5, -1.0, 0.2, 0.0),
@@ -89,13 +109,17 @@ def build(method: str, loss: Loss, **changes: object) -> Learner:
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter += 0.02 * torch.randn_like(parameter)
-    return learner
+    return learner.eval()
 
 
 @cache
 def exported(method: str, loss: Loss, form: str = "full") -> Export:
     """Freeze a learner, once in a test run."""
-    learner = build(method, loss, form=form, terms=2 if form == "kronecker" else 1)
+    return export(build(method, loss, form=form, terms=2 if form == "kronecker" else 1))
+
+
+def export(learner: Learner) -> Export:
+    """Freeze a learner under the scaling of its loss."""
     normalization = UNSCALED_Y if learner.classifies else SCALED
     return Export(learner, normalization, freeze(learner, normalization))
 
@@ -109,6 +133,20 @@ def draw(export: Export, shots: int, seed: int = 0) -> tuple[Array, NDArray]:
     if export.learner.classifies:
         return x.astype(np.float32), rng.integers(OUTPUTS, size=shots)
     return x.astype(np.float32), y.astype(np.float32)
+
+
+def assert_updates_of_right_size(export: Export) -> None:
+    """Compare how far the first step moves v with torch, at several shots: a loss is a mean, however many they are."""
+    session = make_session(export.frozen.adapt, "adapt", ["CPUExecutionProvider"])
+    state: dict[str, NDArray] = {"v": export.frozen.v0, **export.frozen.weights}
+    if any(part.name == STEP for part in session.get_inputs()):
+        state[STEP] = np.zeros(1, np.int64)
+    for shots in (2, 8, 21):
+        support_x, support_y = draw(export, shots)
+        v = np.asarray(session.run(["v_next"], {"support_x": support_x, "support_y": support_y, **state})[0])
+        x, y = map(torch.from_numpy, export.normalization.normalize(support_x, support_y))
+        wanted = flatten(export.learner, export.learner.adapt(x, y, 1)).numpy() - export.frozen.v0
+        assert np.linalg.norm(v - export.frozen.v0) / np.linalg.norm(wanted) == pytest.approx(1, abs=1e-3)
 
 
 @pytest.fixture(scope="session")
@@ -132,11 +170,13 @@ def bundle(export_to: Callable[[Path], Path], tmp_path_factory: pytest.TempPathF
 class Exporter:
     """What tests use of this file: test modules cannot import it."""
 
-    family = FAMILY
+    family, sides = FAMILY, SIDES
     scaled, unscaled_y = SCALED, UNSCALED_Y
     build = staticmethod(build)
     draw = staticmethod(draw)
     exported = staticmethod(exported)
+    export = staticmethod(export)
+    assert_updates_of_right_size = staticmethod(assert_updates_of_right_size)
     freeze = staticmethod(freeze)
 
 
