@@ -54,7 +54,6 @@ class Problem(NamedTuple):
     runs: dict[str, Run]
     """By what the table calls them."""
     training_tasks: int = 8000
-    outer_rate: float = 8e-3
 
 
 _ONE_STEP = LearnerConfig(depth=0, bias=False, inner_steps=1, inner_rate=3.0)
@@ -74,19 +73,20 @@ def _one_dimension(rank: int, filters: int, msr: float, maml: float) -> Problem:
     )
 
 
-def _two_dimensions(group: str, best: float, msr: float, maml: float, tuned: float) -> Problem:
-    """One gradient step, and an outer rate whose mean is the authors'."""
+def _two_dimensions(group: str, best: float, msr: float, maml: float, tuned_maml: float) -> Problem:
+    """One gradient step, from the authors' rate and from the best."""
     step = _ONE_STEP.model_copy(update={"inner_rate": 0.1})
-    kronecker = step.model_copy(update={"form": "kronecker"})
+    tuned = step.model_copy(update={"inner_rate": best})
+    kronecker = {"form": "kronecker"}
     return Problem(
         f"conv-{group}-compressed",
         {
-            "msr, A x C, from rate 0.1": Run("msr", kronecker, msr),
+            "msr, A x C, from rate 0.1": Run("msr", step.model_copy(update=kronecker), msr),
+            f"msr, A x C, from rate {best:g}": Run("msr", tuned.model_copy(update=kronecker)),
             "maml, from rate 0.1": Run("maml", step, maml),
-            f"maml, from rate {best:g}": Run("maml", step.model_copy(update={"inner_rate": best}), tuned),
+            f"maml, from rate {best:g}": Run("maml", tuned, tuned_maml),
         },
         training_tasks=800,
-        outer_rate=2e-3,
     )
 
 
@@ -176,7 +176,6 @@ def main(options: Options) -> None:
             queries=19,
             training_tasks=problem.training_tasks,
             samples_per_task=20,
-            outer_rate=problem.outer_rate,
             augment=False,
         )
         for name, run in problem.runs.items():
