@@ -78,8 +78,8 @@ class Sides(Swivel):
         return TaskBatch(support_x, (support_y[..., 0] > 0) * 1, query_x, (query_y[..., 0] > 0) * 1)
 
     def group(self) -> Group:
-        """Nothing moves the scores: one element."""
-        return Group("C1", np.eye(4)[None], np.eye(2)[None])
+        """A half turn swaps the sides' scores."""
+        return Group("C2", np.stack([np.eye(4), -np.eye(4)]), np.stack([np.eye(2), np.eye(2)[::-1]]))
 
 
 FAMILY, SIDES = Swivel(), Sides()

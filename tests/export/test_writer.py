@@ -44,6 +44,26 @@ def test_a_rule_of_one_step_and_rates_of_each_step_reach_the_robot(exporter, tmp
         assert model.adapt(golden.support_x, golden.support_y).steps == manifest.inner_steps
 
 
+def test_prototypes_reach_the_robot(exporter, tmp_path) -> None:
+    """An adaptation is one step to the means of the classes, and a second goes nowhere else."""
+    arguments = {"family": exporter.sides, "shots": 6, "seed": 3, "config_digest": "0" * 64}
+    learner = exporter.build("protonets", "cross_entropy")
+    model = AdaptiveModel.load(export_bundle(learner, exporter.unscaled_y, tmp_path / "bundle", **arguments))
+    manifest, golden = model.manifest, model.bundle.golden()
+    assert (manifest.method, manifest.rule, manifest.inner_steps, manifest.learned) == (
+        "protonets",
+        "class-means",
+        1,
+        {},
+    )
+    assert [weight.name for weight in manifest.weights] == ["prototypes"]
+    assert model.adapt(golden.support_x, golden.support_y).accepted
+    assert np.abs(model.predict(golden.x) - golden.y).max() <= 1e-5 * np.abs(golden.y).max()
+    once = model.v
+    model.adapt(golden.support_x, golden.support_y, steps=2)
+    assert np.array_equal(model.v, once)
+
+
 def test_the_robot_adapts_as_torch_did(bundle) -> None:
     """The self-test replays the golden example through ONNX Runtime, and an adaptation is accepted and changes y."""
     model = AdaptiveModel.load(bundle)
