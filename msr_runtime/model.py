@@ -25,7 +25,7 @@ from msr_runtime.guard import NOT_FINITE, HeldOut, Refusal, UpdateGuard
 from msr_runtime.providers import device_of, without_graphs
 from msr_runtime.session import BoundPredictor, Predictors, Provider, Side, State, all_finite, make_session, side
 from msr_runtime.signing import PathLike
-from msr_runtime.task import Array, Predict
+from msr_runtime.task import Array, Predict, width
 
 Start = Literal["v0", "accepted"]
 """Where an adaptation begins: at the meta-learned filter parameters, or at those that act."""
@@ -83,8 +83,11 @@ class AdaptiveModel:
         _check(where, ADAPT, adapt.get_outputs(), {next_name(name): state[name] for name in state} | {"loss": []})
         _check(where, LOSS, loss.get_outputs(), {"loss": []})
         y = side(predict, "y", manifest.outputs, output=True)
-        labels = () if manifest.loss == "cross_entropy" else manifest.outputs
-        self._support_x, self._support_y = side(adapt, "support_x", manifest.inputs), side(adapt, "support_y", labels)
+        labels = manifest.loss == "cross_entropy"
+        self._support_x = side(adapt, "support_x", manifest.inputs)
+        self._support_y = side(adapt, "support_y", () if labels else manifest.outputs)
+        if labels:
+            self._support_y = self._support_y._replace(classes=width(manifest.outputs))
         self._held_out = self._support_x._replace(name="held_out_x"), self._support_y._replace(name="held_out_y")
         start = State(bundle.start(), device_of(providers))
         self._inner_loop = InnerLoop(adapt, loss, start)
@@ -313,7 +316,7 @@ def _samples(sides: tuple[Side, Side], x: ArrayLike, y: ArrayLike) -> tuple[NDAr
     xs, ys = sides[0].convert(x), sides[1].convert(y)
     for part, array in zip(sides, (xs, ys), strict=True):
         part.check_batch(array)
-        part.check_finite(array)
+        part.check_values(array)
     if len(xs) != len(ys):
         raise InputError(
             f"{sides[0].name} has {len(xs)} shots and {sides[1].name} has {len(ys)}, but they must be pairs"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from msr_runtime.errors import InputError, ServerError
 from msr_runtime.model import AdaptiveModel
-from msr_runtime.task import Field, field_slices, width
+from msr_runtime.task import Field, field_slices
 
 REQUEST = "__msr__"
 """The key whose value says that a message is no observation: `adapt`, `reset` or `status`."""
@@ -87,7 +87,7 @@ class Policy:
         self._inputs, self._outputs = manifest.inputs, manifest.outputs
         self._x, self._y = golden.x.shape[1:], golden.y.shape[1:]
         self._slices = field_slices(manifest.outputs)
-        self._classes = width(manifest.outputs) if manifest.loss == "cross_entropy" else None
+        self._labels = manifest.loss == "cross_entropy"
         self._max_steps = max_steps(model)
         self._adapted, self._accepted, self._refused = False, 0, 0
 
@@ -136,11 +136,11 @@ class Policy:
     def _adapt(self, message: dict) -> dict[str, Any]:
         _check_keys(message, {REQUEST, "support_x", "support_y"}, {"steps"})
         x, _ = self._join("support_x", message["support_x"], self._inputs, batch=True)
-        if self._classes is None:
+        if self._labels:
+            y = _numbers("support_y", "labels", message["support_y"])
+        else:
             y, _ = self._join("support_y", message["support_y"], self._outputs, batch=True)
             y = y.reshape(len(y), *self._y)
-        else:
-            y = _labels(message["support_y"], self._classes)
         if type(steps := message.get("steps")) not in (int, type(None)) or (steps or 1) > self._max_steps:
             raise InputError(f"steps is {_names.repr(steps)}, but a whole number up to {self._max_steps} is wanted")
         result = self._model.adapt(x.reshape(len(x), *self._x), y, steps)
@@ -192,13 +192,6 @@ def _numbers(what: str, name: str, value: object) -> NDArray:
     if array.dtype.kind not in "fiub":
         raise InputError(f"{what}, '{name}' has dtype {array.dtype}, but numbers are wanted")
     return array
-
-
-def _labels(value: object, classes: int) -> NDArray:
-    labels = _numbers("support_y", "labels", value)
-    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
-        raise InputError(f"support_y has labels {labels.min()} to {labels.max()}, but 0 to {classes - 1} are wanted")
-    return labels
 
 
 def _check_keys(message: dict, needed: set[str], allowed: set[str]) -> None:

@@ -13,8 +13,8 @@ LOOP_PRIORITY = 50
 ADAPTATION_PRIORITY = LOOP_PRIORITY - 1
 _LOCK_NOW_AND_LATER = 3  # MCL_CURRENT | MCL_FUTURE
 _REMEDY = (
-    "run as a user with rtprio and memlock limits (/etc/security/limits.conf), or give a container `--cap-add sys_nice "
-    "--ulimit rtprio=99 --ulimit memlock=-1`"
+    "run as a user with rtprio and memlock limits (/etc/security/limits.conf), or give a container "
+    "`--ulimit rtprio=99 --ulimit memlock=-1`"
 )
 
 

@@ -20,6 +20,7 @@ class Left(StrEnum):
 
     STRIDE = "stride"
     NOT_FINITE = "not finite"
+    NO_CLASS = "label of no class"
     OUTLIER = "outlier"
     NEAR = "near another"
 
@@ -48,7 +49,7 @@ class SampleWindow:
     ) -> None:
         """`OnlineAdapter` says what the arguments mean and checks them."""
         x, y = sides
-        self._labels = y.dtype.kind != "f"
+        self._y, self._labels = y, y.dtype.kind != "f"
         center = [np.broadcast_to(normalisation.input_center, x.shape).reshape(-1)]
         scale = [np.broadcast_to(normalisation.input_scale, x.shape).reshape(-1)]
         if not self._labels:
@@ -82,6 +83,9 @@ class SampleWindow:
             return
         if not (all_finite(x.reshape(-1)) and (self._labels or all_finite(y.reshape(-1)))):
             self.left[Left.NOT_FINITE] += 1
+            return
+        if self._labels and not self._y.holds_classes(y):
+            self.left[Left.NO_CLASS] += 1
             return
         numbers = x.reshape(-1) if self._labels else np.concatenate((x.reshape(-1), y.reshape(-1)))
         place = (numbers - self._center) / self._scale

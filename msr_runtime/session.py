@@ -87,6 +87,8 @@ class Side(NamedTuple):
     dtype: np.dtype
     fields: tuple[Field, ...]
     """The fields that make up one sample, flattened; empty for labels."""
+    classes: int = 0
+    """Labels are below it; 0 where samples are no labels."""
 
     def convert(self, value: ArrayLike) -> NDArray:
         """`value` as an array of this side's dtype.
@@ -101,7 +103,7 @@ class Side(NamedTuple):
         kinds = "fiub" if self.dtype.kind == "f" else "iu"
         if array.dtype.kind not in kinds:
             raise InputError(f"{self.name} has dtype {array.dtype}, but {self.dtype} is wanted, or what converts to it")
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite, which `check_finite` names
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, which `check_values` names
             return array.astype(self.dtype, copy=False)
 
     def check_batch(self, array: NDArray) -> None:
@@ -115,9 +117,15 @@ class Side(NamedTuple):
         wanted = f"({', '.join(['samples', *map(str, self.shape)])})"
         return f"{self.name} has shape {seen}, but {wanted} with at least one sample is wanted: {parts}, in this order"
 
-    def check_finite(self, array: NDArray) -> None:
-        """Raise InputError, naming sample and field, if anything in `array` `(samples, *shape)` is not finite."""
-        if array.dtype.kind != "f" or all_finite(array.reshape(-1)):
+    def check_values(self, array: NDArray) -> None:
+        """Raise InputError if in `array` `(samples, *shape)` a number is not finite, or a label of no class."""
+        if array.dtype.kind != "f":
+            if not self.holds_classes(array):
+                raise InputError(
+                    f"{self.name} has labels {array.min()} to {array.max()}, but 0 to {self.classes - 1} are wanted"
+                )
+            return
+        if all_finite(array.reshape(-1)):
             return
         flat = array.reshape(len(array), -1)
         sample, column = (int(index) for index in np.argwhere(~np.isfinite(flat))[0])
@@ -129,6 +137,10 @@ class Side(NamedTuple):
             f"{self.name} sample {sample}, {place} (index {column}) is {flat[sample, column]}, but a finite float32 is "
             "wanted; a sensor or an earlier computation gave no number"
         )
+
+    def holds_classes(self, labels: NDArray) -> bool:
+        """Whether every label is that of a class."""
+        return bool(((labels >= 0) & (labels < self.classes)).all())
 
 
 def side(session: onnxruntime.InferenceSession, name: str, fields: tuple[Field, ...], output: bool = False) -> Side:
@@ -287,7 +299,7 @@ class BoundPredictor:
         try:
             slot.x[...] = x
             if not all_finite(slot.flat):
-                self.x.check_finite(slot.x.reshape(-1, *self.x.shape))
+                self.x.check_values(slot.x.reshape(-1, *self.x.shape))
             slot.run()
             return slot.y.copy()
         finally:

@@ -218,7 +218,7 @@ def test_real_time_is_granted_or_refused_by_name() -> None:
             list(loop)
     except RealTimeError as error:
         assert "refused" in str(error)  # noqa: PT017 - a machine may grant it or refuse it
-        assert "--cap-add sys_nice" in str(error)  # noqa: PT017
+        assert "--ulimit rtprio=99" in str(error)  # noqa: PT017
     assert os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == before
     assert gc.isenabled()
 

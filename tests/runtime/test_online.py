@@ -385,12 +385,15 @@ def test_only_what_is_new_enters(model: AdaptiveModel, linear: Any) -> None:
 def test_labels_are_compared_as_labels() -> None:
     """Of a classifier, the same input with another label is new; no label is scaled, or an outlier."""
     figures = Normalisation(input_center=(0.0,), input_scale=(1.0,), output_center=(0.0,), output_scale=(1.0,))
-    sides = Side("x", (1,), np.dtype(np.float32), ()), Side("y", (), np.dtype(np.int64), ())
+    sides = Side("x", (1,), np.dtype(np.float32), ()), Side("y", (), np.dtype(np.int64), (), classes=10_001)
     samples = SampleWindow(sides, figures, 6, 1, 0.5, 0)
     for x, y in ((0.0, 0), (0.1, 0), (0.1, 10_000), (0.2, 10_000), (2.0, 0)):
         samples.offer(np.array([x], np.float32), np.array(y))
     np.testing.assert_array_equal(samples.teachers.y, [0, 10_000, 0])
     assert samples.left == {Left.NEAR: 2}
+    for label in (-1, 10_001):
+        samples.offer(np.zeros(1, np.float32), np.array(label))
+    assert samples.left == {Left.NEAR: 2, Left.NO_CLASS: 2}
 
 
 def test_an_image_is_scaled_by_its_channels() -> None:
