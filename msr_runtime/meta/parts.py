@@ -29,8 +29,9 @@ class Gradient(Protocol):
         ...
 
 
-CACHED = 32 * 10**6
-"""Bytes that the tasks in hand may keep for their gradients; near it convolutional networks were fastest."""
+CACHED = 16 * 10**6
+"""Bytes that the tasks in hand may keep for their gradients: near it convolutional networks were fastest while other
+programs used the cache too; on an idle machine twice as much was no worse."""
 
 
 def tasks_at_once(learner: Learner, batch: Batch) -> int:

@@ -34,7 +34,7 @@ def test_large_images_are_taken_a_few_tasks_at_a_time_and_vectors_together() -> 
     images = [torch.zeros(12, n, c, 32, 32) for n in (1, 19) for c in (1, 24)]
     dense = LEARNERS["maml"](LearnerConfig(network="conv", depth=1, width=16), (1, 32, 32), (24, 32, 32), "mse")
     at_once = tasks_at_once(dense, images)
-    assert at_once in (2, 3, 4)
+    assert at_once in (2, 3)
     wider = LEARNERS["maml"](LearnerConfig(network="conv", depth=1, width=256), (1, 32, 32), (24, 32, 32), "mse")
     assert tasks_at_once(wider, images) == 1
     vectors = [torch.zeros(16, n, c) for n in (10, 32) for c in (18, 2)]
