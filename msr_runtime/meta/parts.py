@@ -30,8 +30,8 @@ class Gradient(Protocol):
 
 
 CACHED = 16 * 10**6
-"""Bytes that the tasks in hand may keep for their gradients: near it convolutional networks were fastest while other
-programs used the cache too; on an idle machine twice as much was no worse."""
+"""Bytes that the tasks in hand may keep for their gradients: half of the last-level cache that it was measured with, on
+a machine with other work to do."""
 
 
 def tasks_at_once(learner: Learner, batch: Batch) -> int:
