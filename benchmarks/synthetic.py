@@ -123,8 +123,8 @@ PROBLEMS = {
 }
 """The problems, with the authors' k in 1-D. The authors' figures in 2-D are in units of their own: the mean square of
 their responses is not published, and ours is 2. If MAML's 0.545 at its last rate of 1 is what one such step leaves of
-it, theirs is 0.65, and a third of our error is to be compared. Of MAML from a tuned rate there is no full run of theirs:
-the figure of C8 is of 200 outer steps, and that of D8 of another program of the same steps.
+it, theirs is 0.65, and a third of our error is to be compared. Of MAML from a tuned rate there is no full run of
+theirs: the figure of C8 is of 200 outer steps, and that of D8 of another program of the same steps.
 """
 TESTED = 300
 """Fresh tasks, as many as the authors test on."""
