@@ -1,9 +1,7 @@
-"""Adaptation rules do what their textbooks say, let the outer loop through, and run in ONNX Runtime."""
+"""Adaptation rules do what their textbooks say, and let the outer loop through."""
 
-import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +10,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from msr_export.gradients import trace
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learner import LearnerConfig
 from msr_runtime.meta.learners import MSR
 from msr_runtime.meta.rules import LOSSES, GaussNewton, GradientSteps, Ridge, Rule, SignedSteps
 from msr_runtime.meta.solve import ridge, solve, solve_by_products
-from msr_runtime.session import make_session
 from msr_runtime.task import Loss
 
 INPUTS, OUTPUTS = 4, 3
@@ -352,100 +348,3 @@ class TestEveryRule:
             GaussNewton([], 1)
         with pytest.raises(TrainingError, match="starts at 0, but must be above 0"):
             Ridge(["v"], damping=0.0)
-
-
-class TestInONNXRuntime:
-    @pytest.mark.parametrize("loss", ALL_LOSSES)
-    def test_one_step_is_torchs_at_any_number_of_shots(self, loss: Loss) -> None:
-        """A deep network, whose moves come from the dual system while shots are few; the graph holds for many, too."""
-        learner, adapted = _deep(loss)
-        self._compare(learner.float(), {name: tensor.float() for name, tensor in adapted.items()}, loss, damping=0.05)
-
-    def test_one_step_of_few_numbers_is_torchs_at_any_number_of_shots(self) -> None:
-        """The primal system, and the Jacobian forwards."""
-        _, U, adapted = _linear(2)
-        layer = _Layer(U.float())
-        self._compare(layer, {name: tensor.float() for name, tensor in adapted.items()}, "mse", damping=0.001)
-
-    def _compare(self, network: nn.Module, adapted: Tensors, loss: Loss, damping: float) -> None:
-        rule = GaussNewton(adapted, 1, damping=damping)
-        session = make_session(_freeze(network, rule, loss, adapted), "step.onnx", ["CPUExecutionProvider"])
-        for shots in (1, 2, 4, 10, 33):
-            x, y = _support(shots, loss, seed=shots)
-            x, y = x.float(), y if loss == "cross_entropy" else y.float()
-            wanted, before = rule.step(0, network, loss, adapted, x, y)
-            feed = {
-                "x": x.numpy(),
-                "y": y.numpy(),
-                **{name: t.numpy() for name, t in zip("abcd", adapted.values(), strict=False)},
-            }
-            *seen, seen_before = session.run(None, feed)
-            for tensor, want in zip(seen, wanted.values(), strict=True):
-                assert np.abs(np.asarray(tensor) - want.detach().numpy()).max() <= 1e-5 * want.abs().max().item()
-            assert float(np.asarray(seen_before)) == pytest.approx(before.item(), rel=1e-5)
-
-
-class _Layer(nn.Module):
-    """One layer `W = reshape(U v)` as a module that takes v."""
-
-    U: Tensor
-
-    def __init__(self, U: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("U", U)
-
-    def forward(self, adapted: Tensors, x: Tensor) -> Tensor:
-        return x @ (adapted["v"].unsqueeze(0) @ self.U.mT).reshape(OUTPUTS, INPUTS).mT
-
-
-class _Step(nn.Module):
-    """One step of a rule, traced into core operators with the network and the rule as constants."""
-
-    def __init__(self, network: nn.Module, rule: Rule, loss: Loss, example: dict[str, Any]) -> None:
-        super().__init__()
-        both = nn.ModuleList([network, rule.portable()])
-        tensors = {n: t.detach() for n, t in (*both.named_parameters(), *both.named_buffers())}
-
-        class Step(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.both = both
-
-            def forward(self, x: Tensor, y: Tensor, adapted: Tensors) -> tuple[Tensors, Tensor]:
-                network, rule = self.both
-                assert isinstance(rule, Rule)
-                return rule.step(0, network, loss, adapted, x, y)
-
-        step, names = Step(), {name: f"both.{name}" for name in tensors}
-        self.graph = trace(
-            lambda given, x, y, adapted: functional_call(
-                step, {names[n]: t for n, t in given.items()}, (x, y, adapted)
-            ),
-            tensors,
-            *example.values(),
-        )
-        self.names = {name: f"constant_{index}" for index, name in enumerate(tensors)}
-        for name, buffer in self.names.items():
-            self.register_buffer(buffer, tensors[name])
-
-    def forward(self, x: Tensor, y: Tensor, adapted: Tensors) -> Any:
-        return self.graph({name: getattr(self, buffer) for name, buffer in self.names.items()}, x, y, adapted)
-
-
-def _freeze(network: nn.Module, rule: Rule, loss: Loss, adapted: Tensors) -> bytes:
-    x, y = _support(5, loss)
-    example = {"x": x.float(), "y": y if loss == "cross_entropy" else y.float(), "adapted": adapted}
-    shots = {0: torch.export.Dim("shots")}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's about itself
-        program = torch.onnx.export(
-            _Step(network, rule, loss, example).eval(),
-            kwargs=example,
-            dynamo=True,
-            verbose=False,
-            opset_version=18,
-            input_names=["x", "y", *"abcd"[: len(adapted)]],
-            dynamic_shapes={"x": shots, "y": shots, "adapted": dict.fromkeys(adapted)},
-        )
-    assert program is not None
-    return program.model_proto.SerializeToString()
