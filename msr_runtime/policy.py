@@ -1,5 +1,6 @@
 """One client's policy: messages of named arrays in, replies of named arrays out; it knows no network."""
 
+import math
 import reprlib
 from collections.abc import Sequence
 from time import perf_counter
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.errors import InputError, ServerError
+from msr_runtime.guard import UpdateGuard
 from msr_runtime.model import AdaptiveModel
 from msr_runtime.task import Field, field_slices
 
@@ -19,7 +21,7 @@ ACTIONS = "actions"
 """The reply's key for the whole output vector; openpi's clients look for it."""
 MAX_STEPS = 1000
 """Inner steps of one adaptation, at most, unless meta-training took more."""
-RESULT = ("accepted", "loss_before", "loss_after", "steps", "seconds", "reason")
+RESULT = ("accepted", "loss_before", "loss_after", "steps", "seconds", "refusal", "reason")
 """What of an AdaptResult the reply to `adapt` holds."""
 _REPLY = ("policy_timing", "server_timing", REQUEST)
 _names = reprlib.Repr()  # what a client sent is shown to it, but not at any length
@@ -96,8 +98,10 @@ class Policy:
 
         `infer`: `{field: (*field) or (samples, *field)}` to `{field: (samples, *field)}`, and the whole output vector
         `(samples, out)` under `actions`; one observation gives one sample, a chunk of one action.
-        `adapt`: `{"support_x": {field: (shots, *field)}, "support_y": {field: (shots, *field)}, "steps": None}` to the
-        `RESULT` of the adaptation; a classifier's support_y is its labels, integers `(shots,)`.
+        `adapt`: `{"support_x": {field: (shots, *field)}, "support_y": {field: (shots, *field)}}` to the `RESULT` of the
+        adaptation; a classifier's support_y is its labels, integers `(shots,)`. Beside them may stand `steps`; `trust`,
+        the distance from v0 beyond which the update is refused (see `UpdateGuard`); and `held_out_x` and `held_out_y`,
+        samples on which it must not be worse, whose losses `{"before": ..., "after": ...}` come under `held_out`.
         `reset`: back to `v0`. `status`: what this client's policy is and did.
 
         Raises:
@@ -134,20 +138,31 @@ class Policy:
         return {ACTIONS: flat} | fields | {"policy_timing": {"infer_ms": 1e3 * seconds}}
 
     def _adapt(self, message: dict) -> dict[str, Any]:
-        _check_keys(message, {REQUEST, "support_x", "support_y"}, {"steps"})
-        x, _ = self._join("support_x", message["support_x"], self._inputs, batch=True)
-        if self._labels:
-            y = _numbers("support_y", "labels", message["support_y"])
-        else:
-            y, _ = self._join("support_y", message["support_y"], self._outputs, batch=True)
-            y = y.reshape(len(y), *self._y)
+        held = {"held_out_x", "held_out_y"}
+        needed = {REQUEST, "support_x", "support_y"} | (held if held & message.keys() else set())
+        _check_keys(message, needed, {"steps", "trust"})
+        support = self._samples(message, "support")
+        held_out = self._samples(message, "held_out") if held <= message.keys() else None
+        if type(trust := message.get("trust", math.inf)) not in (int, float):
+            raise InputError(f"trust is {_names.repr(trust)}, but a number is wanted")
         if type(steps := message.get("steps")) not in (int, type(None)) or (steps or 1) > self._max_steps:
             raise InputError(f"steps is {_names.repr(steps)}, but a whole number up to {self._max_steps} is wanted")
-        result = self._model.adapt(x.reshape(len(x), *self._x), y, steps)
+        result = self._model.adapt(*support, steps, held_out=held_out, guard=UpdateGuard(trust=trust))
         self._adapted |= result.accepted
         self._accepted += result.accepted
         self._refused += not result.accepted
-        return {name: getattr(result, name) for name in RESULT}
+        losses = {"held_out": result.held_out._asdict()} if result.held_out else {}
+        return {name: getattr(result, name) for name in RESULT} | losses
+
+    def _samples(self, message: dict, name: str) -> tuple[NDArray, NDArray]:
+        """The samples under `name` as the model takes them: x `(samples, *x)` and y `(samples, *y)`."""
+        x, _ = self._join(f"{name}_x", message[f"{name}_x"], self._inputs, batch=True)
+        if self._labels:
+            y = _numbers(f"{name}_y", "labels", message[f"{name}_y"])
+        else:
+            y, _ = self._join(f"{name}_y", message[f"{name}_y"], self._outputs, batch=True)
+            y = y.reshape(len(y), *self._y)
+        return x.reshape(len(x), *self._x), y
 
     def _status(self) -> dict[str, Any]:
         return {"adapted": self._adapted, "accepted": self._accepted, "refused": self._refused}

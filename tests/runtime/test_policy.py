@@ -17,7 +17,7 @@ from msr_runtime import AdaptiveModel, Field, InputError
 from msr_runtime.bundle import ADAPT, GOLDEN, LOSS, PREDICT, START, Golden, Manifest, encode_start, write_bundle
 from msr_runtime.errors import ServerError
 from msr_runtime.policy import MAX_STEPS, Policy, check_servable, describe, kind_of
-from msr_runtime.wire import encode
+from msr_runtime.wire import decode, encode
 
 MAX_SAMPLES = 8
 
@@ -122,6 +122,18 @@ class TestAdapt:
         np.testing.assert_allclose(first.answer(named(x))["force"], linear.predict(v, x), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(second.answer(named(x))["force"], linear.predict(linear.v0, x), rtol=1e-4, atol=1e-5)
 
+    def test_an_update_is_judged_as_the_client_asks(self, policy: Policy) -> None:
+        """Too far from v0, or worse on samples held out: refused by name; a wider trust lets the same one act."""
+        x, y = SUPPORT
+        reply = policy.answer(adapting(x, y, trust=1e-6))
+        assert (reply["accepted"], reply["refusal"]) == (False, "trust region")
+        reply = policy.answer(adapting(x, y, trust=1e6, held_out_x=named(x), held_out_y={"force": y}))
+        assert reply["accepted"]
+        assert reply["held_out"]["after"] < reply["held_out"]["before"]
+        reply = policy.answer(adapting(x, -y, held_out_x=named(x), held_out_y={"force": y}))
+        assert (reply["accepted"], reply["refusal"]) == (False, "held-out loss")
+        assert decode(encode(reply))["held_out"] == reply["held_out"]
+
     def test_reset_and_status(self, policy: Policy, linear: Any) -> None:
         """A refused update is counted and changes nothing; reset acts at v0 again."""
         x = draw(3, 4, 3)
@@ -136,7 +148,10 @@ class TestAdapt:
     @pytest.mark.parametrize(
         ("message", "sentence"),
         [
-            ({"__msr__": "adapt"}, "'support_x', 'support_y'] are wanted, and ['steps'] may be given"),
+            ({"__msr__": "adapt"}, "'support_x', 'support_y'] are wanted, and ['steps', 'trust'] may be given"),
+            (adapting(*SUPPORT, held_out_x=named(SUPPORT[0])), "'held_out_y'"),
+            (adapting(*SUPPORT, trust="far"), "trust is 'far'"),
+            (adapting(*SUPPORT, trust=0), "trust is 0, but a positive distance"),
             (adapting(*SUPPORT, step=2), "may be given"),
             (adapting(*SUPPORT, steps=0), "at least one inner step"),
             (
