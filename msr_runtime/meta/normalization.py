@@ -12,6 +12,9 @@ from msr_runtime.task import Array, Field, Figures, Group, Shape, TaskFamily, fi
 TASKS, SAMPLES, NUMBERS = 64, 64, 2**22
 """On how many tasks the figures are measured, on how many augmented queries of each query set of each, and how many
 numbers those may make together: of large images there are fewer."""
+STANDARD_ERRORS = 3.0
+"""A centre that is fewer of them from zero is taken for zero: what is left of noise would be a bias, and a network
+without one could then not be the linear map that its task is."""
 
 
 class Normalization(BaseModel):
@@ -91,6 +94,7 @@ def _measure(
     scale = np.ones_like(center)
     for part in field_slices(fields).values():
         scale[part] = _spread(np.mean((flat[:, part] - center[part]) ** 2))
+        center[part] *= _is_sure(math.sqrt(np.mean(center[part] ** 2)), scale[part], len(flat))
     return center, scale
 
 
@@ -103,7 +107,12 @@ def _by_channel(
         squares = np.mean(matrices**2, 0) @ squares
     ones = (shape[0], *[1] * (len(shape) - 1))
     spreads = [_spread(mean) for mean in squares.reshape(shape[0], -1).mean(1)]
-    return center.reshape(shape[0], -1)[:, 0].reshape(ones), np.reshape(spreads, ones)
+    center, scale = center.reshape(shape[0], -1)[:, 0].reshape(ones), np.reshape(spreads, ones)
+    return center * _is_sure(np.abs(center), scale, len(flat)), scale
+
+
+def _is_sure(distance: float | NDArray[np.float64], scale: NDArray[np.float64], samples: int) -> NDArray[np.bool_]:
+    return distance > STANDARD_ERRORS * scale / math.sqrt(samples)
 
 
 def _spread(mean_square: float) -> float:

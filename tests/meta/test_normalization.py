@@ -163,3 +163,14 @@ def test_a_field_that_never_changes_is_not_divided_by_nothing(training) -> None:
     scaling = measure_normalization(Still(), _rng(), None)
     assert scaling.input_scale == (1.0, 1.0)
     assert not scaling.normalize_x(np.full((5, 2), 3.0)).any()
+
+
+def test_a_centre_that_may_be_zero_is_zero() -> None:
+    """Noise about zero is not centred, so that linear tasks stay linear; noise about anything else is."""
+    rank1, pictures = load_family("rank1"), Pictures()
+    scaling = measure_normalization(rank1, _rng(), None)
+    assert not np.any(scaling.input_center)
+    assert not np.any(scaling.output_center)
+    answer = np.ravel(measure_normalization(pictures, _rng(), None).output_center)
+    assert answer[0] == 0
+    np.testing.assert_allclose(answer[1:], [1, 3], atol=0.5)
