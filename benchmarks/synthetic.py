@@ -238,9 +238,9 @@ def _print(rows: list[Recovered]) -> None:
         table.add_row(
             family,
             method,
-            f"{np.mean(errors):.4f}",
-            f"{np.mean([row['interval'] for row in ours]):.4f}",
-            f"{min(errors):.4f} to {max(errors):.4f}",
+            f"{np.mean(errors):.3g}",
+            f"{np.mean([row['interval'] for row in ours]):.2g}",
+            f"{min(errors):.3g} to {max(errors):.3g}",
             "" if authors is None else f"{authors:.4g}",
             _mean([row["recovery"] for row in ours]),
             _mean([row["energy"] for row in ours]),
