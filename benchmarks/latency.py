@@ -26,6 +26,7 @@ from peers import JaxPeer, TorchPeer
 from results import write_json
 from rich.console import Console
 from rich.table import Table
+from training import median_seconds
 
 from msr_envs.registry import load_family
 from msr_export import export_bundle
@@ -124,7 +125,8 @@ def measure(form: Form, options: Options) -> list[Timing]:
     }
     calls |= {who: partial(peer.predict, x) for who, peer in peers.items()}
     rows = _compare(f"{form} U, predict", calls, options.rounds)
-    read, floor = _symmetry_bytes(learner), _copy_seconds_a_byte(_symmetry_bytes(learner), options.rounds // 5)
+    read = _symmetry_bytes(learner)
+    floor = _copy_seconds_a_byte(read, options.rounds // 5)
     for steps in STEPS:
         what = f"{form} U, adapt, steps: {steps}"
         calls = {"AdaptiveModel": lambda steps=steps: model.adapt(*support, steps=steps)}
@@ -167,12 +169,7 @@ def _copy_seconds_a_byte(size: int, rounds: int) -> float:
     """Seconds a byte takes in copying an array of `size` bytes, as STREAM counts: a byte read and a byte written."""
     source = np.ones(size // 4, np.float32)
     target = np.empty_like(source)
-    seconds = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        np.copyto(target, source)
-        seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds)) / (2 * size)
+    return median_seconds(lambda: np.copyto(target, source), rounds) / (2 * size)
 
 
 def _constant_weights(model: AdaptiveModel) -> bytes:

@@ -212,8 +212,7 @@ class AdaptiveModel:
             InputError: If a shape, dtype or value is wrong; the acting weights stay as they are.
         """
         begin, acting = time.perf_counter(), self._acting
-        if start not in ("v0", "accepted"):
-            raise InputError(f"start is {start!r}, but 'v0' or 'accepted' is wanted")
+        check_start(start)
         judges = None if held_out is None else _samples(self._held_out, *held_out)
         end, adapted = self._adapt(support_x, support_y, steps, None if start == "v0" else acting.block)
         objection, losses = NOT_FINITE, None
@@ -299,6 +298,12 @@ class AdaptiveModel:
         if not (math.isfinite(end.loss_before) and math.isfinite(end.loss_after) and all_finite(end.block)):
             return end, None
         return end, self._predictors.make(end.block, like=self._acting)
+
+
+def check_start(start: object) -> None:
+    """Raise InputError unless an adaptation can begin there, see `Start`."""
+    if start not in ("v0", "accepted"):
+        raise InputError(f"start is {start!r}, but 'v0' or 'accepted' is wanted")
 
 
 def relative_error(seen: Array, wanted: Array) -> float:

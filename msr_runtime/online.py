@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from msr_runtime.errors import InputError, RealTimeError
 from msr_runtime.guard import Refusal, UpdateGuard
-from msr_runtime.model import AdaptiveModel, AdaptResult, Start
+from msr_runtime.model import AdaptiveModel, AdaptResult, Start, check_start
 from msr_runtime.realtime import ADAPTATION_PRIORITY, schedule
 from msr_runtime.samples import SampleWindow
 from msr_runtime.task import Array
@@ -120,8 +120,7 @@ class OnlineAdapter:
             raise InputError(f"hz is {hz}, but a positive, finite number is wanted")
         if novelty is not None and not 0 <= novelty < math.inf:
             raise InputError(f"novelty is {novelty}, but a finite distance is wanted, or None to let all samples in")
-        if start not in ("v0", "accepted"):
-            raise InputError(f"start is {start!r}, but 'v0' or 'accepted' is wanted")
+        check_start(start)
         self.model = model
         self._guard, self._period = guard or UpdateGuard(), 1 / hz
         self._start: Start = start

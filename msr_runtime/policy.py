@@ -85,9 +85,9 @@ class Policy:
 
     def __init__(self, model: AdaptiveModel, max_samples: int) -> None:
         self._model, self._max_samples = model.fork(), max_samples
-        manifest, golden = model.manifest, model.bundle.golden()
+        manifest = model.manifest
         self._inputs, self._outputs = manifest.inputs, manifest.outputs
-        self._x, self._y = golden.x.shape[1:], golden.y.shape[1:]
+        self._x, self._y = (side.shape for side in model.sample)
         self._slices = field_slices(manifest.outputs)
         self._labels = manifest.loss == "cross_entropy"
         self._max_steps = max_steps(model)
