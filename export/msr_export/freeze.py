@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import helper, numpy_helper
+from onnx_ir.passes.common import DeduplicateInitializersPass
 from onnxscript import optimizer
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vjp
@@ -25,7 +26,7 @@ from torch.nn.utils import parametrize
 
 from msr_export.gradients import trace
 from msr_export.patches import AnySamples
-from msr_runtime.bundle import next_name
+from msr_runtime.bundle import MAX_BYTES, next_name
 from msr_runtime.errors import ExportError
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learner import Learner
@@ -317,6 +318,8 @@ def _export(
             optimizer.optimize_ir(
                 program.model, should_fold=lambda node: False if node.op_type == "Transpose" else None
             )
+            # A part of a constant, folded wherever it is used, is as many constants.
+            DeduplicateInitializersPass(size_limit=MAX_BYTES)(program.model)
     except torch.onnx.OnnxExporterError as error:
         raise ExportError(
             f"the graph of {outputs[0]} cannot be written in ONNX: {str(error.__cause__ or error)[:300]}; most likely "

@@ -115,6 +115,8 @@ class KroneckerSymmetry(Symmetry):
 
     def forward(self, V: Tensor) -> Tensor:
         """Filter parameters V to the layer's weight, both of the same shape."""
+        if V.ndim == 2 and len(self.A) == 1:  # as plain products: a robot would pay for a stack of one and its sum
+            return self.A[0] @ V @ self.B[0].mT
         if V.ndim == 2:
             return (self.A @ V @ self.B.mT).sum(0)
         taps = V.flatten(2) @ self.C.unsqueeze(1).mT  # (R, out, in, t)
