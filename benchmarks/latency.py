@@ -7,7 +7,6 @@ the same adaptation before it is timed. JAX is a peer where it is installed: pip
 
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +29,7 @@ from rich.table import Table
 from msr_envs.registry import load_family
 from msr_export import export_bundle
 from msr_runtime import AdaptiveModel
+from msr_runtime.commands.bench import in_turns
 from msr_runtime.meta.learner import LearnerConfig
 from msr_runtime.meta.learners import MSR
 from msr_runtime.meta.normalization import measure_normalization
@@ -146,13 +146,8 @@ def measure(form: Form, options: Options) -> list[Timing]:
 
 def _compare(what: str, calls: dict[str, Callable[[], object]], rounds: int) -> list[Timing]:
     """Time the calls in turn, round by round, so that whatever else the machine does strikes all alike."""
-    seconds = np.empty((rounds, len(calls)))
-    for turn in range(-rounds // 10, rounds):  # the negative rounds warm up
-        for column, call in enumerate(calls.values()):
-            began = time.perf_counter()
-            call()
-            seconds[max(turn, 0), column] = time.perf_counter() - began
-    p50, p99 = np.percentile(seconds, (50, 99), axis=0)
+    times = in_turns(calls, rounds, 1)
+    p50, p99 = np.percentile(np.stack([each[:, 0] for each in times.values()], 1), (50, 99), axis=0)
     return [
         Timing(what=what, who=who, p50_seconds=float(half), p99_seconds=float(most), ratio=float(half / p50[0]))
         for who, half, most in zip(calls, p50, p99, strict=True)

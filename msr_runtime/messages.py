@@ -43,6 +43,7 @@ class _Described(_Read):
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
     loss: Loss
+    rate_hz: float | None = None
 
 
 class Policy(_Read):

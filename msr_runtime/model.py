@@ -1,28 +1,26 @@
 """AdaptiveModel: one bundle at work on one robot."""
 
 import copy
-import hashlib
 import math
 import operator
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from safetensors import safe_open
-from safetensors.numpy import save
 
 from msr_runtime._onnxruntime import onnxruntime
 from msr_runtime.adaptation import Adaptation, InnerLoop
-from msr_runtime.bundle import ADAPT, LOSS, PREDICT, STEP, Bundle, Manifest, check_tensors, next_name
+from msr_runtime.bundle import ADAPT, LOSS, PREDICT, STEP, Bundle, Manifest, next_name
 from msr_runtime.errors import BundleError, InputError
 from msr_runtime.files import write_atomically
 from msr_runtime.guard import NOT_FINITE, HeldOut, Refusal, UpdateGuard
 from msr_runtime.providers import device_of, without_graphs
+from msr_runtime.saved import decode_adaptation, encode_adaptation
 from msr_runtime.session import BoundPredictor, Predictors, Provider, Side, State, all_finite, make_session, side
 from msr_runtime.signing import PathLike
 from msr_runtime.task import Array, Predict, width
@@ -247,36 +245,39 @@ class AdaptiveModel:
         Raises:
             InputError: If nothing was adapted yet.
         """
-        acting, target = self._acting, Path(path).resolve()
+        write_atomically(Path(path).resolve(), self.dump_adaptation())
+
+    def dump_adaptation(self) -> bytes:
+        """The bytes that `save_adaptation` writes.
+
+        Raises:
+            InputError: If nothing was adapted yet.
+        """
+        acting = self._acting
         if acting is self._start:
             raise InputError("there is no adaptation to save: the model acts at v0; adapt it first")
-        tensors = acting.tensors
-        write_atomically(target, save(tensors, {"bundle": self.bundle.digest, "digest": _digest(tensors)}))
+        return encode_adaptation(acting.tensors, self.bundle)
 
     def load_adaptation(self, path: str | os.PathLike[str]) -> None:
         """Let an adaptation saved earlier act.
 
         Raises:
-            BundleError: If the file is damaged, of another bundle or not finite; the acting weights stay as they are.
+            BundleError: If the file is missing, damaged, of another bundle or not finite; the acting weights stay as
+                they are.
         """
         try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                names = file.keys()
-                tensors = {name: file.get_tensor(name) for name in names}
-        except Exception as error:  # no file, or the parser's own error type
-            raise BundleError(f"adaptation '{path}' cannot be read ({error}); it is missing or damaged") from error
-        if (seen := metadata.get("bundle")) != self.bundle.digest:
-            raise BundleError(
-                f"adaptation '{path}' was saved from bundle {seen}, but this one is {self.bundle.digest}; "
-                "filter parameters mean nothing under another bundle: adapt again"
-            )
-        tensors = check_tensors(tensors, self.manifest, f"adaptation '{path}'")
-        if metadata.get("digest") != (seen := _digest(tensors)):
-            raise BundleError(
-                f"adaptation '{path}': its tensors have sha256 {seen}, but it names "
-                f"{metadata.get('digest')}; it is damaged"
-            )
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise BundleError(f"adaptation '{path}' cannot be read ({error})") from error
+        self.restore_adaptation(data, f"adaptation '{path}'")
+
+    def restore_adaptation(self, data: bytes, where: str = "the adaptation") -> None:
+        """Let an adaptation act that `dump_adaptation` or a saved file gave; `where` names it in errors.
+
+        Raises:
+            BundleError: If it is damaged, of another bundle or not finite; the acting weights stay as they are.
+        """
+        tensors = decode_adaptation(data, self.bundle, where)
         self._acting = self._predictors.make(State(tensors).block, like=self._acting)
 
     def _adapt(
@@ -333,11 +334,3 @@ def _check(where: str, file: str, parts: Sequence[onnxruntime.NodeArg], wanted: 
     seen = {part.name: part.shape for part in parts}
     if seen != wanted:
         raise BundleError(f"{where}: {file} has {seen}, but its manifest wants {wanted}; they are not of one export")
-
-
-def _digest(tensors: Mapping[str, Array]) -> str:
-    """sha256 over the tensors' names and bytes, in order of name."""
-    whole = hashlib.sha256()
-    for name in sorted(tensors):
-        whole.update(name.encode() + b"\0" + np.ascontiguousarray(tensors[name]).tobytes())
-    return whole.hexdigest()

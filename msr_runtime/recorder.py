@@ -9,7 +9,6 @@ import base64
 import dataclasses
 import logging
 import os
-import tempfile
 import threading
 import time
 from collections import deque
@@ -240,7 +239,7 @@ class Recorder:
         Raises:
             OSError: If the file cannot be read.
         """
-        message = _loaded(Path(adaptation), v)
+        message = _loaded(Path(adaptation).read_bytes(), v)
         self._put(ADAPTATION, self._now(), lambda: message)
 
     def loop(self, report: LoopReport) -> None:
@@ -302,13 +301,12 @@ class Recorder:
 
     def _record_start(self, model: AdaptiveModel) -> None:
         """Record the adaptation that acts already, if one does."""
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, "adaptation.safetensors")
-            try:
-                model.save_adaptation(file)
-            except InputError:  # it acts at v0
-                return
-            self.loaded(file, model.v)
+        try:
+            data = model.dump_adaptation()
+        except InputError:  # it acts at v0
+            return
+        message = _loaded(data, model.v)
+        self._put(ADAPTATION, self._now(), lambda: message)
 
     def _run(self) -> None:
         try:
@@ -353,9 +351,9 @@ class Recorder:
             channel.written = channel.taken
 
 
-def _loaded(file: Path, v: ArrayLike) -> dict[str, Any]:
+def _loaded(adaptation: bytes, v: ArrayLike) -> dict[str, Any]:
     return {
         "kind": "load",
         "v": np.array(v, np.float32).reshape(-1).tolist(),
-        "file": base64.b64encode(file.read_bytes()).decode(),
+        "file": base64.b64encode(adaptation).decode(),
     }

@@ -4,15 +4,13 @@ import base64
 import binascii
 import copy
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.errors import BundleError, InputError
+from msr_runtime.errors import InputError
 from msr_runtime.messages import ACTION, ADAPTATION, OBSERVATION, Adaptation
 from msr_runtime.model import AdaptiveModel, AdaptResult, relative_error
 from msr_runtime.recording import Event, Recording
@@ -222,16 +220,7 @@ def _load(model: AdaptiveModel, told: Adaptation, recording: Recording) -> None:
         data = base64.b64decode(told.file, validate=True)
     except binascii.Error as error:
         raise InputError(f"recording '{recording.path}': a loaded adaptation's file is no base64 ({error})") from error
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "adaptation.safetensors")
-        file.write_bytes(data)
-        try:
-            model.load_adaptation(file)
-        except BundleError as error:
-            raise BundleError(
-                f"recording '{recording.path}' holds an adaptation that was loaded from a file, which this bundle "
-                f"refuses: {error}"
-            ) from error
+    model.restore_adaptation(data, f"recording '{recording.path}': an adaptation that was loaded from a file")
 
 
 def _check_fields(recording: Recording, inputs: Sequence[Field], outputs: Sequence[Field]) -> None:

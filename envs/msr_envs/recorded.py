@@ -11,6 +11,7 @@ with the mean squared error. The file may further hold:
   each takes, 1 without it), `x_units` (`1` without it), `x_low` and `x_high` (the data's extremes without them).
   Without names all of x is one field. The same for `y`, where labels stand for vectors of one number a class; its sizes
   may then add up to more classes than the file has examples of.
+* `rate_hz`: one number, the control rate of the robot that was recorded, which bundles keep.
 
 In one call of `sample` no task is drawn twice before all of its split have been drawn once, and no query twice before
 all examples beside the support have been; support and query never share an example. Nothing in it is ever unpickled.
@@ -30,7 +31,7 @@ from msr_runtime.errors import FamilyError
 from msr_runtime.task import SPLITS, Field, Loss, Split, TaskBatch
 
 _PARTS = ("names", "sizes", "units", "low", "high")
-_ARRAYS = ("x", "y", "split", *(f"{side}_{part}" for side in "xy" for part in _PARTS))
+_ARRAYS = ("x", "y", "split", "rate_hz", *(f"{side}_{part}" for side in "xy" for part in _PARTS))
 
 
 class Recorded:
@@ -66,6 +67,7 @@ class Recorded:
         else:
             low, high = self._y.min((0, 1)), self._y.max((0, 1))
         self.outputs: tuple[Field, ...] = _fields(self.path, "y", arrays, low, high)
+        self.rate_hz = _rate(self.path, arrays.get("rate_hz"))
 
     def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
         """Draw tasks of one split, and of each task support and query examples, with as few repeats as there can be.
@@ -178,6 +180,14 @@ def _splits(path: Path, tasks: int, split: NDArray | None) -> dict[Split, NDArra
     if unknown:
         _fail(path, f"split holds '{unknown[0]}', but each must be one of {', '.join(SPLITS)}, or 0, 1 or 2")
     return {name: np.flatnonzero([codes[text] == name for text in given]) for name in SPLITS}
+
+
+def _rate(path: Path, rate: NDArray | None) -> float | None:
+    if rate is None:
+        return None
+    if rate.ndim or rate.dtype.kind not in "fiu" or not 0 < rate < math.inf:
+        _fail(path, f"rate_hz is {rate.tolist()!r}, but one number above 0 is wanted, in Hz")
+    return float(rate)
 
 
 def _fields(path: Path, side: str, arrays: Mapping[str, NDArray], low: NDArray, high: NDArray) -> tuple[Field, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from msr_runtime._onnxruntime import onnxruntime
 from msr_runtime.bundle import PREDICT
-from msr_runtime.commands.output import BundlePath, print_rows, write_json
+from msr_runtime.commands.output import BundlePath, TrustedKeys, print_rows, write_json
 from msr_runtime.model import AdaptiveModel
 from msr_runtime.session import make_session
 
@@ -20,7 +20,7 @@ _STEPS = (1, 3, 5)
 Key = TypeVar("Key", str, int)
 
 
-def bench(bundle: BundlePath, /, json: Path | None = None) -> int:
+def bench(bundle: BundlePath, /, json: Path | None = None, key: TrustedKeys = ()) -> int:
     """Time predict for one sample, adapted weights and all, against a bare session with constant weights; then adapt.
 
     The two are timed in turns, block by block, so that a machine that changes its pace changes both.
@@ -28,8 +28,9 @@ def bench(bundle: BundlePath, /, json: Path | None = None) -> int:
     Args:
         bundle: The bundle's folder.
         json: Write the figures to this file too.
+        key: PEM files with Ed25519 public keys; one of them has to have signed the bundle.
     """
-    model = AdaptiveModel.load(bundle)
+    model = AdaptiveModel.load(bundle, trusted_keys=key or None)
     golden = model.bundle.golden()
     session = make_session(model.bundle.files[PREDICT], PREDICT, ["CPUExecutionProvider"])
     x = np.ascontiguousarray(golden.x[0])
@@ -37,7 +38,7 @@ def bench(bundle: BundlePath, /, json: Path | None = None) -> int:
     model.adapt(golden.support_x, golden.support_y)
 
     calls = {"predict": lambda: model.predict(x), "session": lambda: session.run(names, feed)}
-    seconds = _in_turns(calls, _BLOCKS, _CALLS)
+    seconds = in_turns(calls, _BLOCKS, _CALLS)
     medians = {name: np.median(blocks, 1) for name, blocks in seconds.items()}
     p50 = {name: float(1e6 * np.median(blocks)) for name, blocks in seconds.items()}
     p99 = {name: float(1e6 * np.percentile(blocks, 99)) for name, blocks in seconds.items()}
@@ -46,7 +47,7 @@ def bench(bundle: BundlePath, /, json: Path | None = None) -> int:
     adaptations = {
         steps: lambda steps=steps: model.adapt(golden.support_x, golden.support_y, steps) for steps in _STEPS
     }
-    seconds = _in_turns(adaptations, _ADAPTATIONS, 1)
+    seconds = in_turns(adaptations, _ADAPTATIONS, 1)
     adapted = {steps: float(1e3 * np.median(blocks)) for steps, blocks in seconds.items()}
 
     shots = len(golden.support_x)
@@ -77,7 +78,7 @@ def bench(bundle: BundlePath, /, json: Path | None = None) -> int:
     return 0
 
 
-def _in_turns(calls: Mapping[Key, Callable[[], object]], blocks: int, count: int) -> dict[Key, np.ndarray]:
+def in_turns(calls: Mapping[Key, Callable[[], object]], blocks: int, count: int) -> dict[Key, np.ndarray]:
     """Seconds of each call, `(blocks, count)`, the calls taking turns block by block after one warm-up block."""
     clock = time.perf_counter
     seconds = {key: np.empty((blocks + 1, count)) for key in calls}

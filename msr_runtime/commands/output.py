@@ -1,4 +1,4 @@
-"""What the commands share: figures as files and as text, and a bundle as an argument."""
+"""What the commands share: figures as files and as text, a bundle and trusted keys as arguments."""
 
 import json
 from collections.abc import Mapping
@@ -10,6 +10,8 @@ import tyro
 from msr_runtime.files import write_atomically
 
 BundlePath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE")]
+TrustedKeys = tuple[Path, ...]
+"""PEM files with Ed25519 public keys; with none, unsigned bundles are opened too."""
 
 
 def write_json(path: Path, figures: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from msr_runtime.commands.output import BundlePath, print_rows
+from msr_runtime.commands.output import BundlePath, TrustedKeys, print_rows
 from msr_runtime.errors import InputError
 from msr_runtime.files import write_atomically
 from msr_runtime.messages import ADAPTATION, SAMPLE
@@ -23,7 +23,9 @@ RecordingPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="REC
 RecordingPaths = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RECORDING.mcap...")]
 
 
-def replay(recording: RecordingPath, bundle: BundlePath, /, tolerance: float | None = None) -> int:
+def replay(
+    recording: RecordingPath, bundle: BundlePath, /, tolerance: float | None = None, key: TrustedKeys = ()
+) -> int:
     """Run a recording against a bundle and say where they differ; exits with 1 if they do.
 
     Args:
@@ -31,8 +33,9 @@ def replay(recording: RecordingPath, bundle: BundlePath, /, tolerance: float | N
         bundle: The bundle's folder: the one that was recorded, or another with the same fields.
         tolerance: The largest difference that counts as the same, as a share of each output's scale in the manifest;
             by default what the bundle was exported under.
+        key: PEM files with Ed25519 public keys; one of them has to have signed the bundle.
     """
-    opened, model = Recording.open(recording), AdaptiveModel.load(bundle)
+    opened, model = Recording.open(recording), AdaptiveModel.load(bundle, trusted_keys=key or None)
     found = compare(opened, model, tolerance)
     cut = "" if opened.finished() else ", cut short: its writer was killed, or its disk was full"
     digest = opened.policy.bundle
@@ -74,11 +77,10 @@ def dataset(recordings: RecordingPaths, /, out: Path, examples: int | None = Non
     opened = [Recording.open(path) for path in recordings]
     first = opened[0].policy.manifest
     for other in opened[1:]:
-        manifest = other.policy.manifest
-        if (manifest.inputs, manifest.outputs, manifest.loss) != (first.inputs, first.outputs, first.loss):
+        if _kind(other) != _kind(opened[0]):
             raise InputError(
-                f"recordings '{opened[0].path}' and '{other.path}' have other fields or another loss: they are not of "
-                "one family"
+                f"recordings '{opened[0].path}' and '{other.path}' have other fields, another loss or another rate: "
+                "they are not of one family"
             )
     tasks, left_out = [], 0
     for recording in opened:
@@ -100,6 +102,8 @@ def dataset(recordings: RecordingPaths, /, out: Path, examples: int | None = Non
         **_fields("x", first.inputs),
         **_fields("y", first.outputs),
     }
+    if first.rate_hz is not None:
+        arrays["rate_hz"] = np.array(first.rate_hz)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     write_atomically(out, buffer.getvalue())
@@ -112,6 +116,11 @@ def dataset(recordings: RecordingPaths, /, out: Path, examples: int | None = Non
         }
     )
     return 0
+
+
+def _kind(recording: Recording) -> tuple[object, ...]:
+    manifest = recording.policy.manifest
+    return manifest.inputs, manifest.outputs, manifest.loss, manifest.rate_hz
 
 
 def _describe(field: FieldDifference) -> str:

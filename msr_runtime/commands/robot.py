@@ -9,7 +9,7 @@ import tyro
 from numpy.typing import NDArray
 
 from msr_runtime.bundle import Manifest
-from msr_runtime.commands.output import BundlePath, print_rows
+from msr_runtime.commands.output import BundlePath, TrustedKeys, print_rows
 from msr_runtime.errors import InputError
 from msr_runtime.model import AdaptiveModel
 from msr_runtime.task import Array
@@ -21,6 +21,7 @@ def adapt(
     /,
     steps: int | None = None,
     save: Path | None = None,
+    key: TrustedKeys = (),
 ) -> int:
     """Adapt a bundle to samples and say what that did; exits with 1 if the update is refused.
 
@@ -30,9 +31,10 @@ def adapt(
             query_y of other samples if the error on them is wanted.
         steps: Inner steps; as many as in meta-training by default.
         save: Write the adaptation to this file, for AdaptiveModel.load_adaptation.
+        key: PEM files with Ed25519 public keys; one of them has to have signed the bundle.
     """
     arrays = _read_samples(samples)
-    model = AdaptiveModel.load(bundle)
+    model = AdaptiveModel.load(bundle, trusted_keys=key or None)
     query = (arrays["query_x"], arrays["query_y"]) if "query_x" in arrays else None
     before = _query_error(model, *query) if query else None
     result = model.adapt(arrays["support_x"], arrays["support_y"], steps)

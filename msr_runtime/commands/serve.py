@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from msr_runtime.access import Limits
+from msr_runtime.commands.output import TrustedKeys
 from msr_runtime.errors import ServerError
 from msr_runtime.server import PolicyServer
 
@@ -25,7 +26,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     token_file: Path | None = None,
-    key: tuple[Path, ...] = (),
+    key: TrustedKeys = (),
     limits: Limits = _LIMITS,
 ) -> int:
     """Serve bundles to clients of openpi's websocket protocol, until SIGTERM or Ctrl-C.

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from msr_runtime.bundle import Bundle
-from msr_runtime.commands.output import BundlePath, print_rows
+from msr_runtime.commands.output import BundlePath, TrustedKeys, print_rows
 from msr_runtime.errors import BundleError
 from msr_runtime.signing import make_keys
 
@@ -35,7 +35,7 @@ def sign(bundle: BundlePath, /, key: Path) -> int:
     return 0
 
 
-def verify(bundle: BundlePath, /, key: tuple[Path, ...] = ()) -> int:
+def verify(bundle: BundlePath, /, key: TrustedKeys = ()) -> int:
     """Check every digest of a bundle and, with a key, its signature; exits with 1 if one is wrong.
 
     Args:

@@ -168,9 +168,11 @@ SOUND = recording()
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"rate_hz": np.array(0.0)}, "rate_hz is 0.0, but one number above 0"),
+        ({"rate_hz": np.array([50.0])}, r"rate_hz is \[50.0\], but one number"),
         ({"x": None}, "the array 'x' is missing; it holds y, split"),
         ({"y": None}, "the array 'y' is missing; it holds x, split"),
-        ({"splits": np.zeros(TASKS)}, "it holds 'splits', but only these arrays are known: x, y, split"),
+        ({"splits": np.zeros(TASKS)}, "it holds 'splits', but only these arrays are known: x, y, split, rate_hz"),
         ({"y": SOUND["y"][:-1]}, "x has 12 x 40 tasks x examples and y 11 x 40.*the same"),
         ({"y": SOUND["y"][:, 1:]}, "x has 12 x 40 tasks x examples and y 12 x 39"),
         ({"x": np.zeros(TASKS)}, r"x has the shape \(12,\).*\(tasks, examples, ...\)"),

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msr_runtime import AdaptiveModel
+from msr_runtime import AdaptiveModel, Bundle
 from msr_runtime._onnxruntime import onnxruntime
 from msr_runtime.cli import COMMANDS, main
+from msr_runtime.recorder import Recorder
 
 FAMILY = '''
 """A planar push with an unknown gain: symmetric under quarter turns."""
@@ -63,7 +64,7 @@ TINY = [
 ]
 
 
-def msr(*arguments: str | Path) -> int:
+def msr(*arguments: object) -> int:
     """Run the command in this process and return its exit code."""
     with pytest.raises(SystemExit) as ended:
         main([str(argument) for argument in arguments])
@@ -221,6 +222,23 @@ class TestTrust:
         assert {"unsigned": "not signed", "foreign": "none of the 1 trusted keys", "damaged": "adapt.onnx"}[
             fault
         ] in refusal(capsys)
+
+    @pytest.mark.parametrize("command", ["adapt", "bench", "replay", "serve"])
+    def test_commands_that_run_a_bundle_can_want_a_signature(self, command, bundle_path, tmp_path, capsys) -> None:
+        """With --key an unsigned bundle is refused before anything of it runs."""
+        assert msr("keygen", tmp_path / "key.pem") == 0
+        capsys.readouterr()
+        np.savez(tmp_path / "a.npz", support_x=np.zeros((2, 3)), support_y=np.zeros((2, 2)))
+        with Recorder(tmp_path / "a.mcap", Bundle.open(bundle_path)):
+            pass
+        arguments = {
+            "adapt": [bundle_path, tmp_path / "a.npz"],
+            "bench": [bundle_path],
+            "replay": [tmp_path / "a.mcap", bundle_path],
+            "serve": [bundle_path, "--port", 0],
+        }[command]
+        assert msr(command, *arguments, "--key", tmp_path / "key.pub.pem") == 2
+        assert "is not signed" in refusal(capsys)
 
     @pytest.mark.parametrize(
         ("arguments", "named"),

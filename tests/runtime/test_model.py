@@ -303,6 +303,9 @@ def test_a_saved_adaptation_acts_in_a_fresh_model(model: AdaptiveModel, linear: 
     np.testing.assert_array_equal(fresh.v, model.v)
     np.testing.assert_array_equal(fresh.predict(X), model.predict(X))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["bundle", "wing.safetensors"]
+    fresh.reset()
+    fresh.restore_adaptation(model.dump_adaptation())
+    np.testing.assert_array_equal(fresh.v, model.v)
 
 
 def test_there_must_be_an_adaptation_to_save(model: AdaptiveModel, tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ class TestDataset:
         family = Recorded(tmp_path / "robots.npz")
         check_family(family)
         assert (family.inputs, family.outputs) == (bundle.manifest.inputs, bundle.manifest.outputs)
+        assert family.rate_hz == bundle.manifest.rate_hz == 100.0
 
     def test_short_tasks_can_be_left_out(self, tmp_path: Path, bundle_path: Path, capsys: Any) -> None:
         """With a number of examples, the others keep that many; samples that are not finite are counted out."""
@@ -171,6 +172,9 @@ class TestDataset:
         record(tmp_path / "b.mcap", Bundle.open(write(outputs=outputs)), 0, 5)
         assert msr("dataset", tmp_path / "a.mcap", tmp_path / "b.mcap", "--out", out) == 2
         assert "other fields" in capsys.readouterr().err
+        record(tmp_path / "c.mcap", Bundle.open(write(outputs=outputs, rate_hz=50.0)), 0, 5)
+        assert msr("dataset", tmp_path / "b.mcap", tmp_path / "c.mcap", "--out", out) == 2
+        assert "another rate" in capsys.readouterr().err
         assert msr("dataset", "--out", out) == 2
         assert msr("dataset", tmp_path / "b.mcap", "--out", out, "--examples", 0) == 2
         assert not out.exists()
