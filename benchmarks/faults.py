@@ -32,7 +32,8 @@ from rich.console import Console
 from rich.table import Table
 
 from msr_runtime import AdaptiveModel, Bundle, MsrError
-from msr_runtime.bundle import ADAPT, LOSS, MANIFEST, MANIFEST_DIGEST, PREDICT, write_bundle
+from msr_runtime.bundle import ADAPT, LOSS, PREDICT, write_bundle
+from msr_runtime.manifest import MANIFEST, MANIFEST_DIGEST
 
 PAGE = 4096
 VALUES: tuple[Any, ...] = (

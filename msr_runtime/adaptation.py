@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime._onnxruntime import onnxruntime
-from msr_runtime.bundle import STEP, next_name
+from msr_runtime.manifest import STEP, next_name
 from msr_runtime.session import State
 from msr_runtime.task import Array
 

@@ -15,10 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from msr_runtime._onnxruntime import onnxruntime
 from msr_runtime.adaptation import Adaptation, InnerLoop
-from msr_runtime.bundle import ADAPT, LOSS, PREDICT, STEP, Bundle, Manifest, next_name
+from msr_runtime.bundle import ADAPT, LOSS, PREDICT, Bundle
 from msr_runtime.errors import BundleError, InputError
 from msr_runtime.files import write_atomically
 from msr_runtime.guard import NOT_FINITE, HeldOut, Refusal, UpdateGuard
+from msr_runtime.manifest import STEP, Manifest, next_name
 from msr_runtime.providers import device_of, without_graphs
 from msr_runtime.saved import decode_adaptation, encode_adaptation
 from msr_runtime.session import BoundPredictor, Predictors, Provider, Side, State, all_finite, make_session, side

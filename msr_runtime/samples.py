@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.bundle import Normalisation
+from msr_runtime.manifest import Normalisation
 from msr_runtime.session import Side, all_finite
 
 _OUTLIER = 1000.0

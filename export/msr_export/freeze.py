@@ -26,8 +26,9 @@ from torch.nn.utils import parametrize
 
 from msr_export.gradients import trace
 from msr_export.patches import AnySamples
-from msr_runtime.bundle import MAX_BYTES, next_name
+from msr_runtime.bundle import MAX_BYTES
 from msr_runtime.errors import ExportError
+from msr_runtime.manifest import next_name
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.normalization import Normalization

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from msr_export.freeze import Frozen, flatten, folded_name, folded_weights
-from msr_runtime.bundle import STEP, Golden, Parity, next_name
+from msr_runtime.bundle import Golden
 from msr_runtime.errors import ExportError, ParityError
+from msr_runtime.manifest import STEP, Parity, next_name
 from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.normalization import Normalization
 from msr_runtime.session import make_session

@@ -9,21 +9,9 @@ import torch
 
 from msr_export.freeze import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET, Frozen, flatten, folded_name, freeze
 from msr_export.parity import check_golden, check_parity
-from msr_runtime.bundle import (
-    ADAPT,
-    GOLDEN,
-    LOSS,
-    PREDICT,
-    START,
-    Golden,
-    Manifest,
-    Normalisation,
-    Provenance,
-    Weight,
-    encode_start,
-    write_bundle,
-)
+from msr_runtime.bundle import ADAPT, GOLDEN, LOSS, PREDICT, START, Golden, encode_start, write_bundle
 from msr_runtime.errors import ExportError
+from msr_runtime.manifest import Manifest, Normalisation, Provenance, Weight
 from msr_runtime.meta.learner import Learner
 from msr_runtime.meta.normalization import Normalization
 from msr_runtime.meta.predictor import torch_adapt, torch_unadapted

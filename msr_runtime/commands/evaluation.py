@@ -9,9 +9,9 @@ import tyro
 from numpy.typing import NDArray
 
 from msr_envs.registry import load_family
-from msr_runtime.bundle import MANIFEST
 from msr_runtime.commands.output import print_rows, write_json
 from msr_runtime.errors import FamilyError, InputError
+from msr_runtime.manifest import MANIFEST
 from msr_runtime.meta.evaluation import score
 from msr_runtime.model import AdaptiveModel
 from msr_runtime.task import Adapt, ClosedLoopFamily, Field, Split, TaskFamily

@@ -8,9 +8,9 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from msr_runtime.bundle import Manifest
 from msr_runtime.commands.output import BundlePath, TrustedKeys, print_rows
 from msr_runtime.errors import InputError
+from msr_runtime.manifest import Manifest
 from msr_runtime.model import AdaptiveModel
 from msr_runtime.task import Array
 

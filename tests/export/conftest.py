@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msr_export import Frozen, export_bundle, freeze
 from msr_export.freeze import flatten
-from msr_runtime.bundle import STEP
+from msr_runtime.manifest import STEP
 from msr_runtime.meta.learner import Learner, LearnerConfig
 from msr_runtime.meta.learners import learner_class
 from msr_runtime.meta.normalization import Normalization

@@ -10,21 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from msr_runtime.bundle import (
-    ADAPT,
-    GOLDEN,
-    LOSS,
-    PREDICT,
-    START,
-    Golden,
-    Manifest,
-    Normalisation,
-    Parity,
-    Provenance,
-    Weight,
-    encode_start,
-    write_bundle,
-)
+from msr_runtime.bundle import ADAPT, GOLDEN, LOSS, PREDICT, START, Golden, encode_start, write_bundle
+from msr_runtime.manifest import Manifest, Normalisation, Parity, Provenance, Weight
 from msr_runtime.task import Field
 
 OBS, OUT, K = 3, 2, 4

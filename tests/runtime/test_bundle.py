@@ -16,20 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from msr_runtime.bundle import (
-    ADAPT,
-    GOLDEN,
-    LOSS,
-    MANIFEST,
-    MANIFEST_DIGEST,
-    PREDICT,
-    START,
-    Bundle,
-    Manifest,
-    write_bundle,
-)
+from msr_runtime.bundle import ADAPT, GOLDEN, LOSS, PREDICT, START, Bundle, write_bundle
 from msr_runtime.errors import BundleError
 from msr_runtime.files import exchange
+from msr_runtime.manifest import MANIFEST, MANIFEST_DIGEST, Manifest
 
 Write = Callable[..., Path]
 NAMES = [MANIFEST, MANIFEST_DIGEST, PREDICT, ADAPT, LOSS, START, GOLDEN]

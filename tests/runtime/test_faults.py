@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from msr_runtime import AdaptiveModel, BundleError
-from msr_runtime.bundle import ADAPT, GOLDEN, LOSS, MANIFEST, MANIFEST_DIGEST, PREDICT, START
+from msr_runtime.bundle import ADAPT, GOLDEN, LOSS, PREDICT, START
+from msr_runtime.manifest import MANIFEST, MANIFEST_DIGEST
 
 ROOT = Path(__file__).parents[2]
 # the examples share one folder on purpose: each puts back what it changed

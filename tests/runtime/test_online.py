@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from msr_runtime import AdaptiveModel, InputError, OnlineAdapter, UpdateGuard
-from msr_runtime.bundle import START, Normalisation, encode_start
+from msr_runtime.bundle import START, encode_start
 from msr_runtime.errors import RealTimeError
+from msr_runtime.manifest import Normalisation
 from msr_runtime.online import OnlineReport
 from msr_runtime.samples import Left, SampleWindow
 from msr_runtime.session import Side

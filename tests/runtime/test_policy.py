@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as npst
 from onnx import TensorProto, helper, numpy_helper
 
 from msr_runtime import AdaptiveModel, Field, InputError
-from msr_runtime.bundle import ADAPT, GOLDEN, LOSS, PREDICT, START, Golden, Manifest, encode_start, write_bundle
+from msr_runtime.bundle import ADAPT, GOLDEN, LOSS, PREDICT, START, Golden, encode_start, write_bundle
 from msr_runtime.errors import ServerError
+from msr_runtime.manifest import Manifest
 from msr_runtime.policy import MAX_STEPS, Policy, check_servable, describe, kind_of
 from msr_runtime.wire import decode, encode
 

@@ -22,7 +22,8 @@ from mcap.records import Channel, Message, Schema
 from numpy.typing import NDArray
 
 from msr_runtime import AdaptiveModel, ControlLoop, InputError
-from msr_runtime.bundle import Bundle, Manifest
+from msr_runtime.bundle import Bundle
+from msr_runtime.manifest import Manifest
 from msr_runtime.messages import ACTION, ADAPTATION, LOOP, METADATA, OBSERVATION, RECORDER, SAMPLE, Vectors
 from msr_runtime.recorder import Recorder
 from msr_runtime.recording import Recording

@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from msr_runtime import AdaptiveModel, Bundle, BundleError, SignatureError
-from msr_runtime.bundle import MANIFEST, MANIFEST_DIGEST, PREDICT, write_bundle
+from msr_runtime.bundle import PREDICT, write_bundle
 from msr_runtime.errors import KeyFileError
+from msr_runtime.manifest import MANIFEST, MANIFEST_DIGEST
 from msr_runtime.signing import SIGNATURE, make_keys
 
 
