@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from msr_export.freeze import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET, Frozen, flatten, folded_name, freeze
+from msr_export.freeze import Frozen, flatten, folded_name, freeze
+from msr_export.lowering import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET
 from msr_export.parity import check_golden, check_parity
 from msr_runtime.bundle import ADAPT, GOLDEN, LOSS, PREDICT, START, Golden, encode_start, write_bundle
 from msr_runtime.errors import ExportError

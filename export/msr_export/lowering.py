@@ -1,0 +1,120 @@
+"""A module as the bytes of an ONNX model: what torch's exporter gives, with what a robot would pay for taken out."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import onnx
+import torch
+from onnx import helper
+from onnx_ir.passes.common import DeduplicateInitializersPass
+from onnxscript import optimizer
+from torch import nn
+
+from msr_runtime.bundle import MAX_BYTES
+from msr_runtime.errors import ExportError
+
+OPSET, IR_VERSION = 18, 8
+OLDEST_ONNXRUNTIME = "1.14"
+"""The first ONNX Runtime that implements ONNX 1.13, to which opset 18 and IR version 8 belong."""
+
+
+def lower(
+    module: nn.Module, examples: dict[str, Any], axes: dict[str, Any], inputs: list[str], outputs: list[str]
+) -> onnx.ModelProto:
+    """Return a module as an ONNX model, its parameters and buffers constants.
+
+    Args:
+        module: A module whose every operation has an ONNX form.
+        examples: Examples of its arguments by name, tensors or nests of them.
+        axes: By the same names, which of their axes are dynamic, as `torch.export` takes them.
+        inputs: The names of the model's inputs, in order.
+        outputs: The names of its outputs, in order.
+
+    Raises:
+        ExportError: an operation has no ONNX form; the message names it.
+
+    """
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module.eval(),
+                kwargs=examples,
+                dynamo=True,
+                verbose=False,
+                optimize=False,
+                opset_version=OPSET,
+                input_names=inputs,
+                output_names=outputs,
+                dynamic_shapes=axes,
+            )
+            assert program is not None
+            # A transposed U folded into a constant would be a second copy of it in the file.
+            optimizer.optimize_ir(
+                program.model, should_fold=lambda node: False if node.op_type == "Transpose" else None
+            )
+            # A part of a constant, folded wherever it is used, is as many constants.
+            DeduplicateInitializersPass(size_limit=MAX_BYTES)(program.model)
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(
+            f"the graph of {outputs[0]} cannot be written in ONNX: {str(error.__cause__ or error)[:300]}; most likely "
+            "the learner holds a layer or a loss whose gradient has no ONNX form"
+        ) from error
+    model = program.model_proto
+    _absorb_transposes(model.graph)
+    return model
+
+
+def _absorb_transposes(graph: onnx.GraphProto) -> None:
+    """Let products read their operands transposed: no node for it, and U in memory once and not turned as well."""
+    turned = {node.output[0]: node.input[0] for node in graph.node if _turns(node)}
+    typed = (*graph.value_info, *graph.input, *graph.output)
+    matrices = {part.name for part in typed if len(part.type.tensor_type.shape.dim) == 2}
+    matrices |= {part.name for part in graph.initializer if len(part.dims) == 2}
+    for node in graph.node:
+        if node.op_type not in ("MatMul", "Gemm") or turned.keys().isdisjoint(node.input[:2]):
+            continue
+        if not matrices.issuperset(node.input[:2]):  # a stack of matrices, which Gemm does not take
+            continue
+        attributes = {part.name: helper.get_attribute_value(part) for part in node.attribute}
+        for index, name in enumerate(("transA", "transB")):
+            if node.input[index] in turned:
+                node.input[index] = turned[node.input[index]]
+                attributes[name] = 1 - attributes.get(name, 0)
+        node.CopyFrom(helper.make_node("Gemm", node.input, node.output, node.name, **attributes))
+    used = {name for node in graph.node for name in node.input} | {part.name for part in graph.output}
+    kept = [node for node in graph.node if node.output[0] in used or not _turns(node)]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _turns(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Transpose" and list(helper.get_attribute_value(node.attribute[0])) == [1, 0]
+
+
+def encode(model: onnx.ModelProto) -> bytes:
+    """The model's bytes, free of what is not the model: where it was traced, and types of what lies between."""
+    del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
+    for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    model.ir_version = IR_VERSION
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the exporter says of itself: deprecated calls inside torch, and that torchvision is not there."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
+            warnings.filterwarnings("ignore", message=".*The axis name: shots will not be used")
+            yield
+    finally:
+        logger.setLevel(level)
