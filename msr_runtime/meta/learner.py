@@ -43,8 +43,9 @@ class LearnerConfig(BaseModel):
     """Where the learned inner rates start: how far a weight moves for a unit of its gradient (rule `gradient` only)."""
     step_rates: bool = False
     """Learn the rates of each inner step by themselves (rule `gradient` only)."""
-    damping: PositiveFloat = 0.001
-    """Where the learned damping starts, in squared errors (rules `gauss-newton` and `ridge` only)."""
+    damping: PositiveFloat | None = None
+    """Where the learned damping starts, in squared errors: by default 0.3 for rule `gauss-newton`, which takes the
+    network for linear, and 0.001 for `ridge`, for which it is."""
     first_order: bool = False
     """Treat what the inner loop differentiates as constant in the outer loop."""
     filters: PositiveInt = 64
@@ -112,10 +113,11 @@ class Learner(nn.Module):
     def build_rule(self) -> Rule | None:
         """Return the configured rule for the adapted tensors, or None for a method that writes its own `adapt`."""
         config, names = self.config, self.adapted_names
+        damping = {} if config.damping is None else {"damping": config.damping}
         if config.rule == "ridge":
-            return Ridge(names, damping=config.damping, first_order=config.first_order)
+            return Ridge(names, **damping, first_order=config.first_order)
         if config.rule == "gauss-newton":
-            return GaussNewton(names, config.inner_steps, damping=config.damping, first_order=config.first_order)
+            return GaussNewton(names, config.inner_steps, **damping, first_order=config.first_order)
         rates = {name: self.first_rate(name) for name in names}
         return GradientSteps(rates, config.inner_steps, per_step=config.step_rates, first_order=config.first_order)
 

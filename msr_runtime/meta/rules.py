@@ -188,7 +188,7 @@ class GaussNewton(Rule):
 
     """
 
-    def __init__(self, names: Iterable[str], steps: int, *, damping: float = 0.001, first_order: bool = False) -> None:
+    def __init__(self, names: Iterable[str], steps: int, *, damping: float = 0.3, first_order: bool = False) -> None:
         super().__init__(steps, first_order=first_order)
         self.names = tuple(names)
         if not self.names:

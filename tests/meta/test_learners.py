@@ -9,7 +9,7 @@ from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.learner import Learner, LearnerConfig
 from msr_runtime.meta.learners import LEARNERS, BigMAML, MetaSGD, learner_class
 from msr_runtime.meta.outer import OuterLoss, damp_large, outer_gradient
-from msr_runtime.meta.rules import GradientSteps
+from msr_runtime.meta.rules import GaussNewton, GradientSteps
 from msr_runtime.meta.symmetry import FullSymmetry, fold
 from msr_runtime.task import Group
 
@@ -50,6 +50,16 @@ def test_names_of_what_adapts() -> None:
     assert all(name.endswith(".original") for name in _learner("msr").adapted_names)
     assert _learner("anil").adapted_names == ("layers.2.weight", "layers.2.bias")
     assert _learner("cavia").adapted_names == ("context",)
+
+
+@pytest.mark.parametrize(
+    ("rule", "given", "wanted"), [("gauss-newton", None, 0.3), ("ridge", None, 0.001), ("gauss-newton", 2.0, 2.0)]
+)
+def test_damping_starts_where_configured_or_where_its_rule_begins(rule, given, wanted: float) -> None:
+    """A step that takes the network for linear is damped more than one for which it is."""
+    learner = _learner("msr", CONFIG.model_copy(update={"rule": rule, "damping": given}))
+    assert isinstance(learner.rule, GaussNewton)
+    torch.testing.assert_close(learner.rule.damping(0), torch.tensor(wanted))
 
 
 @pytest.mark.parametrize("method", STEPPING)
