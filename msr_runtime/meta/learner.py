@@ -15,7 +15,7 @@ from msr_runtime.meta.forms import Symmetry
 from msr_runtime.meta.inner import Tensors
 from msr_runtime.meta.network import NETWORKS, NetworkName
 from msr_runtime.meta.rules import LOSSES, GaussNewton, GradientSteps, Ridge, Rule
-from msr_runtime.meta.symmetry import Form, filter_parameter_names, reparameterize
+from msr_runtime.meta.symmetry import Form, reparameterize
 from msr_runtime.task import Group, Loss, Shape
 
 RuleName = Literal["gradient", "gauss-newton", "ridge"]
@@ -123,7 +123,7 @@ class Learner(nn.Module):
 
     def first_rate(self, name: str) -> float:
         """Return the rate at which an adapted tensor starts: v's so that the weight moves as far as configured."""
-        if name not in filter_parameter_names(self.network):
+        if not name.endswith(".original"):
             return self.config.inner_rate
         symmetry = self.network.get_submodule(name.removesuffix("original") + "0")
         assert isinstance(symmetry, Symmetry)
