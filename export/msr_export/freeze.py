@@ -184,10 +184,13 @@ class _Step(_Plain):
         x, y = self._normalized(support_x, support_y)
         # The rule starts from v alone; its own outputs are those of the weights, which so stay inputs of the graph.
         assert self.learner.rule is not None
-        with AnySamples():
-            moved, _ = self.learner.rule.step(step, self.learner, self.learner.loss, self.unflatten(v), x, y)
+        moved, _ = self.learner.rule.step(step, self._any_samples, self.learner.loss, self.unflatten(v), x, y)
         v_next = flatten(self.learner, moved)
         return v_next, *folded_weights(self.learner, moved).values(), self.loss(support_x, support_y, weights)
+
+    def _any_samples(self, adapted: Tensors, x: Tensor) -> Tensor:
+        with AnySamples():
+            return self.learner(adapted, x)
 
 
 class _GradientStep(_Step):
