@@ -1,6 +1,6 @@
-"""The whole chain on ring-nav: meta-train six methods, export MSR, adapt it on ONNX Runtime, drive, compare.
+"""The whole chain on ring-nav: meta-train, export MSR, adapt it on ONNX Runtime, drive, compare with its peers.
 
-Writes runs/demo/: a folder a method, bundle/, paths.png, orbit.png and results.json.
+Writes runs/demo/: a folder a method, bundle/ and bundle-gauss-newton/, paths.png, orbit.png and results.json.
 """
 
 import platform
@@ -15,7 +15,7 @@ import tyro
 from pictures import draw_orbit, draw_paths, orbit_errors
 from results import print_table, write_json
 from rich.console import Console
-from training import Job, drive_reference, learner_config, measure, score_run, train_all
+from training import NEWTON, Job, drive_reference, learner_config, measure, score_run, train_all
 
 from msr_envs.registry import load_family
 from msr_envs.ring_nav import RingNav
@@ -24,10 +24,12 @@ from msr_runtime import AdaptiveModel
 from msr_runtime.meta.checkpoint import load_checkpoint
 from msr_runtime.meta.config import TrainSettings
 from msr_runtime.meta.predictor import torch_adapt
-from msr_runtime.task import Array, Predict
+from msr_runtime.task import Adapt, Array, Predict
 
 FAMILY = "ring-nav"
-METHODS = ("maml-big", "msr", "meta-sgd", "maml", "anil", "cavia")
+BUNDLES = {"msr": "bundle", "msr" + NEWTON: "bundle-gauss-newton"}
+"""What is exported and adapts on board, and the folders."""
+METHODS = ("maml-big", *BUNDLES, "meta-sgd", "maml", "anil", "cavia")
 """The longest run first, so that two cores end together."""
 WIDTH = 48
 """Of all networks but MAML (Big)'s, which has as many numbers as MSR's and takes most of the time."""
@@ -58,37 +60,34 @@ def main(options: Options) -> None:
     assert isinstance(family, RingNav)
 
     say(f"[bold]1/4[/] meta-training {len(METHODS)} methods on {FAMILY}, {options.steps} outer steps each")
-    runs = {method: options.out / method for method in METHODS}
+    runs = {method: options.out / method.replace(", ", "-") for method in METHODS}
     settings = TrainSettings(steps=options.steps)
     learners = {method: learner_config(method, width=WIDTH) for method in METHODS}
     train_all([Job(runs[method], FAMILY, method, learners[method], settings) for method in METHODS])
+    checkpoints = {method: load_checkpoint(run) for method, run in runs.items()}
 
     say("[bold]2/4[/] freezing U: exporting MSR to ONNX and comparing it with torch")
-    msr = load_checkpoint(runs["msr"])
-    bundle = export_bundle(
-        msr.learner,
-        msr.normalization,
-        options.out / "bundle",
-        family=family,
-        shots=settings.shots,
-        seed=settings.seed,
-        config_digest=msr.digest,
-    )
-    model = AdaptiveModel.load(bundle)
-    say(f"      largest difference {model.manifest.parity.max_relative_error:.1e} (relative); bundle in {bundle}")
+    models = {}
+    for method, folder in BUNDLES.items():
+        bundle = export_bundle(
+            checkpoints[method].learner,
+            checkpoints[method].normalization,
+            options.out / folder,
+            family=family,
+            shots=settings.shots,
+            seed=settings.seed,
+            config_digest=checkpoints[method].digest,
+        )
+        model = models[method] = AdaptiveModel.load(bundle)
+        say(f"      largest difference {model.manifest.parity.max_relative_error:.1e} (relative); bundle in {bundle}")
 
     say("[bold]3/4[/] adapting to fresh tasks from ten samples that look one way, and driving every way")
-
-    def unadapted(*_support: Array) -> Predict:
-        model.reset()
-        return model.predict
-
     reference = drive_reference(FAMILY, options.drives)
     rows, orbits = [], {}
-    for method in ("msr", "maml", "maml-big", "anil", "meta-sgd", "cavia"):
-        checkpoint = load_checkpoint(runs[method])
-        on_board = {"adapt": model.adapted, "unadapted": unadapted} if method == "msr" else {}
-        adapt = model.adapted if method == "msr" else torch_adapt(checkpoint.learner, checkpoint.normalization)
+    for method in sorted(METHODS, key=lambda method: method not in BUNDLES):
+        checkpoint = checkpoints[method]
+        on_board = _on_board(models[method]) if method in models else {}
+        adapt = on_board.get("adapt") or torch_adapt(checkpoint.learner, checkpoint.normalization)
         scores = score_run(checkpoint, adapt, tasks=options.tasks)
         rows.append(measure(checkpoint, scores, closed_loop_tasks=options.drives, reference=reference, **on_board))
         orbits[method] = orbit_errors(family, adapt)
@@ -98,6 +97,7 @@ def main(options: Options) -> None:
     batch_rng = np.random.default_rng(11)
     task = family.draw_task(batch_rng)
     support_x, support_y = family.demonstrate(batch_rng, task, settings.shots)
+    model = models["msr"]
     model.reset()
     draw_paths(options.out / "paths.png", family, task, model.predict, model.adapted(support_x, support_y))
     draw_orbit(options.out / "orbit.png", orbits)
@@ -107,6 +107,16 @@ def main(options: Options) -> None:
     print_table(rows, f"{FAMILY}, {options.steps} outer steps, {options.tasks} fresh tasks (MSR on ONNX Runtime)")
     say(f"{time.perf_counter() - began:.0f} s on {platform.machine()}, Python {platform.python_version()}")
     say(f"pictures: {options.out}/paths.png, {options.out}/orbit.png; table: {options.out}/results.json")
+
+
+def _on_board(model: AdaptiveModel) -> dict[str, Adapt]:
+    """How a model adapts, and how it acts unadapted, in the names that `measure` has for them."""
+
+    def unadapted(*_support: Array) -> Predict:
+        model.reset()
+        return model.predict
+
+    return {"adapt": model.adapted, "unadapted": unadapted}
 
 
 if __name__ == "__main__":

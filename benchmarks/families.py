@@ -22,13 +22,22 @@ from results import Row, print_table, write_json
 from rich.console import Console
 from rich.table import Table
 from sharing import controls
-from training import Job, diverged, drive_reference, learner_config, measure, process_pool, score_run, train_all
+from training import (
+    NEWTON,
+    Job,
+    diverged,
+    drive_reference,
+    learner_config,
+    measure,
+    process_pool,
+    score_run,
+    train_all,
+)
 
 from msr_runtime.meta.checkpoint import load_checkpoint
 from msr_runtime.meta.config import TrainSettings
 from msr_runtime.meta.learner import LearnerConfig
 
-NEWTON = ", gauss-newton"
 METHODS = ("msr", "maml", "anil", "meta-sgd", "cavia", *(method + NEWTON for method in ("msr", "anil", "cavia")))
 """By gradient steps or, where few numbers adapt, by Gauss-Newton steps too: with MAML's all, a step takes seconds."""
 DEPTHS, WIDTHS, OUTER_RATES = (3, 4), (64, 128), (8e-3, 16e-3)
@@ -73,7 +82,7 @@ class Choice(NamedTuple):
         settings = TrainSettings(
             steps=steps, seed=seed, outer_rate=self.outer_rate, training_tasks=TRAINING_TASKS[family]
         )
-        return Job(run, family, method.removesuffix(NEWTON), self.learner, settings)
+        return Job(run, family, method, self.learner, settings)
 
     def __str__(self) -> str:
         return f"{self.learner.depth}x{self.learner.width}, {self.outer_rate:g}"
@@ -122,7 +131,7 @@ def search(options: Options) -> dict[tuple[str, str], list[Choice]]:
     """Train every method shortly in every configuration: the finalists are the best network of each outer rate."""
     jobs: dict[tuple[str, str], dict[Choice, Job]] = {}
     for family, method, depth, width, rate in product(options.families, options.methods, DEPTHS, WIDTHS, OUTER_RATES):
-        choice = Choice(_learner(method, depth, width), rate)
+        choice = Choice(learner_config(method, depth, width), rate)
         run = options.out / "search" / f"{family} {method} {choice}"
         jobs.setdefault((family, method), {})[choice] = choice.job(run, family, method, options.search_steps, 0)
     train_all([job for configurations in jobs.values() for job in configurations.values()])
@@ -153,13 +162,6 @@ def final(
         for key, choices in finalists.items()
     }
     return chosen, {(*key, seed): jobs[key, chosen[key]][seed] for key in chosen for seed in range(options.seeds)}
-
-
-def _learner(method: str, depth: int, width: int) -> LearnerConfig:
-    learner = learner_config(method.removesuffix(NEWTON), depth, width)
-    if not method.endswith(NEWTON):
-        return learner
-    return learner.model_copy(update={"rule": "gauss-newton", "inner_steps": 2, "damping": 0.3})
 
 
 def _validation_loss(job: Job) -> float:

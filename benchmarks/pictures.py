@@ -67,7 +67,7 @@ def draw_orbit(path: Path, errors: Mapping[str, np.ndarray]) -> None:
             marker="o",
             markersize=3,
             label=method,
-            linewidth=3 if method == "msr" else 1.5,
+            linewidth=3 if method.startswith("msr") else 1.5,
         )
     axes.set(
         xlabel="turned from the sector that was sampled, degrees",

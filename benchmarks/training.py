@@ -25,17 +25,24 @@ from msr_runtime.meta.predictor import torch_adapt, torch_unadapted
 from msr_runtime.meta.trainer import MetaTrainer
 from msr_runtime.task import Adapt, ClosedLoopFamily, Split
 
+NEWTON = ", gauss-newton"
+"""Follows a method's name in tables where it adapts by Gauss-Newton steps and not by gradient steps."""
+
 
 def learner_config(method: str, depth: int = 3, width: int = 64) -> LearnerConfig:
     """Return a method's configuration; methods differ in where their inner rates start, and in nothing else.
+
+    Behind a method's name may stand `NEWTON`: two Gauss-Newton steps then, in place of the gradient steps.
 
     One gradient step moves a network's output in proportion to its width, so the start shrinks with it: wide networks
     diverge from 0.1 before they have learned anything. A context of zeros moves the output less than weights do. The
     filter parameters of MSR grow with the width: 64 a tensor suit 64 units better than 32 do.
     """
+    config = LearnerConfig(depth=depth, width=width, filters=min(width, 64))
+    if method.endswith(NEWTON):
+        return config.model_copy(update={"rule": "gauss-newton", "inner_steps": 2})
     widest = 8 * width if method == "maml-big" else width  # that is how wide a network as big as MSR's is, about
-    rate = 0.5 if method == "cavia" else 0.1 * (48 / widest)
-    return LearnerConfig(depth=depth, width=width, filters=min(width, 64), inner_rate=rate)
+    return config.model_copy(update={"inner_rate": 0.5 if method == "cavia" else 0.1 * (48 / widest)})
 
 
 class Job(NamedTuple):
@@ -44,6 +51,7 @@ class Job(NamedTuple):
     run: Path
     family: str
     method: str
+    """Its name in tables, see `NEWTON`."""
     learner: LearnerConfig
     settings: TrainSettings
     learner_class: Callable[[], type[Learner]] | None = None
@@ -59,7 +67,7 @@ def train(job: Job) -> Path:
         return job.run  # without simulating its tasks again
     torch.set_num_threads(1)
     family = load_family(job.family)
-    config = TrainConfig.of(family, job.method, job.learner, job.settings)
+    config = TrainConfig.of(family, job.method.removesuffix(NEWTON), job.learner, job.settings)
     resume = (job.run / LAST).exists()
     chosen = job.learner_class() if job.learner_class else None
     trainer = MetaTrainer(family, config, job.run, learner=chosen, resume=resume, progress=False)
@@ -128,7 +136,7 @@ def measure(
     adapt_seconds, predict_seconds = _times(checkpoint, adapt)
     return Row(
         family=config.family,
-        method=config.method,
+        method=config.method + (NEWTON if config.learner.rule == "gauss-newton" else ""),
         seed=config.seed,
         adapted_parameters=learner.adapted_size(),
         error_sector=float(scores.sets["sector"].mean()),
