@@ -104,10 +104,11 @@ def main(options: Options) -> None:
     Console().print("[bold]training[/]: the finalists with every seed, then the controls of the best")
     chosen, jobs = final(finalists, options)
     control_jobs = {}
-    controlled = options.control_seeds if "msr" in options.methods else 0
-    for family, seed in product(options.families, range(controlled)):
-        trained = jobs[family, "msr", seed]
-        for method, learner_class in controls(trained.run).items():
+    sharing = [method for method in options.methods if _base(method) == method]
+    for family, ours, seed in product(options.families, sharing, range(options.control_seeds)):
+        trained = jobs[family, ours, seed]
+        for name, learner_class in controls(trained.run).items():
+            method = name + ours.removeprefix("msr")
             run = options.out / f"{family} {method} {seed}"
             control_jobs[family, method, seed] = trained._replace(run=run, method=method, learner_class=learner_class)
     train_all(list(control_jobs.values()))
@@ -164,6 +165,11 @@ def final(
     return chosen, {(*key, seed): jobs[key, chosen[key]][seed] for key in chosen for seed in range(options.seeds)}
 
 
+def _base(control: str) -> str:
+    """The method of which a control is one."""
+    return "msr" + (NEWTON if control.endswith(NEWTON) else "")
+
+
 def _validation_loss(job: Job) -> float:
     return math.inf if diverged(job.run) else load_checkpoint(job.run).best
 
@@ -192,7 +198,7 @@ def _print_summary(family: str, scored: Sequence[Scored], chosen: dict[tuple[str
         low, high = _ratio_interval(orbit[method], orbit[methods[0]])
         table.add_row(
             method,
-            str(chosen[family, method if (family, method) in chosen else "msr"]),
+            str(chosen[family, method if (family, method) in chosen else _base(method)]),
             *(f"{value:.4f}" for value in (sector, over, wide)),
             f"{over / sector:.2f}",
             f"{over / orbit[methods[0]].mean():.2f} ({low:.2f} to {high:.2f})",
