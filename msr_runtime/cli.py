@@ -1,11 +1,13 @@
 """The `msr` command: `train`, `export`, `info`, `adapt`, `evaluate`, `bench` and `serve`.
 
 A command's module is imported when the command is asked for, so that the robot's commands run without torch. Exit
-codes: 0 done, 1 a check failed, 2 wrong usage or an input that is refused, 130 interrupted.
+codes: 0 done, 1 a check failed, 2 wrong usage or an input that is refused, 130 interrupted, 141 where nobody reads the
+output any more.
 """
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -52,10 +54,15 @@ def run(arguments: Sequence[str]) -> int:
     module, function = COMMANDS[name][0].split(":")
     try:
         command = getattr(importlib.import_module(f"msr_runtime.commands.{module}"), function)
-        return tyro.cli(command, prog=f"msr {name}", args=rest)
+        code = tyro.cli(command, prog=f"msr {name}", args=rest)
+        sys.stdout.flush()  # here, where a closed pipe is met, and not on the way out
+        return code
     except KeyboardInterrupt:
         print("msr: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output has read enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except ImportError as error:
         if missing := _missing_package(error):
             return _refuse(f"`msr {name}` needs {missing}, which is not installed: {_INSTALL}")

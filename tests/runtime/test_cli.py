@@ -402,6 +402,16 @@ class TestRobot:
             done = self.run(*arguments)
             assert done.returncode == 0, done.stderr
 
+    def test_output_that_nobody_reads(self, bundle_path) -> None:
+        """As `| head` leaves it: no error is made of it."""
+        read, write = os.pipe()
+        os.close(read)
+        start = [sys.executable, "-c", WITHOUT_TRAINING, "info", str(bundle_path)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(start, stdout=write, stderr=subprocess.PIPE, timeout=60, check=False, env=environment)
+        os.close(write)
+        assert (done.returncode, done.stderr) == (141, b"")
+
     @pytest.mark.parametrize("arguments", [["train", "hex-drive", "run"], ["export", "run", "b"], ["evaluate", "b"]])
     def test_training_commands(self, arguments) -> None:
         """The others say what to install."""
