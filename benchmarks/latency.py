@@ -54,7 +54,9 @@ class Options:
     filters: int = 64
     """k, the filter parameters of each tensor with a dense U."""
     rounds: int = 2000
-    """Rounds of predict in which each contender is called once; adapt gets a fifth."""
+    """Calls of predict of each contender; adapt gets a fifth."""
+    calls: int = 1
+    """Calls in a row at each turn: after the first of them a contender finds its U in the caches, as one alone would."""
     compile: bool = True
     """Have torch.compile among the peers: it takes a minute to compile."""
     json: Path | None = None
@@ -126,7 +128,7 @@ def measure(form: Form, options: Options) -> list[Timing]:
         "AdaptiveModel": lambda: model.predict(one),
     }
     calls |= {who: partial(peer.predict, x) for who, peer in peers.items()}
-    rows = _compare(f"{form} U, predict", calls, options.rounds)
+    rows = _compare(f"{form} U, predict", calls, options.rounds, options.calls)
     U = np.ones(_symmetry_bytes(learner) // 4, np.float32)
     copy = np.empty_like(U)
 
@@ -140,14 +142,14 @@ def measure(form: Form, options: Options) -> list[Timing]:
         calls = {"AdaptiveModel": lambda steps=steps: model.adapt(*support, steps=steps)}
         calls |= {who: partial(peer.adapt, *support, steps) for who, peer in peers.items()}
         calls[f"floor: {2 * steps * U.nbytes / 2**20:.1f} MiB at a copy's speed"] = partial(copy_symmetry, steps)
-        rows += _compare(f"{form} U, adapt, steps: {steps}", calls, options.rounds // 5)
+        rows += _compare(f"{form} U, adapt, steps: {steps}", calls, options.rounds // 5, options.calls)
     return rows
 
 
-def _compare(what: str, calls: dict[str, Callable[[], object]], rounds: int) -> list[Timing]:
-    """Time the calls in turn, round by round, so that whatever else the machine does strikes all alike."""
-    times = in_turns(calls, rounds, 1)
-    p50, p99 = np.percentile(np.stack([each[:, 0] for each in times.values()], 1), (50, 99), axis=0)
+def _compare(what: str, calls: dict[str, Callable[[], object]], rounds: int, in_a_row: int) -> list[Timing]:
+    """Time the calls in turn, so that whatever else the machine does strikes all alike."""
+    times = in_turns(calls, rounds // in_a_row, in_a_row)
+    p50, p99 = np.percentile(np.stack([each.ravel() for each in times.values()], 1), (50, 99), axis=0)
     return [
         Timing(what=what, who=who, p50_seconds=float(half), p99_seconds=float(most), ratio=float(half / p50[0]))
         for who, half, most in zip(calls, p50, p99, strict=True)
