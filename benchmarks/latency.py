@@ -56,7 +56,7 @@ class Options:
     rounds: int = 2000
     """Calls of predict of each contender; adapt gets a fifth."""
     calls: int = 1
-    """Calls in a row at each turn: after the first of them a contender finds its U in the caches, as one alone would."""
+    """Calls in a row at each turn: from the second on, a contender finds its U in the caches, as one alone would."""
     compile: bool = True
     """Have torch.compile among the peers: it takes a minute to compile."""
     json: Path | None = None
