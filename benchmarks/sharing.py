@@ -46,7 +46,7 @@ class AnchoredSymmetry(FullSymmetry):
     """`W = W0 + reshape(U v)`: the start is free, and only what adapts is confined to U's directions."""
 
     def __init__(self, weight: Tensor, filters: int) -> None:
-        super().__init__(weight, filters)
+        super().__init__(torch.zeros_like(weight), filters)  # no column along the weight: all directions are random
         self.W0 = nn.Parameter(weight.detach().clone())
 
     def forward(self, v: Tensor) -> Tensor:

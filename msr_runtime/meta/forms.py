@@ -50,7 +50,9 @@ class FullSymmetry(Symmetry):
 
     Their length is the geometric mean of two: columns of length 1, whose entries shrink as a layer widens until an
     outer step that suits the rest of the network tears U apart, and columns with which W has v's own variance, whose
-    entries are so large that U hardly learns.
+    entries are so large that U hardly learns. The first points along the replaced weight, so that v starts as one
+    number and zeros: an outer step moves all entries of U as far, and W at the start of an adaptation by as much as v's
+    entries add up to, several times further than U if they were spread.
 
     A row-by-matrix product is used rather than `U @ v`: ONNX Runtime has no fast path for one-dimensional operands.
     """
@@ -61,6 +63,14 @@ class FullSymmetry(Symmetry):
         start = torch.empty(weight.numel(), min(filters, weight.numel()), dtype=weight.dtype, device=weight.device)
         self.U = nn.Parameter(nn.init.orthogonal_(start, gain=(start.shape[0] / start.shape[1]) ** 0.25))
         self.filter_shape = (start.shape[1],)
+        self._start_along(weight.flatten())
+
+    def _start_along(self, target: Tensor) -> None:
+        """Reflect U's columns, as one, so that the first is along `target`; of zero, it stays on its own line."""
+        with torch.no_grad():
+            first, wanted = nn.functional.normalize(self.U[:, 0], dim=0), nn.functional.normalize(target, dim=0)
+            mirror = first + wanted if first @ wanted >= 0 else first - wanted  # of two, the one that cannot vanish
+            self.U -= torch.outer(mirror, mirror @ self.U) * (2 / mirror.square().sum())
 
     def forward(self, v: Tensor) -> Tensor:
         """Filter parameters v `(k,)` to the layer's weight."""
@@ -180,14 +190,19 @@ class EquivariantSymmetry(FullSymmetry):
                 f"no tensor of shape {tuple(weight.shape)} but zero commutes with group '{action.name}', so that the "
                 "layer could learn nothing; most likely input and output are of kinds that the group keeps apart"
             )
-        super().__init__(weight.new_empty(sum(sizes)), filters)
+        super().__init__(weight.new_zeros(sum(sizes)), filters)
         self.weight_shape, self.cells, self.sizes = weight.shape, cells, sizes
         for name, basis in bases.items():
             self.register_buffer(name, torch.tensor(basis, dtype=weight.dtype, device=weight.device))
+        self._start_along(torch.func.vjp(self._place, weight.new_zeros(sum(sizes)))[1](weight.detach())[0])
 
     def forward(self, v: Tensor) -> Tensor:
         """Filter parameters v `(k,)` to the layer's weight or bias."""
-        coordinates = iter(super().forward(v).split(self.sizes))
+        return self._place(super().forward(v))
+
+    def _place(self, flat: Tensor) -> Tensor:
+        """Multiply coordinates `(d,)` by Q: to the layer's weight or bias."""
+        coordinates = iter(flat.split(self.sizes))
         rows = []
         for cells in self.cells:
             row = []
@@ -197,6 +212,6 @@ class EquivariantSymmetry(FullSymmetry):
                     blocks = (next(coordinates).reshape(a * b, len(Q)) @ Q).reshape(a, b, m, n)
                     row.append(blocks.transpose(1, 2).reshape(a * m, b * n))
                 else:
-                    row.append(v.new_zeros(a * m, b * n))
+                    row.append(flat.new_zeros(a * m, b * n))
             rows.append(torch.cat(row, 1))
         return torch.cat(rows).reshape(self.weight_shape)

@@ -97,6 +97,8 @@ def test_the_form_commutes_and_loses_nothing(group: Group, filters: int) -> None
     v = torch.randn(symmetry.filter_shape, dtype=torch.float64)
     assert symmetry.filter_shape == (min(filters, space),)
     assert _defect(group, symmetry(v).detach().numpy()) < 1e-12 * float(v.norm() * symmetry.gain())
+    start = symmetry.right_inverse(weight)  # along U's first column: the nearest weight that is equivariant
+    assert not (start[1:].abs() > 1e-12 * weight.norm()).any()
     if filters >= space:
         wanted = torch.tensor(equivariant_basis(group.outputs, group.inputs)[0])
         reached = symmetry(symmetry.right_inverse(wanted))

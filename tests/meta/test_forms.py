@@ -159,6 +159,16 @@ def test_the_start_keeps_the_norm_and_the_direction_of_the_weight(form: str) -> 
     assert not symmetry(symmetry.right_inverse(torch.zeros_like(weight))).any()
 
 
+def test_a_dense_u_begins_at_the_weight_that_it_replaces() -> None:
+    """One number of v makes it, along U's first column: what an outer step moves is not the sum over all columns."""
+    for shape in (MATRIX, (4,), SIGNAL_BANK, IMAGE_BANK, (1,)):
+        weight = _random(*shape)
+        symmetry = FullSymmetry(weight, 5)
+        v = symmetry.right_inverse(weight)
+        torch.testing.assert_close(symmetry(v), weight, rtol=0, atol=1e-14)
+        assert v[1:].abs().max() < 1e-14 if len(v) > 1 else v.all()
+
+
 @every_form
 def test_columns_start_orthogonal_and_of_one_length(form: str) -> None:
     """But for sums of Kronecker products, whose random terms only come near it."""
