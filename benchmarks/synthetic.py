@@ -175,6 +175,8 @@ class Recovered(TypedDict):
 def main(options: Options) -> None:
     """Train, score and print."""
     torch.set_num_threads(1)
+    if unknown := [family for family in options.families if family not in PROBLEMS]:
+        raise SystemExit(f"error: there is no problem '{unknown[0]}'; there are {', '.join(PROBLEMS)}")
     jobs = []
     for family, seed in product(options.families, range(options.seeds)):
         problem = PROBLEMS[family]
@@ -192,6 +194,9 @@ def main(options: Options) -> None:
             if any(part in name for part in options.methods):
                 folder = options.out / f"{family} {name} {seed}"
                 jobs.append((family, name, Job(folder, problem.family, run.method, run.learner, settings)))
+    if not jobs:
+        names = dict.fromkeys(name for family in options.families for name in PROBLEMS[family].runs)
+        raise SystemExit(f"error: no method's name holds {' or '.join(options.methods)}; there are {'; '.join(names)}")
     train_all([job for *_, job in jobs])
     with process_pool() as pool:
         rows = list(pool.map(_score, *zip(*jobs, strict=True)))
