@@ -2,9 +2,12 @@
 PYTHON ?= python3
 # One version, so that every machine computes with the same torch; the packages accept the range in pyproject.toml.
 TORCH ?= torch==2.13.0
-# Which image `make image` builds: runtime or train, for cpu or gpu; and what else `docker build` is told (`--network host`).
+# Which image `make image` builds: runtime or train, for cpu or gpu, for this machine's processor or another platform
+# (linux/arm64); where wheels of your own are; and what else `docker build` is told (`--network host`).
 TARGET ?= runtime
 DEVICE ?= cpu
+PLATFORM ?=
+WHEELS ?= docker/wheels
 IMAGE ?= msr-$(TARGET)
 BASE ?= python:3.11-slim-bookworm
 BUILD_FLAGS ?=
@@ -14,13 +17,17 @@ BIN := $(VENV)/bin
 # Its date is that of the last complete set-up: a newer pyproject.toml, or a set-up that broke off, runs it again.
 READY := $(VENV)/.ready
 
+# A file's tests stay in one worker, so that they share what they build. In the order of their folders: xdist would begin
+# with the files of many tests, and end with one worker that waits for the long ones.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+
 # Small networks gain nothing from many threads, and parallel tests would fight for the cores.
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test nightly static format image clean
+.PHONY: help setup demo tables pictures docs test nightly lowest static format image sbom clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 | \2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -34,7 +41,7 @@ $(READY): pyproject.toml
 	@echo "==> Setting up $(VENV): torch, MuJoCo, ONNX and the checkers; minutes the first time, nothing the next"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) \
 	  || { echo "error: '$(PYTHON) -m venv' failed; on Debian and Ubuntu it needs the package python3-venv" >&2; exit 1; }
-	@$(BIN)/python -m pip install -qq "$(TORCH)" --editable ".[cpu,train,serve,log,sign,dev]"
+	@$(BIN)/python -m pip install -qq "$(TORCH)" --editable ".[cpu,train,serve,log,sign,docs,dev]"
 	@# The policy server's peer in the tests. It asks for a numpy below 2, works with a newer one, and so comes alone.
 	@$(BIN)/python -m pip install -qq --no-deps "openpi-client>=0.1.2"
 	@touch $@
@@ -42,6 +49,18 @@ $(READY): pyproject.toml
 demo: $(READY)  ## Meta-train, export, adapt on ONNX Runtime, drive; results under runs/demo/
 	@echo "==> Demo: a ring of range beams learns its symmetry, then adapts on board; results go to runs/demo/"
 	@$(BIN)/python benchmarks/demo.py
+
+tables: $(READY)  ## Write every published table and number from benchmarks/results/
+	@$(BIN)/python benchmarks/render.py
+
+pictures: $(READY)  ## Draw docs/assets/ from the demo's stored result
+	@$(BIN)/python benchmarks/pictures.py
+
+docs: $(READY)  ## Build the documentation into site/
+	@echo "==> Sphinx: the reference from the code, then every page; a warning fails"
+	@rm -rf site  # so that no page stays that the documentation no longer has
+	@$(BIN)/sphinx-build --quiet --builder html --fail-on-warning --keep-going docs site
+	@echo "==> Open site/index.html"
 
 static: $(READY)  ## Check style, types and import rules
 	@echo "==> ruff: style"
@@ -52,14 +71,26 @@ static: $(READY)  ## Check style, types and import rules
 	@echo "==> import-linter: which package may import which"
 	@$(BIN)/lint-imports --no-logo
 
-# A file's tests stay in one worker, so that they share what they build.
 test: static  ## Run every check but the slow tests
 	@echo "==> pytest: without the slow tests"
-	@$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
+	@$(BIN)/pytest -m "not slow" $(PARALLEL) --durations 20
 
 nightly: static  ## Run every check, the slow tests as well
 	@echo "==> pytest: all tests"
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest $(PARALLEL)
+	@$(MAKE) --no-print-directory lowest
+
+# A venv of its own, with the training packages too: some of the commands' tests train.
+lowest:  ## Run the robot's tests with the oldest packages that pyproject.toml allows
+	@echo "==> Setting up $(VENV)-lowest: the lower bound of every package"
+	@rm -rf $(VENV)-lowest
+	@$(PYTHON) -m venv $(VENV)-lowest
+	@$(PYTHON) tests/packaging/lower_bounds.py > $(VENV)-lowest/constraints.txt
+	@$(VENV)-lowest/bin/python -m pip install -qq --constraint $(VENV)-lowest/constraints.txt \
+	  --editable ".[cpu,train,serve,log,sign,docs,dev]"
+	@$(VENV)-lowest/bin/python -m pip install -qq --no-deps "openpi-client>=0.1.2"
+	@echo "==> pytest: the robot's tests"
+	@$(VENV)-lowest/bin/pytest tests/runtime $(PARALLEL)
 
 format: $(READY)  ## Rewrite the code in the project's style
 	@$(BIN)/ruff check --fix .
@@ -67,8 +98,16 @@ format: $(READY)  ## Rewrite the code in the project's style
 
 image:  ## Build the robot's container image, or with TARGET=train the trainer's
 	@command -v docker >/dev/null || { echo "error: 'docker' is not on PATH; install Docker to build the image" >&2; exit 1; }
-	docker build $(BUILD_FLAGS) --target $(TARGET) --build-arg BASE=$(BASE) --build-arg DEVICE=$(DEVICE) --tag $(IMAGE) .
+	$(if $(PLATFORM),DOCKER_BUILDKIT=1) docker build $(BUILD_FLAGS) $(if $(PLATFORM),--platform $(PLATFORM)) \
+	  --target $(TARGET) --build-arg BASE=$(BASE) --build-arg DEVICE=$(DEVICE) --build-arg WHEELS=$(WHEELS) --tag $(IMAGE) .
+
+sbom:  ## Write the list of the built image's Python packages (CycloneDX) to dist/
+	@command -v docker >/dev/null || { echo "error: 'docker' is not on PATH; install Docker to read the image" >&2; exit 1; }
+	@mkdir -p dist
+	@container=$$(docker create $(IMAGE)) && docker cp $$container:/opt/msr/sbom.cdx.json dist/$(IMAGE).cdx.json; \
+	  status=$$?; docker rm $$container >/dev/null; exit $$status
+	@echo "==> dist/$(IMAGE).cdx.json"
 
 clean:  ## Remove .venv, caches and results
-	rm -rf $(VENV) runs dist .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest runs dist site .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

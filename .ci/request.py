@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from websockets.sync.client import connect
 
-from msr_runtime.bundle import Bundle
+from msr_runtime.bundle.store import Bundle
+from msr_runtime.serving.wire import decode, encode
 from msr_runtime.task import Array, Field, field_slices
-from msr_runtime.wire import decode, encode
 
 bundle = Bundle.open("/bundle")
 golden, inputs, outputs = bundle.golden(), bundle.manifest.inputs, bundle.manifest.outputs

@@ -12,8 +12,8 @@ import torch
 from e2cnn import gspaces, nn  # pyright: ignore[reportMissingImports]  # of an environment of its own
 from numpy.typing import NDArray
 
-from msr_envs.compressed import Compressed
-from msr_envs.synthetic_2d import CONV_C8, CONV_D8, GroupConvolution
+from msr_envs.synthetic.compressed import Compressed
+from msr_envs.synthetic.two_dimensions import CONV_C8, CONV_D8, GroupConvolution
 
 
 class E2cnnConvolution(GroupConvolution):

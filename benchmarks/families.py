@@ -3,28 +3,33 @@
 Every method gets the same search over depth, width and outer rate: short runs name the best network of each rate,
 these are trained in full with every seed, and the lowest mean loss on validation tasks decides, since a high rate is
 ahead in every short run, and one seed says little of the others. The choice is scored once on fresh tasks, the same for
-all. It can be interrupted: run again, it goes on. Writes runs/families/ and prints one table a family with paired
-intervals.
+all. It can be interrupted: run again, it goes on; runs that other code trained are trained anew. Writes runs/families/
+and prints one table per family, with intervals that are paired over tasks.
+
+`W0 free, U random`, `U random` and `U permuted` are MSR with the sharing destroyed (`sharing.py`).
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
 import tyro
-from results import Row, print_table, write_json
 from rich.console import Console
-from rich.table import Table
 from sharing import controls
+from store import Output, begin, keep, settled
+from tables import NEWTON
+from tables import families as family_lines
+from terminal import print_lines
 from training import (
-    NEWTON,
+    ROOTS,
     Job,
+    Row,
     diverged,
     drive_reference,
     learner_config,
@@ -34,9 +39,9 @@ from training import (
     train_all,
 )
 
-from msr_runtime.meta.checkpoint import load_checkpoint
-from msr_runtime.meta.config import TrainSettings
-from msr_runtime.meta.learner import LearnerConfig
+from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.training.checkpoint import load_checkpoint
+from msr_runtime.meta.training.config import TrainSettings
 
 METHODS = ("msr", "maml", "anil", "meta-sgd", "cavia", *(method + NEWTON for method in ("msr", "anil", "cavia")))
 """By gradient steps or, where few numbers adapt, by Gauss-Newton steps too: with MAML's all, a step takes seconds."""
@@ -48,7 +53,7 @@ DRIVES = {"ring-nav": 60, "hex-drive": 24}
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Output):
     """What to run."""
 
     families: tuple[str, ...] = ("ring-nav", "hex-drive")
@@ -67,8 +72,16 @@ class Options:
     """Fresh tasks to score on."""
     out: Path = Path("runs/families")
     """Folder of the runs; finished ones in it are kept."""
-    json: Path | None = None
-    """Where to write the rows."""
+
+
+_BY_GRADIENT = Options(methods=("msr", "cavia", "meta-sgd", "maml", "anil"))
+_BY_GAUSS_NEWTON = Options(methods=tuple(method + NEWTON for method in ("msr", "cavia", "anil")), control_seeds=1)
+STORED = {
+    f"families-{family}{suffix}": replace(options, families=(family,))
+    for family in ("ring-nav", "hex-drive")
+    for suffix, options in (("", _BY_GRADIENT), ("-gauss-newton", _BY_GAUSS_NEWTON))
+}
+"""The stored results, and what each of them measures."""
 
 
 class Choice(NamedTuple):
@@ -88,6 +101,28 @@ class Choice(NamedTuple):
         return f"{self.learner.depth}x{self.learner.width}, {self.outer_rate:g}"
 
 
+class Summary(TypedDict):
+    """One method on one family: a number per seed where a list stands."""
+
+    family: str
+    method: str
+    network: str
+    outer_rate: float
+    adapted_parameters: int
+    seeds: list[int]
+    error_sector: list[float]
+    error_orbit: list[float]
+    error_wide: list[float]
+    orbit_ratio: float
+    """Mean orbit error over that of the first method."""
+    orbit_ratio_interval: tuple[float, float]
+    """95 %, bootstrapped over tasks, in pairs."""
+    closed_loop_metric: str
+    closed_loop_before: list[float]
+    closed_loop_after: list[float]
+    closed_loop_reference: float
+
+
 class Scored(NamedTuple):
     """One scored run."""
 
@@ -99,6 +134,8 @@ class Scored(NamedTuple):
 def main(options: Options) -> None:
     """Search, train, score and print."""
     torch.set_num_threads(1)
+    options = settled(options, STORED)
+    begun = begin(options, (*ROOTS, "benchmarks/families.py"), range(options.seeds))
     Console().print("[bold]search[/]: depth, width and outer rate of every method, on validation tasks")
     finalists = search(options)
     Console().print("[bold]training[/]: the finalists with every seed, then the controls of the best")
@@ -119,13 +156,12 @@ def main(options: Options) -> None:
         ours = {key[1:]: job for key, job in jobs.items() if key[0] == family}
         labels = [method for method, _ in ours]
         with process_pool() as pool:
-            score = partial(_score, tasks=options.tasks, reference=reference)
+            score = partial(score_job, tasks=options.tasks, reference=reference)
             scored = list(pool.map(score, labels, ours.values()))
-        rows += [each.row for each in scored]
-        print_table([each.row for each in scored], f"{family}: every seed on {options.tasks} fresh tasks")
-        _print_summary(family, scored, chosen)
-    if options.json:
-        write_json(options.json, rows)
+        rates = {method: chosen[family, method].outer_rate for method in options.methods}
+        rows += (summaries := summarise(scored, rates))
+        print_lines(family_lines(summaries), f"{family}: means over seeds on {options.tasks} fresh tasks")
+    keep(options, begun, rows)
 
 
 def search(options: Options) -> dict[tuple[str, str], list[Choice]]:
@@ -174,7 +210,8 @@ def _validation_loss(job: Job) -> float:
     return math.inf if diverged(job.run) else load_checkpoint(job.run).best
 
 
-def _score(method: str, job: Job, tasks: int, reference: float) -> Scored:
+def score_job(method: str, job: Job, tasks: int, reference: float) -> Scored:
+    """Score one run on fresh tasks, in its table under `method`."""
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(job.run, job.learner_class() if job.learner_class else None)
     scores = score_run(checkpoint, tasks=tasks)
@@ -183,28 +220,38 @@ def _score(method: str, job: Job, tasks: int, reference: float) -> Scored:
     return Scored(row, scores.orbit)
 
 
-def _print_summary(family: str, scored: Sequence[Scored], chosen: dict[tuple[str, str], Choice]) -> None:
+def summarise(scored: Sequence[Scored], outer_rates: Mapping[str, float]) -> list[Summary]:
+    """Put each method's seeds together.
+
+    Args:
+        scored: The runs of one family; orbit errors are compared with those of the first run's method.
+        outer_rates: The chosen outer rate by method; a control has that of the method it is a control of.
+    """
     methods = list(dict.fromkeys(each.row["method"] for each in scored))
-    table = Table(title=f"{family}: means over seeds; orbit error over {methods[0]}'s, 95 % interval paired over tasks")
-    for head in ("method", "network, rate", "sector", "orbit", "wide", "orbit/sector", "orbit/first", "closed loop"):
-        table.add_column(head, justify="left" if head == "method" else "right")
     orbit = {m: np.mean([each.orbit for each in scored if each.row["method"] == m], axis=0) for m in methods}
+    summaries = []
     for method in methods:
         rows = [each.row for each in scored if each.row["method"] == method]
-        sector, over, wide, after = (
-            np.mean([row[key] for row in rows])
-            for key in ("error_sector", "error_orbit", "error_wide", "closed_loop_after")
+        summaries.append(
+            Summary(
+                family=rows[0]["family"],
+                method=method,
+                network=rows[0]["network"],
+                outer_rate=outer_rates.get(method) or outer_rates[_base(method)],
+                adapted_parameters=rows[0]["adapted_parameters"],
+                seeds=[row["seed"] for row in rows],
+                error_sector=[row["error_sector"] for row in rows],
+                error_orbit=[row["error_orbit"] for row in rows],
+                error_wide=[row["error_wide"] for row in rows],
+                orbit_ratio=float(orbit[method].mean() / orbit[methods[0]].mean()),
+                orbit_ratio_interval=_ratio_interval(orbit[method], orbit[methods[0]]),
+                closed_loop_metric=rows[0]["closed_loop_metric"],
+                closed_loop_before=[row["closed_loop_before"] for row in rows],
+                closed_loop_after=[row["closed_loop_after"] for row in rows],
+                closed_loop_reference=rows[0]["closed_loop_reference"],
+            )
         )
-        low, high = _ratio_interval(orbit[method], orbit[methods[0]])
-        table.add_row(
-            method,
-            str(chosen[family, method if (family, method) in chosen else _base(method)]),
-            *(f"{value:.4f}" for value in (sector, over, wide)),
-            f"{over / sector:.2f}",
-            f"{over / orbit[methods[0]].mean():.2f} ({low:.2f} to {high:.2f})",
-            f"{after:.4f}",
-        )
-    Console(width=140).print(table)
+    return summaries
 
 
 def _ratio_interval(method: np.ndarray, msr: np.ndarray) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Any, TypedDict
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when the numeric libraries are loaded
 
@@ -27,13 +27,13 @@ import numpy as np
 import onnx
 import tyro
 from onnx import external_data_helper
-from results import write_json
-from rich.console import Console
-from rich.table import Table
+from store import RUNTIME, Output, begin, keep, settled
+from tables import faults as fault_lines
+from terminal import print_lines
 
 from msr_runtime import AdaptiveModel, Bundle, MsrError
-from msr_runtime.bundle import ADAPT, LOSS, PREDICT, write_bundle
-from msr_runtime.manifest import MANIFEST, MANIFEST_DIGEST
+from msr_runtime.bundle.manifest import MANIFEST, MANIFEST_DIGEST
+from msr_runtime.bundle.store import ADAPT, LOSS, PREDICT, write_bundle
 
 PAGE = 4096
 VALUES: tuple[Any, ...] = (
@@ -46,10 +46,10 @@ CALLS = {"open", "write", "flush", "fsync", "close", "__exit__", "mkdir", "renam
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Output):
     """What to break."""
 
-    bundle: Annotated[Path, tyro.conf.Positional]
+    bundle: Path = Path("runs/demo/bundle")
     """A bundle; it is copied first."""
     step: int = 1024
     """Bytes between two places where a file is cut."""
@@ -58,8 +58,11 @@ class Options:
     manifests: int = 2000
     """Manifests made wrong."""
     seed: int = 0
-    json: Path | None = None
-    """Where to write the rows."""
+    """Of what is flipped and replaced."""
+
+
+STORED = {"faults": Options()}
+"""The stored result, and what it measures."""
 
 
 class Row(TypedDict):
@@ -376,7 +379,8 @@ def _in_child(action: Callable[[], None]) -> bool:
 
 def main() -> None:
     """Inject every fault, print the table, and exit with 1 if anything was neither refused by name nor harmless."""
-    options = tyro.cli(Options, description=__doc__)
+    options = settled(tyro.cli(Options, description=__doc__), STORED)
+    begun = begin(options, (*RUNTIME, "benchmarks/faults.py"), seeds=(options.seed,))
     rng = np.random.default_rng(options.seed)
     with tempfile.TemporaryDirectory() as place:
         robot = Robot(options.bundle, Path(place))
@@ -385,12 +389,8 @@ def main() -> None:
         link(robot)
         fill_the_disk(robot, Path(place), options.step)
         kill(robot, options.step)
-    table = Table("fault", "tried", "refused by name", "harmless", "old state works on")
-    for row in robot.rows:
-        table.add_row(row["fault"], *(f"{row[name]:,}" for name in ("tried", "refused", "harmless", "works_on")))
-    Console(width=None if os.isatty(1) else 120).print(table)
-    if options.json:
-        write_json(options.json, robot.rows)
+    print_lines(fault_lines(robot.rows), "what damaged files, full disks and kills lead to")
+    keep(options, begun, robot.rows)
     sys.exit(any(not row["tried"] == row["refused"] + row["harmless"] == row["works_on"] for row in robot.rows))
 
 

@@ -1,4 +1,4 @@
-"""What the runtime costs: predict beside a bare session, adapt beside torch and JAX and beside the memory's bandwidth.
+"""What the runtime costs: predict beside a bare session, adapt beside torch, JAX and copying the symmetry matrix.
 
 All in one run, on one thread, taking turns. The networks are of ring-nav's shape with a dense and with a Kronecker U,
 not trained: what a step costs does not depend on the numbers. Every contender has to give the same predictions after
@@ -8,9 +8,11 @@ the same adaptation before it is timed. JAX is a peer where it is installed: pip
 import os
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TypedDict
 
@@ -22,20 +24,20 @@ import onnx
 import torch
 import tyro
 from peers import JaxPeer, TorchPeer
-from results import write_json
-from rich.console import Console
-from rich.table import Table
+from store import EXPORT, RUNTIME, Output, begin, keep, settled
+from tables import latency as latency_lines
+from terminal import print_lines
 
 from msr_envs.registry import load_family
 from msr_export import export_bundle
 from msr_runtime import AdaptiveModel
-from msr_runtime.commands.bench import in_turns
-from msr_runtime.meta.learner import LearnerConfig
-from msr_runtime.meta.learners import MSR
-from msr_runtime.meta.normalization import measure_normalization
-from msr_runtime.meta.symmetry import Form
-from msr_runtime.model import relative_error
-from msr_runtime.session import make_session
+from msr_runtime.arrays import relative_error
+from msr_runtime.cli.bench import in_turns
+from msr_runtime.inference.session import make_session
+from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.methods import MSR
+from msr_runtime.meta.symmetry.reparameterize import Form
+from msr_runtime.meta.training.normalization import measure_normalization
 from msr_runtime.task import sample_shape
 
 STEPS = (1, 3, 5)
@@ -44,7 +46,7 @@ SHOTS = 10
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Output):
     """What to measure."""
 
     depth: int = 3
@@ -59,8 +61,12 @@ class Options:
     """Calls in a row at each turn: from the second on, a contender finds its U in the caches, as one alone would."""
     compile: bool = True
     """Have torch.compile among the peers: it takes a minute to compile."""
-    json: Path | None = None
-    """Where to write the rows."""
+    runs: int = 5
+    """How many times all of it is measured; the table has the median and the range of the runs."""
+
+
+STORED = {"latency": Options(), "latency-cached": Options(calls=20, runs=3)}
+"""The stored results, and what each of them measures."""
 
 
 class Timing(TypedDict):
@@ -68,30 +74,31 @@ class Timing(TypedDict):
 
     what: str
     who: str
+    run: int
     p50_seconds: float
     p99_seconds: float
-    ratio: float
-    """Its median over that of the first of its group."""
 
 
 def main(options: Options) -> None:
     """Measure and print."""
+    options = settled(options, STORED)
+    roots = (*RUNTIME, *EXPORT, "benchmarks/latency.py", "benchmarks/peers.py")
+    begun = begin(options, roots, seeds=(0,))
+    # Each run in a process of its own: torch.compile keeps what it compiled, and gives up after eight variants.
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        runs = pool.map(measure_once, range(options.runs), [options] * options.runs)
+        rows = [row for run in runs for row in run]
+    print_lines(latency_lines(rows), "median of a call over that of AdaptiveModel, and AdaptiveModel's own")
+    keep(options, begun, rows)
+
+
+def measure_once(run: int, options: Options) -> list[Timing]:
+    """Measure all forms once."""
     torch.set_num_threads(1)
-    rows = []
-    for form in FORMS:
-        rows += measure(form, options)
-    table = Table(title="a call's time, and its median over that of the first of each group")
-    for head in ("what", "who", "p50 µs", "p99 µs", "ratio"):
-        table.add_column(head, justify="left" if head in ("what", "who") else "right")
-    for row in rows:
-        p50, p99 = (f"{row[key] * 1e6:.1f}" for key in ("p50_seconds", "p99_seconds"))
-        table.add_row(row["what"], row["who"], p50, p99, f"{row['ratio']:.2f}")
-    Console(width=None if os.isatty(1) else 120).print(table)
-    if options.json:
-        write_json(options.json, rows)
+    return [row for form in FORMS for row in measure(form, run, options)]
 
 
-def measure(form: Form, options: Options) -> list[Timing]:
+def measure(form: Form, run: int, options: Options) -> list[Timing]:
     """Export one learner and time everybody on it."""
     family = load_family("ring-nav")
     torch.manual_seed(0)
@@ -124,11 +131,11 @@ def measure(form: Form, options: Options) -> list[Timing]:
 
     one = x[0]
     calls: dict[str, Callable[[], object]] = {
-        "bare session, constant weights": lambda: bare.run(None, {"x": x}),
+        "bare session": lambda: bare.run(None, {"x": x}),
         "AdaptiveModel": lambda: model.predict(one),
     }
     calls |= {who: partial(peer.predict, x) for who, peer in peers.items()}
-    rows = _compare(f"{form} U, predict", calls, options.rounds, options.calls)
+    rows = _compare(f"{form} U, predict", run, calls, options.rounds, options.calls)
     U = np.ones(_symmetry_bytes(learner) // 4, np.float32)
     copy = np.empty_like(U)
 
@@ -141,17 +148,17 @@ def measure(form: Form, options: Options) -> list[Timing]:
     for steps in STEPS:
         calls = {"AdaptiveModel": lambda steps=steps: model.adapt(*support, steps=steps)}
         calls |= {who: partial(peer.adapt, *support, steps) for who, peer in peers.items()}
-        calls[f"floor: {2 * steps * U.nbytes / 2**20:.1f} MiB at a copy's speed"] = partial(copy_symmetry, steps)
-        rows += _compare(f"{form} U, adapt, steps: {steps}", calls, options.rounds // 5, options.calls)
+        calls["copying U"] = partial(copy_symmetry, steps)
+        rows += _compare(f"{form} U, adapt, steps: {steps}", run, calls, options.rounds // 5, options.calls)
     return rows
 
 
-def _compare(what: str, calls: dict[str, Callable[[], object]], rounds: int, in_a_row: int) -> list[Timing]:
+def _compare(what: str, run: int, calls: dict[str, Callable[[], object]], rounds: int, in_a_row: int) -> list[Timing]:
     """Time the calls in turn, so that whatever else the machine does strikes all alike."""
     times = in_turns(calls, rounds // in_a_row, in_a_row)
     p50, p99 = np.percentile(np.stack([each.ravel() for each in times.values()], 1), (50, 99), axis=0)
     return [
-        Timing(what=what, who=who, p50_seconds=float(half), p99_seconds=float(most), ratio=float(half / p50[0]))
+        Timing(what=what, who=who, run=run, p50_seconds=float(half), p99_seconds=float(most))
         for who, half, most in zip(calls, p50, p99, strict=True)
     ]
 

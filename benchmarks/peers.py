@@ -1,6 +1,6 @@
 """The same network and the same adaptation as a robot could run them with torch or with JAX: written by hand, lean.
 
-Each takes what an exported learner holds (normalisation, U or its Kronecker factors, v0 and the inner rates), takes and
+Each takes what an exported learner holds (normalization, U or its Kronecker factors, v0 and the inner rates), takes and
 returns raw units in numpy, and keeps the weights that it folded after an adaptation, as the runtime does.
 """
 
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from msr_runtime.meta.learner import Learner
-from msr_runtime.meta.normalization import Normalization
-from msr_runtime.meta.rules import GradientSteps
-from msr_runtime.meta.symmetry import fold
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.rules.gradient import GradientSteps
+from msr_runtime.meta.symmetry.reparameterize import fold
+from msr_runtime.normalization import Normalization
 from msr_runtime.task import Array
 
 Arrays = dict[str, Any]
@@ -62,7 +62,7 @@ class Problem:
         return self._network(weights, x) * scale + center
 
     def loss(self, v: Arrays, x: Any, y: Any) -> Any:
-        """The mean squared error of the support, on normalised outputs."""
+        """The mean squared error of the support, on normalized outputs."""
         center, scale = self.output
         return ((self._network(self.fold(v), x) - (y - center) / scale) ** 2).mean()
 

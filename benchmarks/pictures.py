@@ -1,80 +1,117 @@
-"""The demo's pictures: paths before and after adaptation, and the error over the orbit."""
+"""The demo's pictures: paths before and after adaptation, the error over the orbit, and U as it was learned.
 
+`make pictures` draws the data that `demo.py` stored, without training, as small SVG files for light and for dark pages.
+"""
+
+import hashlib
+import io
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as Outline
+from store import RESULTS, ROOT, read_result
 
-from msr_envs.ring_nav import Paths, RingNav
-from msr_envs.ring_nav_operator import RingTask
-from msr_runtime.meta.evaluation import score_sample
-from msr_runtime.task import Adapt, Predict
+from msr_runtime.files import write_atomically
 
 mpl.use("agg")
-EPISODES = 8
+mpl.rcParams |= {"svg.hashsalt": "msr", "svg.fonttype": "none", "font.family": "sans-serif"}
+ASSETS = ROOT / "docs" / "assets"
+THEMES = {"light": "#1f2328", "dark": "#e6edf3"}
+"""Colour of text and lines; the background stays transparent."""
+COLOURED = ("text.color", "legend.labelcolor", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+_DISC = Outline.unit_regular_polygon(16)  # a third of the bytes of a circle
+TEXTS = {
+    "paths": "The same worlds driven before adaptation, after ten samples, and by the operator",
+    "orbit": "Each method's error against the angle from the sampled sector",
+    "symmetry": "The learned symmetry matrix U of the output layer, as a heat map",
+}
+"""The pictures, and what each of them shows to someone who cannot see it."""
 
 
-def draw_paths(path: Path, family: RingNav, task: RingTask, before: Predict, after: Predict) -> None:
-    """Draw the same eight worlds driven unadapted, adapted and by the operator."""
-    figure = Figure(figsize=(13, 4.8), layout="constrained")
-    columns = {"before adaptation": before, "after ten samples": after, "the operator": None}
-    for axes, (title, predict) in zip(figure.subplots(1, 3), columns.items(), strict=True):
-        paths = family.drive(task, predict, np.random.default_rng(7), EPISODES)
-        _draw_worlds(axes, paths)
-        axes.set_title(f"{title}: {paths.reached.sum()} of {EPISODES} goals reached")
-    figure.savefig(path, dpi=110)
+def draw(pictures: Mapping[str, Any], folder: Path) -> None:
+    """Draw every picture for light and for dark pages: `NAME-light.svg` and `NAME-dark.svg`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in pictures.items():
+        for theme, colour in THEMES.items():
+            style = dict.fromkeys(
+                ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), colour
+            )
+            with mpl.rc_context({**style, "legend.labelcolor": colour}):
+                figure = DRAWN[name](data, colour)
+                write_atomically(folder / f"{name}-{theme}.svg", _svg(figure, fingerprint(data)))
 
 
-def _draw_worlds(axes: Axes, paths: Paths) -> None:
-    for episode in range(EPISODES):
-        color = f"C{episode}"
-        axes.plot(*paths.positions[episode].T, color=color, linewidth=2, alpha=1 if paths.reached[episode] else 0.45)
-        for center, radius in zip(paths.world.centres[episode], paths.world.radii[episode], strict=True):
-            axes.add_patch(Circle(tuple(center), radius, color=color, alpha=0.2, linewidth=0))
-        axes.plot(*paths.world.goal[episode], "*", color=color, markersize=13, markeredgecolor="black")
-    axes.plot(0, 0, "o", color="black", markersize=7)
-    axes.set(aspect="equal", xlim=(-6, 6), ylim=(-6, 6), xlabel="x, m")
+def fingerprint(data: object) -> str:
+    """Return a digest of what a picture was drawn from; it stands in the picture's file."""
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()
 
 
-def orbit_errors(family: RingNav, adapt: Adapt, tasks: int = 30) -> np.ndarray:
-    """Measure the relative error on sector queries turned by each group element in turn: `(order,)`."""
-    batch = family.sample(np.random.default_rng(4), tasks, 10, 64, "test")
-    x, y = batch.query_x[:, :32], batch.query_y[:, :32]
-    group = family.group()
-    errors = np.empty((group.order, tasks))
-    for task in range(tasks):
-        predict = adapt(batch.support_x[task], batch.support_y[task])
-        for element in range(group.order):
-            turned_x = (x[task] @ group.inputs[element].T).astype(np.float32)
-            turned_y = (y[task] @ group.outputs[element].T).astype(np.float32)
-            errors[element, task] = score_sample(family, predict(turned_x), turned_y)
-    return errors.mean(1) / np.mean([score_sample(family, np.zeros_like(each), each) for each in y])
+def _svg(figure: Figure, digest: str) -> bytes:
+    """The picture's file, with a tenth of a point as the finest number: a quarter of what matplotlib writes."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Description": f"data {digest}"})
+    return re.sub(r"-?\d+\.\d\d+", lambda number: f"{float(number[0]):.1f}", file.getvalue()).encode()
 
 
-def draw_orbit(path: Path, errors: Mapping[str, np.ndarray]) -> None:
-    """Draw each method's error against the angle between the support's sector and the query."""
+def _draw_paths(data: Mapping[str, Any], colour: str) -> Figure:
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
+    for axes, (title, column) in zip(figure.subplots(1, 3, sharey=True), data["columns"].items(), strict=True):
+        _draw_worlds(axes, data, column, colour)
+        axes.set_title(f"{title}: {sum(column['reached'])} of {len(column['reached'])} goals reached")
+    return figure
+
+
+def _draw_worlds(axes: Axes, data: Mapping[str, Any], column: Mapping[str, Any], colour: str) -> None:
+    colours = [f"C{episode}" for episode in range(len(column["positions"]))]
+    x, y = np.transpose(data["goals"])
+    axes.scatter(x, y, s=120, c=colours, marker="*", edgecolors=colour, linewidths=0.8, zorder=3)
+    for episode, positions in enumerate(column["positions"]):
+        shown = {"color": colours[episode], "alpha": 1 if column["reached"][episode] else 0.4}
+        axes.plot(*np.transpose(positions), linewidth=2, **shown)
+        discs = [_DISC.vertices * r + c for c, r in zip(data["centres"][episode], data["radii"][episode], strict=True)]
+        outline = Outline.make_compound_path(*(Outline(disc, _DISC.codes) for disc in discs))
+        axes.add_patch(PathPatch(outline, color=colours[episode], alpha=0.2, linewidth=0))
+    axes.plot(0, 0, "o", color=colour, markersize=7)
+    axes.set(aspect="equal", xlim=(-6, 6), ylim=(-6, 6), xticks=(-5, 0, 5), yticks=(-5, 0, 5), xlabel="x, m")
+
+
+def _draw_orbit(data: Mapping[str, Any], colour: str) -> Figure:
     figure = Figure(figsize=(9, 4.8), layout="constrained")
     axes = figure.subplots()
-    for method, values in errors.items():
+    for method, values in data.items():
         angle = np.arange(len(values) + 1) * 360 / len(values)
-        axes.plot(
-            angle,
-            np.append(values, values[0]),
-            marker="o",
-            markersize=3,
-            label=method,
-            linewidth=3 if method.startswith("msr") else 1.5,
-        )
+        width = 3 if method.startswith("msr") else 1.5
+        axes.plot(angle, [*values, values[0]], marker="o", markersize=3, label=method, linewidth=width)
     axes.set(
         xlabel="turned from the sector that was sampled, degrees",
         ylabel="relative squared error",
         yscale="log",
         xticks=range(0, 361, 45),
     )
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    axes.grid(color=colour, alpha=0.2)
+    return figure
+
+
+def _draw_symmetry(data: list[list[float]], colour: str) -> Figure:
+    figure = Figure(figsize=(5, 5.5), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(data, cmap="RdBu", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+    axes.set(xlabel="filter parameter, column of U", ylabel="weight of the output layer, row of U")
+    bar = figure.colorbar(image, label="entry over the largest", ticks=(-1, -0.5, 0, 0.5, 1))
+    bar.outline.set_edgecolor(colour)  # pyright: ignore[reportCallIssue]
+    return figure
+
+
+DRAWN = {"paths": _draw_paths, "orbit": _draw_orbit, "symmetry": _draw_symmetry}
+
+if __name__ == "__main__":
+    draw(read_result(RESULTS / "demo.json")["pictures"], ASSETS)

@@ -20,19 +20,20 @@ import tyro
 from mcap.writer import Writer
 from numpy.typing import NDArray
 from pydantic_core import to_json
-from results import write_json
-from rich.console import Console
-from rich.table import Table
+from store import RUNTIME, Output, begin, keep, settled
+from tables import recording as recording_lines
+from terminal import print_lines
 
 from msr_runtime import AdaptiveModel, ControlLoop
-from msr_runtime.messages import ACTION, OBSERVATION, Vectors, schemas
-from msr_runtime.recorder import Recorder
+from msr_runtime.recording.messages import ACTION, OBSERVATION, schemas
+from msr_runtime.recording.recorder import Recorder
+from msr_runtime.recording.vectors import Vectors
 
 Tick = Callable[[NDArray], Any]
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Output):
     """What to measure."""
 
     bundle: Path = Path("runs/demo/bundle")
@@ -43,8 +44,11 @@ class Options:
     """Blocks of each kind."""
     ticks: int = 200
     """Ticks of a block."""
-    json: Path | None = None
-    """Where to write the rows."""
+
+
+STORED = {"recording": Options()}
+"""The stored result, and what it measures."""
+ROOTS = (*RUNTIME, "msr_runtime/recording", "msr_runtime/control", "benchmarks/recording.py")
 
 
 class Costs(TypedDict):
@@ -98,9 +102,11 @@ class Inline:
 
 
 def main(options: Options) -> None:
+    options = settled(options, STORED)
+    begun = begin(options, ROOTS, seeds=(0,))
     model = AdaptiveModel.load(options.bundle)
-    normalisation, rng = model.manifest.normalisation, np.random.default_rng(0)
-    center, scale = np.asarray(normalisation.input_center), np.asarray(normalisation.input_scale)
+    normalization, rng = model.manifest.normalization, np.random.default_rng(0)
+    center, scale = np.asarray(normalization.input_center), np.asarray(normalization.input_scale)
 
     with tempfile.TemporaryDirectory(dir=".") as folder:  # on a disk: /tmp may be memory
         inline = Inline(Path(folder, "inline.mcap"), model)
@@ -143,16 +149,8 @@ def main(options: Options) -> None:
         )
         for who, blocks in seconds.items()
     ]
-    table = Table(title=f"ticks at {options.hz:g} Hz, {rows[0]['ticks']:,} of each kind")
-    for head in ("recording", "p50 µs", "p99 µs", "max µs", "p50 over none", "dropped", "bytes a tick"):
-        table.add_column(head, justify="left" if head == "recording" else "right")
-    for row in rows:
-        times = (f"{1e6 * row[key]:.1f}" for key in ("p50_seconds", "p99_seconds", "max_seconds"))
-        ratio, size = f"{row['p50_over_none']:.2f}", f"{row['bytes_per_tick']:.0f}"
-        table.add_row(row["who"], *times, ratio, str(row["dropped"]), size)
-    Console(width=None if os.isatty(1) else 140).print(table)
-    if options.json:
-        write_json(options.json, rows)
+    print_lines(recording_lines(rows), f"ticks at {options.hz:g} Hz, {rows[0]['ticks']:,} of each kind")
+    keep(options, begun, rows)
 
 
 def _block(tick: Tick, x: NDArray, hz: float) -> NDArray[np.float64]:

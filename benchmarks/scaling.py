@@ -18,25 +18,26 @@ from typing import TypedDict
 import numpy as np
 import torch
 import tyro
-from results import write_json
-from rich.console import Console
-from rich.table import Table
+from store import TRAINING, Output, begin, keep, settled
+from tables import memory as memory_lines
+from tables import processes as process_lines
+from terminal import print_lines
 from torch.profiler import ProfilerActivity, profile
 from training import learner_config
 
 from msr_envs.registry import load_family
-from msr_runtime.meta.checkpoint import build_learner
-from msr_runtime.meta.config import TrainConfig, TrainSettings
-from msr_runtime.meta.distributed import processes
-from msr_runtime.meta.outer import Batch, Gradient, OuterLoss, traced_gradient
-from msr_runtime.meta.trainer import MetaTrainer
+from msr_runtime.meta.training.checkpoint import build_learner
+from msr_runtime.meta.training.config import TrainConfig, TrainSettings
+from msr_runtime.meta.training.distributed import processes
+from msr_runtime.meta.training.outer import Batch, Gradient, OuterLoss, traced_gradient
+from msr_runtime.meta.training.trainer import train
 from msr_runtime.task import width
 
 TURNS = 21
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Output):
     """What to measure."""
 
     family: str = "ring-nav"
@@ -49,8 +50,12 @@ class Options:
     """Tasks in each outer step: a few cost a process nearly as much as one does. Memory is measured with the last."""
     inner_steps: tuple[int, ...] = (1, 3, 5, 10)
     """Inner steps at which memory is measured."""
-    json: Path | None = None
-    """Where to write the rows."""
+    seconds_to: Path | None = None
+    """Only for the processes that this program starts: where the first one writes how long it trained."""
+
+
+STORED = {"scaling": Options()}
+"""The stored result, and what it measures."""
 
 
 class Speed(TypedDict):
@@ -79,44 +84,26 @@ class Memory(TypedDict):
 
 def main(options: Options) -> None:
     """Measure and print."""
+    options = settled(options, STORED)
+    begun = begin(options, (*TRAINING, "benchmarks/training.py", "benchmarks/scaling.py"), seeds=(0,))
     speeds = [row for tasks in options.tasks for row in _speeds(options, tasks)]
     tasks = options.tasks[-1]
     memory = [_memory(options, tasks, steps) for steps in options.inner_steps]
-    _print(
-        f"{options.family}: {os.cpu_count()} cores",
-        ("tasks a step", "processes", "tasks/s", "ratio"),
-        [
-            (f"{row['tasks']}", f"{row['processes']}", f"{row['tasks_per_second']:.0f}", f"{row['ratio']:.2f}")
-            for row in speeds
-        ],
-    )
-    _print(
-        f"one outer gradient: {tasks} tasks",
-        ("inner steps", "peak MB", "recomputed", "time"),
-        [
-            (
-                f"{row['inner_steps']}",
-                f"{row['megabytes']:.1f}",
-                f"{row['megabytes_recomputed']:.1f}",
-                f"{row['time_ratio']:.2f}",
-            )
-            for row in memory
-        ],
-    )
-    if options.json:
-        write_json(options.json, [*speeds, *memory])
+    print_lines(process_lines(speeds), f"{options.family}: {os.cpu_count()} cores")
+    print_lines(memory_lines(memory), f"what torch holds at most in one outer gradient of {tasks} tasks")
+    keep(options, begun, [*speeds, *memory])
 
 
 def time_one_run(options: Options) -> None:
-    """Train as one of the processes that torchrun started; the first writes the seconds to `options.json`."""
+    """Train as one of the processes that torchrun started; the first writes the seconds to a file."""
     torch.set_num_threads(1)
     family = load_family(options.family)
     with processes() as joined, tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        trainer = MetaTrainer(family, _config(options, options.tasks[0]), run, progress=False, processes=joined)
-        seconds = trainer.train().seconds
-        if joined.first and options.json:
-            write_json(options.json, [seconds])
+        config = _config(options, options.tasks[0])
+        seconds = train(family, config, run, progress=False, processes=joined).seconds
+        if joined.first and options.seconds_to:
+            options.seconds_to.write_text(json.dumps(seconds))
 
 
 def _speeds(options: Options, tasks: int) -> list[Speed]:
@@ -134,9 +121,8 @@ def _time_in_processes(options: Options, tasks: int, count: int) -> float:
         result = Path(folder) / "seconds.json"
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
         command += [__file__, "--family", options.family, "--steps", str(options.steps), "--tasks", str(tasks)]
-        subprocess.run([*command, "--json", str(result)], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        (seconds,) = json.loads(result.read_text())
-    return seconds
+        subprocess.run([*command, "--seconds-to", str(result)], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        return json.loads(result.read_text())
 
 
 def _config(options: Options, tasks: int, inner_steps: int = 5) -> TrainConfig:
@@ -190,15 +176,6 @@ def _peak(gradient: Gradient, batch: Batch) -> float:
         events = json.loads(trace.read_text())["traceEvents"]
     held = [event["args"]["Total Allocated"] for event in events if event["name"] == "[memory]"]
     return max(held) / 1e6
-
-
-def _print(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    table = Table(title=title)
-    for head in heads:
-        table.add_column(head, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What a policy server costs: round trips through openpi's client over loopback, beside predict in the same process.
 
 `msr serve` and a server that only sends a ready reply of the same size back run in processes of their own; they and
-predict take turns. Then eight clients, each a process, ask at once: at a robot's pace, and as fast as they can.
+predict take turns. Then eight clients, each a process, ask at once: at a robot's pace, and as fast as they can. At last
+one client asks while fifteen others adapt without a pause.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,30 +26,33 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read when the numeric libraries are loade
 import numpy as np
 import tyro
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
-from results import write_json
-from rich.console import Console
-from rich.table import Table
+from store import RUNTIME, Output, begin, keep, settled
+from tables import serving as serving_lines
+from terminal import print_lines
 from websockets.asyncio.server import ServerConnection, serve
 
 from msr_runtime import AdaptiveModel
-from msr_runtime.task import field_slices
-from msr_runtime.wire import encode
+from msr_runtime.serving.wire import encode
+from msr_runtime.task import Field, field_slices
 
 CLIENTS = 8
+ADAPTING = 15
 HZ = 50.0
 _SPAWN = get_context("spawn")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Output):
     """What to measure."""
 
     bundle: Path = Path("runs/demo/bundle")
     """The bundle that is served."""
     rounds: int = 2000
     """Requests of a client; a client at a robot's pace sends a tenth."""
-    json: Path | None = None
-    """Where to write the rows."""
+
+
+STORED = {"serving": Options()}
+"""The stored result, and what it measures."""
 
 
 class Trips(TypedDict):
@@ -64,9 +69,11 @@ class Trips(TypedDict):
 def main(options: Options) -> None:
     """Measure and print."""
     warnings.filterwarnings("ignore", r"connect\(\) must be used", DeprecationWarning)  # openpi's client does
+    options = settled(options, STORED)
+    begun = begin(options, (*RUNTIME, "msr_runtime/serving", "benchmarks/serving.py"), seeds=())
     model = AdaptiveModel.load(options.bundle)
     x = model.bundle.golden().x[0]
-    observation = _named(model, x)
+    observation = _named(model.manifest.inputs, x)
     with _served(options.bundle) as url, _echo(_reply(url, observation)) as echo:
         client, floor = _connect(url), _connect(echo)
         if not np.array_equal(client.infer(observation)["actions"], model.predict(x)[None]):
@@ -85,20 +92,15 @@ def main(options: Options) -> None:
         rows = [_trips(who, column[None], column.sum()) for who, column in zip(calls, seconds.T, strict=True)]
         rows.append(_crowd(f"msr serve, {HZ:g} Hz each", url, observation, options.rounds // 10, HZ))
         rows.append(_crowd("msr serve, without a pause", url, observation, options.rounds, None))
-    table = Table(title=f"{model.manifest.name}: from an observation to its action")
-    for head in ("who", "clients", "p50 µs", "p99 µs", "requests/s"):
-        table.add_column(head, justify="left" if head == "who" else "right")
-    for row in rows:
-        p50, p99 = (f"{row[key] * 1e6:.0f}" for key in ("p50_seconds", "p99_seconds"))
-        table.add_row(row["who"], str(row["clients"]), p50, p99, f"{row['requests_per_second']:,.0f}")
-    Console(width=None if os.isatty(1) else 120).print(table)
-    if options.json:
-        write_json(options.json, rows)
+        rows.append(_beside_adapting(url, model, client, observation, options.rounds))
+    print_lines(serving_lines(rows), f"{model.manifest.name}: from an observation to its action")
+    keep(options, begun, rows)
 
 
-def _named(model: AdaptiveModel, x: np.ndarray) -> dict[str, np.ndarray]:
-    slices = field_slices(model.manifest.inputs)
-    return {field.name: x.reshape(-1)[slices[field.name]].reshape(field.shape) for field in model.manifest.inputs}
+def _named(fields: tuple[Field, ...], x: np.ndarray) -> dict[str, np.ndarray]:
+    """The fields of one sample, or of several `(samples, ...)`."""
+    lead, slices = x.shape[:-1], field_slices(fields)
+    return {field.name: x[..., slices[field.name]].reshape(*lead, *field.shape) for field in fields}
 
 
 def _connect(url: str) -> WebsocketClientPolicy:
@@ -192,6 +194,52 @@ def _ask(
     seconds[0] = time.perf_counter() - begin
     client._ws.close()
     results.put(seconds)
+
+
+def _beside_adapting(
+    url: str, model: AdaptiveModel, client: WebsocketClientPolicy, observation: dict[str, np.ndarray], requests: int
+) -> Trips:
+    """One client without a pause, while fifteen in another process adapt to the bundle's golden example."""
+    golden, manifest = model.bundle.golden(), model.manifest
+    support = {
+        "__msr__": "adapt",
+        "support_x": _named(manifest.inputs, golden.support_x),
+        "support_y": _named(manifest.outputs, golden.support_y),
+    }
+    ready, stop = _SPAWN.Event(), _SPAWN.Event()
+    others = _SPAWN.Process(target=_adapt, args=(ready, stop, url, support), daemon=True)
+    others.start()
+    ready.wait()
+    seconds = np.empty(requests)
+    begin = time.perf_counter()
+    for request in range(requests):
+        began = time.perf_counter()
+        client.infer(observation)
+        seconds[request] = time.perf_counter() - began
+    whole = time.perf_counter() - begin
+    stop.set()
+    others.join()
+    return _trips(f"msr serve, beside {ADAPTING} that adapt", seconds[None], whole)
+
+
+def _adapt(ready: Any, stop: Any, url: str, support: dict[str, Any]) -> None:
+    """Fifteen clients, each a thread that waits for the server nearly all the time."""
+    warnings.filterwarnings("ignore", r"connect\(\) must be used", DeprecationWarning)
+
+    def adapt(policy: WebsocketClientPolicy) -> None:
+        while not stop.is_set():
+            policy.infer(support)
+        policy._ws.close()
+
+    policies = [_connect(url) for _ in range(ADAPTING)]
+    for policy in policies:
+        policy.infer(support)
+    threads = [threading.Thread(target=adapt, args=(policy,)) for policy in policies]
+    for thread in threads:
+        thread.start()
+    ready.set()
+    for thread in threads:
+        thread.join()
 
 
 def _trips(who: str, seconds: np.ndarray, whole: float) -> Trips:

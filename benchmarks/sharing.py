@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from msr_runtime.meta.checkpoint import load_checkpoint
-from msr_runtime.meta.learner import Learner, LearnerConfig
-from msr_runtime.meta.learners import MAML, MSR
-from msr_runtime.meta.symmetry import FullSymmetry
+from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.learners.methods import MAML, MSR
+from msr_runtime.meta.symmetry.reparameterize import FullSymmetry
+from msr_runtime.meta.training.checkpoint import load_checkpoint
 from msr_runtime.task import Loss, Shape
 
 

@@ -3,19 +3,30 @@
 Two loops take turns, block by block, on the same bundle and the same samples: one adapts all along, one never does. The
 robot changes every few blocks (another task of the family), and its sensors fail now and then. A million ticks of each
 loop at 1 kHz take 35 minutes.
+
+The observation dies at the end of each task: for the last ticks the newest one grows old. `ActionGuard` must latch
+then, as on a robot. At the next block a person finds the sensor mended and calls `rearm`. So the guard can latch once
+per block.
 """
 
+import subprocess
+import sys
+import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from results import write_json
 from rich.console import Console
-from rich.table import Table
+from store import RUNTIME, Output, begin, keep, settled
+from tables import soak as soak_lines
+from tables import soak_counts
+from terminal import print_lines
 
 from msr_envs.registry import load_family
 from msr_runtime import ActionGuard, AdaptiveModel, ControlLoop, OnlineAdapter
@@ -24,12 +35,13 @@ from msr_runtime.task import TaskBatch
 BLOCK = 1000  # ticks before the other loop's turn
 BLOCKS_PER_TASK = 3
 TASKS, SAMPLES = 20, 256
+DEAD = 100  # last ticks of a task, in which the observation is dead
 FAULTS = {997: np.float32("nan"), 1999: np.float32("inf"), 2999: np.float32(1e30)}
-"""Every how many-th sample carries which value."""
+"""Samples whose number is a multiple of a key carry its value."""
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Output):
     """How long, and how fast."""
 
     bundle: Path = Path("runs/demo/bundle")
@@ -42,14 +54,36 @@ class Options:
     """Of the adaptations, in Hz."""
     realtime: bool = False
     """Run loops and adaptations under SCHED_FIFO with memory locked: right where other programs run beside."""
-    json: Path | None = None
-    """Where to write the rows."""
+    beside_training: bool = False
+    """Let a meta-training run beside the loops all along, on one of the cores."""
+
+
+_REALTIME = Options(realtime=True)
+STORED = {
+    "soak-million": _REALTIME,
+    "soak-beside-training": replace(_REALTIME, beside_training=True),
+    "soak-realtime": replace(_REALTIME, ticks=20_000),
+    "soak-ordinary": Options(ticks=20_000),
+    "soak-slower": Options(ticks=8_000, hz=200.0, adapt_hz=50.0),
+}
+"""The stored results, and what each of them measures."""
+ROOTS = (*RUNTIME, "msr_runtime/control", "benchmarks/soak.py")
 
 
 class Row(TypedDict):
     """What one loop did; times in s, memory in bytes."""
 
     loop: str
+    hz: float
+    adapt_hz: float
+    realtime: bool
+    beside_training: bool
+    latched: int
+    """Blocks at whose end the guard was latched."""
+    dead: int
+    """Blocks at whose end the observation was dead, so that the guard had to latch."""
+    latch: str
+    """The two figures as the table says them."""
     ticks: int
     overruns: int
     skipped: int
@@ -91,6 +125,10 @@ class Side:
     done: int = 0
     overruns: int = 0
     skipped: int = 0
+    latched: int = 0
+    """Blocks at whose end the guard was latched."""
+    dead: int = 0
+    """Blocks at whose end the observation was dead."""
     memory: list[int] = field(default_factory=list)
 
     def run(self, block: int, batch: TaskBatch, ticks: int, options: Options) -> None:
@@ -98,6 +136,9 @@ class Side:
         task = block // BLOCKS_PER_TASK % TASKS
         xs, ys = batch.query_x[task], batch.query_y[task]
         executions, late = self.executions[self.done :], self.lateness[self.done :]
+        dies = block % BLOCKS_PER_TASK == BLOCKS_PER_TASK - 1 and ticks > DEAD
+        observed = 0.0
+        self.guard.rearm()
         warmup = 20
         loop = ControlLoop(options.hz, ticks=ticks + warmup, warmup=warmup, realtime=options.realtime)
         with loop:
@@ -106,7 +147,9 @@ class Side:
                 begin = time.monotonic()
                 self.seen += 1
                 x, y = xs[self.seen % SAMPLES], ys[self.seen % SAMPLES]
-                self.guard(self.online.predict(x), begin)
+                if not dies or index < ticks - DEAD:
+                    observed = begin
+                self.guard(self.online.predict(x), observed)
                 self.online.observe(*_with_fault(self.seen, x, y))
                 if index >= 0:
                     executions[index] = time.monotonic() - begin
@@ -115,9 +158,11 @@ class Side:
         report = loop.report()
         self.done, self.overruns = self.done + ticks, self.overruns + report.overruns
         self.skipped += report.skipped
+        self.dead += dies
+        self.latched += self.guard.report().latched
         self.memory.append(_resident())
 
-    def row(self) -> Row:
+    def row(self, options: Options) -> Row:
         """The figures of all blocks."""
         report, actions = self.online.report(), self.guard.report()
         execution, late = (
@@ -126,6 +171,13 @@ class Side:
         names = ("p50", "p99", "p999", "max")
         return Row(
             loop=self.name,
+            hz=options.hz,
+            adapt_hz=options.adapt_hz,
+            realtime=options.realtime,
+            beside_training=options.beside_training,
+            latched=self.latched,
+            dead=self.dead,
+            latch=f"{self.latched} for {self.dead} faults",
             ticks=self.done,
             overruns=self.overruns,
             skipped=self.skipped,
@@ -154,7 +206,7 @@ def soak(options: Options) -> list[Row]:
     sides = []
     for name in ("adapting", "not adapting"):
         own = model.fork()
-        guard = ActionGuard(model.manifest.outputs, options.hz, max_age=1 / options.hz, latch_after=options.ticks)
+        guard = ActionGuard(model.manifest.outputs, options.hz, max_age=1 / options.hz)
         samples = np.full(options.ticks, np.nan, np.float32), np.full(options.ticks, np.nan, np.float32)
         sides.append(Side(name, OnlineAdapter(own, hz=options.adapt_hz, realtime=options.realtime), guard, *samples))
     adapting, still = sides
@@ -163,7 +215,7 @@ def soak(options: Options) -> list[Row]:
         with adapting.online:
             adapting.run(block, batch, ticks, options)
         still.run(block, batch, ticks, options)
-    return [side.row() for side in sides]
+    return [side.row(options) for side in sides]
 
 
 def failures(rows: list[Row]) -> list[str]:
@@ -179,6 +231,10 @@ def failures(rows: list[Row]) -> list[str]:
         sent = row["actions_passed"] + sum(row["actions_refused"].values())
         if sent < row["ticks"]:
             wrong.append(f"{row['loop']}: {row['ticks']} ticks, but {sent} actions sent")
+        if row["latched"] < row["dead"]:
+            wrong.append(
+                f"{row['loop']}: {row['dead']} dead observations, but the guard latched {row['latched']} times"
+            )
     if not adapting["accepted"]:
         wrong.append("no adaptation was accepted")
     if (grown := adapting["memory_end"] - adapting["memory_start"]) > 8 * 2**20:
@@ -188,21 +244,33 @@ def failures(rows: list[Row]) -> list[str]:
 
 def main(options: Options) -> int:
     """Run, print and say what did not hold."""
+    options = settled(options, STORED)
+    begun = begin(options, ROOTS, seeds=(0,))
+    with training_beside() if options.beside_training else nullcontext():
+        rows = soak(options)
+    print_lines(soak_lines(rows), "two loops in turns: adapting, and not")
+    print_lines(soak_counts(rows), "what became of updates, samples and actions")
+    keep(options, begun, rows)
     say = Console().print
-    rows = soak(options)
-    table = Table(title=f"{options.ticks:,} ticks of each loop at {options.hz:g} Hz, in turns; times in µs")
-    table.add_column("")
-    for row in rows:
-        table.add_column(row["loop"], justify="right")
-    for key in rows[0]:
-        if key != "loop":
-            table.add_row(key.replace("_", " "), *(_show(key, row[key]) for row in rows))
-    say(table)
-    if options.json:
-        write_json(options.json, rows)
     for sentence in (wrong := failures(rows)):
         say(f"[red]{sentence}")
     return 1 if wrong else 0
+
+
+@contextmanager
+def training_beside() -> Iterator[None]:
+    """Let `msr train` run in another process, until the block ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "msr_runtime.cli", "train", "ring-nav", f"{folder}/run"]
+        training = subprocess.Popen([*command, "--settings.steps", "1000000"], stdout=subprocess.DEVNULL)
+        try:
+            yield
+        finally:
+            ended = training.poll()
+            training.kill()
+            training.wait()
+    if ended is not None:
+        raise SystemExit(f"error: the training beside the loops ended before them, with exit code {ended}")
 
 
 def _with_fault(number: int, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
@@ -217,14 +285,6 @@ def _resident() -> int:
     """The memory that the process uses, in bytes (Linux)."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
-
-
-def _show(key: str, value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{count:,} {name}" for name, count in value.items()) or "none"
-    if isinstance(value, float):
-        return f"{1e6 * value:.1f}"
-    return f"{value / 2**20:.1f} MiB" if key.startswith("memory") and isinstance(value, int) else f"{value:,}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ the hard problems, of 6 x 6 with noise, as they are.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -21,20 +20,20 @@ import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
-from results import write_json
-from rich.console import Console
-from rich.table import Table
-from training import Job, process_pool, train_all
+from store import Output, begin, keep, settled
+from tables import synthetic as synthetic_lines
+from terminal import print_lines
+from training import ROOTS, Job, process_pool, train_all
 
-from msr_envs.compressed import Compressed
 from msr_envs.registry import load_family
-from msr_envs.synthetic import LinearTasks
-from msr_runtime.meta.checkpoint import load_checkpoint
-from msr_runtime.meta.config import TrainSettings
-from msr_runtime.meta.forms import Symmetry
-from msr_runtime.meta.learner import LearnerConfig
-from msr_runtime.meta.predictor import torch_adapt
-from msr_runtime.meta.structure import energy, recovery
+from msr_envs.synthetic.compressed import Compressed
+from msr_envs.synthetic.linear import LinearTasks
+from msr_runtime.meta.evaluation.predictor import torch_adapt
+from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.symmetry.forms import Symmetry
+from msr_runtime.meta.symmetry.measures import energy, recovery
+from msr_runtime.meta.training.checkpoint import load_checkpoint
+from msr_runtime.meta.training.config import TrainSettings
 from msr_runtime.task import Figures
 
 
@@ -137,7 +136,7 @@ TESTED = 300
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Output):
     """What to run."""
 
     families: tuple[str, ...] = tuple(name for name in PROBLEMS if not name.startswith("e2cnn"))
@@ -150,8 +149,15 @@ class Options:
     """Seeds of each."""
     out: Path = Path("runs/synthetic")
     """Folder of the runs; finished ones in it are kept."""
-    json: Path | None = None
-    """Where to write the rows."""
+
+
+STORED = {
+    "synthetic-signals": Options(families=("rank1", "rank2", "rank5")),
+    "synthetic-images": Options(families=("conv-c8", "conv-d8")),
+    "synthetic-images-hard": Options(families=("conv-c8-hard", "conv-d8-hard")),
+    "synthetic-images-e2cnn": Options(families=("e2cnn-c8", "e2cnn-d8")),
+}
+"""The stored results, and what each of them measures."""
 
 
 class Recovered(TypedDict):
@@ -175,6 +181,8 @@ class Recovered(TypedDict):
 def main(options: Options) -> None:
     """Train, score and print."""
     torch.set_num_threads(1)
+    options = settled(options, STORED)
+    begun = begin(options, (*ROOTS, "benchmarks/synthetic.py", "benchmarks/e2cnn_images.py"), range(options.seeds))
     if unknown := [family for family in options.families if family not in PROBLEMS]:
         raise SystemExit(f"error: there is no problem '{unknown[0]}'; there are {', '.join(PROBLEMS)}")
     jobs = []
@@ -199,13 +207,15 @@ def main(options: Options) -> None:
         raise SystemExit(f"error: no method's name holds {' or '.join(options.methods)}; there are {'; '.join(names)}")
     train_all([job for *_, job in jobs])
     with process_pool() as pool:
-        rows = list(pool.map(_score, *zip(*jobs, strict=True)))
-    _print(rows)
-    if options.json:
-        write_json(options.json, rows)
+        rows = list(pool.map(score_job, *zip(*jobs, strict=True)))
+    order = [(family, method) for family in options.families for method in PROBLEMS[family].runs]
+    rows.sort(key=lambda row: order.index((row["family"], row["method"])))
+    print_lines(synthetic_lines(rows), f"mean squared error on {TESTED} fresh tasks, mean over seeds")
+    keep(options, begun, rows)
 
 
-def _score(name: str, method: str, job: Job) -> Recovered:
+def score_job(name: str, method: str, job: Job) -> Recovered:
+    """Score one run on fresh tasks: row `method` of problem `name`."""
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(job.run)
     scaling = checkpoint.normalization
@@ -236,32 +246,6 @@ def _matrix(symmetry: Symmetry, output_scale: Figures) -> NDArray:
     with torch.no_grad():
         columns = torch.func.vmap(symmetry)(torch.eye(k).reshape(k, *symmetry.filter_shape)).flatten(2)
     return (columns.numpy() * np.reshape(output_scale, (-1, 1))).reshape(k, -1).T.astype(np.float64)
-
-
-def _print(rows: list[Recovered]) -> None:
-    table = Table(title=f"mean squared error on {TESTED} fresh tasks, mean over seeds")
-    for head in ("problem", "method", "error", "± over tasks", "seeds", "authors", "recovery", "energy"):
-        table.add_column(head, justify="left" if head in ("problem", "method") else "right")
-    for family, method in dict.fromkeys((row["family"], row["method"]) for row in rows):
-        ours = [row for row in rows if (row["family"], row["method"]) == (family, method)]
-        errors = [row["error"] for row in ours]
-        authors = ours[0]["authors"]
-        table.add_row(
-            family,
-            method,
-            f"{np.mean(errors):.3g}",
-            f"{np.mean([row['interval'] for row in ours]):.2g}",
-            f"{min(errors):.3g} to {max(errors):.3g}",
-            "" if authors is None else f"{authors:.4g}",
-            _mean([row["recovery"] for row in ours]),
-            _mean([row["energy"] for row in ours]),
-        )
-    Console(width=120).print(table)
-
-
-def _mean(figures: Sequence[float | None]) -> str:
-    there = [figure for figure in figures if figure is not None]
-    return f"{np.mean(there):.4f}" if there else ""
 
 
 if __name__ == "__main__":

@@ -12,26 +12,26 @@ import importlib.util
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
 import tyro
-from results import write_json
-from rich.console import Console
-from rich.table import Table
+from store import TRAINING, Output, begin, keep, settled
+from tables import throughput as throughput_lines
+from terminal import print_lines
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from msr_envs.compressed import Compressed
-from msr_envs.synthetic_1d import RANK1
-from msr_envs.synthetic_2d import CONV_C8
-from msr_runtime.meta.inner import Tensors
-from msr_runtime.meta.learner import Learner, LearnerConfig
-from msr_runtime.meta.learners import MAML, MSR
-from msr_runtime.meta.outer import Batch, OuterLoss, damp_large, traced_gradient
-from msr_runtime.meta.rules import LOSSES, GradientSteps
+from msr_envs.synthetic.compressed import Compressed
+from msr_envs.synthetic.one_dimension import RANK1
+from msr_envs.synthetic.two_dimensions import CONV_C8
+from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.learners.methods import MAML, MSR
+from msr_runtime.meta.rules.gradient import GradientSteps
+from msr_runtime.meta.rules.rule import LOSSES, Tensors
+from msr_runtime.meta.training.outer import Batch, OuterLoss, damp_large, traced_gradient
 from msr_runtime.task import TaskFamily, sample_shape
 
 Differentiate = Callable[[Batch], tuple[Tensor, Tensors]]
@@ -43,7 +43,7 @@ TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Output):
     """What to measure."""
 
     problems: tuple[str, ...] = ("rank1", "conv-c8", "conv-4")
@@ -52,8 +52,10 @@ class Options:
     """Turns of each contender, one after the other's."""
     seconds: float = 1.0
     """How long a turn takes at least; it is one step at least."""
-    json: Path | None = None
-    """Where to write the rows."""
+
+
+STORED = {"throughput": Options()}
+"""The stored result, and what it measures."""
 
 
 class Timed(TypedDict):
@@ -84,16 +86,11 @@ class Contender(NamedTuple):
 def main(options: Options) -> None:
     """Compare, measure and print."""
     torch.set_num_threads(1)
+    options = settled(options, STORED)
+    begun = begin(options, (*TRAINING, "benchmarks/throughput.py"), seeds=(0,))
     rows = [row for name in options.problems for row in _measure(name, options)]
-    table = Table(title="outer steps a second of 32 tasks, one thread")
-    for head in ("problem", "contender", "steps/s", "to the loop", "difference"):
-        table.add_column(head, justify="left" if head in ("problem", "contender") else "right")
-    for row in rows:
-        speed, ratio = f"{row['steps_per_second']:.1f}", f"{row['ratio']:.1f}"
-        table.add_row(row["problem"], row["contender"], speed, ratio, f"{row['difference']:.0e}")
-    Console().print(table)
-    if options.json:
-        write_json(options.json, rows)
+    print_lines(throughput_lines(rows), "outer steps of 32 tasks, one thread")
+    keep(options, begun, rows)
 
 
 def _measure(problem: str, options: Options) -> list[Timed]:

@@ -1,32 +1,56 @@
-"""Train many methods side by side, a process a core and a thread a process, and score what they learned."""
+"""Train many methods side by side, one process per core and one thread per process, and score what they learned."""
 
 import json
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
-from results import Row
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from store import TRAINING, digest_of
+from tables import NEWTON
 
 from msr_envs.registry import load_family
 from msr_runtime.errors import TrainingError
-from msr_runtime.meta.checkpoint import LAST, Checkpoint
-from msr_runtime.meta.config import TrainConfig, TrainSettings
-from msr_runtime.meta.evaluation import Scores, score
-from msr_runtime.meta.learner import Learner, LearnerConfig
-from msr_runtime.meta.predictor import torch_adapt, torch_unadapted
-from msr_runtime.meta.trainer import MetaTrainer
+from msr_runtime.meta.evaluation.predictor import torch_adapt, torch_unadapted
+from msr_runtime.meta.evaluation.scores import Scores, score
+from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.symmetry.reparameterize import fold
+from msr_runtime.meta.training.checkpoint import LAST, Checkpoint
+from msr_runtime.meta.training.config import TrainConfig, TrainSettings
+from msr_runtime.meta.training.trainer import train as meta_train
 from msr_runtime.task import Adapt, ClosedLoopFamily, Split
 
-NEWTON = ", gauss-newton"
-"""Follows a method's name in tables where it adapts by Gauss-Newton steps and not by gradient steps."""
+ROOTS = (*TRAINING, "benchmarks/training.py", "benchmarks/sharing.py")
+"""The code that decides what a run learns and how it is scored."""
+CODE = "code.sha256"
+"""File in a run's folder: the digest of the code that trained it."""
+
+
+class Row(TypedDict):
+    """One trained run on one family; errors are relative squared errors, means over fresh tasks."""
+
+    family: str
+    method: str
+    network: str
+    seed: int
+    adapted_parameters: int
+    error_sector: float
+    error_orbit: float
+    error_wide: float
+    equivariance_error: float
+    closed_loop_metric: str
+    closed_loop_before: float
+    closed_loop_after: float
+    closed_loop_reference: float
 
 
 def learner_config(method: str, depth: int = 3, width: int = 64) -> LearnerConfig:
@@ -61,8 +85,10 @@ class Job(NamedTuple):
 def train(job: Job) -> Path:
     """Train one job, or go on with it where it was interrupted, or leave it if it is finished.
 
-    A run that diverges ends where it does, and `diverged` tells.
+    A run that other code trained is deleted and trained anew: its figures would not be those of today's code. A run
+    that diverges ends where it does, and `diverged` tells.
     """
+    discard_if_outdated(job.run)
     if _step(job.run) == job.settings.steps:
         return job.run  # without simulating its tasks again
     torch.set_num_threads(1)
@@ -70,14 +96,23 @@ def train(job: Job) -> Path:
     config = TrainConfig.of(family, job.method.removesuffix(NEWTON), job.learner, job.settings)
     resume = (job.run / LAST).exists()
     chosen = job.learner_class() if job.learner_class else None
-    trainer = MetaTrainer(family, config, job.run, learner=chosen, resume=resume, progress=False)
     with suppress(TrainingError):
-        trainer.train()
+        meta_train(family, config, job.run, learner=chosen, resume=resume, progress=False)
     return job.run
 
 
+def discard_if_outdated(run: Path) -> None:
+    """Delete a run that other code trained than today's, saying so, and note today's code in the run's folder."""
+    code, today = run / CODE, digest_of(ROOTS)
+    if run.exists() and (not code.exists() or code.read_text() != today):
+        print(f"{run} was trained by other code than today's: it is trained anew", flush=True)
+        shutil.rmtree(run)
+    run.mkdir(parents=True, exist_ok=True)
+    code.write_text(today)
+
+
 def train_all(jobs: Sequence[Job]) -> None:
-    """Train the jobs in as many processes as there are cores, with one bar a job that is at work."""
+    """Train the jobs in as many processes as there are cores, with one bar per job that is at work."""
     columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with process_pool() as pool, Progress(*columns) as progress:
         futures: dict[Future[Path], Job] = {pool.submit(train, job): job for job in jobs}
@@ -100,7 +135,7 @@ def train_all(jobs: Sequence[Job]) -> None:
 
 
 def process_pool() -> ProcessPoolExecutor:
-    """Return a pool of a process a core, a thread a process."""
+    """Return a pool with one process per core and one thread per process."""
     os.environ["OMP_NUM_THREADS"] = "1"  # the workers read it when they load their numeric libraries
     return ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn"))
 
@@ -122,7 +157,7 @@ def measure(
     closed_loop_tasks: int,
     reference: float,
 ) -> Row:
-    """Put a run's row together: its scores, its closed loop before and after adaptation, and its times.
+    """Put a run's row together: its scores, and its closed loop before and after adaptation.
 
     `adapt` and `unadapted` replace torch, if given; `reference` is `drive_reference` of the same tasks.
     """
@@ -133,10 +168,10 @@ def measure(
     assert isinstance(family, ClosedLoopFamily)
     before = family.evaluate(unadapted, np.random.default_rng(2), closed_loop_tasks, "test")
     after = family.evaluate(adapt, np.random.default_rng(2), closed_loop_tasks, "test")
-    adapt_seconds, predict_seconds = _times(checkpoint, adapt)
     return Row(
         family=config.family,
         method=config.method + (NEWTON if config.learner.rule == "gauss-newton" else ""),
+        network=_network(learner),
         seed=config.seed,
         adapted_parameters=learner.adapted_size(),
         error_sector=float(scores.sets["sector"].mean()),
@@ -147,9 +182,13 @@ def measure(
         closed_loop_before=float(before.values.mean()),
         closed_loop_after=float(after.values.mean()),
         closed_loop_reference=reference,
-        adapt_seconds=adapt_seconds,
-        predict_seconds=predict_seconds,
     )
+
+
+def _network(learner: Learner) -> str:
+    """Hidden layers and units of each, as `3x64`: read from the weights, since MAML (Big) chooses its own width."""
+    weights = [weight for name, weight in fold(learner.network).items() if name.endswith("weight")]
+    return f"{len(weights) - 1}x{len(weights[0])}"
 
 
 def drive_reference(family_name: str, tasks: int) -> float:
@@ -162,29 +201,6 @@ def drive_reference(family_name: str, tasks: int) -> float:
 def diverged(run: Path) -> bool:
     """Tell whether a run ended without a single checkpoint."""
     return not (run / LAST).exists()
-
-
-def _times(checkpoint: Checkpoint, adapt: Adapt) -> tuple[float, float]:
-    family = load_family(checkpoint.config.family)
-    batch = family.sample(np.random.default_rng(3), 1, checkpoint.config.settings.shots, 2, "test")
-    predict = adapt(batch.support_x[0], batch.support_y[0])
-    x = batch.query_x[0, :1]
-    return (
-        median_seconds(lambda: adapt(batch.support_x[0], batch.support_y[0]), 50),
-        median_seconds(lambda: predict(x), 500),
-    )
-
-
-def median_seconds(call: Callable[[], object], times: int) -> float:
-    """Return the median wall time of `call`, a fifth of as many calls having warmed it up."""
-    for _ in range(times // 5):
-        call()
-    seconds = []
-    for _ in range(times):
-        began = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds))
 
 
 def _step(run: Path) -> int:

@@ -1,6 +1,12 @@
-"""Drive a ring-nav robot while it learns from its operator, who takes the wheel whenever the guard refuses an action.
+"""Drive a robot while it keeps learning from its operator, who takes over when the guard refuses an action.
 
-Usage: python examples/online.py runs/demo/bundle [rate in Hz, default 100]
+It shows `OnlineAdapter`, which adapts in a background thread, and `ActionGuard`, which checks every action, with a
+simulated ring-nav robot. `make demo` makes the bundle.
+
+Usage: python examples/online.py runs/demo/bundle [RATE]
+
+RATE is the control rate in Hz. The default is the rate in the bundle's manifest: 10 Hz, so a drive takes up to 25 s. A
+simulated robot also accepts a higher one.
 """
 
 import sys
@@ -9,30 +15,38 @@ import time
 import numpy as np
 
 from msr_envs.ring_nav import RingNav
-from msr_envs.ring_nav_operator import operator
+from msr_envs.ring_nav.operator import operator
 from msr_runtime import ActionGuard, AdaptiveModel, ControlLoop, OnlineAdapter
 
 
-def main(bundle: str, hz: float = 100.0) -> bool:
-    """Drive one episode; return whether the goal was reached."""
+def main(bundle: str, rate: float | None = None) -> bool:
+    """Drive one episode; return whether the robot reached its goal."""
+    # One robot: nobody has measured how its drive is mounted, how its sensors respond or how its operator drives.
     family, rng = RingNav(), np.random.default_rng(0)
-    task = family.draw_task(rng)  # stands for a robot whose mounting, sensor and operator nobody has measured
-    env, wheel = family.make_env(task), operator(task)
-    observation, info = env.reset(seed=0)
+    task = family.draw_task(rng)
+    env, operate = family.make_env(task), operator(task)
 
+    # Ten samples are enough to begin with.
     model = AdaptiveModel.load(bundle)
-    model.adapt(*family.demonstrate(rng, task, shots=10))  # enough to set off
-    guard = ActionGuard(
-        model.manifest.outputs, hz, max_age=2 / hz, fallback=lambda _: wheel(observation), latch_after=50
-    )
-    with OnlineAdapter(model, hz=hz / 2) as online, ControlLoop(hz=hz, ticks=250) as loop:
-        for _ in loop:
-            seen, observation = time.monotonic(), observation.astype(np.float32)
-            action = guard(online.predict(observation), seen)  # never waits for an adaptation
-            online.observe(observation, wheel(observation))  # what the operator would have done
-            observation, _, terminated, truncated, info = env.step(action)
-            if terminated or truncated:
-                break
+    hz = rate or model.manifest.rate_hz or family.rate_hz  # a bundle without a rate fits any
+    model.adapt(*family.demonstrate(rng, task, shots=10))
+
+    # An action is sent if it is in bounds and its observation is younger than two ticks. Else the operator acts, and if
+    # ten actions within a hundred ticks are refused, for the rest of the drive.
+    observation, info = env.reset(seed=0)
+    guard = ActionGuard(model.manifest.outputs, hz, max_age=2 / hz, fallback=lambda _: operate(observation))
+
+    try:
+        with OnlineAdapter(model, hz=hz / 2) as online, ControlLoop(hz=hz, ticks=250) as loop:
+            for _ in loop:
+                observed = time.monotonic()
+                action = guard.act(online.predict, observation, observed)  # never waits for an adaptation
+                online.observe(observation, operate(observation))  # learn what the operator would have done
+                observation, _, terminated, truncated, info = env.step(action)
+                if terminated or truncated:
+                    break
+    finally:
+        env.step(np.zeros(2, np.float32))  # a robot that gets no command may keep the last one: stop it
     print(loop.report(), online.report(), guard.report(), sep="\n")
     print("goal reached" if info["reached"] else "goal not reached")
     return bool(info["reached"])

@@ -1,14 +1,73 @@
-"""Load a bundle, adapt it in a few gradient steps and act, with ONNX Runtime and numpy alone."""
+"""Load a bundle, adapt it to the robot in a few inner steps, and predict actions, with ONNX Runtime and numpy only.
 
-from msr_runtime.bundle import Bundle
-from msr_runtime.contract import check_robot
-from msr_runtime.errors import BundleError, ContractError, InputError, MsrError, ProviderError, SignatureError
-from msr_runtime.guard import ActionGuard, UpdateGuard
-from msr_runtime.loop import ControlLoop, LoopReport
-from msr_runtime.manifest import Manifest
-from msr_runtime.model import AdaptiveModel, AdaptResult
-from msr_runtime.online import OnlineAdapter
+Everything that a robot's program needs can be imported from here. `Recorder`, `RecorderReport` and `replay` need the
+extra `log`. `PolicyServer` needs the extra `serve`. What needs ONNX Runtime or an extra is imported at its first use.
+So keys, signatures and manifests can be handled without them.
+
+Example:
+    The robot's side, with random numbers in place of measurements. `bundle` is the folder that `msr export` wrote:
+
+    >>> import numpy as np
+    >>> from msr_runtime import AdaptiveModel
+    >>> model = AdaptiveModel.load(bundle)  # checks all digests and repeats a stored example
+    >>> rng = np.random.default_rng(0)
+    >>> support_x = rng.uniform(0, 1, (10, 18))  # ten samples in raw units: what the robot measured
+    >>> support_y = rng.uniform(-1, 1, (10, 2))  # and what its operator commanded
+    >>> result = model.adapt(support_x, support_y)
+    >>> result.accepted, result.loss_after < result.loss_before
+    (True, True)
+    >>> model.predict(support_x[0]).shape  # one observation in, one action out
+    (2,)
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from msr_runtime.bundle import Bundle, Manifest, check_robot
+from msr_runtime.control import ActionGuard, ControlLoop, GuardReport, LoopLimits, LoopReport, Trip
+from msr_runtime.errors import (
+    BundleError,
+    ContractError,
+    InputError,
+    KeyFileError,
+    MsrError,
+    ProviderError,
+    RealTimeError,
+    ServerError,
+    SignatureError,
+)
 from msr_runtime.task import Field
+
+if TYPE_CHECKING:
+    from msr_runtime.adaptation import (
+        AdaptiveModel,
+        AdaptResult,
+        HeldOut,
+        OnlineAdapter,
+        OnlineReport,
+        Refusal,
+        SampleRecorder,
+        UpdateGuard,
+    )
+    from msr_runtime.recording import Recorder, RecorderReport, replay
+    from msr_runtime.serving import PolicyServer
+
+_BY_ROOM = {
+    "msr_runtime.adaptation": (
+        "AdaptResult",
+        "AdaptiveModel",
+        "HeldOut",
+        "OnlineAdapter",
+        "OnlineReport",
+        "Refusal",
+        "SampleRecorder",
+        "UpdateGuard",
+    ),
+    "msr_runtime.recording": ("Recorder", "RecorderReport", "replay"),
+    "msr_runtime.serving": ("PolicyServer",),
+}
+"""Names that need ONNX Runtime or an extra, by the package that defines them."""
+_AT_FIRST_USE = {name: room for room, names in _BY_ROOM.items() for name in names}
 
 __all__ = [
     "ActionGuard",
@@ -19,13 +78,33 @@ __all__ = [
     "ContractError",
     "ControlLoop",
     "Field",
+    "GuardReport",
+    "HeldOut",
     "InputError",
+    "KeyFileError",
+    "LoopLimits",
     "LoopReport",
     "Manifest",
     "MsrError",
     "OnlineAdapter",
+    "OnlineReport",
+    "PolicyServer",
     "ProviderError",
+    "RealTimeError",
+    "Recorder",
+    "RecorderReport",
+    "Refusal",
+    "SampleRecorder",
+    "ServerError",
     "SignatureError",
+    "Trip",
     "UpdateGuard",
     "check_robot",
+    "replay",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _AT_FIRST_USE:
+        return getattr(importlib.import_module(_AT_FIRST_USE[name]), name)
+    raise AttributeError(f"module 'msr_runtime' has no attribute '{name}'")

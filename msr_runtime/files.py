@@ -1,18 +1,21 @@
-"""Files that are always whole: written under another name, flushed to the disk, then renamed."""
+"""Write files that are never half written: write to another name, flush to the disk, then rename."""
 
 import ctypes
+import json
 import os
 import secrets
 from pathlib import Path
 
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # constants of renameat2 in Linux: relative to the current folder; swap two names
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` beside `path` and rename it: `path` holds all of the new or all of the old.
+    """Write `data` to a new file beside `path`, then rename it to `path`.
+
+    After a crash, `path` holds either all of the new bytes or all of the old ones.
 
     Raises:
-        OSError: If the system refuses, for example because the disk is full; what was at `path` is there still.
+        OSError: If the system refuses, for example because the disk is full. The old file stays as it was.
     """
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     try:
@@ -24,33 +27,53 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write `data` to a file that does not exist yet, down to the disk.
+    """Write `data` to a file that does not exist yet, and flush it to the disk.
 
     Raises:
-        OSError: If the system refuses; it names the file.
+        OSError: If the system refuses. The error names the file and the number of bytes.
     """
     try:
         with path.open("xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # else a rename could reach the disk before the data does
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror} while writing {len(data)} bytes", str(path)) from error
 
 
+def sort_metadata(data: bytes) -> bytes:
+    """Return a safetensors file with the metadata of its header in order.
+
+    safetensors writes metadata in an order that differs from call to call. So equal content would give unequal bytes.
+
+    Args:
+        data: The bytes that `safetensors` made: 8 for the size of the header, the header in JSON, the tensors.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    ordered += b" " * (-len(ordered) % 8)  # the tensors begin at a multiple of 8 bytes
+    return len(ordered).to_bytes(8, "little") + ordered + data[end:]
+
+
 def exchange(first: Path, second: Path) -> bool:
-    """Exchange two names in one step (Linux's renameat2); False, and nothing done, where the system cannot."""
+    """Exchange the names of two files or folders in one step, by `renameat2` of Linux.
+
+    Returns:
+        True if they were exchanged. False if the system cannot do it or refuses; then nothing changed.
+    """
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError, TypeError):  # another system, or a C library without it
+    except (AttributeError, OSError, TypeError):  # another system, or a C library without this function
         return False
     return rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` survive a loss of power."""
+    """Flush the names in `folder` to the disk, so that they survive a loss of power."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(handle)  # a file's own fsync saves its bytes, but not its name
     finally:
         os.close(handle)

@@ -1,6 +1,6 @@
-"""The words that simulation, training, export and robot share: fields, task batches, groups and families.
+"""The types that simulation, training, export and the robot share: fields, task batches, groups and families.
 
-Plain numpy and pydantic, so that every package can speak them: simulators without torch, the robot without either.
+This module needs numpy and pydantic only. So simulators can use it without torch, and the robot without both.
 """
 
 import math
@@ -12,73 +12,162 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
 Array = NDArray[np.float32]
+"""A float32 array of any shape."""
+
 Loss = Literal["mse", "huber", "cross_entropy"]
+"""Loss of one sample's output: mean squared error, Huber loss, or the cross-entropy of class scores."""
+
+SLACK = 0.05
+"""How far samples may lie outside a field's bounds, as a share of `high - low`. Sensor noise is allowed."""
+
 Split = Literal["train", "validation", "test"]
+"""The part of the tasks to draw from. Each part has tasks of its own."""
+
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
+Kind = Literal["position", "velocity", "effort", "other"]
+"""What the numbers of a field are: where something is, how fast it moves, with what force or torque, or something else.
+"""
+
 Shape = tuple[int, ...]
+"""The shape of one array."""
+
 Figures = tuple[float, ...] | tuple[tuple[float], ...] | tuple[tuple[tuple[float]], ...]
-"""One number for each of a vector `(n,)`, or for each channel of a signal `(channels, 1)` or image `(channels, 1, 1)`:
-in the shape in which they meet a sample."""
+"""One number per entry of a vector `(n,)`, per channel of a signal `(channels, 1)`, or per channel of an image
+`(channels, 1, 1)`. The shape is the one that broadcasts against a sample."""
 
 Predict = Callable[[Array], Array]
-"""A network ready to act: x `(batch, *x)` in raw units to y `(batch, *y)` in raw units."""
+"""A network ready to act: it maps x `(batch, *x)` to y `(batch, *y)`, both in raw units."""
 
 Adapt = Callable[[Array, Array], Predict]
-"""Support x `(shots, *x)` and y `(shots, *y)` of one task in, the network adapted to that task out."""
+"""An adaptation: it takes the support set of one task, x `(shots, *x)` and y `(shots, *y)` in raw units. It returns the
+network adapted to that task."""
 
 
 class Field(BaseModel):
-    """One named part of a network's input or output vector, as the robot knows it."""
+    """One named part of a network's input or output vector.
 
-    # JSON has no infinity: a bound that has none is written as the string "Infinity", which reads back as the float
+    Example:
+        >>> from msr_runtime import Field
+        >>> import math
+        >>> velocity = Field(name="velocity", shape=(2,), unit="m/s", low=-1.0, high=1.0, kind="velocity")
+        >>> velocity.size
+        2
+        >>> heading = Field(name="heading", shape=(1,), unit="rad", low=-math.pi, high=math.pi, wraps=2 * math.pi)
+    """
+
+    # JSON has no infinity. An infinite bound is written as the string "Infinity", and reads back as a float.
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     name: str
-    """The field's name, unique within its side, for example `velocity`."""
+    """The field's name, for example `velocity`. It is unique among the inputs, or among the outputs."""
     shape: tuple[int, ...]
-    """Its shape; the vector holds it flattened in C order. An image, `(channels, height, width)`, is a side's only
-    field, and then its samples have this shape and are no vector (see `sample_shape`)."""
+    """The field's shape. The vector holds the field flattened in C order.
+
+    An image `(channels, height, width)` must be the only input field or the only output field. Its samples then keep
+    this shape and are not flattened (see `sample_shape`). Cameras often give `(height, width, channels)`: move the
+    channels first, with `np.moveaxis(image, -1, -3)`."""
     unit: str
-    """Its unit as text, `m/s`; `1` for a pure number."""
+    """The unit as text, for example `m/s`. A pure number has the unit `1`."""
     low: float
     """The smallest value expected, in `unit`."""
     high: float
     """The largest value expected, in `unit`."""
+    kind: Kind = "other"
+    """What the numbers are: `position`, `velocity`, `effort` (force, torque) or `other`, which also means: not said.
+
+    `ActionGuard` brings a velocity and an effort to zero when it latches. `check_robot` compares the kinds."""
+    wraps: float | None = None
+    """One full turn, in `unit`, if the numbers are angles that jump from one end to the other: `2 * math.pi` for rad,
+    360 for deg. None if they do not wrap, or if nobody said so. The bounds are at least one turn apart."""
 
     @model_validator(mode="after")
     def _check(self) -> "Field":
         if not self.low < self.high:
             raise ValueError(
-                f"field '{self.name}': low is {self.low} and high is {self.high}, but low must be below high"
+                f"field '{self.name}': low is {self.low} and high is {self.high}, but low must be below high: "
+                "swap them, or correct one"
             )
         if any(n < 1 for n in self.shape):
-            raise ValueError(f"field '{self.name}': shape {self.shape} holds an axis shorter than 1")
+            raise ValueError(
+                f"field '{self.name}': shape {self.shape} has an axis shorter than 1, but each axis must be 1 or more: "
+                "give one number the shape (1,)"
+            )
+        if self.wraps is not None and not 0 < self.wraps <= self.high - self.low:
+            raise ValueError(
+                f"field '{self.name}': wraps is {self.wraps}, and the bounds are {self.low} and {self.high}, but wraps "
+                "must be one full turn, above 0, and the bounds at least one turn apart: correct wraps, widen the "
+                "bounds (write pi as math.pi), or leave wraps out"
+            )
         return self
 
     @property
     def size(self) -> int:
-        """How many numbers the field takes in the vector."""
+        """The count of numbers that the field takes in the vector."""
         return math.prod(self.shape)
+
+    def describe(self) -> str:
+        """Return shape, unit, bounds and what else is said of the numbers, as text."""
+        kind = "" if self.kind == "other" else f", {self.kind}"
+        turn = "" if self.wraps is None else f", wraps after {self.wraps:g}"
+        return f"{self.shape} {self.unit}, {self.low:g} to {self.high:g}{kind}{turn}"
+
+    def agrees(self, other: "Field") -> bool:
+        """Return whether two fields can describe the same numbers.
+
+        What one of them leaves open, `kind` or `wraps`, is not compared: older bundles and checkpoints do not say it.
+        """
+        said = ((field.name, field.shape, field.unit, field.low, field.high) for field in (self, other))
+        kinds, turns = {self.kind, other.kind} - {"other"}, {self.wraps, other.wraps} - {None}
+        return len(set(said)) == 1 and len(kinds) < 2 and len(turns) < 2
+
+
+def fields_agree(fields: Sequence[Field], others: Sequence[Field]) -> bool:
+    """Return whether both lists can describe the same vector, see `Field.agrees`."""
+    return len(fields) == len(others) and all(map(Field.agrees, fields, others))
 
 
 def width(fields: Sequence[Field]) -> int:
-    """The length of the vector that `fields` make, in order."""
+    """Return the length of the vector that holds all `fields`."""
     return sum(field.size for field in fields)
 
 
 def sample_shape(fields: Sequence[Field]) -> Shape:
-    """The shape of one sample: a lone field's own if it has several axes, as an image has, and else a vector's."""
+    """Return the shape of one sample.
+
+    If there is only one field and it has several axes, as an image has, a sample has that field's shape. Otherwise a
+    sample is a vector.
+    """
     return fields[0].shape if len(fields) == 1 and len(fields[0].shape) > 1 else (width(fields),)
 
 
-def answer_shape(fields: Sequence[Field], loss: Loss) -> Shape:
-    """The shape of a network's answer to one sample: `sample_shape`, or for labels a vector of scores, one a class."""
+def output_shape(fields: Sequence[Field], loss: Loss) -> Shape:
+    """Return the shape of a network's output for one sample.
+
+    For the loss `cross_entropy` it is a vector with one score per class. Otherwise it is `sample_shape(fields)`.
+    """
     return (width(fields),) if loss == "cross_entropy" else sample_shape(fields)
 
 
+def image_layout(fields: Sequence[Field]) -> str | None:
+    """Return how an image is read, as text, with a hint where its channels seem to be last. None without an image."""
+    shape = sample_shape(fields)
+    if len(shape) != 3:
+        return None
+    channels, height, width = shape
+    read = f"{shape} is read as {channels} channels of {height} x {width}"
+    if channels_last(shape):
+        read += f"; if it is {width} channels of {channels} x {height}, move them first: np.moveaxis(image, -1, -3)"
+    return read
+
+
+def channels_last(shape: Shape) -> bool:
+    """Return whether the shape of an image looks like `(height, width, channels)`, as cameras give it."""
+    return len(shape) == 3 and shape[2] in (1, 3, 4) and min(shape[:2]) > 4
+
+
 def field_slices(fields: Sequence[Field]) -> dict[str, slice]:
-    """Where each field lies in the vector: name to slice."""
+    """Return the slice of the vector that each field takes, by field name."""
     slices, start = {}, 0
     for field in fields:
         slices[field.name] = slice(start, start + field.size)
@@ -87,107 +176,153 @@ def field_slices(fields: Sequence[Field]) -> dict[str, slice]:
 
 
 class TaskBatch(NamedTuple):
-    """Support and query samples of several tasks, float32 in raw units (labels int64)."""
+    """Support sets and query sets of several tasks, float32 in raw units. Labels are int64."""
 
     support_x: NDArray
-    """`(tasks, shots, *x)`: what the inner loop sees."""
+    """Inputs of the support sets, `(tasks, shots, *x)`. The inner loop adapts on the support set."""
     support_y: NDArray
-    """`(tasks, shots, *y)`."""
+    """Outputs of the support sets, `(tasks, shots, *y)`."""
     query_x: NDArray
-    """`(tasks, queries, *x)`: what the outer loss is taken on."""
+    """Inputs of the query sets, `(tasks, queries, *x)`. The outer loss is computed on the query set."""
     query_y: NDArray
-    """`(tasks, queries, *y)`."""
+    """Outputs of the query sets, `(tasks, queries, *y)`."""
 
 
 class Group(NamedTuple):
-    """A finite group as matrices on the input and on the output vector, element by element; element 0 is the identity.
+    """A finite group, given as matrices that act on the input vector and on the output vector.
 
-    Every matrix is orthogonal, and `outputs[i]` belongs to `inputs[i]`: a family is symmetric when
-    `f(inputs[i] x) = outputs[i] f(x)` for each of its tasks.
+    Element `i` of the group acts on an input by `inputs[i]` and on an output by `outputs[i]`. Element 0 is the
+    identity. Every matrix is orthogonal. A family is symmetric if `f(inputs[i] x) = outputs[i] f(x)` for each of its
+    tasks `f` and each element `i`.
     """
 
     name: str
     """The group's usual name, for example `C16`."""
     inputs: NDArray[np.float64]
-    """`(order, x, x)`."""
+    """One matrix per element, `(order, x, x)`."""
     outputs: NDArray[np.float64]
-    """`(order, y, y)`."""
+    """One matrix per element, `(order, y, y)`."""
 
     @property
     def order(self) -> int:
-        """The number of elements."""
+        """The number of elements of the group."""
         return len(self.inputs)
 
 
 class ClosedLoop(NamedTuple):
-    """What a controller achieved in closed loop, one figure a task."""
+    """What a controller achieved in closed loop, one number per task."""
 
     metric: str
     """What was measured, for example `goals reached`."""
     unit: str
-    """Its unit; `1` for a share."""
+    """The unit of `values`. A fraction has the unit `1`."""
     higher_is_better: bool
+    """Whether a larger value is a better one."""
     values: NDArray[np.float64]
-    """`(tasks,)`: the mean over the task's episodes, in `unit`."""
+    """The mean over each task's episodes, `(tasks,)`, in `unit`."""
 
 
 @runtime_checkable
 class TaskFamily(Protocol):
-    """A distribution of tasks that share one symmetry: all that the trainer knows of a robot.
-
-    `query_sets` names the equal, consecutive parts of the query axis, in order: `("sector", "wide")` says that the
-    first half of every task's queries comes from the support's own region and the second half from everywhere.
-    """
+    """A distribution of tasks that share one symmetry. The trainer knows a robot through this interface only."""
 
     name: str
+    """The family's name, for example `ring-nav`."""
     inputs: tuple[Field, ...]
+    """The parts of a network's input vector, in order."""
     outputs: tuple[Field, ...]
+    """The parts of a network's output vector, in order."""
     loss: Loss
+    """The loss of the inner loop and of the outer loop."""
     query_sets: tuple[str, ...]
+    """Names of the parts of each query set, in order. The parts are equally long and consecutive.
+
+    For example, `("sector", "wide")` means: the first half of the query samples comes from the region of the support
+    set, and the second half from the whole input space."""
 
     def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
-        """Draw fresh tasks of one split with their support and query samples, none of them augmented."""
+        """Draw new tasks of one split, with a support set and a query set per task. No sample is augmented.
+
+        Args:
+            rng: The source of all randomness.
+            tasks: The number of tasks.
+            shots: Support samples per task.
+            queries: Query samples per task, a multiple of the number of `query_sets`.
+            split: The part of the tasks to draw from.
+        """
         ...
 
     def augment(self, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
-        """Apply one random group element an example to x `(..., *x)` and y `(..., *y)` together."""
+        """Transform x `(..., *x)` and y `(..., *y)` together, by one random element of the group per sample."""
         ...
 
 
 @runtime_checkable
 class SymmetricFamily(TaskFamily, Protocol):
-    """A family that can write its finite group down as matrices."""
+    """A family whose finite group is known as matrices."""
 
     def group(self) -> Group:
-        """The group on the input and output vectors."""
+        """Return the group that acts on the input vector and on the output vector."""
         ...
 
 
 @runtime_checkable
 class StackedFamily(TaskFamily, Protocol):
-    """A family whose every sample is several consecutive rows: `(tasks, samples * rows, *x)`.
+    """A family in which one sample is several consecutive rows of the arrays: `(tasks, samples * rows, *x)`.
 
-    The rows of a sample are drawn together, and mean something only together, to one linear layer under the mean
-    squared error. `shots` and `queries` count samples.
+    The rows of one sample are drawn together and must stay together. They are valid only for one linear layer with the
+    mean squared error. `shots` and `queries` count samples, not rows.
     """
 
     rows: int
+    """Rows per sample."""
 
 
-def rows_a_sample(family: TaskFamily) -> int:
-    """How many rows of its arrays the family gives for each sample: 1 unless it is a StackedFamily."""
+@runtime_checkable
+class FiniteFamily(TaskFamily, Protocol):
+    """A family that cannot make new samples: each task has a fixed number of them, as a recording has.
+
+    One call of `sample` never gives an example of a task to both its support set and its query set.
+    """
+
+    examples: int
+    """Samples of each task."""
+
+
+@runtime_checkable
+class SharedScaleFamily(TaskFamily, Protocol):
+    """A family without `group()` in which the numbers of a field are of one kind, such as a signal at 70 moments.
+
+    They share one scale in the normalization. In other families without `group()` and without an augmentation, every
+    number has a scale of its own.
+    """
+
+    shared_scale: bool
+    """Whether they do. One scale keeps what the numbers have in common, such as one filter for all moments."""
+
+
+def rows_per_sample(family: TaskFamily) -> int:
+    """Return the number of array rows per sample: 1, or `rows` for a `StackedFamily`."""
     return family.rows if isinstance(family, StackedFamily) else 1
 
 
 @runtime_checkable
 class ClosedLoopFamily(TaskFamily, Protocol):
-    """A family whose robot can be driven."""
+    """A family with a simulated robot that a network can drive."""
 
     rate_hz: float
+    """The control rate of the simulation, in Hz."""
 
     def evaluate(self, adapt: Adapt | None, rng: np.random.Generator, tasks: int, split: Split) -> ClosedLoop:
-        """Drive `tasks` fresh tasks with the adapted network, or with the family's reference if `adapt` is None.
+        """Drive the robot in new tasks and measure how well it does.
 
-        The same `rng` state gives the same tasks, supports and episodes, so that two controllers compare in pairs.
+        The same state of `rng` gives the same tasks, support sets and episodes. So two controllers can be compared task
+        by task.
+
+        Args:
+            adapt: Adapts the network to each task. None drives with the family's reference controller.
+            rng: The source of all randomness.
+            tasks: The number of tasks.
+            split: The part of the tasks to draw from.
         """
         ...

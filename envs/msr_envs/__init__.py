@@ -1,6 +1,14 @@
-"""Robot simulations and the task families made from them; importing it registers their Gymnasium environments."""
+"""Robot simulators, and the task families made from them. Importing the package registers Gymnasium environments.
+
+The environments are `msr/RingNav-v0` and `msr/HexDrive-v0`.
+"""
 
 from gymnasium.envs.registration import register
 
-register("msr/RingNav-v0", entry_point="msr_envs.ring_nav_env:RingNavEnv", max_episode_steps=250)
-register("msr/HexDrive-v0", entry_point="msr_envs.hex_drive:HexDriveEnv", max_episode_steps=120)
+from msr_envs.checking import check_family
+from msr_envs.registry import load_family
+
+__all__ = ["check_family", "load_family"]
+
+register("msr/RingNav-v0", entry_point="msr_envs.ring_nav.environment:RingNavEnv", max_episode_steps=250)
+register("msr/HexDrive-v0", entry_point="msr_envs.hex_drive.environment:HexDriveEnv", max_episode_steps=120)

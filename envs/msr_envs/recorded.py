@@ -1,21 +1,27 @@
-"""A family made of recorded data: a `.npz` file with the arrays `x` and `y`, tasks first and examples second.
+"""A family made from recorded data: a `.npz` file with the arrays `x` and `y`.
+
+The first axis is the tasks, the second axis is the examples (samples) of a task:
 
     np.savez("drive.npz", x=x, y=y)  # x (tasks, examples, *x), y (tasks, examples, *y)
 
-`y` of integers `(tasks, examples)` holds labels from 0 on and is trained with cross entropy; any other `y` is trained
-with the mean squared error. The file may further hold:
+If `y` holds integers `(tasks, examples)`, they are labels from 0 on, and the loss is cross entropy. For any other `y`,
+the loss is the mean squared error. The file may also hold:
 
-* `split` `(tasks,)`: each task's split, as `train`, `validation` and `test` or as 0, 1 and 2. Without it the last tenth
-  of the tasks is for testing and the tenth before it for validation, one task each at least.
-* `x_names` `(fields,)`: the names of the fields that the vectors x consist of, and likewise `x_sizes` (how many numbers
-  each takes, 1 without it), `x_units` (`1` without it), `x_low` and `x_high` (the data's extremes without them).
-  Without names all of x is one field. The same for `y`, where labels stand for vectors of one number a class; its sizes
-  may then add up to more classes than the file has examples of.
-* `rate_hz`: one number, the control rate of the robot that was recorded, which bundles keep.
+* `split` `(tasks,)`: the split of each task, as `train`, `validation` and `test` or as 0, 1 and 2. Without it, the last
+  tenth of the tasks is the test split and the tenth before it is the validation split, at least one task each.
+* `x_names` `(fields,)`: the names of the fields in the vectors x. Without it, all of x is one field.
+* `x_sizes` `(fields,)`: how many numbers each field takes. Without it, one each.
+* `x_units` `(fields,)`: the unit of each field as text. Without it, `1`.
+* `x_low` and `x_high` `(fields,)`: the bounds of each field, in its unit. Without them, the extremes of the data.
+* `x_kinds` `(fields,)`: what each field is: `position`, `velocity`, `effort` or `other`. Without it, `other`.
+* `x_wraps` `(fields,)`: one full turn of each field that is an angle, in its unit, and 0 for the others.
+* `y_names`, `y_sizes`, `y_units`, `y_low`, `y_high`, `y_kinds` and `y_wraps`: the same for y. Labels count as vectors
+  with one number per class. The sizes of y may add up to more classes than occur in the file.
+* `rate_hz`: one number, the control rate of the recorded robot in Hz. Bundles keep it.
 
-In one call of `sample` no task is drawn twice before all of its split have been drawn once, and no query twice before
-all examples beside the support have been; support and query never share an example. Nothing in it is ever unpickled.
-`msr dataset` makes such a file of a robot's recordings.
+One call of `sample` repeats as little as possible: it draws a task twice only after it has drawn every task of the
+split once, and a query twice only after it has drawn every example outside the support set once. Support and query sets
+never share an example. The file is never unpickled. `msr dataset` makes such a file from a robot's recordings.
 """
 
 import math
@@ -30,17 +36,21 @@ from numpy.typing import NDArray
 from msr_runtime.errors import FamilyError
 from msr_runtime.task import SPLITS, Field, Loss, Split, TaskBatch
 
-_PARTS = ("names", "sizes", "units", "low", "high")
+_PARTS = ("names", "sizes", "units", "low", "high", "kinds", "wraps")
 _ARRAYS = ("x", "y", "split", "rate_hz", *(f"{side}_{part}" for side in "xy" for part in _PARTS))
 
 
 class Recorded:
-    """The family of one file, read once and held in memory as float32 (labels int64).
+    """The family of one file. It is read once and kept in memory as float32 (labels as int64).
 
-    No symmetry of the data is known, so there is no augmentation: train with `augment=False`.
+    No symmetry of recorded data is known, so `augment` changes nothing. Train with `augment=False`.
+
+    Args:
+        path: The `.npz` file. Its name without the ending is the family's name.
 
     Raises:
-        FamilyError: if the file is missing, damaged, or holds anything else than the module says.
+        FamilyError: The file is missing or damaged, or holds something other than this module describes.
+
     """
 
     query_sets: tuple[str, ...] = ("all",)
@@ -61,7 +71,7 @@ class Recorded:
             )
         self._tasks = _splits(self.path, len(self._x), arrays.get("split"))
         self.inputs: tuple[Field, ...] = _fields(self.path, "x", arrays, self._x.min((0, 1)), self._x.max((0, 1)))
-        if labels:  # they stand for vectors of zeros and a one, as long as there are classes
+        if labels:  # a label stands for a vector with a one at its class and zeros elsewhere
             classes = _classes(self._y, arrays.get("y_sizes"))
             low, high = np.zeros(classes), np.ones(classes)
         else:
@@ -70,10 +80,15 @@ class Recorded:
         self.rate_hz = _rate(self.path, arrays.get("rate_hz"))
 
     def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
-        """Draw tasks of one split, and of each task support and query examples, with as few repeats as there can be.
+        """Draw tasks of one split, and support and query examples of each task, with as few repeats as possible.
+
+        Returns:
+            x `(tasks, shots or queries, *x)` float32; y `(tasks, shots or queries, *y)` float32, or labels int64
+            `(tasks, shots or queries)`.
 
         Raises:
-            FamilyError: if the split has no task, a task not one example more than `shots`, or `split` is unknown.
+            FamilyError: `split` is unknown or has no task, or a task has too few examples for `shots` and a query.
+
         """
         if split not in SPLITS:
             _fail(self.path, f"split '{split}' is unknown; use one of {', '.join(SPLITS)}")
@@ -84,9 +99,9 @@ class Recorded:
             _fail(
                 self.path,
                 f"{shots} support and {queries} query examples were asked for, but each task has {examples}, and the "
-                "two share none; ask for fewer or record more",
+                "two sets share no example; ask for fewer or record more",
             )
-        rounds = -(-tasks // len(members))
+        rounds = -(-tasks // len(members))  # rounded up: each round draws every task once
         chosen = np.concatenate([rng.permutation(members) for _ in range(rounds)])[:tasks, None]
         drawn = rng.random((tasks, examples)).argsort(axis=1)
         support, others = drawn[:, :shots], drawn[:, shots:]
@@ -100,22 +115,22 @@ class Recorded:
 
 
 def _read(path: Path) -> dict[str, NDArray]:
-    """Every array of the file, each known to be one that the module names."""
+    """Return every array of the file. Any array that the module does not name is refused."""
     if not path.is_file():
         raise FamilyError(f"recorded data '{path}' does not exist (looked for {path.resolve()})")
     try:
         with zipfile.ZipFile(path) as archive:
-            # numpy reads no further than an array's own header says, and misses a checksum behind that
+            # numpy stops reading where the array's header says that it ends. The checksum behind it is then not tested.
             damaged = archive.testzip()
-            # numpy writes no comments: one that is there is the next part's entry, swallowed by a wrong length
+            # numpy writes no comments. A comment means that a wrong length has swallowed the entry of the next part.
             damaged = damaged or next((part.filename for part in archive.infolist() if part.comment), None)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files} if damaged is None else {}
-    except Exception as error:  # a damaged file can fail anywhere in the reader
+    except Exception as error:  # a damaged file can raise any error, anywhere in the reader
         raise FamilyError(
             f"recorded data '{path}': cannot be read as a .npz file of plain arrays: {type(error).__name__}: {error}; "
             "the likely cause is a copy that was cut short, a file of another kind, or arrays of Python objects, such "
-            "as rows of different length"
+            "as rows of different length; write the file again with numpy.savez"
         ) from error
     if damaged is not None:
         _fail(path, f"its part '{damaged}' is damaged; copy or write the file again")
@@ -134,7 +149,7 @@ def _read(path: Path) -> dict[str, NDArray]:
 
 
 def _numbers(path: Path, name: str, array: NDArray) -> NDArray[np.float32]:
-    """Examples as float32, single numbers as vectors of one."""
+    """Return the examples as float32. An example that is a single number becomes a vector of length 1."""
     if array.dtype.kind not in "fiu":
         _fail(path, f"{name} has the dtype {array.dtype}, but it must hold real numbers, such as float32")
     with np.errstate(over="ignore"):
@@ -161,13 +176,13 @@ def _labels(path: Path, y: NDArray) -> NDArray[np.int64]:
 
 
 def _classes(y: NDArray, sizes: NDArray | None) -> int:
-    """As many classes as there are labels, or as the file's fields of y are wide, if that is more."""
+    """Return the number of classes: the largest label plus one, or the width of the file's fields of y if larger."""
     stated = int(sizes.sum()) if sizes is not None and sizes.dtype.kind in "iu" else 0
     return max(int(y.max()) + 1, stated if stated <= y.size else 0)
 
 
 def _splits(path: Path, tasks: int, split: NDArray | None) -> dict[Split, NDArray[np.int64]]:
-    """Which tasks belong to each split."""
+    """Return the numbers of the tasks of each split."""
     if split is None:
         tenth = max(1, tasks // 10)
         parts = np.split(np.arange(tasks), [max(0, tasks - 2 * tenth), max(0, tasks - tenth)])
@@ -191,7 +206,10 @@ def _rate(path: Path, rate: NDArray | None) -> float | None:
 
 
 def _fields(path: Path, side: str, arrays: Mapping[str, NDArray], low: NDArray, high: NDArray) -> tuple[Field, ...]:
-    """The fields of one side, as the file describes them; `low` and `high` are the extremes over all examples."""
+    """Return the fields of one side, as the file describes them.
+
+    `low` and `high` are the extremes of the data over all examples, in the shape of one example.
+    """
     shape = low.shape
     names = _described(path, arrays, f"{side}_names", "U", None) or [side]
     count, total = len(names), math.prod(shape)
@@ -211,21 +229,28 @@ def _fields(path: Path, side: str, arrays: Mapping[str, NDArray], low: NDArray, 
     lows = _described(path, arrays, f"{side}_low", "fiu", count)
     highs = _described(path, arrays, f"{side}_high", "fiu", count)
     smallest, largest = np.minimum.reduceat(low.ravel(), starts), np.maximum.reduceat(high.ravel(), starts)
-    # a field that never changes still needs bounds that differ
+    # a field that never changes still needs bounds that differ, as `Field` refuses equal ones
     margin = np.where(smallest < largest, 0.0, np.maximum(1.0, np.abs(largest)))
     lows, highs = lows or (smallest - margin).tolist(), highs or (largest + margin).tolist()
+    kinds = _described(path, arrays, f"{side}_kinds", "U", count) or ["other"] * count
+    turns = _described(path, arrays, f"{side}_wraps", "fiu", count) or [0.0] * count
     shapes = [shape] if count == 1 else [(size,) for size in sizes]
     try:
         return tuple(
-            Field(name=name, shape=part, unit=unit, low=least, high=most)
-            for name, part, unit, least, most in zip(names, shapes, units, lows, highs, strict=True)
+            Field(name=name, shape=part, unit=unit, low=least, high=most, kind=kind, wraps=turn or None)
+            for name, part, unit, least, most, kind, turn in zip(
+                names, shapes, units, lows, highs, kinds, turns, strict=True
+            )
         )
     except ValueError as error:
-        raise FamilyError(f"recorded data '{path}': its {side} does not describe fields: {error}") from error
+        raise FamilyError(
+            f"recorded data '{path}': its {side} does not describe fields: {error}; correct {side}_low, {side}_high, "
+            f"{side}_kinds or {side}_wraps"
+        ) from error
 
 
 def _described(path: Path, arrays: Mapping[str, NDArray], name: str, kinds: str, count: int | None) -> list[Any] | None:
-    """The values of an optional array, one a field; None where the file has none."""
+    """Return the values of an optional array, one per field, or None if the file does not have the array."""
     array = arrays.get(name)
     if array is None:
         return None

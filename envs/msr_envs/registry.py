@@ -1,6 +1,10 @@
-"""Families by name: built in, your own as `package.module:attribute` or `path/to/file.py:attribute`, or recorded data.
+"""Find a family by its name.
 
-Recorded data is named by its file, `path/to/file.npz` (see `msr_envs.recorded`).
+A name is one of these:
+
+* the name of a built-in family, such as `ring-nav`;
+* `package.module:attribute` or `path/to/file.py:attribute`, for a family of your own;
+* `path/to/file.npz`, for recorded data (see `msr_envs.recorded`).
 """
 
 import contextlib
@@ -12,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from msr_envs.check import require_members
+from msr_envs.checking.family import require_members
 from msr_envs.recorded import Recorded
 from msr_runtime.errors import FamilyError
 from msr_runtime.task import TaskFamily
@@ -22,48 +26,64 @@ FAMILIES: dict[str, str] = {
     "hex-weak-thruster": "msr_envs.hex_drive:WeakThruster",
     "ring-nav": "msr_envs.ring_nav:RingNav",
 }
-"""Name of each built-in robot to where it lives; nothing is imported before it is asked for."""
+"""The built-in robots: name to `module:attribute`. A module is imported only when its family is loaded."""
 
 SYNTHETIC: dict[str, str] = {
-    "rank1": "msr_envs.synthetic_1d:RANK1",
-    "rank2": "msr_envs.synthetic_1d:RANK2",
-    "rank5": "msr_envs.synthetic_1d:RANK5",
-    "conv-c8": "msr_envs.synthetic_2d:CONV_C8",
-    "conv-d8": "msr_envs.synthetic_2d:CONV_D8",
-    "conv-c8-hard": "msr_envs.synthetic_2d:CONV_C8_HARD",
-    "conv-d8-hard": "msr_envs.synthetic_2d:CONV_D8_HARD",
+    "rank1": "msr_envs.synthetic.one_dimension:RANK1",
+    "rank2": "msr_envs.synthetic.one_dimension:RANK2",
+    "rank5": "msr_envs.synthetic.one_dimension:RANK5",
+    "conv-c8": "msr_envs.synthetic.two_dimensions:CONV_C8",
+    "conv-d8": "msr_envs.synthetic.two_dimensions:CONV_D8",
+    "conv-c8-hard": "msr_envs.synthetic.two_dimensions:CONV_C8_HARD",
+    "conv-d8-hard": "msr_envs.synthetic.two_dimensions:CONV_D8_HARD",
 }
-"""The same of the paper's synthetic problems."""
+"""The synthetic problems of the paper: name to `module:attribute`."""
 
 COMPRESSED: dict[str, str] = {
-    "conv-c8-compressed": "msr_envs.compressed:CONV_C8_COMPRESSED",
-    "conv-d8-compressed": "msr_envs.compressed:CONV_D8_COMPRESSED",
-    "conv-c8-hard-compressed": "msr_envs.compressed:CONV_C8_HARD_COMPRESSED",
-    "conv-d8-hard-compressed": "msr_envs.compressed:CONV_D8_HARD_COMPRESSED",
+    "conv-c8-compressed": "msr_envs.synthetic.compressed:CONV_C8_COMPRESSED",
+    "conv-d8-compressed": "msr_envs.synthetic.compressed:CONV_D8_COMPRESSED",
+    "conv-c8-hard-compressed": "msr_envs.synthetic.compressed:CONV_C8_HARD_COMPRESSED",
+    "conv-d8-hard-compressed": "msr_envs.synthetic.compressed:CONV_D8_HARD_COMPRESSED",
 }
-"""The 2-D ones of them by their sufficient statistics, for a single layer."""
+"""The two-dimensional synthetic problems as sufficient statistics, for a single layer: name to `module:attribute`."""
 
-_BUILT_IN = FAMILIES | SYNTHETIC | COMPRESSED
+BUILT_IN: dict[str, str] = FAMILIES | SYNTHETIC | COMPRESSED
+"""All built-in families: name to `module:attribute`."""
 
 
 def load_family(name: str) -> TaskFamily:
-    """The family of that name; an attribute that is a class or a function is called without arguments.
+    """Return the family of that name.
 
-    Modules and files are imported as a script in the working folder, or in the file's folder, would import them.
+    If the attribute is a class or a function, it is called without arguments. A module may import what lies in the
+    working folder, and a file may import what lies beside it.
+
+    Args:
+        name: The name; the module says what it may be.
 
     Raises:
-        FamilyError: if the name is unknown, the file, module or attribute is missing, the import fails, what is found
-            does not meet the TaskFamily Protocol, or recorded data is damaged.
+        FamilyError: The name is unknown; the file, module or attribute is missing; the import fails; the object lacks
+            members of `TaskFamily`; or recorded data is damaged.
+
+    Example:
+        >>> import numpy as np
+        >>> from msr_envs import load_family
+        >>> family = load_family("ring-nav")
+        >>> batch = family.sample(np.random.default_rng(0), tasks=4, shots=10, queries=32, split="train")
+        >>> batch.support_x.shape, batch.query_y.shape
+        ((4, 10, 18), (4, 32, 2))
+
     """
     if name.endswith(".npz"):
         return Recorded(name)
-    source, colon, attribute = _BUILT_IN.get(name, name).rpartition(":")
+    if name.endswith(".py"):
+        raise FamilyError(f"family '{name}' names a file but not the family in it; name both, as in {name}:MyFamily")
+    source, colon, attribute = BUILT_IN.get(name, name).rpartition(":")
     if not (colon and source and attribute):
-        close = difflib.get_close_matches(name, _BUILT_IN, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.5)
         hint = f" Did you mean '{close[0]}'?" if close else ""
         raise FamilyError(
-            f"family '{name}' is unknown.{hint} Built in are {', '.join(_BUILT_IN)}; your own is written "
-            "package.module:attribute or path/to/file.py:attribute, and recorded data path/to/file.npz."
+            f"family '{name}' is unknown.{hint} The built-in families are {', '.join(BUILT_IN)}. Name your own family "
+            "as package.module:attribute or path/to/file.py:attribute, and recorded data as path/to/file.npz."
         )
     module = _import_file(Path(source)) if source.endswith(".py") else _import_module(source)
     if not hasattr(module, attribute):
@@ -76,21 +96,27 @@ def load_family(name: str) -> TaskFamily:
             found = found()
         except Exception as error:
             raise FamilyError(
-                f"family '{name}': calling {attribute}() without arguments failed with {type(error).__name__}: {error}"
+                f"family '{name}': calling {attribute}() without arguments failed with {type(error).__name__}: "
+                f"{error}; correct it, or name a family that is already made (an instance)"
             ) from error
     return require_members(found)
 
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise FamilyError(f"family file '{path}' does not exist (looked for {path.resolve()})")
-    # a name that no other module has, so that two files of one name can both be loaded
+        raise FamilyError(
+            f"family file '{path}' does not exist (looked for {path.resolve()}); correct the path, or give it from the "
+            "working folder"
+        )
+    # The hash makes the module's name unique: two files with the same name can both be loaded.
     module_name = f"msr_family_{path.stem}_{abs(hash(path.resolve())):x}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        raise FamilyError(f"family file '{path}' cannot be imported as a Python module")
+        raise FamilyError(
+            f"family file '{path}' cannot be imported as a Python module; check that it is a file of Python code"
+        )
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # pydantic and dataclasses look their own module up
+    sys.modules[module_name] = module  # pydantic and dataclasses look up the module in which a class is defined
     try:
         with _import_from(path.resolve().parent):
             spec.loader.exec_module(module)
@@ -114,7 +140,7 @@ def _import_from(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError):  # the imported code may have removed the folder itself
             sys.path.remove(str(folder))
 
 

@@ -1,7 +1,18 @@
-"""Freeze a meta-trained learner into a bundle: U as constants, v the only thing that changes."""
+"""The exporter: it freezes a meta-trained learner into a bundle, that is a folder with ONNX graphs.
+
+U becomes a constant. On the robot, only v and the weights made from v change:
+
+    predict.onnx   x, weights                          -> y
+    adapt.onnx     support x, support y, v, weights    -> v and weights one inner step later, and the loss
+    loss.onnx      support x, support y, weights       -> loss
+
+The way of a learner: `freeze` builds the three graphs. For them, `gradients` traces the inner step, `convolutions` and
+`patches` write image operators so that ONNX can hold them, and `lowering` writes the ONNX file. `parity` compares the
+graphs with torch. `writer` adds a description and writes the folder, if the graphs are right.
+"""
 
 from msr_export.freeze import Frozen, freeze
 from msr_export.parity import check_golden, check_parity
-from msr_export.writer import export_bundle
+from msr_export.writer import export_bundle, export_checkpoint
 
-__all__ = ["Frozen", "check_golden", "check_parity", "export_bundle", "freeze"]
+__all__ = ["Frozen", "check_golden", "check_parity", "export_bundle", "export_checkpoint", "freeze"]

@@ -1,8 +1,18 @@
 """A learner as three ONNX graphs: predict, the support loss, and one inner step, with U as a constant.
 
-All take and return raw units and take the folded weights as inputs: U lies in the step alone. Gradients are traced by
-`make_fx` before the export, because the exporter cannot see through `torch.func.grad`, with U as an argument of the
-trace that is bound as a buffer afterwards.
+All graphs take and return raw units. All take the folded weights (U multiplied out) as inputs, so U lies in the step
+alone.
+
+Why the step is traced with `make_fx`: an inner step contains a gradient, and torch's ONNX exporter cannot see through
+`torch.func.grad`. `make_fx` runs the step once on examples and records every operator that runs, those of the gradient
+included. The exporter gets this record, which has no call of `grad` in it:
+
+    step with grad(loss) inside  -- make_fx -->  plain graph of operators  -- torch.onnx.export -->  adapt.onnx
+
+U is an argument of the trace. Afterwards it is bound as a buffer, and so becomes a constant of the graph.
+
+Symbolic shots: the trace also records sizes. The size of the shots axis is a symbol, say s, and not the number of the
+example. A mean then divides by s, and the graph holds for any number of support samples.
 """
 
 import copy
@@ -18,46 +28,56 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vjp
 from torch.nn.utils import parametrize
 
+from msr_export.elimination import LARGEST, freeze_elimination
 from msr_export.gradients import trace
 from msr_export.lowering import encode, lower
 from msr_export.patches import AnySamples
+from msr_runtime.bundle.manifest import next_name
 from msr_runtime.errors import ExportError
-from msr_runtime.manifest import next_name
-from msr_runtime.meta.inner import Tensors
-from msr_runtime.meta.learner import Learner
-from msr_runtime.meta.normalization import Normalization
-from msr_runtime.meta.rules import GradientSteps, Index, Rule
-from msr_runtime.meta.symmetry import fold
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.rules.gauss_newton import GaussNewton
+from msr_runtime.meta.rules.gradient import GradientSteps
+from msr_runtime.meta.rules.rule import Index, Rule, Tensors
+from msr_runtime.meta.symmetry.reparameterize import fold
+from msr_runtime.normalization import Normalization, split_center
 from msr_runtime.task import Array
 
 
 class Frozen(NamedTuple):
-    """A learner's graphs and where they start."""
+    """A learner's graphs and the values at which they start."""
 
     predict: bytes
     """ONNX: x `(batch, *x)` and the weights, by default those at v0, to y `(batch, *y)`."""
     adapt: bytes
-    """ONNX: support x `(shots, *x)`, support y, v `(1, K)` and the weights there to those one step on, and the loss."""
+    """ONNX: support x `(shots, *x)`, support y, v `(1, K)` and its weights, to v and weights after one step, and the
+    loss before.
+    """
     loss: bytes
     """ONNX: support x, support y and the weights to the loss."""
     v0: Array
-    """`(1, K)`."""
+    """All adapted tensors at the start, side by side: `(1, K)`."""
     weights: dict[str, Array]
     """The folded weights at v0, in the order of the graphs' inputs and outputs."""
+    sums: bytes | None = None
+    """ONNX: some support x and y and v, to what `solve` needs of them, their mean loss and the weights of v. None for
+    rules without a linear system, and where the system of v would be too large to write.
+    """
+    solve: bytes | None = None
+    """ONNX: the sums over all support samples, their number and v, to v after one step. None where `sums` is."""
 
 
 def folded_name(adapted: str) -> str:
-    """The name of the weight that an adapted tensor makes: its own, or that of the tensor that it parametrizes."""
+    """The name of the weight that an adapted tensor makes: for a v, without torch's words for a parametrization."""
     return adapted.replace("parametrizations.", "").removesuffix(".original")
 
 
 def flatten(learner: Learner, adapted: Tensors) -> Tensor:
-    """The adapted tensors side by side as one row `(1, K)`, each flattened, in the learner's order."""
+    """The adapted tensors as one row `(1, K)`: each flattened, side by side, in the learner's order."""
     return torch.cat([adapted[name].detach().reshape(1, -1) for name in learner.adapted_names], dim=1)
 
 
 def folded_weights(learner: Learner, adapted: Tensors) -> Tensors:
-    """The weights that `adapted` makes, U multiplied out, by their folded names."""
+    """The weights that `adapted` makes, with U multiplied out, by their folded names."""
     values = fold(learner.network, adapted)
     return {name: values[name] for name in map(folded_name, learner.adapted_names)}
 
@@ -66,37 +86,49 @@ def freeze(learner: Learner, normalization: Normalization) -> Frozen:
     """Freeze a learner, float32 on the CPU, into its three graphs.
 
     Raises:
-        ExportError: nothing of the learner adapts, it holds a number that is not finite, or an operation that cannot be
-            written in ONNX.
+        ExportError: Nothing of the learner adapts; it holds a number that is not finite; or it uses an operation that
+            cannot be written in ONNX.
 
     """
     if not learner.adapted_names:
         raise ExportError(
-            f"nothing of method '{learner.name}' adapts, and a bundle is a network that does; it is a floor to measure "
-            "others by: take 'fine-tuning' for a network that begins like it and adapts on the robot"
+            f"nothing of method '{learner.name}' adapts, but a bundle needs at least one tensor that does; the method "
+            "is a floor to compare others with: take method 'fine-tuning', which starts alike and adapts on the robot"
         )
     for name, tensor in learner.state_dict().items():
         if not tensor.isfinite().all():
-            raise ExportError(f"'{name}' of the learner is not finite; its meta-training has diverged, train it anew")
+            raise ExportError(
+                f"'{name}' of the learner is not finite, but finite numbers are wanted; most likely its meta-training "
+                "diverged: train again, from lower rates"
+            )
     with torch.no_grad():
         start = learner.start()
         v0, weights = flatten(learner, start), folded_weights(learner, start)
     weights = {name: weight.detach().contiguous() for name, weight in weights.items()}
+    sums = solve = None
+    if rule := _writes_sums(learner):
+        module = _Sums(learner, normalization, rule)
+        sums = _freeze_traced(module, {"v": v0}, ["sums", "loss", *weights])
+        solve = freeze_elimination(learner, rule)
     return Frozen(
         predict=_freeze_predict(learner, normalization, weights),
         adapt=_freeze_step(learner, normalization, v0, weights),
         loss=_freeze_traced(_Loss(learner, normalization), {"weights": weights}, ["loss"]),
         v0=v0.numpy(),
         weights={name: weight.numpy() for name, weight in weights.items()},
+        sums=sums,
+        solve=solve,
     )
 
 
 class _Plain(nn.Module):
-    """What all graphs share: the network without U, its weights given, between raw and normalised units."""
+    """What all graphs share: the network without U, with given weights, between raw and normalized units."""
 
     input_center: Tensor
+    input_rest: Tensor | None
     input_scale: Tensor
     output_center: Tensor
+    output_rest: Tensor | None
     output_scale: Tensor
 
     def __init__(self, learner: Learner, normalization: Normalization) -> None:
@@ -105,28 +137,49 @@ class _Plain(nn.Module):
         for layer in list(self.plain.network.modules()):
             if parametrize.is_parametrized(layer):
                 _remove_parametrizations(layer)
-        for name, values in normalization.model_dump().items():
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32))
+        for side, center, scale in (
+            ("input", normalization.input_center, normalization.input_scale),
+            ("output", normalization.output_center, normalization.output_scale),
+        ):
+            first, rest = split_center(center, scale)
+            self.register_buffer(f"{side}_center", torch.from_numpy(first))
+            self.register_buffer(f"{side}_rest", None if rest is None else torch.from_numpy(rest))
+            self.register_buffer(f"{side}_scale", torch.tensor(scale, dtype=torch.float32))
 
     def predict(self, x: Tensor, weights: Tensors) -> Tensor:
+        """Map raw x `(batch, *x)` to raw y. Scores of classes have no unit and stay as they are."""
         y = self.plain(weights, self._normalized_x(x))
-        return y if self.plain.classifies else y * self.output_scale + self.output_center
+        if self.plain.classifies:
+            return y
+        y = y * self.output_scale
+        return (y if self.output_rest is None else y + self.output_rest) + self.output_center
 
     def loss(self, support_x: Tensor, support_y: Tensor, weights: Tensors) -> Tensor:
+        """The learner's loss on raw support samples."""
         return self.plain.support_loss(weights, *self._normalized(support_x, support_y))
 
     def _normalized(self, support_x: Tensor, support_y: Tensor) -> tuple[Tensor, Tensor]:
-        y = support_y if self.plain.classifies else (support_y - self.output_center) / self.output_scale
+        """Normalize support samples. Labels stay as they are."""
+        y = support_y
+        if not self.plain.classifies:
+            y = _normalize(support_y, self.output_center, self.output_rest, self.output_scale)
         return self._normalized_x(support_x), y
 
     def _normalized_x(self, x: Tensor) -> Tensor:
-        return (x - self.input_center) / self.input_scale
+        return _normalize(x, self.input_center, self.input_rest, self.input_scale)
+
+
+def _normalize(raw: Tensor, center: Tensor, rest: Tensor | None, scale: Tensor) -> Tensor:
+    """`(raw - center) / scale`, with a center in two parts where one would be too coarse (see `split_center`)."""
+    moved = raw - center
+    return (moved if rest is None else moved - rest) / scale
 
 
 def _remove_parametrizations(layer: nn.Module) -> None:
-    """Make the parametrized tensors of a copied layer plain parameters again.
+    """Turn the parametrized tensors of a copied layer into plain parameters again.
 
-    torch's own function would take the tensors off the class, which the copy shares with the learner that it is of.
+    torch's own function would remove the tensors from the layer's class. The copy shares this class with the original
+    learner, so the learner would be broken.
     """
     tensors = {name: getattr(layer, name).detach() for name in layer.parametrizations}  # type: ignore[union-attr]
     layer.__class__ = parametrize.type_before_parametrizations(layer)
@@ -136,23 +189,25 @@ def _remove_parametrizations(layer: nn.Module) -> None:
 
 
 class _Predict(_Plain):
-    """`x, *weights -> y`."""
+    """The graph `x, *weights -> y`."""
 
     def forward(self, x: Tensor, weights: Tensors) -> Tensor:
         return self.predict(x, weights)
 
 
 class _Loss(_Plain):
-    """`support_x, support_y, *weights -> loss`."""
+    """The graph `support_x, support_y, *weights -> loss`."""
 
     def forward(self, support_x: Tensor, support_y: Tensor, weights: Tensors) -> Tensor:
         return self.loss(support_x, support_y, weights)
 
 
 class _Means(_Plain):
-    """`support_x, support_y, v, *weights -> v_next, *weights_next, loss`, for a learner that writes its own `adapt`.
+    """The inner step of a learner that writes its own `adapt`.
 
-    It goes to the same place from anywhere, as the prototypes of classes do: a second step changes nothing.
+    The graph is `support_x, support_y, v, *weights -> v_next, *weights_next, loss`.
+
+    Closed-form update that does not depend on the current v (class means). More steps change nothing.
     """
 
     def forward(self, support_x: Tensor, support_y: Tensor, v: Tensor, weights: Tensors) -> tuple[Tensor, ...]:  # noqa: ARG002
@@ -162,9 +217,9 @@ class _Means(_Plain):
 
 
 class _Step(_Plain):
-    """The same by a learner's rule: `support_x, support_y, v, *weights[, step] -> v_next, *weights_next, loss`.
+    """The graph `support_x, support_y, v, *weights[, step] -> v_next, *weights_next, loss`, for any rule.
 
-    `step` `(1,)` counts from 0; it is an input where the rule learned numbers for each step.
+    `step` `(1,)` counts from 0. It is an input only if the rule has learned numbers for each step.
     """
 
     def __init__(self, learner: Learner, normalization: Normalization, rule: Rule) -> None:
@@ -175,6 +230,7 @@ class _Step(_Plain):
         self.shapes = {name: start[name].shape for name in learner.adapted_names}
 
     def unflatten(self, v: Tensor) -> Tensors:
+        """Cut a row v `(1, K)` into the adapted tensors."""
         parts = v.split([shape.numel() for shape in self.shapes.values()], dim=1)
         return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
@@ -182,22 +238,39 @@ class _Step(_Plain):
         self, support_x: Tensor, support_y: Tensor, v: Tensor, weights: Tensors, step: Index = 0
     ) -> tuple[Tensor, ...]:
         x, y = self._normalized(support_x, support_y)
-        # The rule starts from v alone; its own outputs are those of the weights, which so stay inputs of the graph.
+        # The rule starts from v alone and would leave the given weights unused. The loss reads them, so that they stay
+        # inputs of the graph. They are the weights of v, so the loss is the same.
         assert self.learner.rule is not None
         moved, _ = self.learner.rule.step(step, self._any_samples, self.learner.loss, self.unflatten(v), x, y)
         v_next = flatten(self.learner, moved)
         return v_next, *folded_weights(self.learner, moved).values(), self.loss(support_x, support_y, weights)
 
     def _any_samples(self, adapted: Tensors, x: Tensor) -> Tensor:
+        """The network in operators that `vmap` takes for any number of samples (see `AnySamples`)."""
         with AnySamples():
             return self.learner(adapted, x)
 
 
-class _GradientStep(_Step):
-    """The same for gradient steps, with U read twice, to pull back and to fold, and not a third time to begin.
+class _Sums(_Step):
+    """The graph `support_x, support_y, v -> sums, loss, *weights` of a rule that solves a linear system.
 
-    The gradient is taken with respect to the weights, which are carried from step to step, and pulled back through the
-    fold.
+    A robot with many samples adds up the sums of parts of them. The weights are those of v: after the last step, the
+    graph folds v.
+    """
+
+    def forward(self, support_x: Tensor, support_y: Tensor, v: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        x, y = self._normalized(support_x, support_y)
+        rule, adapted = self.learner.rule, self.unflatten(v)
+        assert isinstance(rule, GaussNewton)
+        sums, loss = rule.sums(self._any_samples, self.learner.loss, adapted, x, y)
+        return sums, loss, *folded_weights(self.learner, adapted).values()
+
+
+class _GradientStep(_Step):
+    """The same graph for gradient steps. It reads U twice: to pull the gradient back to v, and to fold the new v.
+
+    It saves a third reading, to fold v at the start: the weights are carried from step to step. The gradient is taken
+    with respect to these weights and pulled back through the fold.
     """
 
     rates: Tensor
@@ -214,14 +287,26 @@ class _GradientStep(_Step):
         self, support_x: Tensor, support_y: Tensor, v: Tensor, weights: Tensors, step: Index = 0
     ) -> tuple[Tensor, ...]:
         gradients, loss = grad_and_value(lambda weights: self.loss(support_x, support_y, weights))(weights)
-        pull_back = vjp(lambda v: folded_weights(self.learner, self.unflatten(v)), v)[1]  # linear: no value is computed
-        # As one row and its row of rates, the step is one multiplication and one subtraction for all tensors.
+        # The fold is linear: pulling back through it needs U alone. The fold's value is not used and drops out.
+        pull_back = vjp(lambda v: folded_weights(self.learner, self.unflatten(v)), v)[1]
+        # v is one row, and so are its rates. So the step is one multiplication and one subtraction for all tensors.
         rates = self.rates if isinstance(step, int) else self.rates.index_select(0, step.clamp(max=len(self.rates) - 1))
         v_next = v - rates * pull_back(gradients)[0]
         return v_next, *folded_weights(self.learner, self.unflatten(v_next)).values(), loss
 
 
+def _writes_sums(learner: Learner) -> GaussNewton | None:
+    """The learner's rule, if its linear system can be written in the space of v: all of v moves, and is not too long.
+
+    `sums` and `solve` then do for many samples what `adapt` does for few.
+    """
+    rule = learner.rule
+    whole = isinstance(rule, GaussNewton) and rule.names == tuple(learner.adapted_names)
+    return rule if whole and learner.adapted_size() <= LARGEST else None
+
+
 def _freeze_step(learner: Learner, normalization: Normalization, v0: Tensor, weights: Tensors) -> bytes:
+    """The step's graph. Which module makes it depends on the learner's rule."""
     rule, state = learner.rule, dict[str, Any](v=v0, weights=weights)
     if rule is None:
         module = _Means(learner, normalization)
@@ -235,18 +320,20 @@ def _freeze_step(learner: Learner, normalization: Normalization, v0: Tensor, wei
 
 
 class _Traced(nn.Module):
-    """A module traced into core operators, its parameters and buffers constants."""
+    """A module traced into core operators, with its parameters and buffers as constants."""
 
     def __init__(self, module: nn.Module, arguments: dict[str, Any]) -> None:
         super().__init__()
         tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         constants = {name: tensor.detach() for name, tensor in tensors.items()}
+        # The constants are arguments of the trace: it works on tensors without data, and buffers are bound to it below.
         self.graph = trace(
             lambda constants, arguments: functional_call(module, constants, kwargs=arguments),
             constants,
             arguments,
             ("support_x", "support_y"),
         )
+        # Names of buffers may not hold dots.
         self.names = {name: f"constant_{index}" for index, name in enumerate(constants)}
         for name, constant in constants.items():
             self.register_buffer(self.names[name], constant)
@@ -256,19 +343,22 @@ class _Traced(nn.Module):
 
 
 def _freeze_predict(learner: Learner, normalization: Normalization, weights: Tensors) -> bytes:
+    """The graph of predictions. The weights at v0 are its defaults, so it can run with x alone."""
     count = _example_count(learner, learner, weights.values())
     examples = {"x": torch.randn(count, *learner.inputs), "weights": weights}
     axes = {"x": {0: torch.export.Dim("batch")}, "weights": dict.fromkeys(weights)}
     model = lower(_Predict(learner, normalization), examples, axes, ["x", *weights], ["y"])
+    # In ONNX an initializer with the name of an input is the input's default value.
     for name, weight in weights.items():
         model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(weight.detach().numpy()), name))
     return encode(model)
 
 
 def _example_count(learner: Learner, module: nn.Module, given: Iterable[Tensor]) -> int:
-    """The length of the dynamic axis while tracing: one that nothing else has, for torch takes equal lengths for one.
+    """The number of samples in the examples of the trace: a length that no other axis has.
 
-    Nor may the numbers of outputs of all samples together be such a length, as Gauss-Newton lays them side by side.
+    torch takes axes of equal length for the same axis. The outputs of all samples together must not have such a length
+    either, because Gauss-Newton lays them side by side.
     """
     taken = {length for tensor in (*module.state_dict().values(), *given) for length in tensor.shape}
     taken |= {*learner.inputs, *learner.outputs}
@@ -277,15 +367,17 @@ def _example_count(learner: Learner, module: nn.Module, given: Iterable[Tensor])
 
 
 def _freeze_traced(module: _Plain, state: dict[str, Any], outputs: list[str]) -> bytes:
-    """Freeze a module of a support set and of `state`, the v and the weights that it is given."""
+    """Freeze a module of a support set and `state`: the v and the weights that it is given."""
     learner, shots = module.plain, {0: torch.export.Dim("shots")}
-    count = _example_count(learner, module, [*state["weights"].values(), *([state["v"]] if "v" in state else [])])
+    weights = state.get("weights", {})
+    count = _example_count(learner, module, [*weights.values(), *([state["v"]] if "v" in state else [])])
     x = torch.randn(count, *learner.inputs)
     y = torch.randint(learner.outputs[0], (count,)) if learner.classifies else torch.randn(count, *learner.outputs)
     examples = {"support_x": x, "support_y": y, **state}
     axes = {"support_x": shots, "support_y": shots, **dict.fromkeys(state)}
-    axes["weights"] = dict.fromkeys(state["weights"])
-    inputs = [each for name in examples for each in (state["weights"] if name == "weights" else [name])]
+    if weights:
+        axes["weights"] = dict.fromkeys(weights)
+    inputs = [each for name in examples for each in (weights if name == "weights" else [name])]
     traced = _Traced(module, examples)
     model = lower(traced, {"arguments": examples}, {"arguments": axes}, inputs, outputs)
     return encode(model)

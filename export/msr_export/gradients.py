@@ -1,7 +1,8 @@
-"""Gradients in the words that ONNX has: decompositions for tracing, and a traced graph without its detours.
+"""Gradients in operators that ONNX has: how they are traced, and how the traced graph is simplified.
 
-torch writes a gradient for its own kernels. Decomposed to core operators all of it can be said in ONNX, and said
-rightly: the hard-label cross entropy, exported as torch writes it, gives updates too large by the batch size.
+torch computes many gradients with special kernels of its own. Decomposed into torch's core operators, all of them can
+be written in ONNX. This is also needed for right results: the cross entropy of class labels, exported as torch writes
+it, gives updates that are too large by the batch size.
 """
 
 from collections.abc import Callable, Collection
@@ -21,6 +22,7 @@ from msr_export.convolutions import DECOMPOSITIONS
 from msr_runtime.errors import ExportError
 
 aten = torch.ops.aten
+# Operators that only change a shape, and operators that work entry by entry.
 _RESHAPES = (aten.view.default, aten.unsqueeze.default, aten.squeeze.dims)
 _ELEMENTWISE = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor)
 
@@ -28,18 +30,24 @@ _ELEMENTWISE = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tens
 def trace(
     function: Callable[..., Any], constants: Any, arguments: dict[str, Any], dynamic: Collection[str]
 ) -> fx.GraphModule:
-    """Trace `function(constants, arguments)`, gradients inside it included, into one graph of core operators.
+    """Trace `function(constants, arguments)`, with the gradients inside it, into one graph of core operators.
 
     Args:
-        function: A function of tensors, which may call `torch.func.grad`.
+        function: A function of tensors. It may call `torch.func.grad`.
         constants: Tensors, in any nest of dicts and tuples.
-        arguments: Examples by name, tensors or nests of them.
-        dynamic: The names of the arguments whose first axis, one length for all, is symbolic; all others are not.
+        arguments: Examples by name: tensors or nests of them.
+        dynamic: The names of the arguments whose first axis is symbolic. They share one length. All other axes are
+            fixed.
+
+    Returns:
+        The graph, a module that is called with constants and arguments.
 
     Raises:
-        ExportError: an operation took the symbolic length for the examples' own.
+        ExportError: An operation used the examples' own number of samples in place of the symbol.
 
     """
+    # Fake tensors have a shape but no data: the function runs without computing. DUCK makes an axis a symbol, STATIC a
+    # number.
     mode, axis = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True), (DimDynamic.DUCK,)
 
     def fake(tensor: Tensor, first: tuple[DimDynamic, ...] = ()) -> Tensor:
@@ -49,20 +57,23 @@ def trace(
     examples = {
         name: fake(value, axis) if name in dynamic else tree_map(fake, value) for name, value in arguments.items()
     }
-    # ONNX has no uninitialised memory; torch's decomposition would end in an operator that has no lowering at all.
+    # ONNX has no uninitialized memory, and torch's decomposition of `empty_like` ends in an operator that cannot be
+    # written in ONNX at all.
     decompositions: dict[Any, Any] = {**core_aten_decompositions(), **DECOMPOSITIONS}
     del decompositions[aten.empty_like.default]
+    # `functionalize` replaces operators that write in place: ONNX has none.
     with mode, enable_python_dispatcher():
         module = make_fx(functionalize(function), decomposition_table=decompositions)(
             tree_map(fake, constants), examples
         )
     for name in dynamic:
+        # An operation that needed the number made torch replace the symbol by it, for the whole graph.
         length = examples[name].shape[0]
         if isinstance(length, int) or length.node.expr.is_number:
             raise ExportError(
-                f"the graph was traced for {int(length)} samples and holds for no other number of {name}: an operation "
-                "fixes it, most likely len(x) in the network, where x.shape[0] would do, or one that torch's vmap "
-                "takes for one number alone; the learner cannot be exported"
+                f"the graph was traced for {int(length)} samples and holds for no other number of {name}, but any "
+                "number is wanted; most likely the network calls len(x), where x.shape[0] would do, or an operation "
+                "that torch's vmap supports for a fixed number only: replace it, the learner cannot be exported so"
             )
     simplify(module.graph)
     module.recompile()
@@ -70,7 +81,9 @@ def trace(
 
 
 def simplify(graph: fx.Graph) -> None:
-    """Take out, in place, the detours of a traced gradient: each would be a node that the robot runs at every step."""
+    """Remove unnecessary operators of a traced gradient, in place. Each would be a node that the robot runs at every
+    step.
+    """
     for node in graph.nodes:
         if node.op != "call_function":
             continue
@@ -84,7 +97,11 @@ def simplify(graph: fx.Graph) -> None:
 
 
 def _fill_by_broadcast(graph: fx.Graph, node: fx.Node) -> None:
-    """A tensor of one value that only meets tensors of its own shape can be a scalar that broadcasts."""
+    """Replace a tensor filled with one value by a scalar.
+
+    This is allowed if the tensor only meets tensors of its own shape, because the scalar then broadcasts to the same
+    result.
+    """
     shape = node.meta["val"].shape
     for user in node.users:
         others = [part for part in user.args if isinstance(part, fx.Node) and part is not node]
@@ -99,7 +116,7 @@ def _fill_by_broadcast(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def _reshape_once(graph: fx.Graph, node: fx.Node) -> None:
-    """A chain of reshapes is one reshape, or none if it ends in the shape that it began with."""
+    """Replace a chain of reshapes by one reshape, or by none if it ends in the shape that it began with."""
     root = node.args[0]
     while isinstance(root, fx.Node) and root.target in _RESHAPES:
         root = root.args[0]
@@ -107,6 +124,7 @@ def _reshape_once(graph: fx.Graph, node: fx.Node) -> None:
     value: Tensor = node.meta["val"]
     if value.shape == root.meta["val"].shape:
         node.replace_all_uses_with(root)
+    # A symbolic size would have to be a node of the graph, so a reshape with one stays.
     elif root is not node.args[0] and all(isinstance(size, int) for size in value.shape):
         with graph.inserting_before(node):
             view = graph.call_function(aten.view.default, (root, list(value.shape)))
@@ -115,7 +133,7 @@ def _reshape_once(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def _cancel_transposes(node: fx.Node) -> None:
-    """Two transpositions that undo one another are none."""
+    """Remove two transpositions that undo each other."""
     inner = node.args[0]
     if isinstance(inner, fx.Node) and inner.target is aten.permute.default:
         first, second = inner.args[1], node.args[1]

@@ -1,4 +1,6 @@
-"""A module as the bytes of an ONNX model: what torch's exporter gives, with what a robot would pay for taken out."""
+"""A module as the bytes of an ONNX model: torch's exporter writes it, and nodes that the robot does not need are
+removed.
+"""
 
 import logging
 import warnings
@@ -13,28 +15,29 @@ from onnx_ir.passes.common import DeduplicateInitializersPass
 from onnxscript import optimizer
 from torch import nn
 
-from msr_runtime.bundle import MAX_BYTES
+from msr_runtime.bundle.limits import MAX_BYTES
 from msr_runtime.errors import ExportError
 
 OPSET, IR_VERSION = 18, 8
+"""The versions of ONNX in which every graph is written."""
 OLDEST_ONNXRUNTIME = "1.14"
-"""The first ONNX Runtime that implements ONNX 1.13, to which opset 18 and IR version 8 belong."""
+"""The first ONNX Runtime that implements ONNX 1.13, which opset 18 and IR version 8 belong to."""
 
 
 def lower(
     module: nn.Module, examples: dict[str, Any], axes: dict[str, Any], inputs: list[str], outputs: list[str]
 ) -> onnx.ModelProto:
-    """Return a module as an ONNX model, its parameters and buffers constants.
+    """Return a module as an ONNX model, with its parameters and buffers as constants.
 
     Args:
-        module: A module whose every operation has an ONNX form.
-        examples: Examples of its arguments by name, tensors or nests of them.
-        axes: By the same names, which of their axes are dynamic, as `torch.export` takes them.
+        module: A module whose operations all have an ONNX form.
+        examples: Examples of its arguments by name: tensors or nests of them.
+        axes: By the same names, the dynamic axes of the arguments, as `torch.export` takes them.
         inputs: The names of the model's inputs, in order.
-        outputs: The names of its outputs, in order.
+        outputs: The names of the model's outputs, in order.
 
     Raises:
-        ExportError: an operation has no ONNX form; the message names it.
+        ExportError: An operation has no ONNX form. The message names it.
 
     """
     try:
@@ -51,16 +54,16 @@ def lower(
                 dynamic_shapes=axes,
             )
             assert program is not None
-            # A transposed U folded into a constant would be a second copy of it in the file.
+            # The transpose of U stays a node here. Folded into a constant, it would be a second U in the file.
             optimizer.optimize_ir(
                 program.model, should_fold=lambda node: False if node.op_type == "Transpose" else None
             )
-            # A part of a constant, folded wherever it is used, is as many constants.
+            # A slice of a constant is folded once per place that uses it. Store it once.
             DeduplicateInitializersPass(size_limit=MAX_BYTES)(program.model)
     except torch.onnx.OnnxExporterError as error:
         raise ExportError(
             f"the graph of {outputs[0]} cannot be written in ONNX: {str(error.__cause__ or error)[:300]}; most likely "
-            "the learner holds a layer or a loss whose gradient has no ONNX form"
+            "the learner holds a layer or a loss whose gradient has no ONNX form: replace it by basic operations"
         ) from error
     model = program.model_proto
     _absorb_transposes(model.graph)
@@ -68,7 +71,10 @@ def lower(
 
 
 def _absorb_transposes(graph: onnx.GraphProto) -> None:
-    """Let products read their operands transposed: no node for it, and U in memory once and not turned as well."""
+    """Let matrix products read their operands transposed.
+
+    This removes the transpose nodes. U then is in memory once, and not a second time transposed.
+    """
     turned = {node.output[0]: node.input[0] for node in graph.node if _turns(node)}
     typed = (*graph.value_info, *graph.input, *graph.output)
     matrices = {part.name for part in typed if len(part.type.tensor_type.shape.dim) == 2}
@@ -76,10 +82,11 @@ def _absorb_transposes(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         if node.op_type not in ("MatMul", "Gemm") or turned.keys().isdisjoint(node.input[:2]):
             continue
-        if not matrices.issuperset(node.input[:2]):  # a stack of matrices, which Gemm does not take
+        if not matrices.issuperset(node.input[:2]):  # Gemm does not take stacks of matrices
             continue
         attributes = {part.name: helper.get_attribute_value(part) for part in node.attribute}
         for index, name in enumerate(("transA", "transB")):
+            # Gemm has a transpose flag per operand. A second transpose undoes the first.
             if node.input[index] in turned:
                 node.input[index] = turned[node.input[index]]
                 attributes[name] = 1 - attributes.get(name, 0)
@@ -91,23 +98,25 @@ def _absorb_transposes(graph: onnx.GraphProto) -> None:
 
 
 def _turns(node: onnx.NodeProto) -> bool:
+    """Whether a node transposes a matrix."""
     return node.op_type == "Transpose" and list(helper.get_attribute_value(node.attribute[0])) == [1, 0]
 
 
 def encode(model: onnx.ModelProto) -> bytes:
-    """The model's bytes, free of what is not the model: where it was traced, and types of what lies between."""
+    """The model's bytes, without notes on where it was traced and without the types of intermediate values."""
     del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
     for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
     model.ir_version = IR_VERSION
     onnx.checker.check_model(model, full_check=True)
+    # Deterministic, so that the same learner gives the same bytes.
     return model.SerializeToString(deterministic=True)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what the exporter says of itself: deprecated calls inside torch, and that torchvision is not there."""
+    """Silence the exporter's notes about itself: deprecated calls inside torch, and a missing torchvision."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

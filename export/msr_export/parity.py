@@ -1,9 +1,18 @@
-"""The proof that the exported graphs compute what torch computes, taken before anything is written.
+"""The proof that the exported graphs compute what torch computes. It is made before anything is written to disk.
 
-The graphs run in the sessions that the robot uses. Reference is the learner itself in torch float32, behind the
-normalisation that training applies in numpy: nothing that the export traced is trusted.
+A parity check gives the same support sets and queries to both sides and compares every output:
+
+    torch          support -> learner.adapt, k steps      -> weights -> loss, predictions
+    ONNX Runtime   support -> adapt.onnx, run k times     -> weights -> loss.onnx, predict.onnx
+
+    error = max |onnx - torch| / max |torch|, at most 1e-5
+
+The graphs run in the sessions that the robot uses. The reference is the learner itself in torch float32, with the
+normalization in numpy, as in training. So the check relies on nothing that the export has traced.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,41 +20,71 @@ import torch
 from numpy.typing import NDArray
 
 from msr_export.freeze import Frozen, flatten, folded_name, folded_weights
-from msr_runtime.bundle import Golden
+from msr_runtime.adaptation.many_samples import ManySamples
+from msr_runtime.bundle.manifest import STEP, Parity, next_name
+from msr_runtime.bundle.store import Golden
 from msr_runtime.errors import ExportError, ParityError
-from msr_runtime.manifest import STEP, Parity, next_name
-from msr_runtime.meta.learner import Learner
-from msr_runtime.meta.normalization import Normalization
-from msr_runtime.session import make_session
+from msr_runtime.inference.session import make_session
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.rules.gauss_newton import GaussNewton
+from msr_runtime.normalization import Normalization
 from msr_runtime.task import Array
 
 TOLERANCE = 1e-5
+"""The largest relative error allowed."""
 SHOTS = (1, 4, 10, 33)
+"""The numbers of support samples that are compared."""
 BATCHES = (1, 3, 16)
+"""The numbers of queries that are compared."""
 STEPS = (1, 2, 3, 4, 5)
+"""The numbers of inner steps that are compared."""
+MANY = 1024
+"""A large number of support samples, compared after the first steps."""
+_FEW_STEPS = (1, 2)
 _CPU = ("CPUExecutionProvider",)
 _NOISE = 0.5
-"""How far the support's targets lie from the network's own prediction at first, in output scales."""
+"""First distance of the support's targets from the network's own prediction, in output scales."""
 _ATTEMPTS = 200
+"""Support sets drawn before the check gives up."""
+_PREDICTIONS = ("y", "y at v0", "adapted y")
+"""The outputs in raw units."""
 _GROWTH = 2.0
-"""A support loss that has grown by more than this after any step means that the inner loop diverges."""
+"""The inner loop counts as diverging if any step leaves a support loss above this multiple of the first."""
 
 
 def check_parity(
-    learner: Learner, normalization: Normalization, frozen: Frozen, seed: int, *, tolerance: float = TOLERANCE
+    learner: Learner,
+    normalization: Normalization,
+    frozen: Frozen,
+    inputs: Array,
+    seed: int,
+    *,
+    tolerance: float = TOLERANCE,
 ) -> Parity:
-    """Compare the graphs with torch on random raw inputs, at several shots, batches and numbers of steps.
+    """Compare the graphs with torch, at several shots, batches and numbers of steps.
 
-    The error of an output, each weight one of its own, is `max |onnx - torch| / max |torch|`, the divisor taken over
-    the whole comparison: a bias that a support happens to leave near zero would be divided by next to nothing.
+    The error of an output is `max |onnx - torch| / max |torch|`. Every weight is an output of its own. Predictions are
+    compared in normalized units, so that pascals do not hide farads. The divisor is the maximum over the whole
+    comparison: a bias that one support set leaves near zero would otherwise be divided by almost nothing.
 
-    Inputs are normal around the normalisation's centre; targets are the network's prediction at v0 and noise. Supports
-    on which the inner loop diverges in torch itself, as trained ones do on some, are drawn again with less noise: there
-    any two orders of summation part company, and the comparison would say nothing of the export.
+    The inputs of a support set are drawn from `inputs`. Its targets are the network's prediction at v0 plus noise, so
+    that the comparison needs no task. Queries are normally distributed around the normalization's center, and so leave
+    no direction out. On some support sets the inner loop diverges in torch itself, also for trained learners. There,
+    any two orders of summation give different results, and a comparison would say nothing about the export. Such
+    support sets are drawn again with less noise.
+
+    Args:
+        learner: The learner, as in `export_bundle`.
+        normalization: The normalization under which it was trained.
+        frozen: The graphs.
+        inputs: Samples of x in raw units, `(samples, ...)`: such as the robot sees. The inner loop of a trained learner
+            may diverge on others.
+        seed: The seed of all draws.
+        tolerance: The largest relative error allowed.
 
     Raises:
-        ParityError: an output misses the tolerance; the message names it and the figure.
-        ExportError: the inner loop diverges in torch on every random support.
+        ParityError: An output misses the tolerance. The message names the output and its error.
+        ExportError: The inner loop diverges in torch on every support set that was drawn.
 
     """
     rng = np.random.default_rng(seed)
@@ -54,44 +93,59 @@ def check_parity(
     judge = make_session(frozen.loss, "loss.onnx", _CPU)
     sizes: dict[str, float] = {}
     errors: dict[tuple[str, int, int], float] = {}
-    for shots in SHOTS:
-        support_x, support_y = _draw_support(learner, normalization, rng, shots)
+    many = _many(learner, frozen)
+    # Both ways of a step have to hold for any number of samples, so the graphs for many are compared with one, too.
+    cases = [(shots, STEPS, None) for shots in SHOTS]
+    cases += [(1, _FEW_STEPS, many)] if many else []
+    # The system of adapt.onnx alone grows with the samples: a thousand of them would take minutes.
+    cases += [(MANY, _FEW_STEPS, many)] if many or not isinstance(learner.rule, GaussNewton) else []
+    for shots, steps, by in cases:
+        support_x, support_y = _draw_support(learner, normalization, inputs, rng, shots, steps)
         queries = [normalization.raw_x(rng.standard_normal((size, *learner.inputs))) for size in BATCHES]
         support = {"support_x": support_x, "support_y": support_y}
         v: NDArray = frozen.v0
         weights: dict[str, NDArray] = {**frozen.weights}
-        for step in (0, *STEPS):
+        for step in (0, *steps):
             seen: dict[str, NDArray] = {}
             if step > 0:
-                v, weights, before = _step(adapt, support, v, weights, step - 1)
+                if by:
+                    v, loss = by.step(support_x, support_y, v, step - 1)
+                    weights, before = {**by.fold(support_x, support_y, v)}, np.array(loss, np.float32)
+                else:
+                    v, weights, before = _step(adapt, support, v, weights, step - 1)
                 seen = {"loss before the step": before, **_slices(learner, v)}
             seen |= weights
             seen["loss"] = _run(judge, ["loss"], {**support, **weights})[0]
-            given = weights if step > 0 else {}  # at the start it is predict.onnx's own defaults that act
+            given = weights if step > 0 else {}  # at the start, test predict.onnx's own default weights
             seen["y"] = np.concatenate([_run(predict, ["y"], {"x": x, **given})[0] for x in queries])
             wanted = _reference(learner, normalization, support_x, support_y, step, np.concatenate(queries))
             for name, value in seen.items():
-                sizes[name] = max(sizes.get(name, 0.0), float(np.abs(wanted[name]).max()))
-                errors[name, shots, step] = float(np.abs(value - wanted[name]).max())
+                size, error = _compare(normalization, name, value, wanted[name])
+                sizes[name] = max(sizes.get(name, 0.0), size)
+                errors[name, shots, step] = max(errors.get((name, shots, step), 0.0), error, key=_nan_last)
     relative = {key: error / (sizes[key[0]] or 1.0) for key, error in errors.items()}
+    # `not error <= tolerance` is also true for NaN.
     failed = {key: error for key, error in relative.items() if not error <= tolerance}
     if failed:
-        # An error spreads to all that is computed from it: the first, and a weight before a prediction, is the cause.
+        # An error spreads to everything that is computed from it. So the cause is the one at the earliest step, and a
+        # weight rather than a prediction or loss.
         name, shots, step = min(failed, key=lambda key: (key[2], key[0] in ("y", "loss"), -np.nan_to_num(failed[key])))
         raise ParityError(
             f"ONNX and torch disagree on '{name}' with {shots} shots after {step} steps: the relative error is "
-            f"{failed[name, shots, step]:.1e}, at most {tolerance:.0e} is wanted; the export of that layer or of its "
-            "gradient is wrong, or float32 is too coarse for its inner rate or for the normalisation"
+            f"{failed[name, shots, step]:.1e}, at most {tolerance:.0e} is wanted; either the export of that layer or "
+            "its gradient is wrong, or float32 is too coarse for its inner rate or for the normalization: check the "
+            "scale of the inputs, and train with a lower inner_rate or more damping"
         )
     worst = max(relative.values())
-    return Parity(max_relative_error=worst, tolerance=tolerance, shots=SHOTS, batches=BATCHES, steps=STEPS)
+    shots = tuple(sorted({case[0] for case in cases}))
+    return Parity(max_relative_error=worst, tolerance=tolerance, shots=shots, batches=BATCHES, steps=STEPS)
 
 
-def check_golden(frozen: Frozen, golden: Golden, *, tolerance: float = TOLERANCE) -> None:
-    """Replay the golden example, as every robot will when it loads the bundle.
+def check_golden(frozen: Frozen, normalization: Normalization, golden: Golden, *, tolerance: float = TOLERANCE) -> None:
+    """Replay the golden example, as every robot does when it loads the bundle.
 
     Raises:
-        ParityError: the graphs miss what torch gave; the message names the output and the figure.
+        ParityError: The graphs miss torch's result. The message names the output and the error.
 
     """
     predict = make_session(frozen.predict, "predict.onnx", _CPU)
@@ -112,18 +166,29 @@ def check_golden(frozen: Frozen, golden: Golden, *, tolerance: float = TOLERANCE
         "adapted y": (_run(predict, ["y"], {"x": golden.x, **weights})[0], golden.y),
     }
     for name, (seen, wanted) in figures.items():
-        error = float(np.abs(seen - wanted).max()) / (float(np.abs(wanted).max()) or 1.0)
+        size, apart = _compare(normalization, name, seen, wanted)
+        error = apart / (size or 1.0)
         if not error <= tolerance:
             raise ParityError(
                 f"ONNX and torch disagree on the golden example's {name}: the relative error is {error:.1e}, at most "
-                f"{tolerance:.0e} is wanted; the inner loop is close to diverging on the family's own tasks"
+                f"{tolerance:.0e} is wanted; most likely the inner loop is close to diverging on the family's own "
+                "tasks: train with a lower inner_rate or more damping"
             )
+
+
+def _compare(normalization: Normalization, name: str, seen: NDArray, wanted: NDArray) -> tuple[float, float]:
+    """Return the size of an output in torch and its error: predictions in normalized units, all others as they are."""
+    if name in _PREDICTIONS:
+        apart, wanted = normalization.differences_y(seen, wanted), normalization.normalize_y(wanted)
+    else:
+        apart = np.abs(seen - wanted)
+    return float(np.abs(wanted).max()), float(apart.max())
 
 
 def _step(
     adapt: Any, support: dict[str, NDArray], v: NDArray, weights: dict[str, NDArray], index: int
 ) -> tuple[NDArray, dict[str, NDArray], NDArray]:
-    """One run of adapt.onnx: v and the weights one step on, and the loss before it."""
+    """Run adapt.onnx once. Returns v and the weights after the step, and the loss before it."""
     names = [next_name("v"), *map(next_name, weights), "loss"]
     feed = {**support, "v": v, **weights}
     if any(part.name == STEP for part in adapt.get_inputs()):
@@ -133,13 +198,14 @@ def _step(
 
 
 def _run(session: Any, names: list[str], feed: dict[str, NDArray]) -> list[NDArray]:
+    """Run a session and return its outputs as arrays."""
     return [np.asarray(output) for output in session.run(names, feed)]
 
 
 def _reference(
     learner: Learner, normalization: Normalization, x: Array, y: NDArray, steps: int, query_x: Array
 ) -> dict[str, NDArray]:
-    """What torch gives after `steps` inner steps, by the names that `check_parity` gives the graphs' outputs."""
+    """What torch gives after `steps` inner steps, under the names that `check_parity` uses for the graphs' outputs."""
     support_x, support_y = map(torch.from_numpy, normalization.normalize(x, y))
     adapted = learner.adapt(support_x, support_y, steps)
     weights = folded_weights(learner, adapted)
@@ -155,12 +221,30 @@ def _reference(
     return values
 
 
+def _many(learner: Learner, frozen: Frozen) -> ManySamples | None:
+    """The graphs for many samples, if there are any."""
+    if frozen.sums is None or frozen.solve is None:
+        return None
+    sums = make_session(frozen.sums, "sums.onnx", _CPU, prepack=False)
+    return ManySamples(sums, make_session(frozen.solve, "solve.onnx", _CPU, optimize=False), math.prod(learner.outputs))
+
+
+def _nan_last(error: float) -> float:
+    """The key by which NaN is the largest error."""
+    return math.inf if math.isnan(error) else error
+
+
 def _draw_support(
-    learner: Learner, normalization: Normalization, rng: np.random.Generator, shots: int
+    learner: Learner,
+    normalization: Normalization,
+    inputs: Array,
+    rng: np.random.Generator,
+    shots: int,
+    steps: Sequence[int],
 ) -> tuple[Array, NDArray]:
-    """A random support in raw units on which the inner loop is stable in torch."""
+    """Draw a support set, in raw units, on which the inner loop is stable in torch."""
     for attempt in range(_ATTEMPTS):
-        support_x = normalization.raw_x(rng.standard_normal((shots, *learner.inputs)))
+        support_x = rng.choice(inputs, shots)
         x = torch.from_numpy(normalization.normalize_x(support_x))
         if learner.classifies:
             support_y: NDArray = rng.integers(learner.outputs[0], size=shots)
@@ -171,17 +255,18 @@ def _draw_support(
             support_y = normalization.raw_y(noisy)
         y = torch.from_numpy(normalization.normalize_y(support_y))
         with torch.no_grad():
-            before, *after = (learner.support_loss(learner.adapt(x, y, step), x, y) for step in (0, *STEPS))
+            before, *after = (learner.support_loss(learner.adapt(x, y, step), x, y) for step in (0, *steps))
         if all(loss <= _GROWTH * before for loss in after):
             return support_x, support_y
     raise ExportError(
-        f"the inner loop diverges in torch within {max(STEPS)} steps on {_ATTEMPTS} random supports of {shots} shots: "
-        "its rates are too high for a robot to adapt with; train it anew or from a lower inner rate"
+        f"the inner loop diverges in torch within {max(steps)} steps on {_ATTEMPTS} support sets of {shots} shots: "
+        f"the support loss grows to more than {_GROWTH:g} times its start, so no robot could adapt with it; "
+        "most likely the learned rates are too high: train again, from a lower inner_rate"
     )
 
 
 def _slices(learner: Learner, v: NDArray) -> dict[str, NDArray]:
-    """A row v `(1, K)` cut into its tensors, named after the weights that they make."""
+    """Cut a row v `(1, K)` into its tensors, named after the weights that they make."""
     sizes = [tensor.numel() for tensor in (learner.start()[name] for name in learner.adapted_names)]
     parts = np.split(v, np.cumsum(sizes)[:-1], axis=1)
     return {f"v of {folded_name(name)}": part for name, part in zip(learner.adapted_names, parts, strict=True)}

@@ -1,7 +1,8 @@
 """Convolution and pooling as products with patches: slices of an image, which `vmap` takes for any number of samples.
 
-torch batches its own kernels by folding samples into channels, and fixes their number in doing so. A Jacobian, which
-is taken sample by sample, is therefore traced under `AsPatches`.
+torch's `vmap` folds the samples into the channels of its convolution kernels, and so fixes the number of samples. A
+Jacobian is taken sample by sample with `vmap`. So a Jacobian is traced under `AnySamples`, with the functions of this
+module.
 
 Source: Chellapilla, Puri, Simard, "High Performance Convolutional Neural Networks for Document Processing", 2006.
 """
@@ -17,17 +18,17 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 Each = int | Sequence[int]
-"""One number for all axes, or one for each."""
+"""One number for all axes, or one per axis."""
 
 
 def each(values: Each, axes: int) -> list[int]:
-    """One number for each axis."""
+    """One number per axis."""
     values = [values] if isinstance(values, int) else [*values]
     return values * axes if len(values) == 1 else values
 
 
 def pad(image: Tensor, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> Tensor:
-    """Fill up the trailing axes with a value before and after; negative numbers cut off."""
+    """Pad the trailing axes with a value, before and after. Negative numbers cut off."""
     pairs = list(zip(before, after, strict=True))[::-1]
     return torch.constant_pad_nd(image, [*itertools.chain(*pairs)], value) if any(map(any, pairs)) else image
 
@@ -41,14 +42,15 @@ def patches(
     dilation: Sequence[int],
     value: float = 0.0,
 ) -> Tensor:
-    """What each tap of a filter reads at each place: image `(n, channels, *)` to `(n, channels, taps, *sizes)`.
+    """What each tap of a filter reads at each position: image `(n, channels, *)` to `(n, channels, taps, *sizes)`.
 
-    Pixels outside the image are `value`; those that no tap reads are left out.
+    Pixels outside the image have the value `value`. Pixels that no tap reads are left out.
     """
     axes = zip(sizes, stride, dilation, taps, strict=True)
     lengths = [size * step + apart * (tap - 1) for size, step, apart, tap in axes]
     ends = [length - before - size for length, before, size in zip(lengths, padding, image.shape[2:], strict=True)]
     padded, read = pad(image, padding, ends, value), []
+    # Per tap: shift the image so that the tap's first pixel comes first, then keep every stride-th pixel.
     for tap in itertools.product(*map(range, taps)):
         first = [index * apart for index, apart in zip(tap, dilation, strict=True)]
         rest = zip(lengths, first, sizes, stride, strict=True)
@@ -60,7 +62,7 @@ def patches(
 
 
 def _every(image: Tensor, axis: int, step: int) -> Tensor:
-    """The first of each `step` numbers along an axis."""
+    """Keep the first of every `step` numbers along an axis."""
     if step == 1:
         return image
     rest = [0] * (image.ndim - axis - 1)
@@ -76,7 +78,10 @@ def convolution(
     dilation: Each = 1,
     groups: int = 1,
 ) -> Tensor:
-    """`conv1d` and `conv2d` of `torch.nn.functional`: image `(n, in, *)` and weight `(out, in / groups, *taps)`."""
+    """`conv1d` and `conv2d` of `torch.nn.functional`, with the same arguments.
+
+    The image is `(n, in, *)` and the weight `(out, in / groups, *taps)`.
+    """
     axes, taps = weight.ndim - 2, weight.shape[2:]
     strides, apart = each(stride, axes), each(dilation, axes)
     if isinstance(padding, str):
@@ -102,9 +107,9 @@ def max_pool(
     padding: Each = 0,
     dilation: Each = 1,
     ceil_mode: bool = False,
-    return_indices: bool = False,  # noqa: ARG001  # with them torch's functions are others
+    return_indices: bool = False,  # noqa: ARG001  # torch calls other functions if they are wanted
 ) -> Tensor:
-    """`max_pool1d` and `max_pool2d` of `torch.nn.functional`; of equal maxima the first one counts, as there."""
+    """`max_pool1d` and `max_pool2d` of `torch.nn.functional`. Of equal maxima the first one counts, as in torch."""
     axes = image.ndim - 2
     taps, around, apart = (each(values, axes) for values in (kernel_size, padding, dilation))
     strides = each(stride, axes) if stride else taps
@@ -124,7 +129,7 @@ def avg_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """`avg_pool1d` and `avg_pool2d` of `torch.nn.functional`."""
+    """`avg_pool1d` and `avg_pool2d` of `torch.nn.functional`, with the same arguments."""
     axes = image.ndim - 2
     taps, around = each(kernel_size, axes), each(padding, axes)
     strides = each(stride, axes) if stride else taps
@@ -143,7 +148,7 @@ def counts(
     lengths: Sequence[int],
     count_include_pad: bool,
 ) -> Tensor:
-    """By how much each window of an average divides, `sizes`; where the last sticks out, by less."""
+    """The divisor of each window of an average, `sizes`. The last window may stick out and then divides by less."""
     whole = torch.ones([1] * len(sizes), dtype=torch.int64)
     for axis, (size, tap, step, pad, length) in enumerate(zip(sizes, taps, stride, padding, lengths, strict=True)):
         first = torch.arange(size) * step - pad
@@ -161,7 +166,11 @@ def _sizes(
     dilation: Sequence[int],
     ceil_mode: bool = False,
 ) -> list[int]:
-    """The size of the output; rounded up, a window still has to begin inside the image or before it."""
+    """The size of the output.
+
+    With `ceil_mode` it is rounded up, but the last window must still begin inside the image or in the padding before
+    it.
+    """
     sizes = []
     for length, tap, step, pad, apart in zip(image.shape[2:], taps, stride, padding, dilation, strict=True):
         room = length + 2 * pad - apart * (tap - 1) - 1
@@ -171,7 +180,7 @@ def _sizes(
 
 
 def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """`torch.cat`, as a sum of tensors filled up with zeros: it, too, fixes how many samples `vmap` takes."""
+    """`torch.cat`, as a sum of zero-padded tensors: `torch.cat`, too, fixes the number of samples under `vmap`."""
     axis, start = dim % tensors[0].ndim, 0
     whole, rest = sum(tensor.shape[axis] for tensor in tensors), [0] * (tensors[0].ndim - axis - 1)
     parts = []
@@ -183,7 +192,9 @@ def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 
 class AnySamples(TorchFunctionMode):
-    """Inside it, torch's convolutions, poolings and concatenations are computed by this file's functions."""
+    """A context in which torch's convolutions, poolings and concatenations are computed by the functions of this
+    module.
+    """
 
     _written: dict[Callable[..., Any], Callable[..., Tensor]] = {
         nn.functional.conv1d: convolution,
@@ -198,5 +209,5 @@ class AnySamples(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call what is written here instead of `func`, or `func`."""
+        """Call the function of this module in place of `func`, or `func` itself if there is none."""
         return self._written.get(func, func)(*args, **(kwargs or {}))

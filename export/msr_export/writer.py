@@ -1,4 +1,4 @@
-"""From a learner to a bundle on disk: freeze, prove, describe, write."""
+"""From a learner to a bundle on disk: freeze it, compare it with torch, describe it, write it."""
 
 from importlib import metadata
 from os import PathLike
@@ -10,19 +10,74 @@ import torch
 from msr_export.freeze import Frozen, flatten, folded_name, freeze
 from msr_export.lowering import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET
 from msr_export.parity import check_golden, check_parity
-from msr_runtime.bundle import ADAPT, GOLDEN, LOSS, PREDICT, START, Golden, encode_start, write_bundle
+from msr_runtime.bundle.manifest import Manifest, Provenance, Weight
+from msr_runtime.bundle.store import (
+    ADAPT,
+    GOLDEN,
+    LOSS,
+    PREDICT,
+    SOLVE,
+    START,
+    SUMS,
+    Golden,
+    encode_start,
+    write_bundle,
+)
 from msr_runtime.errors import ExportError
-from msr_runtime.manifest import Manifest, Normalisation, Provenance, Weight
-from msr_runtime.meta.learner import Learner
-from msr_runtime.meta.normalization import Normalization
-from msr_runtime.meta.predictor import torch_adapt, torch_unadapted
-from msr_runtime.meta.rules import GaussNewton, GradientSteps
-from msr_runtime.meta.structure import equivariance_error
-from msr_runtime.task import SymmetricFamily, TaskFamily, answer_shape, sample_shape
+from msr_runtime.meta.evaluation.predictor import torch_adapt, torch_unadapted
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.rules.gauss_newton import GaussNewton
+from msr_runtime.meta.rules.gradient import GradientSteps
+from msr_runtime.meta.symmetry.measures import equivariance_error
+from msr_runtime.meta.training.checkpoint import Checkpoint
+from msr_runtime.normalization import Normalization
+from msr_runtime.task import Array, SymmetricFamily, TaskFamily, output_shape, sample_shape
 
 _PACKAGES = ("msr-runtime", "torch", "onnx", "onnxscript", "numpy")
+_TASKS = 32
+"""Validation tasks whose support inputs the parity check uses."""
+_INPUT_LIMIT = 10.0
+"""`Manifest.input_limit`: beyond a sensor that works, and beyond drift, but below the wrong unit of most fields."""
 _SAMPLES = 64
-"""Query samples of a query set for the golden example and for the equivariance error."""
+"""Query samples per query set, for the golden example and for the equivariance error."""
+
+
+def export_checkpoint(checkpoint: Checkpoint, out: str | PathLike[str], *, family: TaskFamily) -> Path:
+    """Freeze a loaded checkpoint into the bundle `out`. See `export_bundle`.
+
+    Args:
+        checkpoint: The result of `load_checkpoint`.
+        out: The bundle's folder. An older bundle there is replaced.
+        family: The task family on which the checkpoint was trained.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        ParityError: ONNX Runtime and torch disagree by more than 1e-5.
+        ExportError: The learner cannot be written in ONNX, or does not fit the family.
+        BundleError: `out` holds something that is not a bundle.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from msr_envs import load_family
+        >>> from msr_export import export_checkpoint
+        >>> from msr_runtime.meta import load_checkpoint
+        >>> checkpoint = load_checkpoint(Path(bundle).parent)  # a run's folder
+        >>> out = export_checkpoint(checkpoint, folder / "bundle", family=load_family("ring-nav"))
+        >>> sorted(path.name for path in out.glob("*.onnx"))
+        ['adapt.onnx', 'loss.onnx', 'predict.onnx']
+
+    """
+    return export_bundle(
+        checkpoint.learner,
+        checkpoint.normalization,
+        out,
+        family=family,
+        shots=checkpoint.config.settings.shots,
+        seed=checkpoint.config.seed,
+        config_digest=checkpoint.digest,
+    )
 
 
 def export_bundle(
@@ -35,15 +90,16 @@ def export_bundle(
     seed: int,
     config_digest: str,
 ) -> Path:
-    """Freeze `learner` into the bundle `out`, proved equal to torch; nothing is left on disk if it is not.
+    """Freeze `learner` into the bundle `out`, after a proof that it equals torch. A failed proof leaves nothing on
+    disk.
 
     Args:
-        learner: A meta-trained learner, float32 on the CPU and in evaluation mode.
-        normalization: The scaling that it was trained under.
-        out: The bundle's folder; an older bundle there is replaced.
-        family: The task family, of which the golden example is a validation task.
-        shots: Support samples of a task in meta-training.
-        seed: The seed of the meta-training; the export draws from it too, so that it gives the same bytes again.
+        learner: A meta-trained learner, float32, on the CPU and in evaluation mode.
+        normalization: The normalization under which it was trained.
+        out: The bundle's folder. An older bundle there is replaced.
+        family: The task family. The golden example is one of its validation tasks.
+        shots: Support samples per task in meta-training.
+        seed: The seed of the meta-training. The export draws from it too, so a second export gives the same bytes.
         config_digest: sha256 of the checkpoint or of its configuration.
 
     Returns:
@@ -51,22 +107,25 @@ def export_bundle(
 
     Raises:
         ParityError: ONNX Runtime and torch disagree by more than 1e-5.
-        ExportError: the learner cannot be written in ONNX, or does not fit the family.
+        ExportError: The learner cannot be written in ONNX, or does not fit the family; or a number is too far from zero
+            for float32, which a training of an older version did not refuse.
         BundleError: `out` holds something that is not a bundle.
 
     """
-    shapes = sample_shape(family.inputs), answer_shape(family.outputs, family.loss)
+    shapes = sample_shape(family.inputs), output_shape(family.outputs, family.loss)
     if (learner.inputs, learner.outputs) != shapes:
         raise ExportError(
             f"the learner maps samples of shape {learner.inputs} to {learner.outputs}, but family '{family.name}' has "
-            f"{shapes[0]} and {shapes[1]}; the checkpoint belongs to another family"
+            f"{shapes[0]} and {shapes[1]}; most likely the checkpoint was trained on another family: pass that one"
         )
-    with torch.random.fork_rng(devices=[]):  # the examples of the tracing are drawn from torch's own generator
+    if (far := normalization.far_from_zero(family.inputs, family.outputs)) is not None:
+        raise ExportError(f"the learner cannot be exported: {far}, and train again")
+    with torch.random.fork_rng(devices=[]):  # the examples of the trace come from torch's global generator
         torch.manual_seed(seed)
         frozen = freeze(learner, normalization)
-    parity = check_parity(learner, normalization, frozen, seed)
+    parity = check_parity(learner, normalization, frozen, _inputs(family, shots, seed), seed)
     golden = _golden(learner, normalization, family, shots, seed)
-    check_golden(frozen, golden)
+    check_golden(frozen, normalization, golden)
     group = family.group() if isinstance(family, SymmetricFamily) else None
     predict = torch_unadapted(learner, normalization)(golden.support_x, golden.support_y)
     manifest = Manifest(
@@ -74,14 +133,15 @@ def export_bundle(
         method=_method(learner),
         inputs=family.inputs,
         outputs=family.outputs,
-        normalisation=Normalisation(**normalization.model_dump()),
+        normalization=normalization,
         loss=family.loss,
         filter_parameters=frozen.v0.size,
         weights=tuple(Weight(name=name, shape=weight.shape) for name, weight in frozen.weights.items()),
         shots=shots,
         inner_steps=_steps(learner),
-        rule="class-means" if learner.rule is None else learner.config.rule,
+        rule=_rule(learner),
         learned=_learned(learner),
+        input_limit=_INPUT_LIMIT,
         rate_hz=getattr(family, "rate_hz", None),
         opset=OPSET,
         ir_version=IR_VERSION,
@@ -95,17 +155,25 @@ def export_bundle(
 
 
 def _files(frozen: Frozen, golden: Golden) -> dict[str, bytes]:
+    """File name to content: the graphs, the start and the golden example."""
     return {
         PREDICT: frozen.predict,
         ADAPT: frozen.adapt,
         LOSS: frozen.loss,
         START: encode_start({"v": frozen.v0, **frozen.weights}),
         GOLDEN: golden.to_bytes(),
+        **({SUMS: frozen.sums, SOLVE: frozen.solve} if frozen.sums and frozen.solve else {}),
     }
 
 
+def _inputs(family: TaskFamily, shots: int, seed: int) -> Array:
+    """The support inputs of many validation tasks, `(samples, ...)` in raw units."""
+    batch = family.sample(np.random.default_rng(seed), _TASKS, shots, len(family.query_sets), "validation")
+    return batch.support_x.reshape(-1, *batch.support_x.shape[2:])
+
+
 def _golden(learner: Learner, normalization: Normalization, family: TaskFamily, shots: int, seed: int) -> Golden:
-    """One real adaptation in torch: a validation task's support and queries."""
+    """One real adaptation in torch: the support set and the queries of a validation task, with torch's results."""
     rng = np.random.default_rng(seed)
     batch = family.sample(rng, 1, shots, _SAMPLES * len(family.query_sets), "validation")
     support_x, support_y, x = batch.support_x[0], batch.support_y[0], batch.query_x[0]
@@ -126,33 +194,44 @@ def _golden(learner: Learner, normalization: Normalization, family: TaskFamily, 
 
 
 def _steps(learner: Learner) -> int:
+    """The inner steps of an adaptation. Class means take one."""
     return 1 if learner.rule is None else learner.rule.steps
 
 
 def _method(learner: Learner) -> str:
-    """The method's name, the form of U where there is one, and the network where it is not the usual one."""
+    """The method's name, plus the form of U if there is a U, plus the network if it is not the `mlp`."""
     config = learner.config
     parts = [learner.name, config.form] if config.reparameterized else [learner.name]
     parts += [config.network] if config.network != "mlp" else []
     return "-".join(parts)
 
 
+def _rule(learner: Learner) -> str:
+    """The rule's name: the configured one, or that of its class for a rule of one's own."""
+    if learner.rule is None:
+        return "class-means"
+    own = not isinstance(learner.rule, GradientSteps | GaussNewton)
+    return type(learner.rule).__name__ if own else learner.config.rule
+
+
 def _learned(learner: Learner) -> dict[str, tuple[float, ...]]:
-    """The numbers of the learner's rule: rates by weight, or a damping a step and a scale by weight."""
+    """The numbers that the learner's rule learned: rates by weight, or a damping per step and a scale by weight."""
     rule = learner.rule
     if rule is None:
         return {}
     if isinstance(rule, GradientSteps):
         rows = [rule.rates(index) for index in range(rule.own_steps)]
         learned = {folded_name(name): torch.cat([row[name].flatten() for row in rows]) for name in rule.names}
-    else:
-        assert isinstance(rule, GaussNewton)
+    elif isinstance(rule, GaussNewton):
         learned = {"damping": torch.stack([rule.damping(index) for index in range(rule.steps)])}
         learned |= {f"scale of {folded_name(name)}": scale.flatten() for name, scale in rule.scales().items()}
+    else:
+        learned = {name: parameter.flatten() for name, parameter in rule.named_parameters()}
     return {name: tuple(value.tolist()) for name, value in learned.items()}
 
 
 def _versions() -> dict[str, str]:
+    """The versions of the packages that made the bundle."""
     installed = {distribution.name.lower(): distribution.version for distribution in metadata.distributions()}
     runtimes = ("onnxruntime", "onnxruntime-gpu")
     return {name: installed[name] for name in (*_PACKAGES, *runtimes) if name in installed}

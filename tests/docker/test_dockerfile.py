@@ -9,7 +9,7 @@ from pathspec import GitIgnoreSpec
 ROOT = Path(__file__).parents[2]
 TEXT = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
 LIST = re.split(r"^(?=FROM )", TEXT, flags=re.MULTILINE)[1:]
-STAGES = {match[1]: stage for stage in LIST if (match := re.match(r"FROM \S+ AS (\S+)", stage))}
+STAGES = {match[1]: stage for stage in LIST if (match := re.match(r"FROM .*\S+ AS (\S+)", stage))}
 # Docker's patterns are those of git, but begin at the root.
 IGNORED = GitIgnoreSpec.from_lines(
     re.sub(r"^(!?)", r"\1/", line) for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
@@ -18,7 +18,7 @@ IGNORED = GitIgnoreSpec.from_lines(
 
 def built_from(name: str) -> str:
     """The instructions of a stage, of the one it starts from and of those it copies from."""
-    named = re.findall(r"(?:^FROM |--from=)(\S+)", STAGES[name], re.MULTILINE)
+    named = re.findall(r"(?:^FROM (?:--platform=\S+ )?|--from=)(\S+)", STAGES[name], re.MULTILINE)
     return STAGES[name] + "".join(built_from(each) for each in named if each in STAGES)
 
 
@@ -40,6 +40,23 @@ def test_images_are_not_root_and_start_msr(image: str) -> None:
     assert re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE) == ['["msr"]']
     for variable in ("ORT_DISABLE_TELEMETRY=1", "OMP_NUM_THREADS=1", "PYTHONDONTWRITEBYTECODE=1"):
         assert variable in text
+
+
+@pytest.mark.parametrize("image", ["runtime", "train"])
+def test_no_program_of_another_processor_runs(image: str) -> None:
+    """A stage of the image's own platform runs nothing, so that an image for arm64 is assembled on amd64."""
+    own = [stage for name, stage in STAGES.items() if name in {"common", image}]
+    assert len(own) == 2
+    assert not re.search(r"^(RUN|WORKDIR) ", "".join(own), re.MULTILINE)
+    others = {name: stage for name, stage in STAGES.items() if name not in {"common", "runtime", "train"}}
+    for name, stage in others.items():
+        assert re.match(r"FROM (--platform=\$BUILDPLATFORM |[a-z-]*packages AS )", stage), name
+
+
+def test_the_images_hold_the_list_of_their_packages() -> None:
+    for image in ("runtime", "train"):
+        assert re.search(rf"^COPY --from={image}-sbom /sbom.cdx.json /opt/msr/$", STAGES[image], re.MULTILINE)
+        assert "cyclonedx-py environment --validate" in STAGES[f"{image}-sbom"]
 
 
 def test_the_classic_builder_suffices() -> None:
@@ -65,11 +82,12 @@ def test_the_context_leaves_out(path: str) -> None:
 
 def test_the_context_has_what_the_images_copy() -> None:
     """Each source of a COPY is there, and .dockerignore lets it in."""
-    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", TEXT, re.MULTILINE)
+    text = TEXT.replace("${WHEELS}", "docker/wheels")
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE)
     sources = [source for line in copied for source in line.split()]
     assert "msr_runtime" in sources
     for source in sources:
         path = ROOT / source
-        files = [path] if path.is_file() else list(path.glob("*.py")) + list(path.glob("*/*.py"))
+        files = [path] if path.is_file() else [*path.glob("*.py"), *path.glob("*/*.py"), *path.glob("*.md")]
         assert files, source
         assert not [file for file in files if IGNORED.match_file(file.relative_to(ROOT))], source

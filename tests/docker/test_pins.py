@@ -51,9 +51,10 @@ def test_pins_lie_within_the_projects_ranges(pins: dict[str, Requirement], extra
         assert each.specifier.contains(pin.version), f"{pin} is not within {each}"
 
 
-def test_the_build_backend_is_pinned(pins: dict[str, Requirement]) -> None:
-    """The wheel is built with a pinned hatchling, too."""
-    assert "hatchling" in pins
+@pytest.mark.parametrize("tool", ["hatchling", "cyclonedx-bom"])
+def test_the_tools_of_the_build_are_pinned(pins: dict[str, Requirement], tool: str) -> None:
+    """What builds the wheel and what lists the packages are of one version, too."""
+    assert tool in pins
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])

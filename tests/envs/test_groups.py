@@ -1,4 +1,4 @@
-"""Representations and their random action, for every order that a robot may have."""
+"""Representations and their random action, for groups of any order."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def _mixed(order: int) -> Representation:
 
 @given(orders, st.integers(0, 23), st.integers(0, 23))
 def test_every_representation_is_a_homomorphism(order: int, i: int, j: int) -> None:
-    """Element i times element j is element i + j, in each representation and in their sum."""
+    """Element i times element j is element i + j, in each representation and in their direct sum."""
     i, j = i % order, j % order
     for matrices in (rotation(order), shift(order), trivial(order, 3), _mixed(order)):
         np.testing.assert_allclose(matrices[i] @ matrices[j], matrices[(i + j) % order], atol=1e-12)
@@ -25,7 +25,7 @@ def test_every_representation_is_a_homomorphism(order: int, i: int, j: int) -> N
 
 @given(orders)
 def test_matrices_are_orthogonal_and_the_identity_comes_first(order: int) -> None:
-    """Every element keeps lengths; element 0 does nothing."""
+    """Every element keeps lengths. Element 0 changes nothing."""
     matrices = _mixed(order)
     identity = np.eye(matrices.shape[-1])
     np.testing.assert_allclose(
@@ -36,7 +36,7 @@ def test_matrices_are_orthogonal_and_the_identity_comes_first(order: int) -> Non
 
 @given(orders)
 def test_a_shift_does_to_sensors_what_a_rotation_does_to_their_directions(order: int) -> None:
-    """Reading i, carried by a turn to the next sensor, points where the turn points the old direction."""
+    """Shifting the readings and turning the sum of directions, weighted by the readings, agree."""
     angle = 2 * np.pi * np.arange(order) / order
     directions = np.stack([np.cos(angle), np.sin(angle)], -1)
     readings = np.arange(1.0, order + 1)
@@ -49,7 +49,7 @@ def test_a_shift_does_to_sensors_what_a_rotation_does_to_their_directions(order:
     st.integers(1, 12), st.lists(st.integers(1, 4), max_size=3), st.integers(0, 2**32), st.sampled_from(["f4", "f8"])
 )
 def test_one_element_moves_x_and_y(order: int, lead: list[int], seed: int, dtype: str) -> None:
-    """Each example of any batch is one of its images, x and y by the same element; dtypes and shapes are kept."""
+    """One element moves x and y of each example, for any leading axes. Dtypes and shapes are kept."""
     group = Group(f"C{order}", direct_sum(shift(order), rotation(order)), rotation(order))
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(*lead, order + 2)).astype(dtype), rng.normal(size=(*lead, 2)).astype(dtype)
@@ -64,7 +64,7 @@ def test_one_element_moves_x_and_y(order: int, lead: list[int], seed: int, dtype
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_each_example_draws_its_own_element(dtype: str) -> None:
-    """Equal examples of one batch come out in every orientation, equally often."""
+    """Equal examples of one batch are turned in every direction, about equally often."""
     group = Group("C4", rotation(4), rotation(4))
     ahead = np.tile(np.array([1.0, 0.0], dtype), (4000, 1))
     moved, _ = random_action(group, np.random.default_rng(0), ahead, ahead)

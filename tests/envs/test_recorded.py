@@ -1,4 +1,4 @@
-"""Recorded data: what a file gives is what was written into it, and every broken file is told what is wrong with it."""
+"""Recorded data is read back as it was written. For a broken file, the error says what is wrong with it."""
 
 import io
 from collections import Counter
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 from numpy.typing import NDArray
 
-from msr_envs.check import check_family
+from msr_envs.checking.family import check_family
 from msr_envs.recorded import Recorded
 from msr_envs.registry import load_family
 from msr_runtime.errors import FamilyError
@@ -20,17 +20,17 @@ from msr_runtime.task import SPLITS, Split, SymmetricFamily
 
 TASKS, EXAMPLES = 12, 40
 
-# files are written anew by each example, so that a fixture's folder may be shared
+# each example writes its files anew, so the examples may share the folder of a fixture
 fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def generator(seed: int = 0) -> np.random.Generator:
-    """A generator of its own for each use."""
+    """A new generator for each use."""
     return np.random.default_rng(seed)
 
 
 def recording(**changes: Any) -> dict[str, Any]:
-    """Twelve tasks of forty examples, x of three numbers and y of two; a change to None leaves an array out."""
+    """Twelve tasks of forty examples; x has three numbers and y two. `changes` replaces arrays; None leaves one out."""
     rng = generator()
     sound = {
         "x": rng.uniform(-1, 1, (TASKS, EXAMPLES, 3)),
@@ -41,14 +41,14 @@ def recording(**changes: Any) -> dict[str, Any]:
 
 
 def written(folder: Path, **changes: Any) -> Path:
-    """The file of a recording."""
+    """Write the file of a recording."""
     path = folder / "drive.npz"
     np.savez(path, **recording(**changes))
     return path
 
 
 def rows(array: NDArray) -> list[bytes]:
-    """Each of an array's examples `(examples, ...)` as bytes."""
+    """Each example of an array `(examples, ...)`, as bytes."""
     return [np.ascontiguousarray(row).tobytes() for row in array]
 
 
@@ -70,14 +70,14 @@ class TestSoundFiles:
         ids=["vectors", "labels", "images", "single numbers", "integers", "fields"],
     )
     def test_keep_the_contract(self, tmp_path: Path, changes: dict[str, Any]) -> None:
-        """Whatever shape the examples have, the family passes every check and claims no group."""
+        """For any shape of the examples, the family passes every check and has no group."""
         family = load_family(str(written(tmp_path, **changes)))
         check_family(family)
         assert family.name == "drive"
         assert not isinstance(family, SymmetricFamily)
 
     def test_fields_come_from_the_data(self, tmp_path: Path) -> None:
-        """One field a side with the data's extremes; one that never changes gets bounds that differ."""
+        """Each side is one field with the extremes of the data. A field that never changes gets different bounds."""
         family = Recorded(written(tmp_path, y=np.full((TASKS, EXAMPLES, 2), 7)))
         (x,), (y,) = family.inputs, family.outputs
         values = recording()["x"].astype(np.float32)
@@ -86,7 +86,7 @@ class TestSoundFiles:
         assert family.loss == "mse"
 
     def test_fields_come_from_the_file(self, tmp_path: Path) -> None:
-        """Names, sizes, units and bounds are taken where they are given; the rest is derived, field by field."""
+        """Names, sizes, units and bounds come from the file. Missing bounds come from the data, per field."""
         family = Recorded(
             written(tmp_path, x_names=["push", "load"], x_sizes=[1, 2], x_units=["N", "kg"], x_low=[-2, -3])
         )
@@ -96,9 +96,12 @@ class TestSoundFiles:
             ("load", (2,), "kg", -3.0),
         ]
         assert [f.high for f in family.inputs] == [highs[0], highs[1:].max()]
+        kinds = {"x_kinds": ["velocity", "other"], "x_wraps": [0, 0.5]}
+        named = Recorded(written(tmp_path, x_names=["push", "load"], x_sizes=[1, 2], x_low=[-2, -3], **kinds))
+        assert [(f.kind, f.wraps) for f in named.inputs] == [("velocity", None), ("other", 0.5)]
 
     def test_labels_are_trained_with_cross_entropy(self, tmp_path: Path) -> None:
-        """Integers, one an example, stay integers; the outputs are as wide as there are classes, and can be named."""
+        """One integer per example is a label. The outputs have one number per class, and can have names."""
         family = Recorded(written(tmp_path, y=LABELS.astype(np.uint8)))
         assert family.loss == "cross_entropy"
         assert [(f.name, f.shape, f.low, f.high) for f in family.outputs] == [("y", (4,), 0.0, 1.0)]
@@ -108,13 +111,13 @@ class TestSoundFiles:
 
     @pytest.mark.parametrize("split", [np.repeat(SPLITS, 4), np.repeat([0, 1, 2], 4), np.repeat(["0", "1", "2"], 4)])
     def test_the_split_is_the_files(self, tmp_path: Path, split: NDArray) -> None:
-        """Texts and numbers mean the same; every task of a split, and no other, is drawn."""
+        """Text and numbers mean the same. Every task of a split is drawn, and no other task."""
         path = written(tmp_path, split=split)
         assert [drawn_tasks(path, split) for split in SPLITS] == [{0, 1, 2, 3}, {4, 5, 6, 7}, {8, 9, 10, 11}]
 
     @pytest.mark.parametrize(("tasks", "sizes"), [(3, [1, 1, 1]), (12, [10, 1, 1]), (20, [16, 2, 2])])
     def test_without_a_split_the_last_tasks_are_held_out(self, tmp_path: Path, tasks: int, sizes: list[int]) -> None:
-        """Eight, one and one tenth by order, and never a split without a task where there are three."""
+        """The split is eight, one and one tenth, in order. With three tasks, each split has one."""
         x = generator().normal(size=(tasks, 4, 1))
         path = written(tmp_path, x=x, y=x, split=None)
         assert [len(Recorded(path)._tasks[split]) for split in SPLITS] == sizes
@@ -133,7 +136,7 @@ class TestSoundFiles:
     def test_every_example_drawn_was_written_and_none_twice(
         self, tmp_path: Path, values: NDArray, shots: int, seed: int
     ) -> None:
-        """Support and query together are all examples of the task, x with its own y."""
+        """Support and query sets together hold all examples of the task, each x with its own y."""
         tasks, examples = values.shape[:2]
         number = np.arange(tasks * examples, dtype=np.float32).reshape(tasks, examples, 1)
         family = Recorded(written(tmp_path, x=values, y=number, split=["train"] * tasks))
@@ -148,7 +151,7 @@ class TestSoundFiles:
 
 
 def drawn_tasks(path: Path, split: Split) -> set[int]:
-    """The numbers of all tasks that a file's split holds, told by their first number."""
+    """The numbers of the tasks that are drawn from a split, found by their examples."""
     family = Recorded(path)
     batch = family.sample(generator(), 4, 1, 1, split)
     owner = {row: task for task in range(TASKS) for row in rows(recording()["x"][task].astype(np.float32))}
@@ -156,7 +159,7 @@ def drawn_tasks(path: Path, split: Split) -> set[int]:
 
 
 def _with(array: NDArray, value: float) -> NDArray:
-    """A copy with one value replaced, in task 2 and example 5."""
+    """A copy in which example 5 of task 2 has this value."""
     changed = array.copy()
     changed[2, 5] = value
     return changed
@@ -200,10 +203,12 @@ SOUND = recording()
         ({"y_low": ["low"]}, r"y_low .*dtype <U3, but it must be \(1,\) numbers"),
         ({"y_low": [5.0], "y_high": [-5.0]}, "its y does not describe fields.*low is 5.0 and high is -5.0"),
         ({"y_high": [np.nan]}, "its y does not describe fields.*high is nan"),
+        ({"y_kinds": ["speed"]}, "its y does not describe fields.*'velocity'"),
+        ({"y_wraps": [1e9]}, "its y does not describe fields.*one turn apart.*y_kinds or y_wraps"),
     ],
 )
 def test_a_broken_file_is_told_what_is_wrong(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
-    """The file, what was seen and what is wanted; each rule has its own sentence."""
+    """The message names the file, what was seen and what is wanted. Each rule has its own message."""
     path = written(tmp_path, **changes)
     with pytest.raises(FamilyError, match=f"(?s)drive.npz': .*{words}"):
         load_family(str(path))
@@ -218,21 +223,21 @@ def test_a_broken_file_is_told_what_is_wrong(tmp_path: Path, changes: dict[str, 
     ],
 )
 def test_more_than_was_recorded_is_refused(tmp_path: Path, asked: Any, words: str) -> None:
-    """Support and query share no example, so the task has to have them."""
+    """Support and query sets share no example, so a task must have enough for both."""
     family = Recorded(written(tmp_path))
     with pytest.raises(FamilyError, match=f"drive.npz': {words}"):
         family.sample(generator(), *asked)
 
 
 def test_a_split_without_tasks_is_refused(tmp_path: Path) -> None:
-    """Two tasks leave none to train on."""
+    """Of two tasks, both are held out, and none is left to train on."""
     family = Recorded(written(tmp_path, x=SOUND["x"][:2], y=SOUND["y"][:2], split=None))
     with pytest.raises(FamilyError, match="the split 'train' has no task"):
         family.sample(generator(), 1, 1, 1, "train")
 
 
 def test_repeats_are_as_few_as_can_be(tmp_path: Path) -> None:
-    """Ten tasks of four are each of them twice or three times; seven queries of four examples each once or twice."""
+    """Ten draws from four tasks: each two or three times. Seven queries from four examples: each once or twice."""
     batch = Recorded(written(tmp_path)).sample(generator(), 10, 36, 7, "train")
     owners = [rows(recording()["x"][task].astype(np.float32)) for task in range(4)]
     drawn = [next(i for i, owner in enumerate(owners) if rows(batch.support_x[task])[0] in owner) for task in range(10)]
@@ -244,13 +249,13 @@ def test_repeats_are_as_few_as_can_be(tmp_path: Path) -> None:
 
 
 def test_labels_may_leave_classes_out(tmp_path: Path) -> None:
-    """The sizes of y say how many classes there are, where the labels met only some of them."""
+    """The sizes of y state the number of classes, if some classes have no label in the file."""
     family = Recorded(written(tmp_path, y=LABELS, y_names=["class"], y_sizes=[6]))
     assert [(f.name, f.shape) for f in family.outputs] == [("class", (6,))]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """The message says where it was looked for; a folder is no file."""
+    """The message says where the file was expected. A folder does not count as a file."""
     (tmp_path / "folder.npz").mkdir()
     for name in ("absent.npz", "folder.npz"):
         with pytest.raises(FamilyError, match=rf"'{name}' does not exist \(looked for /"):
@@ -258,7 +263,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
-    """A file whose arrays would run code when unpickled is refused before it can."""
+    """A file whose arrays would run code when unpickled is refused. The code does not run."""
 
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -271,7 +276,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
 
 
 def stored(compress: bool) -> bytes:
-    """A small sound file, every array of a kind in it."""
+    """The bytes of a small correct file with arrays of every kind."""
     buffer, rng = io.BytesIO(), generator()
     (np.savez_compressed if compress else np.savez)(
         buffer,
@@ -288,7 +293,7 @@ FILES = {compress: stored(compress) for compress in (False, True)}
 
 
 def content(folder: Path, data: bytes) -> list[Any] | None:
-    """All that a file gives, or None if it is refused; any other error comes through."""
+    """Everything that a file gives, or None if it is refused. Any other error is raised."""
     path = folder / "fuzzed.npz"
     path.write_bytes(data)
     try:
@@ -303,14 +308,14 @@ class TestDamagedFiles:
     @given(compress=st.booleans(), share=st.floats(0, 1, exclude_max=True))
     @fuzz
     def test_a_file_that_was_cut_short_is_refused(self, tmp_path: Path, compress: bool, share: float) -> None:
-        """At any length."""
+        """It may be cut at any length."""
         data = FILES[compress]
         assert content(tmp_path, data[: int(share * len(data))]) is None
 
     @given(compress=st.booleans(), place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
     @settings(fuzz, max_examples=300)
     def test_a_changed_byte_changes_no_number(self, tmp_path: Path, compress: bool, place: float, flip: int) -> None:
-        """Either the file is refused, or the byte was one that means nothing, such as a date's."""
+        """Either the file is refused, or the byte has no meaning, such as a byte of a date."""
         data = bytearray(FILES[compress])
         data[int(place * len(data))] ^= flip
         assert content(tmp_path, bytes(data)) in (None, content(tmp_path, FILES[compress]))
@@ -318,7 +323,7 @@ class TestDamagedFiles:
     @given(data=st.binary(max_size=300))
     @fuzz
     def test_bytes_of_no_kind_are_refused(self, tmp_path: Path, data: bytes) -> None:
-        """Nothing but FamilyError comes out."""
+        """Random bytes raise FamilyError and nothing else."""
         assert content(tmp_path, data) is None
 
     @given(
@@ -332,7 +337,7 @@ class TestDamagedFiles:
     )
     @fuzz
     def test_arrays_of_any_kind_are_taken_or_refused(self, tmp_path: Path, values: dict[str, NDArray]) -> None:
-        """A well-formed file of arrays that make no sense together fails in no other way."""
+        """A correct file whose arrays do not fit together gives a family or a FamilyError, and no other error."""
         path = tmp_path / "fuzzed.npz"
         np.savez(path, **values)  # pyright: ignore[reportArgumentType]
         try:
@@ -343,7 +348,7 @@ class TestDamagedFiles:
 
 
 def test_an_array_of_another_file_kind_is_refused(tmp_path: Path) -> None:
-    """A `.npy` under the name of a `.npz` is no archive."""
+    """A `.npy` file with the name of a `.npz` file is refused."""
     path = tmp_path / "drive.npz"
     with path.open("wb") as file:
         np.save(file, np.zeros((2, 2, 2)))

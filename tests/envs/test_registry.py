@@ -1,4 +1,4 @@
-"""Families are found by name, module or file; what goes wrong is said in one sentence."""
+"""Families are found by name, module or file. An error says in one sentence what is wrong."""
 
 import subprocess
 import sys
@@ -53,14 +53,14 @@ def test_built_in_names_load_their_family(name: str) -> None:
 
 @pytest.mark.parametrize("attribute", ["Own", "instance", "make"])
 def test_a_file_gives_its_class_instance_or_function(family_file: Path, attribute: str) -> None:
-    """A class and a function are called, an instance is taken; the file may import what lies beside it."""
+    """A class or a function is called, an instance is used as it is. The file may import a file beside it."""
     path = list(sys.path)
     assert load_family(f"{family_file}:{attribute}").name == "own"
     assert sys.path == path
 
 
 def test_two_files_of_one_name_do_not_meet(family_file: Path, tmp_path: Path) -> None:
-    """The second file does not give the first one's family."""
+    """Both files have the same name, but each gives its own family."""
     other = tmp_path / "other" / "family.py"
     other.parent.mkdir()
     other.write_text(_FILE.replace("from helper_beside_family import NAME", "NAME = 'other'"))
@@ -73,7 +73,7 @@ def test_a_module_is_found_by_its_name() -> None:
 
 
 def test_a_module_in_the_working_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A project's own module needs no installation."""
+    """A module in the working folder needs no installation."""
     (tmp_path / "module_in_working_folder.py").write_text(
         _FILE.replace("from helper_beside_family import NAME", "NAME='w'")
     )
@@ -88,16 +88,17 @@ def test_a_module_in_the_working_folder_is_found(tmp_path: Path, monkeypatch: py
             "ring-nva",
             "'ring-nva' is unknown.*mean 'ring-nav'.*hex-drive, .*ring-nav.*module:attribute",
         ),
-        ("zzz", r"'zzz' is unknown\. Built in are"),
+        ("zzz", r"'zzz' is unknown\. The built-in families are hex-drive, "),
         ("", "'' is unknown"),
+        ("family.py", "'family.py' names a file but not the family in it.*family.py:MyFamily"),
         ("missing/family.py:Own", "missing/family.py' does not exist"),
         ("no_such_package.family:Own", "no_such_package.family' could not be imported: ModuleNotFoundError"),
         ("msr_envs.ring_nav:RingNaw", "no attribute 'RingNaw'; did you mean 'RingNav'"),
-        ("msr_envs.ring_nav:EPISODES", "is no TaskFamily: it lacks name, inputs"),
+        ("msr_envs.ring_nav.family:EPISODES", "is not a TaskFamily: it lacks name, inputs"),
     ],
 )
 def test_a_wrong_name_is_answered_with_the_right_ones(name: str, words: str) -> None:
-    """Each way to miss a family has its own sentence."""
+    """Each mistake has its own message, which offers the names that exist."""
     with pytest.raises(FamilyError, match=words):
         load_family(name)
 
@@ -105,19 +106,19 @@ def test_a_wrong_name_is_answered_with_the_right_ones(name: str, words: str) -> 
 @pytest.mark.parametrize(
     ("attribute", "words"),
     [
-        ("Half", "lacks inputs, outputs, loss, query_sets, sample, augment"),
+        ("Half", "^a Half is not a TaskFamily: it lacks inputs, outputs, loss, query_sets, sample, augment"),
         ("Needy", r"calling Needy\(\) without arguments failed with TypeError.*size"),
         ("Absent", "has no attribute 'Absent'"),
     ],
 )
 def test_a_file_without_a_family_says_what_it_lacks(family_file: Path, attribute: str, words: str) -> None:
-    """Missing members, arguments and attributes are named."""
+    """The message names missing members, arguments and attributes."""
     with pytest.raises(FamilyError, match=words):
         load_family(f"{family_file}:{attribute}")
 
 
 def test_a_file_that_cannot_be_imported_shows_its_own_error(tmp_path: Path) -> None:
-    """The cause stays visible, as text and as the chained exception."""
+    """The original error is in the message, and is the chained exception."""
     path = tmp_path / "broken.py"
     path.write_text("value = 1 / 0\n")
     with pytest.raises(FamilyError, match=r"broken.py' could not be imported: ZeroDivisionError") as caught:
@@ -126,7 +127,7 @@ def test_a_file_that_cannot_be_imported_shows_its_own_error(tmp_path: Path) -> N
 
 
 def test_listing_the_names_loads_no_simulator() -> None:
-    """Names are known before MuJoCo is."""
+    """The names of the families are known without importing MuJoCo."""
     code = "import sys, msr_envs.registry; sys.exit('mujoco' in sys.modules)"
     environment = {"PYTHONPATH": ":".join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

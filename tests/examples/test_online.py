@@ -1,4 +1,4 @@
-"""The example learns from its operator while it drives."""
+"""examples/online.py: drives and keeps learning from the operator."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "online.py"
 
 
 def test_example_drives_learns_and_reports(ring_bundle: Path) -> None:
-    """It prints what the loop, the adapter and the guard did, and how the drive ended."""
+    """It prints the reports of loop, adapter and guard, and how the drive ended."""
     done = subprocess.run(
         [sys.executable, EXAMPLE, ring_bundle, "500"], capture_output=True, text=True, check=False, timeout=120
     )
@@ -21,7 +21,7 @@ def test_example_drives_learns_and_reports(ring_bundle: Path) -> None:
 
 
 def test_example_without_a_bundle_says_how_it_is_used() -> None:
-    """No argument: the usage on stderr, exit code 1."""
+    """Without an argument it prints its usage on stderr and exits with 1."""
     done = subprocess.run([sys.executable, EXAMPLE], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert "Usage" in done.stderr

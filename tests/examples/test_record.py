@@ -1,4 +1,4 @@
-"""The example records a drive, and the recording alone gives it again."""
+"""examples/record.py: records a drive and replays the recording."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "record.py"
 
 
 def test_example_records_and_replays(ring_bundle: Path, tmp_path: Path) -> None:
-    """Nothing was dropped, and every action came out the same again."""
+    """No message is dropped, and the replay gives every action of the drive."""
     done = subprocess.run(
         [sys.executable, EXAMPLE, ring_bundle, tmp_path / "flight.mcap", "250"],
         capture_output=True,
@@ -26,7 +26,7 @@ def test_example_records_and_replays(ring_bundle: Path, tmp_path: Path) -> None:
 
 
 def test_example_without_a_bundle_says_how_it_is_used() -> None:
-    """No argument: the usage on stderr, exit code 1."""
+    """Without an argument it prints its usage on stderr and exits with 1."""
     done = subprocess.run([sys.executable, EXAMPLE], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert "Usage" in done.stderr

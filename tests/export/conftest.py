@@ -1,4 +1,4 @@
-"""A tiny real family, and small learners exported once for all tests."""
+"""A tiny real family, and small learners that are exported once for all tests."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 
 from msr_export import Frozen, export_bundle, freeze
 from msr_export.freeze import flatten
-from msr_runtime.manifest import STEP
-from msr_runtime.meta.learner import Learner, LearnerConfig
-from msr_runtime.meta.learners import learner_class
-from msr_runtime.meta.normalization import Normalization
-from msr_runtime.session import make_session
+from msr_runtime.bundle.manifest import STEP
+from msr_runtime.inference.session import make_session
+from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.learners.methods import learner_class
+from msr_runtime.normalization import Normalization
 from msr_runtime.task import Array, Field, Group, Loss, Split, TaskBatch, width
 
 
 class Swivel:
-    """A point that is pushed in the plane through a gain and a turn, both unknown: symmetric under quarter turns."""
+    """A point is pushed in the plane through an unknown gain and rotation. Symmetric under quarter turns."""
 
     name = "swivel"
     inputs: tuple[Field, ...] = (
@@ -34,7 +35,7 @@ class Swivel:
     rate_hz = 50.0
 
     def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
-        """Draw tasks; gains above 1 are for training alone."""
+        """Draw tasks. Gains above 1 are for training only."""
         gain = rng.uniform(1.0, 2.0, (tasks, 1, 1)) if split == "train" else rng.uniform(0.5, 1.0, (tasks, 1, 1))
         turn = rng.uniform(0, 2 * np.pi, (tasks, 1))
         x = rng.normal(size=(tasks, shots + queries, 4)) * np.array([5.0, 5.0, 0.5, 0.5])
@@ -50,7 +51,7 @@ class Swivel:
         return TaskBatch(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:])
 
     def augment(self, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
-        """Turn each example by a random number of quarters."""
+        """Rotate each example by a random number of quarter turns."""
         group = self.group()
         element = rng.integers(group.order, size=x.shape[:-1])
         return (
@@ -66,14 +67,14 @@ class Swivel:
 
 
 class Sides(Swivel):
-    """Whether the push is to the left or to the right, two classes of scores."""
+    """Is the push to the left or to the right? Two classes of scores."""
 
     name = "sides"
     outputs: tuple[Field, ...] = (Field(name="side", shape=(2,), unit="1", low=-9.0, high=9.0),)
     loss: Loss = "cross_entropy"
 
     def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
-        """Draw tasks, their labels int64."""
+        """Draw tasks with int64 labels."""
         support_x, support_y, query_x, query_y = super().sample(rng, tasks, shots, queries, split)
         return TaskBatch(support_x, (support_y[..., 0] > 0) * 1, query_x, (query_y[..., 0] > 0) * 1)
 
@@ -94,7 +95,7 @@ UNSCALED_Y = SCALED.model_copy(update={"output_center": (0.0, 0.0), "output_scal
 
 
 class Export(NamedTuple):
-    """A learner and what the exporter made of it."""
+    """A learner and the graphs that the exporter made from it."""
 
     learner: Learner
     normalization: Normalization
@@ -102,7 +103,7 @@ class Export(NamedTuple):
 
 
 def build(method: str, loss: Loss, **changes: object) -> Learner:
-    """A small learner that is untrained but has no zeros: biases, rates and contexts are random too."""
+    """A small untrained learner without zeros: biases, rates and contexts are random too."""
     torch.manual_seed(0)
     config = LearnerConfig.model_validate({"width": 12, "depth": 2, "filters": 5, "context": 3} | changes)
     learner = learner_class(method)(config, (INPUTS,), (OUTPUTS,), loss)
@@ -114,18 +115,23 @@ def build(method: str, loss: Loss, **changes: object) -> Learner:
 
 @cache
 def exported(method: str, loss: Loss, form: str = "full") -> Export:
-    """Freeze a learner, once in a test run."""
+    """Freeze a learner, once per test run."""
     return export(build(method, loss, form=form, terms=2 if form == "kronecker" else 1))
 
 
 def export(learner: Learner) -> Export:
-    """Freeze a learner under the scaling of its loss."""
+    """Freeze a learner under the normalization of its loss."""
     normalization = UNSCALED_Y if learner.classifies else SCALED
     return Export(learner, normalization, freeze(learner, normalization))
 
 
+def inputs(normalization: Normalization, shape: tuple[int, ...] = (INPUTS,)) -> Array:
+    """Random samples of x in raw units, from which the parity check draws its support sets."""
+    return normalization.raw_x(np.random.default_rng(2).standard_normal((64, *shape)))
+
+
 def draw(export: Export, shots: int, seed: int = 0) -> tuple[Array, NDArray]:
-    """A random support in raw units, `(shots, x)` and `(shots, y)`, or labels `(shots,)`."""
+    """A random support set in raw units: `(shots, x)` and `(shots, y)`, or labels `(shots,)`."""
     rng = np.random.default_rng(seed)
     scaling = export.normalization
     x = rng.normal(size=(shots, INPUTS)) * scaling.input_scale + scaling.input_center
@@ -136,7 +142,10 @@ def draw(export: Export, shots: int, seed: int = 0) -> tuple[Array, NDArray]:
 
 
 def assert_updates_of_right_size(export: Export) -> None:
-    """Compare how far the first step moves v with torch, at several shots: a loss is a mean, however many they are."""
+    """Compare the first step's move of v with torch, at several shots.
+
+    The loss is a mean, so the move must not grow with the shots.
+    """
     session = make_session(export.frozen.adapt, "adapt", ["CPUExecutionProvider"])
     state: dict[str, NDArray] = {"v": export.frozen.v0, **export.frozen.weights}
     if any(part.name == STEP for part in session.get_inputs()):
@@ -174,6 +183,7 @@ class Exporter:
     scaled, unscaled_y = SCALED, UNSCALED_Y
     build = staticmethod(build)
     draw = staticmethod(draw)
+    inputs = staticmethod(inputs)
     exported = staticmethod(exported)
     export = staticmethod(export)
     assert_updates_of_right_size = staticmethod(assert_updates_of_right_size)
@@ -182,5 +192,5 @@ class Exporter:
 
 @pytest.fixture(scope="session")
 def exporter() -> Exporter:
-    """Small learners, exported once each."""
+    """Small learners, each exported once."""
     return Exporter()

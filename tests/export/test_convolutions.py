@@ -1,4 +1,4 @@
-"""Gradients of convolutions and pooling, as ONNX can say them, are torch's; whatever the strides, and in every rule."""
+"""Gradients of convolutions and pooling, written for ONNX, equal torch's, for all strides and in every rule."""
 
 import math
 from collections.abc import Callable
@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from msr_export import check_parity, convolutions, export_bundle, freeze, patches
-from msr_runtime.bundle import Bundle
-from msr_runtime.meta.learner import Learner, LearnerConfig
-from msr_runtime.meta.normalization import Normalization
-from msr_runtime.model import AdaptiveModel
+from msr_runtime.adaptation.model import AdaptiveModel
+from msr_runtime.bundle.store import Bundle
+from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.normalization import Normalization
 from msr_runtime.task import Field, Loss, Split, TaskBatch
 
 aten = torch.ops.aten
@@ -44,7 +45,7 @@ def _convolutions(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, list]:
 @given(_convolutions())
 @EXAMPLES
 def test_the_gradient_of_a_convolution_is_torchs(case: tuple[Tensor, Tensor, Tensor, list]) -> None:
-    """By image, by weight and by bias; and the convolution itself in patches, which is not for transposed ones."""
+    """By image, weight and bias. The convolution by patches is compared too, if it is not transposed."""
     image, weight, bias, settings = case
     try:
         y = aten.convolution(image, weight, bias, *settings)
@@ -63,7 +64,7 @@ def test_the_gradient_of_a_convolution_is_torchs(case: tuple[Tensor, Tensor, Ten
 @given(st.data())
 @EXAMPLES
 def test_poolings_and_their_gradients_are_torchs(data: st.DataObject) -> None:
-    """Windows that overlap, stick out or leave pixels unread; equal maxima, of which the first one counts."""
+    """Windows overlap, stick out or leave pixels unread. Of equal maxima the first one counts."""
     taps, stride, sizes = (_each(data.draw, 2, low, high) for low, high in ((1, 4), (1, 4), (4, 9)))
     padding = [data.draw(st.integers(0, tap // 2)) for tap in taps]
     dilation, up, counted = _each(data.draw, 2, 1, 2), data.draw(st.booleans()), data.draw(st.booleans())
@@ -155,14 +156,15 @@ def _case(network: str, loss: Loss, *, slow: bool = True, **changes: object) -> 
         _case("signal", "mse", rule="ridge"),
     ],
 )
-def test_networks_of_images_adapt_as_in_torch(network: str, loss: Loss, changes: dict[str, object]) -> None:
-    """At four shot counts, three batch sizes and one to five steps ONNX Runtime is within 1e-5 of torch."""
+def test_networks_of_images_adapt_as_in_torch(exporter, network: str, loss: Loss, changes: dict[str, object]) -> None:
+    """At four shot counts, three batch sizes and one to five steps, ONNX Runtime is within 1e-5 of torch."""
     learner = _learner(network, loss, **changes)
-    assert 0 < check_parity(learner, SCALED, freeze(learner, SCALED), seed=1).max_relative_error <= 1e-5
+    inputs = exporter.inputs(SCALED, SHAPE)
+    assert 0 < check_parity(learner, SCALED, freeze(learner, SCALED), inputs, seed=1).max_relative_error <= 1e-5
 
 
 class Blots:
-    """Images of which one channel is to be told from the other's scale, both unknown."""
+    """Images whose means, mixed by unknown numbers, are to be predicted."""
 
     name = "blots"
     inputs: tuple[Field, ...] = (Field(name="image", shape=SHAPE, unit="1", low=-math.inf, high=math.inf),)
@@ -171,19 +173,19 @@ class Blots:
     query_sets: tuple[str, ...] = ("all",)
 
     def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
-        """Draw tasks: means of an image's thirds, mixed by random numbers."""
+        """Draw tasks: the means of an image's thirds, mixed by random numbers."""
         x = rng.normal(size=(tasks, shots + queries, *SHAPE)).astype(np.float32)
         thirds = x.mean((2, 3)).reshape(*x.shape[:2], CLASSES, -1).mean(-1)
         y = np.einsum("tij,tnj->tni", rng.normal(size=(tasks, CLASSES, CLASSES)), thirds).astype(np.float32)
         return TaskBatch(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:])
 
     def augment(self, rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Leave all as it is."""
+        """Leave all samples as they are."""
         return x, y
 
 
 def test_a_bundle_of_images_adapts_on_the_robot_as_in_torch(tmp_path) -> None:
-    """Written, opened, adapted and asked in images, one or a batch; a flattened one is refused by name."""
+    """Written, opened and adapted; predicts one image or a batch; refuses a flattened image by name."""
     learner = _learner("max", "mse", reparameterized=True)
     arguments = {"family": Blots(), "shots": 6, "seed": 3, "config_digest": "0" * 64}
     model = AdaptiveModel.load(export_bundle(learner, SCALED, tmp_path / "bundle", **arguments))

@@ -1,4 +1,4 @@
-"""The graphs are what a robot can run: right, small, dynamic, with U constant and v the only thing that changes."""
+"""The graphs are what a robot can run: right, small and dynamic, with U constant; only v and its weights change."""
 
 import numpy as np
 import onnx
@@ -7,14 +7,14 @@ import torch
 from onnx import numpy_helper
 
 from msr_runtime.errors import ExportError
-from msr_runtime.meta.rules import GradientSteps
-from msr_runtime.session import make_session
+from msr_runtime.inference.session import make_session
+from msr_runtime.meta.rules.gradient import GradientSteps
 
 CPU = ["CPUExecutionProvider"]
 
 
 def test_adapt_equals_a_hand_written_loop(exporter) -> None:
-    """One derivation by torch and one by hand, in float64 numpy, agree on five steps of an MSR network."""
+    """Gradients by torch and gradients by hand, in float64 numpy, agree on five steps of an MSR network."""
     export = exporter.exported("msr", "mse")
     layers = [
         {
@@ -70,12 +70,12 @@ def test_adapt_equals_a_hand_written_loop(exporter) -> None:
 
 @pytest.mark.parametrize(("method", "loss"), [("msr", "cross_entropy"), ("msr", "mse"), ("maml", "huber")])
 def test_updates_do_not_grow_with_the_batch(exporter, method, loss) -> None:
-    """Exported as torch writes it, the hard-label loss gives updates that are too large by the number of shots."""
+    """Exported as torch writes it, the cross entropy of labels gives updates too large by the number of shots."""
     exporter.assert_updates_of_right_size(exporter.exported(method, loss))
 
 
 def test_predict_runs_alone(exporter) -> None:
-    """With x as its only input, predict.onnx is torch at v0, for any batch."""
+    """With x as its only input, predict.onnx equals torch at v0, for any batch."""
     export = exporter.exported("msr", "mse")
     session = make_session(export.frozen.predict, "predict", CPU)
     assert [part.name for part in session.get_inputs()] == ["x"]
@@ -110,7 +110,7 @@ def test_signature(exporter) -> None:
 
 @pytest.mark.parametrize("form", ["full", "kronecker"])
 def test_every_constant_is_stored_once(exporter, form) -> None:
-    """Each symmetry matrix lies in adapt.onnx once, neither twice nor transposed, and in no other graph."""
+    """Each symmetry matrix is in adapt.onnx once, not twice and not transposed, and in no other graph."""
     export = exporter.exported("msr", "mse", form)
     symmetries = {
         name: parameter.detach().numpy()
@@ -131,7 +131,7 @@ def test_every_constant_is_stored_once(exporter, form) -> None:
 
 
 def test_a_step_reads_u_twice(exporter) -> None:
-    """U is read to pull the gradient back and to fold, as it lies: the weights at the start come in folded."""
+    """U is read to pull the gradient back and to fold, without a transpose: the weights at the start come in folded."""
     export = exporter.exported("msr", "mse")
     graph = onnx.load_from_string(export.frozen.adapt).graph
     values = {part.name: numpy_helper.to_array(part) for part in graph.initializer}
@@ -144,7 +144,7 @@ def test_a_step_reads_u_twice(exporter) -> None:
 
 
 def test_file_size_is_that_of_u(exporter) -> None:
-    """At a real size adapt.onnx is little more than K x mn numbers a layer."""
+    """At a real size, adapt.onnx is little larger than the numbers of U: K x mn per layer."""
     learner = exporter.build("msr", "mse", width=48, filters=32)
     frozen = exporter.freeze(learner, exporter.exported("msr", "mse").normalization)
     size = 4 * sum(p.numel() for name, p in learner.network.named_parameters() if name.endswith(".U"))
@@ -170,7 +170,7 @@ def test_no_product_takes_a_vector(exporter, method, loss) -> None:
 
 
 def test_file_says_nothing_of_its_maker(exporter) -> None:
-    """No path, no stack trace and no external data lies in a graph."""
+    """A graph holds no path, no stack trace and no external data."""
     frozen = exporter.exported("msr", "mse").frozen
     for raw in (frozen.adapt, frozen.predict, frozen.loss):
         model = onnx.load_from_string(raw)
@@ -181,7 +181,7 @@ def test_file_says_nothing_of_its_maker(exporter) -> None:
 
 
 def test_the_learner_is_left_as_it_was(exporter) -> None:
-    """Freezing takes U out of a copy, not out of the learner."""
+    """Freezing removes U from a copy, not from the learner."""
     export = exporter.exported("msr", "mse")
     assert "parametrizations" in export.learner.adapted_names[0]
     x = torch.zeros(2, 4)
@@ -189,7 +189,7 @@ def test_the_learner_is_left_as_it_was(exporter) -> None:
 
 
 def test_a_learner_that_is_not_finite_is_refused(exporter) -> None:
-    """A meta-training that ended in NaN is named as such."""
+    """The message names the tensor with NaN."""
     learner = exporter.build("msr", "mse")
     with torch.no_grad():
         learner.rule.rate_parameters[0, 1] = float("nan")

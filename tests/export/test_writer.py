@@ -1,4 +1,4 @@
-"""A bundle appears whole and right, or not at all."""
+"""A bundle appears complete and right, or not at all."""
 
 import hashlib
 import os
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from msr_export import Frozen, check_golden, export_bundle, freeze, writer
-from msr_runtime.bundle import ADAPT, Bundle
+from msr_export import Frozen, check_golden, export_bundle, writer
+from msr_runtime.adaptation.model import AdaptiveModel
+from msr_runtime.bundle.store import ADAPT, Bundle
 from msr_runtime.errors import ExportError, ParityError
-from msr_runtime.model import AdaptiveModel
 
 
 def test_manifest_says_what_the_bundle_is(bundle) -> None:
-    """Fields, rates, group, parity and versions are all there."""
+    """Fields, rates, group, parity and versions are in the manifest."""
     manifest = Bundle.open(bundle).manifest
     assert (manifest.name, manifest.method, manifest.loss, manifest.rate_hz) == ("swivel", "msr-full", "mse", 50.0)
     assert [field.name for field in manifest.inputs] == ["velocity", "wind"]
@@ -30,7 +30,7 @@ def test_manifest_says_what_the_bundle_is(bundle) -> None:
 
 
 def test_a_rule_of_one_step_and_rates_of_each_step_reach_the_robot(exporter, tmp_path) -> None:
-    """The manifest names the rule, its steps and what it learned, and the golden example replays on board."""
+    """The manifest names the rule, its steps and what it learned. The golden example replays on the robot."""
     for changes in ({"rule": "ridge", "damping": 0.1, "depth": 0, "bias": False}, {"step_rates": True}):
         learner = exporter.build("msr", "mse", **changes)
         arguments = {"family": exporter.family, "shots": 6, "seed": 3, "config_digest": "0" * 64}
@@ -45,7 +45,7 @@ def test_a_rule_of_one_step_and_rates_of_each_step_reach_the_robot(exporter, tmp
 
 
 def test_prototypes_reach_the_robot(exporter, tmp_path) -> None:
-    """An adaptation is one step to the means of the classes, and a second goes nowhere else."""
+    """An adaptation is one step to the class means. A second step changes nothing."""
     arguments = {"family": exporter.sides, "shots": 6, "seed": 3, "config_digest": "0" * 64}
     learner = exporter.build("protonets", "cross_entropy")
     model = AdaptiveModel.load(export_bundle(learner, exporter.unscaled_y, tmp_path / "bundle", **arguments))
@@ -65,7 +65,7 @@ def test_prototypes_reach_the_robot(exporter, tmp_path) -> None:
 
 
 def test_the_robot_adapts_as_torch_did(bundle) -> None:
-    """The self-test replays the golden example through ONNX Runtime, and an adaptation is accepted and changes y."""
+    """ONNX Runtime replays the golden example: the adaptation is accepted, changes y, and equals torch."""
     model = AdaptiveModel.load(bundle)
     golden = Bundle.open(bundle).golden()
     before = model.predict(golden.x)
@@ -79,7 +79,7 @@ def test_the_robot_adapts_as_torch_did(bundle) -> None:
 
 
 def test_the_same_learner_gives_the_same_bytes(bundle, export_to, tmp_path) -> None:
-    """An export can be repeated: every file has the same digest."""
+    """A second export gives every file the same digest."""
     torch.manual_seed(99)
     again = Bundle.open(export_to(tmp_path / "again"))
     assert again.manifest.files == Bundle.open(bundle).manifest.files
@@ -87,11 +87,11 @@ def test_the_same_learner_gives_the_same_bytes(bundle, export_to, tmp_path) -> N
 
 
 def test_a_model_that_misses_is_refused_and_leaves_nothing(exporter, export_to, tmp_path, monkeypatch) -> None:
-    """A graph that is not the learner's is found before anything is written."""
-    right = writer.freeze
+    """A graph of another learner is found before anything is written."""
+    right = exporter.exported("msr", "mse").frozen
 
-    def wrong(learner, normalization) -> Frozen:
-        return right(learner, normalization)._replace(predict=exporter.exported("maml", "huber").frozen.predict)
+    def wrong(*_: object) -> Frozen:
+        return right._replace(predict=exporter.exported("maml", "huber").frozen.predict)
 
     monkeypatch.setattr(writer, "freeze", wrong)
     with pytest.raises(ParityError, match="'y'"):
@@ -100,16 +100,17 @@ def test_a_model_that_misses_is_refused_and_leaves_nothing(exporter, export_to, 
 
 
 def test_a_golden_example_that_would_fail_on_the_robot_is_refused(exporter, bundle) -> None:
-    """What the robot replays at load is replayed before the bundle is written."""
-    frozen = freeze(exporter.build("msr", "mse"), exporter.scaled)
+    """The replay that the robot makes at load is made before the bundle is written."""
+    frozen = exporter.exported("msr", "mse").frozen
     golden = Bundle.open(bundle).golden()
-    check_golden(frozen, golden)
+    check_golden(frozen, SCALING, golden)
     with pytest.raises(ParityError, match="golden example's adapted y"):
-        check_golden(frozen, golden._replace(y=golden.y + 1e-3))
+        check_golden(frozen, SCALING, golden._replace(y=golden.y + 1e-3))
 
 
-def test_an_interrupted_export_leaves_nothing(export_to, tmp_path, monkeypatch) -> None:
-    """Ctrl-C in the middle of writing leaves neither a bundle nor its beginning."""
+def test_an_interrupted_export_leaves_nothing(exporter, export_to, tmp_path, monkeypatch) -> None:
+    """Ctrl-C during writing leaves neither a bundle nor a part of one."""
+    monkeypatch.setattr(writer, "freeze", lambda *_: exporter.exported("msr", "mse").frozen)
 
     def interrupt(handle) -> Never:
         raise KeyboardInterrupt
@@ -121,7 +122,7 @@ def test_an_interrupted_export_leaves_nothing(export_to, tmp_path, monkeypatch) 
 
 
 def test_a_learner_of_another_family_is_refused(exporter, tmp_path) -> None:
-    """Sizes that do not fit the family are named before any work is done."""
+    """Shapes that do not fit the family are named before any work is done."""
     family = exporter.family
     learner = exporter.build("msr", "mse")
     learner.inputs = (7,)

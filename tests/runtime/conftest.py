@@ -1,4 +1,4 @@
-"""A real bundle small enough to check by hand: a linear network `W = reshape(U v)` with its gradient step in ONNX."""
+"""A real bundle, small enough to check by hand: a linear network `W = reshape(U v)` and its gradient step in ONNX."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from msr_runtime.bundle import ADAPT, GOLDEN, LOSS, PREDICT, START, Golden, encode_start, write_bundle
-from msr_runtime.manifest import Manifest, Normalisation, Parity, Provenance, Weight
+from msr_runtime.bundle.manifest import Manifest, Normalization, Parity, Provenance, Weight
+from msr_runtime.bundle.store import ADAPT, GOLDEN, LOSS, PREDICT, START, Golden, encode_start, write_bundle
 from msr_runtime.task import Field
 
 OBS, OUT, K = 3, 2, 4
@@ -19,12 +19,12 @@ FLOAT = TensorProto.FLOAT
 
 
 def random(seed: int, *shape: int) -> NDArray[np.float32]:
-    """Standard normal float32."""
+    """Standard normal numbers, float32."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def model_bytes(nodes: list, inputs: dict, outputs: dict, constants: dict[str, NDArray]) -> bytes:
-    """A checked ONNX model; an input that has a constant of its name takes it as its default."""
+    """Return the bytes of a checked ONNX model. A constant with the name of an input is the default of that input."""
     graph = helper.make_graph(
         [helper.make_node(op, ins, [out], **attributes) for op, ins, out, attributes in nodes],
         "graph",
@@ -39,7 +39,7 @@ def model_bytes(nodes: list, inputs: dict, outputs: dict, constants: dict[str, N
 
 @dataclass(frozen=True)
 class Linear:
-    """The network in numpy: the reference that the graphs are compared with."""
+    """The network in numpy. It is the reference for the ONNX graphs."""
 
     u: NDArray[np.float32] = field(default_factory=lambda: random(1, OUT * OBS, K))
     v0: NDArray[np.float32] = field(default_factory=lambda: random(2, 1, K))
@@ -50,34 +50,34 @@ class Linear:
     y_scale: NDArray[np.float32] = field(default_factory=lambda: np.array([3.0, 0.1], np.float32))
 
     def fold(self, v: NDArray) -> NDArray:
-        """`W = reshape(U v)`, `(out, obs)`."""
+        """Return `W = reshape(U v)`, `(out, obs)`."""
         return (v @ self.u.T).reshape(OUT, OBS)
 
     def start(self, v: NDArray | None = None) -> dict[str, NDArray]:
-        """The tensors at `v`, or at `v0`."""
+        """Return `v` and the weights folded from it, by name. The default is `v0`."""
         v = self.v0 if v is None else v
         return {"v": v, "layer.weight": self.fold(v)}
 
     def predict(self, v: NDArray, x: NDArray) -> NDArray:
-        """The prediction in raw units."""
+        """Return the prediction in raw units."""
         return ((x - self.x_center) / self.x_scale) @ self.fold(v).T * self.y_scale + self.y_center
 
     def step(self, v: NDArray, x: NDArray, y: NDArray) -> tuple[NDArray, float]:
-        """One inner step of gradient descent and the loss before it."""
+        """Take one gradient step; return the next `v` and the loss before the step."""
         inputs, targets = (x - self.x_center) / self.x_scale, (y - self.y_center) / self.y_scale
         error = inputs @ self.fold(v).T - targets
         gradient = (2 / error.size) * error.T @ inputs
         return v - np.float32(self.rate) * gradient.reshape(1, -1) @ self.u, float(np.mean(error**2))
 
     def adapt(self, x: NDArray, y: NDArray, steps: int) -> NDArray:
-        """The filter parameters after `steps` inner steps from `v0`."""
+        """Return the filter parameters after `steps` inner steps from `v0`."""
         v = self.v0
         for _ in range(steps):
             v, _ = self.step(v, x, y)
         return v
 
     def predict_onnx(self) -> bytes:
-        """The bytes of predict.onnx."""
+        """Return the bytes of predict.onnx."""
         nodes = [
             ("Sub", ["x", "x_center"], "x_shifted", {}),
             ("Div", ["x_shifted", "x_scale"], "x_normal", {}),
@@ -89,7 +89,7 @@ class Linear:
         return model_bytes(nodes, inputs, {"y": ["batch", OUT]}, self._scaling() | {"layer.weight": self.fold(self.v0)})
 
     def adapt_onnx(self) -> bytes:
-        """The bytes of adapt.onnx."""
+        """Return the bytes of adapt.onnx."""
         nodes = [
             *self._loss_nodes(),
             ("Size", ["error"], "size", {}),
@@ -114,7 +114,7 @@ class Linear:
         return model_bytes(nodes, inputs, outputs, self._scaling() | constants)
 
     def loss_onnx(self) -> bytes:
-        """The bytes of loss.onnx."""
+        """Return the bytes of loss.onnx."""
         inputs = {"support_x": ["shots", OBS], "support_y": ["shots", OUT], "layer.weight": [OUT, OBS]}
         return model_bytes(self._loss_nodes(), inputs, {"loss": []}, self._scaling())
 
@@ -135,7 +135,7 @@ class Linear:
         return {name: getattr(self, name) for name in ("x_center", "x_scale", "y_center", "y_scale")}
 
     def manifest(self) -> Manifest:
-        """The manifest, without the files' digests."""
+        """Return the manifest, without the digests of the files."""
         return Manifest(
             name="linear",
             method="by hand",
@@ -144,7 +144,7 @@ class Linear:
                 Field(name="angle", shape=(1,), unit="rad", low=-np.pi, high=np.pi),
             ),
             outputs=(Field(name="force", shape=(OUT,), unit="N", low=-10, high=10),),
-            normalisation=Normalisation(
+            normalization=Normalization(
                 input_center=tuple(self.x_center.tolist()),
                 input_scale=tuple(self.x_scale.tolist()),
                 output_center=tuple(self.y_center.tolist()),
@@ -168,7 +168,7 @@ class Linear:
         )
 
     def files(self) -> dict[str, bytes]:
-        """Every file of the bundle but the manifest."""
+        """Return every file of the bundle except the manifest."""
         support_x, support_y, x = random(3, 5, OBS), random(4, 5, OUT), random(5, 4, OBS)
         v = self.adapt(support_x, support_y, 3)
         losses = np.array([self.step(at, support_x, support_y)[1] for at in (self.v0, v)], np.float32)

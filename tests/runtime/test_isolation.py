@@ -1,4 +1,4 @@
-"""The robot's side in environments of its own: with ONNX Runtime, without it, and with two of it."""
+"""The robot's package in separate environments: with ONNX Runtime, without it, and with both distributions of it."""
 
 import os
 import subprocess
@@ -28,23 +28,23 @@ np.save(f"{folder}/out.npy", model.predict(data["x"]))
 
 
 class Environment:
-    """A virtual environment that holds the project's wheel and nothing of the environment the tests run in."""
+    """A virtual environment with the project's wheel. It shares no package with the environment of the tests."""
 
     def __init__(self, folder: Path, wheel: Path, requirements: list[str]) -> None:
-        """Make the environment in `folder`; skip the test where `requirements` cannot be had from a package index."""
+        """Make the environment in `folder`. Skip the test if no package index provides the `requirements`."""
         self.folder = folder
         venv.create(folder, with_pip=True)
         fetched = self.python("-m", "pip", "install", "-q", "--retries", "1", *requirements, isolated=False)
         if fetched.returncode:
             pytest.skip(f"no package index that has {', '.join(requirements)}: {fetched.stderr.strip()[-200:]}")
-        # Without an index, so that a dependency which pyproject.toml forgets is missing here too.
+        # Without an index, a dependency that pyproject.toml forgets is missing here too.
         installed = self.python("-m", "pip", "install", "-q", "--no-index", "--no-deps", str(wheel))
         assert installed.returncode == 0, installed.stderr
 
     def python(
         self, *arguments: str, isolated: bool = True, **environment: str | Path
     ) -> subprocess.CompletedProcess[str]:
-        """Run its Python in its own folder; `isolated` drops every variable but PATH and `environment`."""
+        """Run the environment's Python in its folder. `isolated` drops all variables except PATH and `environment`."""
         variables = {"PATH": os.environ["PATH"]} if isolated else {**os.environ, "PYTHONPATH": ""}
         return subprocess.run(
             [self.folder / "bin" / "python", *arguments],
@@ -59,7 +59,7 @@ class Environment:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from this tree with the build backend that is installed."""
+    """The wheel, built from this source tree with the installed build backend."""
     folder = tmp_path_factory.mktemp("wheel")
     built = subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
@@ -74,19 +74,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def robot(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Environment:
-    """What `pip install "msr-runtime[cpu]"` gives."""
+    """The environment that `pip install "msr-runtime[cpu]"` makes."""
     requirements = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["cpu"]
     return Environment(tmp_path_factory.mktemp("robot"), wheel, requirements)
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Environment:
-    """What `pip install msr-runtime` gives: no ONNX Runtime."""
+    """The environment that `pip install msr-runtime` makes. It has no ONNX Runtime."""
     return Environment(tmp_path_factory.mktemp("bare"), wheel, PROJECT["dependencies"])
 
 
 def test_robot_has_no_training_package(robot: Environment) -> None:
-    """The `cpu` extra brings the runtime, whose requirements are met, and none of the training packages."""
+    """The extra `cpu` installs the runtime with all its requirements, and no training package."""
     search = f"import importlib.util as u; print([n for n in {TRAINING!r} if u.find_spec(n)])"
     assert robot.python("-c", search).stdout.strip() == "[]"
     checked = robot.python("-m", "pip", "check")
@@ -96,7 +96,7 @@ def test_robot_has_no_training_package(robot: Environment) -> None:
 def test_robot_adapts_and_leaves_nothing_at_home(
     robot: Environment, bundle_path: Path, linear: Any, tmp_path: Path
 ) -> None:
-    """There a bundle opens, adapts and predicts as in numpy, and ONNX Runtime's telemetry writes nothing under HOME."""
+    """A bundle adapts and predicts like the numpy reference, and ONNX Runtime's telemetry writes no file under HOME."""
     rng = np.random.default_rng(0)
     support_x, support_y, x = rng.standard_normal((5, 3)), rng.standard_normal((5, 2)), rng.standard_normal((4, 3))
     np.savez(tmp_path / "in.npz", support_x=support_x, support_y=support_y, x=x)
@@ -110,8 +110,8 @@ def test_robot_adapts_and_leaves_nothing_at_home(
 
 
 def test_import_without_onnxruntime_names_the_extras(bare: Environment) -> None:
-    """Without ONNX Runtime the import says which of the two extras to install."""
-    imported = bare.python("-c", "import msr_runtime")
+    """Without ONNX Runtime, the import error names the two extras to choose from."""
+    imported = bare.python("-c", "from msr_runtime import AdaptiveModel")
     assert imported.returncode == 1
     last = imported.stderr.strip().splitlines()[-1]
     assert last.startswith(("ImportError: ", "ModuleNotFoundError: "))
@@ -119,15 +119,27 @@ def test_import_without_onnxruntime_names_the_extras(bare: Environment) -> None:
     assert "[gpu]" in last
 
 
-def test_both_onnxruntimes_are_refused(robot: Environment, tmp_path: Path) -> None:
-    """ONNX Runtime for CPU and for GPU in one environment overwrite each other, so the import refuses both together.
+def test_what_needs_no_network_works_without_onnxruntime(bare: Environment, bundle_path: Path) -> None:
+    """Bundles are opened and commands are listed; a command that runs a network says in one line what to install."""
+    opened = bare.python("-c", f"from msr_runtime import Bundle; print(Bundle.open({str(bundle_path)!r}).digest)")
+    assert opened.returncode == 0, opened.stderr
+    listed = bare.python("-m", "msr_runtime.cli", "--help")
+    assert (listed.returncode, listed.stdout[:10]) == (0, "usage: msr")
+    refused = bare.python("-m", "msr_runtime.cli", "bench", str(bundle_path))
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("msr: ")
+    assert 'pip install "msr-runtime[cpu]"' in refused.stderr
 
-    Only the second one's metadata is put there, as pip would write it: its files would be the first one's.
+
+def test_both_onnxruntimes_are_refused(robot: Environment, tmp_path: Path) -> None:
+    """ONNX Runtime for CPU and for GPU overwrite each other in one environment, so the import refuses both together.
+
+    The test adds only the metadata of the second distribution, as pip would write it.
     """
     metadata = tmp_path / "onnxruntime_gpu-1.23.0.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.23.0\n", encoding="utf-8")
-    imported = robot.python("-c", "import msr_runtime", PYTHONPATH=tmp_path)
+    imported = robot.python("-c", "from msr_runtime import AdaptiveModel", PYTHONPATH=tmp_path)
     assert imported.returncode == 1
     last = imported.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: ")
@@ -139,7 +151,7 @@ def test_both_onnxruntimes_are_refused(robot: Environment, tmp_path: Path) -> No
 def test_a_gpu_that_is_not_there_is_an_error_that_says_what_is_missing(
     tmp_path_factory: pytest.TempPathFactory, wheel: Path, bundle_path: Path
 ) -> None:
-    """The build for GPUs without CUDA's libraries offers CUDA and TensorRT, and would run on the CPU in silence."""
+    """The GPU build without CUDA's libraries lists CUDA and TensorRT, but a request for them is an error."""
     requirements = [*PROJECT["dependencies"], "onnxruntime-gpu>=1.23"]
     gpu = Environment(tmp_path_factory.mktemp("gpu"), wheel, requirements)
     code = f"""if True:

@@ -1,0 +1,125 @@
+"""Confirm that today's code learns exactly what a stored result was measured with, in minutes and not hours.
+
+A change of the measured code makes a result out of date, even one that changes no number: a new option, a split
+function. This script runs each method of a learning result in short (`probe.py`), once with the code of the result's
+commit and once with today's, and compares losses, gradients, errors and drives. If all are equal to the last bit,
+today's code is noted in the result, and `make tables` no longer marks it. If one differs, the result has to be measured
+again.
+
+Results of times cannot be confirmed: they are measured again.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from code_digest import code_digest
+from store import RESULTS, ROOT, Confirmation, Result, digest_of, is_current, read_result, write_result
+from training import ROOTS
+
+
+def main(names: Annotated[tuple[str, ...], tyro.conf.Positional]) -> int:
+    """Confirm these results, or name what differs.
+
+    Args:
+        names: Stored results of learning, for example families-ring-nav.
+    """
+    if changed := _git("status", "--porcelain", "--", *ROOTS):
+        raise SystemExit(f"error: a confirmation names a commit, but there are changes: {changed}; commit them first")
+    paths = [RESULTS / f"{name}.json" for name in names]
+    for path in paths:
+        check(path)
+    verdicts = [confirm(path) for path in paths]
+    return 0 if all(verdicts) else 1
+
+
+def check(path: Path) -> None:
+    """Refuse, before anything runs, a result that cannot be confirmed."""
+    if not path.exists():
+        raise SystemExit(f"error: there is no {path}; its script has not stored it")
+    result = read_result(path)
+    code = result["code"]
+    again = f"measure it again: {result['command']}"
+    if code is None or result["changed"]:
+        how = "copied from a table" if code is None else "measured with uncommitted changes"
+        raise SystemExit(f"error: {path.stem} was {how}, so the code behind it is not known; {again}")
+    if not set(ROOTS).issubset(code["roots"]):
+        raise SystemExit(f"error: {path.stem} is no result of learning, which short runs could confirm; {again}")
+
+
+def confirm(path: Path) -> bool:
+    """Compare one result's code with today's by short runs, and note today's in the result if all numbers agree."""
+    result = read_result(path)
+    roots = result["code"]["roots"] if result["code"] else []
+    if is_current(result):
+        print(f"{path.stem}: today's code was measured, or confirmed before")
+        return True
+    again = f"measure it again: {result['command']}"
+    with _checkout(result["commit"]) as old:
+        rest = sorted(set(roots).difference(ROOTS))  # the result's own script above all, which no probe runs whole
+        if changed := [root for root in rest if code_digest([old / root]) != code_digest([ROOT / root])]:
+            print(f"{path.stem}: {changed[0]} has changed, which short runs do not cover; {again}")
+            return False
+        print(f"{path.stem}: short runs with the code of {result['commit'][:7]}, then with today's")
+        before, today = (list(_probe(root, result["name"])) for root in (old, ROOT))
+    for one, other in zip(before, today, strict=True):
+        if one != other:
+            print(f"{path.stem}: {one['run']} differs; {again}\n  {one}\n  {other}")
+            return False
+    confirmation = Confirmation(
+        digest=digest_of(tuple(roots)),
+        commit=_git("rev-parse", "HEAD"),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        runs=len(today),
+    )
+    write_result(path, Result(**{**result, "confirmed": [*result["confirmed"], confirmation]}))
+    print(f"{path.stem}: all numbers of {len(today)} runs are equal; noted")
+    return True
+
+
+def _probe(root: Path, name: str) -> Iterator[dict]:
+    """Run the probe, today's, with the code of a checkout; one dictionary of numbers per run."""
+    folders = [root / "benchmarks", root, root / "envs", root / "export"]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, folders)),
+        "PYTHONSAFEPATH": "1",  # or Python puts the probe's own folder, with today's scripts, first
+        "OMP_NUM_THREADS": "1",
+    }
+    with tempfile.TemporaryDirectory() as out:
+        probe = [sys.executable, ROOT / "benchmarks" / "probe.py", name, out]
+        done = subprocess.run(probe, env=environment, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"error: the probe ended with {done.returncode} on the code in {root}; its message is above")
+    return (json.loads(line) for line in done.stdout.splitlines())
+
+
+@contextmanager
+def _checkout(commit: str) -> Iterator[Path]:
+    """Check a commit out into a folder of its own, for as long as the block lasts."""
+    folder = Path(tempfile.mkdtemp()) / "repository"
+    try:
+        _git("worktree", "add", "--detach", str(folder), commit)
+        yield folder
+    finally:
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        _git("worktree", "prune")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"error: git {arguments[0]}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main, description=__doc__))

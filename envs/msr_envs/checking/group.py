@@ -1,0 +1,133 @@
+"""The part of `check_family` that checks the group: do its matrices form a group, and does `augment` apply it?"""
+
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_runtime.errors import FamilyError
+from msr_runtime.task import Group
+
+_TOLERANCE = 1e-6
+"""Largest entry-wise error allowed between two matrices that must be equal."""
+
+
+def check_group(family: str, group: Group, input_width: int, output_width: int) -> None:
+    """Check that the matrices form a group: shapes, identity, orthogonality, distinct elements and products.
+
+    The product of any two elements must be an element, and the same one on the inputs and on the outputs.
+
+    Args:
+        family: The family's name, for messages.
+        group: The group.
+        input_width: Length of the input vector.
+        output_width: Length of the output vector.
+
+    Raises:
+        FamilyError: At the first broken rule.
+
+    """
+    for side, matrices, size in (("inputs", group.inputs, input_width), ("outputs", group.outputs, output_width)):
+        wanted = (len(group.inputs), size, size)
+        if np.shape(matrices) != wanted:
+            _fail(
+                family,
+                group,
+                f"{side} has the shape {np.shape(matrices)}, but it must be {wanted} (order, width, width); the "
+                "likely cause is a field that the direct sum leaves out, or two sides of different order",
+            )
+        if not _close(matrices[0], np.eye(size)):
+            _fail(family, group, f"element 0 is not the identity on the {side}, but the identity must come first")
+        for index, matrix in enumerate(matrices):
+            error = float(np.abs(matrix @ matrix.T - np.eye(size)).max())
+            if not error <= _TOLERANCE:
+                _fail(
+                    family,
+                    group,
+                    f"element {index} is not orthogonal on the {side} (off by {error:.2g}); the likely cause is a "
+                    "scaled block or a sign in a rotation",
+                )
+    _check_products(family, group)
+
+
+def _check_products(family: str, group: Group) -> None:
+    for i in range(group.order):
+        twins = [
+            j for j in _matches(group.inputs, group.inputs[i]) if j > i and _close(group.outputs[j], group.outputs[i])
+        ]
+        if twins:
+            _fail(family, group, f"elements {i} and {twins[0]} are the same, but elements must differ")
+        for j in range(group.order):
+            # Several elements may have the same matrix on the inputs. One of them must fit on the outputs too.
+            product = group.inputs[i] @ group.inputs[j]
+            candidates = _matches(group.inputs, product)
+            if not candidates:
+                _fail(
+                    family,
+                    group,
+                    f"on the inputs, element {i} times element {j} equals no element, so these are not a group; the "
+                    "likely cause is a missing element, or an angle of which no multiple is a full turn",
+                )
+            image = group.outputs[i] @ group.outputs[j]
+            if not any(_close(group.outputs[k], image) for k in candidates):
+                _fail(
+                    family,
+                    group,
+                    f"element {i} times element {j} is element {candidates[0]} on the inputs but not on the outputs; "
+                    "the likely cause is that the outputs turn the other way round, or list the elements in another "
+                    "order",
+                )
+
+
+def check_action(family: str, group: Group, before: tuple[NDArray, NDArray], after: tuple[NDArray, NDArray]) -> None:
+    """Check that `augment` moved x and y of each example by one group element, drawn per example.
+
+    Args:
+        family: The family's name, for messages.
+        group: The group.
+        before: x and y `(examples, width)` before `augment`.
+        after: x and y `(examples, width)` after it.
+
+    Raises:
+        FamilyError: No group element turns an example into its augmented copy, or one element moved all examples.
+
+    """
+    # (order, examples): distance of each augmented example from each image of its original, over the largest entry
+    misses_x, misses_y = (
+        np.abs(np.einsum("gij,ej->gei", matrices, b) - a).max(-1) / max(float(np.abs(b).max()), 1e-12)
+        for matrices, b, a in zip((group.inputs, group.outputs), before, after, strict=True)
+    )
+    fits_x, fits = misses_x <= 1e-4, np.maximum(misses_x, misses_y) <= 1e-4
+    if not fits_x.any(0).all():
+        _fail(
+            family,
+            group,
+            "augment returned an x that no element of group() gives; augment and group() must apply the same group",
+        )
+    if not fits.any(0).all():
+        _fail(
+            family,
+            group,
+            "augment moved an x by one element and its y by none that fits; the likely cause is that elements are "
+            "drawn for x and y apart, or that y turns the other way round",
+        )
+    if group.order > 1 and fits.all(1).any():
+        element = int(fits.all(1).argmax())
+        _fail(
+            family,
+            group,
+            f"augment moved all {fits.shape[1]} examples by element {element}; the likely cause is one draw a batch, "
+            "where each example needs its own",
+        )
+
+
+def _matches(matrices: NDArray, matrix: NDArray) -> list[int]:
+    return np.flatnonzero(np.abs(matrices - matrix).max((1, 2)) <= _TOLERANCE).tolist()
+
+
+def _close(a: NDArray, b: NDArray) -> bool:
+    return bool(np.abs(a - b).max() <= _TOLERANCE)
+
+
+def _fail(family: str, group: Group, message: str) -> NoReturn:
+    raise FamilyError(f"family '{family}', group {group.name}: {message}")

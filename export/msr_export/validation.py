@@ -1,0 +1,170 @@
+"""What adapting to clean tasks leads to: the figures that the robot takes its limits from."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.func import vmap
+
+from msr_runtime.bundle.manifest import ShotFigures, Validation
+from msr_runtime.errors import FamilyError
+from msr_runtime.meta.evaluation.scores import score_sample
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.normalization import Normalization
+from msr_runtime.task import TaskBatch, TaskFamily, rows_per_sample
+
+TASKS = 200
+"""Validation tasks, unless the caller asks for fewer."""
+SHOTS = (1, 2, 5, 10, 20, 64)
+"""Numbers of support samples. The shots of meta-training are measured too."""
+_QUERIES = 32
+"""Samples per query set that an adapted network is judged by."""
+_AT_ONCE = 50
+"""Tasks that adapt at once. More would need more memory, and hardly less time."""
+
+
+class _Outcome(NamedTuple):
+    """What adapting led to, one number per task: `(tasks,)`."""
+
+    before: NDArray
+    """Support loss before the first step."""
+    after: NDArray
+    """Support loss after the last step."""
+    move: NDArray
+    """`|v - v0| / |v0|`, or `|v|` where v0 is zero."""
+    error_at_v0: NDArray
+    """Error on the queries before adapting."""
+    error: NDArray
+    """Error on the queries after adapting; that at v0 where the adaptation is not finite."""
+
+    @property
+    def helped(self) -> NDArray:
+        """Whether the adaptation is finite, and no worse than `v0` on its support set and on its queries."""
+        finite = np.isfinite(self.after) & np.isfinite(self.move)
+        return finite & (self.after <= self.before) & (self.error <= self.error_at_v0)
+
+
+def measure_validation(
+    learner: Learner, normalization: Normalization, family: TaskFamily, *, shots: int, seed: int, tasks: int = TASKS
+) -> Validation | None:
+    """Adapt to clean validation tasks with several numbers of shots, and return what came out.
+
+    Each task has two support sets: one as in meta-training, and one from the family's last query set, because a robot
+    that adapts while it acts learns from wherever it is. The limits hold for both. The errors are those of the first.
+
+    Args:
+        learner: The learner, as in `export_bundle`.
+        normalization: The normalization under which it was trained.
+        family: The family of the tasks.
+        shots: Support samples per task in meta-training.
+        seed: The seed of the draws.
+        tasks: How many tasks.
+
+    Returns:
+        The figures, or None if no adaptation helped: limits would refuse everything.
+
+    """
+    rows = rows_per_sample(family)
+    batch, most = _draw(family, shots, seed, tasks)
+    queries = _queries(batch, family, rows)
+    own = _Support(batch.support_x, batch.support_y)
+    # The queries that judge are the last of each query set. Those before them are the other support set.
+    part = batch.query_x.shape[1] // len(family.query_sets)
+    begin = part * (len(family.query_sets) - 1)
+    wide = _Support(batch.query_x[:, begin:], batch.query_y[:, begin:])
+    figures, error_at_v0 = [], 0.0
+    for count in sorted({shots, *SHOTS}):
+        if count > most:
+            break
+        outcomes = [_adapt(learner, normalization, family, each.first(count * rows), queries) for each in (own, wide)]
+        helped = [outcome.helped for outcome in outcomes]
+        if not any(each.any() for each in helped):
+            continue
+        largest = [
+            max(float(values[each].max(initial=0.0)) for values, each in zip(pair, helped, strict=True))
+            for pair in ([outcome.after for outcome in outcomes], [outcome.move for outcome in outcomes])
+        ]
+        trained, error_at_v0 = outcomes[0], float(outcomes[0].error_at_v0.mean())
+        figures.append(
+            ShotFigures(
+                shots=count * rows,
+                largest_loss=_rounded(largest[0]),
+                largest_move=_rounded(largest[1]),
+                mean_error=_rounded(float(trained.error.mean())),
+                median_error=_rounded(float(np.median(trained.error))),
+                worse=_rounded(float((trained.error > trained.error_at_v0).mean())),
+            )
+        )
+    if not figures:
+        return None
+    return Validation(tasks=tasks, error_at_v0=_rounded(error_at_v0), by_shots=tuple(figures))
+
+
+class _Support(NamedTuple):
+    """Support sets of all tasks, in raw units."""
+
+    x: NDArray
+    y: NDArray
+
+    def first(self, rows: int) -> "_Support":
+        """The support sets cut to their first rows."""
+        return _Support(self.x[:, :rows], self.y[:, :rows])
+
+
+def _draw(family: TaskFamily, shots: int, seed: int, tasks: int) -> tuple[TaskBatch, int]:
+    """Draw the tasks with as many support samples as the family gives, and return both.
+
+    A family of recorded tasks has only so many samples per task.
+    """
+    most, sets = max(shots, *SHOTS), len(family.query_sets)
+    while True:
+        try:
+            return family.sample(np.random.default_rng(seed), tasks, most, (most + _QUERIES) * sets, "validation"), most
+        except FamilyError:
+            if most <= shots:
+                raise
+            most = max(shots, most // 2)
+
+
+def _queries(batch: TaskBatch, family: TaskFamily, rows: int) -> _Support:
+    """The last queries of each query set, side by side."""
+    sets, judging = len(family.query_sets), _QUERIES * rows
+    parts = [np.split(array, sets, axis=1) for array in (batch.query_x, batch.query_y)]
+    return _Support(*(np.concatenate([each[:, -judging:] for each in part], 1) for part in parts))
+
+
+def _adapt(
+    learner: Learner, normalization: Normalization, family: TaskFamily, support: _Support, queries: _Support
+) -> _Outcome:
+    """Adapt to all support sets, some tasks at once."""
+    v0 = torch.cat([tensor.flatten() for tensor in learner.start().values()])
+    scale = float(v0.norm()) or 1.0
+
+    def of_task(x: torch.Tensor, y: torch.Tensor, query_x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        start, adapted = learner.start(), learner.adapt(x, y)
+        losses = (learner.support_loss(tensors, x, y) for tensors in (start, adapted))
+        v = torch.cat([adapted[name].flatten() for name in learner.adapted_names])
+        return *losses, (v - v0).norm() / scale, learner(start, query_x), learner(adapted, query_x)
+
+    tensors = [*normalization.normalize(*support), normalization.normalize_x(queries.x)]
+    with torch.no_grad():
+        parts = [
+            vmap(of_task)(*(torch.from_numpy(array[first : first + _AT_ONCE]) for array in tensors))
+            for first in range(0, len(queries.x), _AT_ONCE)
+        ]
+    before, after, move, at_v0, adapted = (torch.cat(each).numpy() for each in zip(*parts, strict=True))
+    outputs = [each if learner.classifies else normalization.raw_y(each) for each in (at_v0, adapted)]
+    size = 1.0 if learner.classifies else score_sample(family, np.zeros(1), queries.y) or 1.0
+    errors = [
+        np.array([score_sample(family, y, wanted) for y, wanted in zip(each, queries.y, strict=True)]) / size
+        for each in outputs
+    ]
+    # The robot refuses what is not finite, and goes on with v0.
+    acts = np.isfinite(after) & np.isfinite(move) & np.isfinite(errors[1])
+    return _Outcome(before, after, move, errors[0], np.where(acts, errors[1], errors[0]))
+
+
+def _rounded(value: float) -> float:
+    """Four digits: more would differ between machines, and no limit needs them."""
+    return float(f"{value:.4g}")

@@ -1,0 +1,31 @@
+"""Learning on the robot: the inner loop, the model that it adapts, the guard of updates and the online adapter.
+
+This room runs a bundle's graphs in ONNX Runtime. `OnlineAdapter` hands its samples and adaptations to any object with
+the methods of `SampleRecorder`, so this room does not import the recorder.
+"""
+
+from msr_runtime.adaptation.inner_loop import InnerLoop
+from msr_runtime.adaptation.judges import HeldOut
+from msr_runtime.adaptation.measured import Limits
+from msr_runtime.adaptation.model import AdaptiveModel
+from msr_runtime.adaptation.online import OnlineAdapter, SampleRecorder
+from msr_runtime.adaptation.report import OnlineReport
+from msr_runtime.adaptation.result import AdaptResult
+from msr_runtime.adaptation.sample_window import SampleWindow
+from msr_runtime.adaptation.start import Start
+from msr_runtime.adaptation.update_guard import Refusal, UpdateGuard
+
+__all__ = [
+    "AdaptResult",
+    "AdaptiveModel",
+    "HeldOut",
+    "InnerLoop",
+    "Limits",
+    "OnlineAdapter",
+    "OnlineReport",
+    "Refusal",
+    "SampleRecorder",
+    "SampleWindow",
+    "Start",
+    "UpdateGuard",
+]

@@ -1,0 +1,353 @@
+"""AdaptiveModel: a bundle, loaded on a robot, that predicts and adapts."""
+
+import copy
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn, Self
+
+from numpy.typing import ArrayLike
+
+from msr_runtime.adaptation.result import AdaptResult
+from msr_runtime.adaptation.self_test import replay_golden_example
+from msr_runtime.adaptation.sessions import Check, Sessions, check_samples
+from msr_runtime.adaptation.start import Start, check_start
+from msr_runtime.adaptation.update import make_update
+from msr_runtime.adaptation.update_guard import UNLIMITED, UpdateGuard
+from msr_runtime.bundle.adaptation_file import decode_adaptation, encode_adaptation, read_adaptation
+from msr_runtime.bundle.manifest import Manifest
+from msr_runtime.bundle.signing import PathLike
+from msr_runtime.bundle.store import Bundle
+from msr_runtime.errors import InputError
+from msr_runtime.files import write_atomically
+from msr_runtime.inference.input_bounds import Outside, OutsideCounter, SampleBounds
+from msr_runtime.inference.sample_spec import SampleSpec
+from msr_runtime.inference.session import Provider
+from msr_runtime.inference.state import State
+from msr_runtime.task import Array, Predict
+
+
+class AdaptiveModel:
+    """A network with a frozen symmetry matrix U and filter parameters v that adapt: `W = reshape(U v)`.
+
+    The weights W are folded while adapting, so a prediction costs no more than that of an ordinary network. Any
+    thread may call `predict` while another one adapts, resets or loads. A call uses the weights that act when it
+    begins, and never waits. Several threads may change the model at once; the change that finishes last acts.
+
+    Example:
+        >>> import numpy as np
+        >>> from msr_runtime import AdaptiveModel
+        >>> model = AdaptiveModel.load(bundle)
+        >>> support_x = np.random.default_rng(0).uniform(0, 1, (10, 18))  # ten observations
+        >>> model.adapt(support_x, np.zeros((10, 2))).accepted  # the right action for each: stand still
+        True
+        >>> model.predict(support_x[0]).shape
+        (2,)
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        providers: Sequence[Provider] = ("CPUExecutionProvider",),
+        check_inputs: bool = False,
+    ) -> None:
+        """Build the sessions of an opened bundle. Robots call `load`, which also replays the golden example.
+
+        Args:
+            bundle: The opened bundle.
+            providers: As in `load`.
+            check_inputs: As in `load`.
+
+        Raises:
+            BundleError: If the graphs do not match the manifest, or if ONNX Runtime refuses them.
+            ProviderError: If a requested provider does not start.
+        """
+        self.bundle = bundle
+        self._sessions = Sessions(bundle, providers)
+        self._acting = self._sessions.start
+        x, y = self.sample_specs
+        self.bounds = SampleBounds.of(x.fields, y.fields, bundle.manifest.input_limit)
+        """The bounds of a sample's x and y."""
+        self._predicted = OutsideCounter() if check_inputs else None
+
+    @classmethod
+    def load(
+        cls,
+        bundle: Bundle | PathLike,
+        providers: Sequence[Provider] = ("CPUExecutionProvider",),
+        self_test: bool = True,
+        trusted_keys: Sequence[PathLike] | None = None,
+        check_inputs: bool = False,
+    ) -> Self:
+        """Open a bundle, build its sessions and replay its golden example on this machine.
+
+        Args:
+            bundle: Path of a bundle's folder, or an opened bundle.
+            providers: Execution providers of ONNX Runtime, each a name or a pair of name and options. Each one must
+                start on this machine.
+            self_test: Replay the golden example, see `self_test`.
+            trusted_keys: PEM files of Ed25519 public keys. If given, one of these keys must have signed the bundle;
+                the signature is checked before ONNX Runtime reads a graph.
+            check_inputs: Let `predict` compare each observation with the bounds of its fields: what is outside is
+                counted, see `outside`, and what is absurd is refused. It takes some microseconds per call. `adapt`
+                always compares.
+
+        Raises:
+            BundleError: If the bundle is damaged, or if its golden example gives other values here than in torch.
+            SignatureError: If `trusted_keys` are given, and the bundle is unsigned or signed by none of them.
+            ProviderError: If a requested provider does not start.
+
+        Example:
+            >>> from msr_runtime import AdaptiveModel
+            >>> model = AdaptiveModel.load(bundle)
+            >>> model.manifest.name, model.manifest.rate_hz
+            ('ring-nav', 10.0)
+        """
+        if not isinstance(bundle, Bundle):
+            bundle = Bundle.open(bundle, trusted_keys)
+        elif trusted_keys is not None:
+            bundle.check_signature(trusted_keys)
+        model = cls(bundle, providers, check_inputs)
+        if self_test:
+            model.self_test()
+        return model
+
+    def self_test(self) -> float:
+        """Replay the golden example: adapt to its support set, and compare with what torch computed at export.
+
+        The acting weights do not change.
+
+        Returns:
+            The largest relative error.
+
+        Raises:
+            BundleError: If the error is larger than the tolerance in the manifest, if the graphs do not run, or if the
+                inner steps take longer than 60 s.
+        """
+        return replay_golden_example(self.bundle, self._sessions)
+
+    def fork(self) -> Self:
+        """Return another model on the same sessions, which acts at `v0`. The two models adapt independently."""
+        other = copy.copy(self)
+        other.reset()
+        return other
+
+    def __copy__(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._predicted = OutsideCounter() if self._predicted else None
+        return other
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(
+            "an AdaptiveModel cannot be pickled or copied deeply, because its ONNX sessions live in this process; in "
+            f"another process call AdaptiveModel.load('{self.bundle.path}') and restore_adaptation(data), with the "
+            "bytes of dump_adaptation() from here; in this process use fork()"
+        )
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the bundle: fields, units, rate, shots, steps and provenance."""
+        return self.bundle.manifest
+
+    @property
+    def v(self) -> Array:
+        """A copy of the acting filter parameters, `(1, K)`, float32."""
+        acting = self._acting  # a reference, so that the memory is not reused for another adaptation before the copy
+        return acting.tensors["v"].copy()
+
+    def predict(self, x: ArrayLike) -> Array:
+        """Compute the output of the acting network in raw units.
+
+        Args:
+            x: One observation `(obs,)` or a batch `(batch, obs)`, in raw units. For an image in place of a vector, obs
+                stands for its axes.
+
+        Returns:
+            `(out,)` or `(batch, out)`, float32.
+
+        Raises:
+            InputError: If `x` has another shape or dtype, or is not finite; or, with `check_inputs`, if a value is
+                further outside its bounds than the manifest's `input_limit`.
+
+        Example:
+            >>> import numpy as np
+            >>> from msr_runtime import AdaptiveModel
+            >>> model = AdaptiveModel.load(bundle)
+            >>> model.predict(np.zeros(18)).shape, model.predict(np.zeros((5, 18))).shape
+            ((2,), (5, 2))
+        """
+        if self._predicted is not None:
+            spec = self.sample_specs[0]
+            x = spec.convert(x)
+            if x.shape[-len(spec.shape) :] == spec.shape:  # else it is refused below
+                self.bounds.x.count("x", x, self._predicted.add)
+        return self._acting(x)
+
+    @property
+    def outside(self) -> Outside:
+        """Observations of `predict` with a value outside its bounds, by field. Empty without `check_inputs`."""
+        return self._predicted.total() if self._predicted else {}
+
+    @property
+    def sample_specs(self) -> tuple[SampleSpec, SampleSpec]:
+        """Shape, dtype and fields of one sample of a support set: of its x and of its y."""
+        return self._sessions.support
+
+    def adapt(
+        self,
+        support_x: ArrayLike,
+        support_y: ArrayLike,
+        steps: int | None = None,
+        *,
+        start: Start = "v0",
+        held_out: tuple[ArrayLike, ArrayLike] | None = None,
+        guard: UpdateGuard | None = None,
+        check: Check | None = None,
+    ) -> AdaptResult:
+        """Adapt `v` to the support set by inner steps. The adapted weights act at once, unless they are refused.
+
+        Samples whose y is outside the bounds of its field are left out. If a limit is missed, the sample whose absence
+        helps most is left out too, and so on. More than a fifth of the samples is never left out: then the update is
+        refused. Finding a bad sample takes up to ten adaptations, and up to four times as many in all.
+
+        Args:
+            support_x: `(shots, obs)` in raw units.
+            support_y: `(shots, out)` in raw units; labels `(shots,)` for a classifier.
+            steps: Number of inner steps; None takes as many as in meta-training.
+            start: Where the inner loop begins: at the meta-learned `v0`, or at the `accepted` v, which acts now.
+            held_out: x `(samples, obs)` and y `(samples, out)` to judge the update by; the inner loop does not see
+                them.
+            guard: What may refuse the update. None takes `UpdateGuard()`, with the limits that were measured at the
+                export. In a bundle without them (format version 3 and older) None sets no limit.
+            check: A function that is called before each inner step. What it raises ends the adaptation, and the earlier
+                weights still act. Use it to stop a long adaptation.
+
+        Returns:
+            What the adaptation did, and why it was refused if it was. After a refusal the earlier weights still act.
+
+        Raises:
+            InputError: If a shape, dtype or value is wrong, or a value is further outside its bounds than the
+                manifest's `input_limit`. The earlier weights still act.
+
+        Example:
+            >>> import numpy as np
+            >>> from msr_runtime import AdaptiveModel
+            >>> x = np.random.default_rng(0).uniform(0, 1, (10, 18))
+            >>> result = AdaptiveModel.load(bundle).adapt(x, np.zeros((10, 2)))
+            >>> result.accepted, result.loss_after < result.loss_before
+            (True, True)
+        """
+        # The acting weights are read once: another thread may swap them during this call.
+        began, acting = time.perf_counter(), self._acting
+        check_start(start)
+        sessions = self._sessions
+        update = make_update(
+            sessions,
+            self.manifest,
+            self.bounds,
+            check_samples(sessions.support, support_x, support_y),
+            acting=acting,
+            steps=sessions.steps(steps),
+            start=start,
+            held_out=None if held_out is None else check_samples(sessions.held_out, *held_out),
+            guard=guard or (UNLIMITED if self.manifest.validation is None else UpdateGuard()),
+            check=check,
+        )
+        if update.network is not None:
+            # one atomic assignment: `predict` sees the old weights or the new, never a mix
+            self._acting = update.network
+        return replace(update.result, seconds=time.perf_counter() - began)
+
+    def adapted(self, support_x: ArrayLike, support_y: ArrayLike, steps: int | None = None) -> Predict:
+        """Return a network adapted to the whole support set, without a guard and without changing this model.
+
+        Args:
+            support_x: As in `adapt`.
+            support_y: As in `adapt`.
+            steps: As in `adapt`.
+
+        Returns:
+            A function like `predict`. It acts at `v0` if the adapted weights are not finite.
+
+        Raises:
+            InputError: As in `adapt`.
+        """
+        support = check_samples(self._sessions.support, support_x, support_y)
+        self.bounds.count(self._sessions.support, *support)
+        return (
+            self._sessions.adapt(*support, self._sessions.steps(steps), self._acting).predictor or self._sessions.start
+        )
+
+    def reset(self) -> None:
+        """Return to the meta-learned `v0`."""
+        self._acting = self._sessions.start
+
+    def save_adaptation(self, path: str | os.PathLike[str]) -> None:
+        """Write the acting `v` and its folded weights to a safetensors file, together with the digest of this bundle.
+
+        The file is written whole or not at all; an earlier file at `path` is replaced.
+
+        Args:
+            path: Where to write the file.
+
+        Raises:
+            InputError: If the model acts at `v0`, so that there is nothing to save.
+
+        Example:
+            >>> import numpy as np
+            >>> from msr_runtime import AdaptiveModel
+            >>> model = AdaptiveModel.load(bundle)
+            >>> result = model.adapt(np.ones((10, 18)), np.zeros((10, 2)))
+            >>> model.save_adaptation(folder / "wing_3.safetensors")
+        """
+        write_atomically(Path(path).resolve(), self.dump_adaptation())
+
+    def dump_adaptation(self) -> bytes:
+        """Return the bytes that `save_adaptation` writes.
+
+        Raises:
+            InputError: If the model acts at `v0`, so that there is nothing to save.
+        """
+        acting = self._acting
+        if acting is self._sessions.start:
+            raise InputError("there is no adaptation to save: the model acts at v0; adapt it first")
+        return encode_adaptation(acting.tensors, self.bundle)
+
+    def load_adaptation(self, path: str | os.PathLike[str]) -> None:
+        """Load a saved adaptation; its weights act at once.
+
+        Args:
+            path: A file that `save_adaptation` wrote, with a model of the same bundle.
+
+        Raises:
+            BundleError: If the file is missing or damaged, belongs to another bundle, or is not finite. The earlier
+                weights still act.
+
+        Example:
+            >>> import numpy as np
+            >>> from msr_runtime import AdaptiveModel
+            >>> model, again = AdaptiveModel.load(bundle), AdaptiveModel.load(bundle)
+            >>> result = model.adapt(np.ones((10, 18)), np.zeros((10, 2)))
+            >>> model.save_adaptation(folder / "wing_3.safetensors")
+            >>> again.load_adaptation(folder / "wing_3.safetensors")
+            >>> np.array_equal(again.v, model.v)
+            True
+        """
+        self.restore_adaptation(read_adaptation(path, self.manifest), f"adaptation '{path}'")
+
+    def restore_adaptation(self, data: bytes, where: str = "the adaptation") -> None:
+        """Load an adaptation from memory; its weights act at once.
+
+        Args:
+            data: The bytes of `dump_adaptation` or of a saved file.
+            where: How errors name these bytes.
+
+        Raises:
+            BundleError: If the bytes are damaged, belong to another bundle, or are not finite. The earlier weights
+                still act.
+        """
+        tensors = decode_adaptation(data, self.bundle, where)
+        self._acting = self._sessions.predictors.make(State(tensors).block, like=self._acting)

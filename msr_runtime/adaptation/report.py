@@ -1,0 +1,55 @@
+"""The figures of an OnlineAdapter."""
+
+from dataclasses import dataclass
+
+from msr_runtime.inference.input_bounds import Outside, listed
+
+
+@dataclass(frozen=True)
+class OnlineReport:
+    """What an OnlineAdapter did so far. A figure without data is NaN. `print` shows it in two lines, or more."""
+
+    tried: int
+    """Adaptations computed: `accepted` plus all of `refused`."""
+    accepted: int
+    """Adaptations whose weights were put to work."""
+    refused: dict[str, int]
+    """Refused adaptations by reason, see `Refusal`."""
+    seconds_p50: float
+    """Median time of the latest 1024 adaptations, in s."""
+    seconds_p95: float
+    """95th percentile of the same times, in s."""
+    weights_age: float
+    """Time since the latest accepted adaptation, in s."""
+    observed: int
+    """Samples that the adaptation thread has counted: entered, left out or dropped."""
+    entered: int
+    """Samples that entered the window."""
+    left_out: dict[str, int]
+    """Samples that did not enter, by reason, see `LeftOut`."""
+    dropped: int
+    """Samples that the full queue dropped before the adaptation thread could collect them."""
+    waiting: int
+    """Samples in the queue, which the adaptation thread has not collected yet."""
+    outside: Outside
+    """Observed samples with a value outside the bounds of its field, by side and field, see `AdaptResult.outside`."""
+    predicted_outside: Outside
+    """The same of the observations that `predict` got. Empty unless the model was loaded with `check_inputs`."""
+    error: str | None
+    """The error that ended the adaptation thread; None if there was none."""
+
+    def __str__(self) -> str:
+        error = f"\nadapting ended: {self.error}" if self.error else ""
+        outside = f"\noutside   {_list(self.outside)}" if self.outside else ""
+        outside += f"\npredicted outside {_list(self.predicted_outside)}" if self.predicted_outside else ""
+        return (
+            f"updates   {self.tried} tried, {self.accepted} accepted, refused: {_list(self.refused)}; "
+            f"p50 {1e3 * self.seconds_p50:.3f} ms, p95 {1e3 * self.seconds_p95:.3f} ms, "
+            f"weights {self.weights_age:.2f} s old\n"
+            f"samples   {self.observed} observed, {self.entered} entered, left out: {_list(self.left_out)}, "
+            f"{self.dropped} dropped, {self.waiting} waiting{outside}{error}"
+        )
+
+
+def _list(counts: dict[str, int]) -> str:
+    return listed(counts) or "none"

@@ -1,0 +1,61 @@
+"""The result of one adaptation."""
+
+import math
+from dataclasses import dataclass, field
+
+from msr_runtime.adaptation.judges import HeldOut
+from msr_runtime.adaptation.measured import NO_LIMITS, Limits
+from msr_runtime.adaptation.update_guard import Refusal
+from msr_runtime.inference.input_bounds import Outside
+
+
+@dataclass(frozen=True)
+class AdaptResult:
+    """What one adaptation did. `AdaptiveModel.adapt` returns it.
+
+    Example:
+        >>> import numpy as np
+        >>> from msr_runtime import AdaptiveModel
+        >>> x = np.random.default_rng(0).uniform(0, 1, (10, 18))
+        >>> result = AdaptiveModel.load(bundle).adapt(x, np.zeros((10, 2)), steps=2)
+        >>> result.accepted, result.steps, result.reason
+        (True, 2, None)
+        >>> result.loss_after < result.loss_before
+        True
+    """
+
+    accepted: bool
+    """True if the adapted weights act now. If False, the earlier weights still act."""
+    loss_before: float
+    """Support loss where the inner loop began, on normalized outputs."""
+    loss_after: float
+    """Support loss at the adapted `v`, on normalized outputs."""
+    steps: int
+    """Number of inner steps."""
+    seconds: float
+    """Duration of the whole call in s, from checking the samples to the swap of the weights."""
+    reason: str | None
+    """Why the update was refused, as a sentence; None if it was accepted."""
+    refusal: Refusal | None
+    """Why the update was refused, as a name to count by; None if it was accepted."""
+    held_out: HeldOut | None
+    """Loss on the held-out samples. None if there were no such samples, or if the adapted weights were not finite."""
+    outside: Outside = field(default_factory=dict)
+    """Samples of the support set with a value outside the bounds of its field, by side and field: `{"x.goal": 3}`."""
+    left_out: tuple[int, ...] = ()
+    """Indices of the support samples that were not learned from: their y is outside the bounds of its field, or they
+    spoil the update. `loss_before` and `loss_after` are those of the others."""
+    move: float = math.nan
+    """How far the adapted v is from `v0`: `|v - v0| / |v0|`, or `|v|` where `v0` is zero. NaN if it is not finite."""
+    limits: Limits = NO_LIMITS
+    """The limits of support loss and move that held for this update."""
+    few_samples: str | None = None
+    """A sentence if the support set is so small that adapting often makes the network worse, as measured at export."""
+
+    @property
+    def missed(self) -> float:
+        """By how much a limit was missed: the larger ratio of loss and move to their limits. At most 1 is within both.
+
+        NaN if there is no figure, because the weights are not finite.
+        """
+        return math.nan if math.isnan(self.move) else self.limits.missed_by(self.loss_after, self.move)

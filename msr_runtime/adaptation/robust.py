@@ -1,0 +1,97 @@
+"""Robust adaptation: an update that misses its limits is tried again without the samples that spoil it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_runtime.adaptation.measured import Limits
+from msr_runtime.adaptation.sessions import Adapted, Check, Sessions
+from msr_runtime.inference.predictor import BoundPredictor
+from msr_runtime.task import Array
+
+SHARE = 5
+"""At most one of so many samples may be left out."""
+_CANDIDATES = 10
+"""Samples that are left out by turns, to see which of them spoils the update: those that fit worst."""
+_ROUNDS = 4
+"""With many samples, several are dropped at once, so that there are at most so many rounds."""
+
+
+class Fit(NamedTuple):
+    """An update, and the samples that it learned from."""
+
+    adapted: Adapted
+    kept: NDArray[np.intp]
+    """Indices of the samples that were learned from."""
+    limits: Limits
+    """The limits for so many samples."""
+    move: float
+    """How far v moved, see `distance`. NaN if the weights are not finite."""
+
+    @property
+    def missed(self) -> float:
+        """The larger ratio to the two limits. Infinity if the weights are not finite."""
+        if self.adapted.predictor is None:
+            return math.inf
+        return self.limits.missed_by(self.adapted.loss_after, self.move)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Adapts to one support set, or to parts of it."""
+
+    sessions: Sessions
+    x: Array
+    """`(shots, *x)` in raw units, checked."""
+    y: NDArray
+    """`(shots, *y)` in raw units, checked."""
+    steps: int
+    """Inner steps."""
+    acting: BoundPredictor
+    """The network that acts now."""
+    begin: BoundPredictor | None
+    """Where the inner loop begins; None for `v0`."""
+    limits: Callable[[int], Limits]
+    """The limits for a number of samples."""
+    check: Check | None
+    """Called before each inner step."""
+
+    def to(self, kept: NDArray[np.intp]) -> Fit:
+        """Adapt to the samples of these indices."""
+        adapted = self.sessions.adapt(self.x[kept], self.y[kept], self.steps, self.acting, self.begin, self.check)
+        move = math.nan if adapted.predictor is None else self.sessions.moved(adapted.predictor)
+        return Fit(adapted, kept, self.limits(len(kept)), move)
+
+    def robustly(self, kept: NDArray[np.intp], most: int) -> Fit:
+        """Adapt to the samples `kept`. While a limit is missed, drop the sample whose absence helps most.
+
+        Which sample that is, is found by leaving out by turns those that fit worst. One bad sample of ten bends the
+        network so much that good ones may fit worse than itself: the residual alone would name the wrong one.
+
+        Args:
+            kept: Indices of the samples to begin with.
+            most: How many of them may be dropped. 0 if there are no limits: then nothing says what is a bad sample.
+
+        Returns:
+            The first fit that keeps its limits; if there is none, the fit to all samples.
+        """
+        whole = best = self.to(kept)
+        at_once = -(-most // _ROUNDS)
+        while not best.missed <= 1 and most > 0:
+            trials = (self.to(best.kept[best.kept != sample]) for sample in self._worst(best, _CANDIDATES))
+            best = min(trials, key=lambda fit: fit.missed)
+            drop = min(at_once, most)
+            if drop > 1:  # the network without the worst sample shows the others that do not fit
+                best = self.to(np.setdiff1d(best.kept, self._worst(best, drop - 1)))
+            most -= drop
+        return best if best.missed <= 1 else whole
+
+    def _worst(self, fit: Fit, count: int) -> NDArray[np.intp]:
+        """The samples of a fit whose loss is largest, the largest first."""
+        network = fit.adapted.predictor or self.sessions.start
+        losses = self.sessions.losses(self.x[fit.kept], self.y[fit.kept], network)
+        return fit.kept[np.argsort(-np.nan_to_num(losses, nan=np.inf), kind="stable")[:count]]

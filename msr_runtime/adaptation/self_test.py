@@ -1,0 +1,57 @@
+"""The self-test: replay a bundle's golden example on this machine, and compare it with what torch computed."""
+
+import time
+
+import numpy as np
+
+from msr_runtime.adaptation.sessions import Sessions
+from msr_runtime.arrays import relative_error
+from msr_runtime.bundle.store import Bundle
+from msr_runtime.errors import BundleError
+
+_LONGEST = 60.0
+"""Longest time of the self-test's inner steps, in s. Those of a small network take milliseconds."""
+
+
+def replay_golden_example(bundle: Bundle, sessions: Sessions) -> float:
+    """Adapt to the golden example's support set, and return the largest relative error. See `AdaptiveModel.self_test`.
+
+    Raises:
+        BundleError: If the error is larger than the tolerance in the manifest, if the graphs do not run, or if the
+            inner steps take longer than 60 s.
+    """
+    golden, tolerance = bundle.golden(), bundle.manifest.parity.tolerance
+    last = time.monotonic() + _LONGEST
+
+    def check() -> None:
+        if time.monotonic() > last:
+            raise BundleError(f"its {golden.steps} inner steps take longer than the {_LONGEST:g} s allowed")
+
+    try:
+        end = sessions.adapt(golden.support_x, golden.support_y, golden.steps, sessions.start, check=check)
+        figures = {"prediction at v0": (sessions.start(golden.x), golden.y0)}
+        if end.predictor is not None:
+            figures |= {"adapted v": (end.predictor.tensors["v"], golden.v)}
+            figures |= {"adapted prediction": (end.predictor(golden.x), golden.y)}
+            figures |= {"support losses": (np.array([end.loss_before, end.loss_after]), golden.losses)}
+    except Exception as error:  # the bindings of ONNX Runtime raise many types for a malformed graph
+        raise BundleError(
+            f"bundle '{bundle.path}': its golden example does not run ({error}); the graphs do not match the "
+            "manifest: export again"
+        ) from error
+    if end.predictor is None:
+        raise BundleError(
+            f"bundle '{bundle.path}': its golden adaptation is not finite on this machine, but it was at export; do "
+            "not run the bundle here"
+        )
+    worst = 0.0
+    for name, (seen, wanted) in figures.items():
+        if name.endswith("prediction") or name == "prediction at v0":
+        if not error <= tolerance:
+            raise BundleError(
+                f"bundle '{bundle.path}': the golden example's {name} is off by {error:.1e}, more than the tolerance "
+                f"{tolerance:.1e}; likely cause: graphs of another export, or an onnxruntime or provider that computes "
+                "otherwise here. Do not run the bundle here; try CPUExecutionProvider, or export again"
+            )
+        worst = max(worst, error)
+    return worst

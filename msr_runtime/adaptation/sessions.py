@@ -1,0 +1,187 @@
+"""The three sessions of a bundle, checked against its manifest, and one run of the inner loop in them."""
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from msr_runtime.adaptation.inner_loop import InnerLoop
+from msr_runtime.adaptation.many_samples import ManySamples
+from msr_runtime.arrays import all_finite
+from msr_runtime.bundle.manifest import STEP, next_name
+from msr_runtime.bundle.store import ADAPT, LOSS, PREDICT, SOLVE, SUMS, Bundle
+from msr_runtime.errors import BundleError, InputError
+from msr_runtime.inference._onnxruntime import onnxruntime
+from msr_runtime.inference.predictor import BoundPredictor, Predictors
+from msr_runtime.inference.providers import CPU, device_of, without_graphs
+from msr_runtime.inference.sample_spec import SampleSpec, read_spec
+from msr_runtime.inference.session import Provider, make_session
+from msr_runtime.inference.state import State
+from msr_runtime.task import Array, width
+
+Check = Callable[[], None]
+"""A function that is called before each inner step. What it raises ends the adaptation."""
+
+
+class Adapted(NamedTuple):
+    """Where one run of the inner loop ended."""
+
+    loss_before: float
+    """Support loss where it began, on normalized outputs."""
+    loss_after: float
+    """Support loss where it ended, on normalized outputs."""
+    predictor: BoundPredictor | None
+    """The network with the adapted weights. None if a weight or a loss is not finite."""
+
+
+class Sessions:
+    """The sessions of an opened bundle. Safe to use from several threads; it keeps no adaptation.
+
+    Args:
+        bundle: The opened bundle.
+        providers: As in `AdaptiveModel.load`.
+
+    Raises:
+        BundleError: If the graphs do not match the manifest, or if ONNX Runtime refuses them.
+        ProviderError: If a requested provider does not start.
+    """
+
+    def __init__(self, bundle: Bundle, providers: Sequence[Provider]) -> None:
+        manifest = bundle.manifest
+        # The number of shots changes from call to call, so adapt and loss cannot be captured as CUDA graphs.
+        where, varying = f"bundle '{bundle.path}'", without_graphs(providers)
+        predict, adapt, loss = (
+            # adapt.onnx multiplies by U and by its transpose. Both are fast without packing, and packing would copy U
+            # for each of the two products.
+            make_session(bundle.files[file], f"{where}: {file}", given, prepack=file != ADAPT)
+            for file, given in ((PREDICT, providers), (ADAPT, varying), (LOSS, varying))
+        )
+        weights = {weight.name: list(weight.shape) for weight in manifest.weights}
+        state = {"v": [1, manifest.filter_parameters]} | weights
+        _check_parts(where, PREDICT, predict.get_overridable_initializers(), weights)
+        for file, session, wanted in ((ADAPT, adapt, state), (LOSS, loss, weights)):
+            others = ("support_x", "support_y", STEP)
+            _check_parts(where, file, [part for part in session.get_inputs() if part.name not in others], wanted)
+        _check_parts(where, ADAPT, adapt.get_outputs(), {next_name(name): state[name] for name in state} | {"loss": []})
+        _check_parts(where, LOSS, loss.get_outputs(), {"loss": []})
+        y = read_spec(predict, "y", manifest.outputs, output=True)
+        labels = manifest.loss == "cross_entropy"
+        support_x = read_spec(adapt, "support_x", manifest.inputs)
+        support_y = read_spec(adapt, "support_y", () if labels else manifest.outputs)
+        if labels:
+            support_y = support_y._replace(classes=width(manifest.outputs))
+        self.support = support_x, support_y
+        """What one sample of a support set is: its x and its y."""
+        self.held_out = support_x._replace(name="held_out_x"), support_y._replace(name="held_out_y")
+        """The same for a sample that judges."""
+        start = State(bundle.start(), device_of(providers))
+        self._inner_loop = InnerLoop(adapt, loss, start, _many(bundle, varying))
+        self._inner_steps = manifest.inner_steps
+        self.predictors = Predictors(predict, read_spec(predict, "x", manifest.inputs), y, start)
+        try:
+            self.start = self.predictors.make(start.block)
+            """The network at `v0`."""
+        except Exception as error:  # the bindings of ONNX Runtime raise many types for a malformed graph
+            raise BundleError(
+                f"{where}: {PREDICT} does not run ({error}); the graph does not match its manifest: export again"
+            ) from error
+
+    def steps(self, steps: int | None) -> int:
+        """Return how many inner steps `steps` stands for: None takes as many as in meta-training.
+
+        Raises:
+            InputError: If it is not a whole number, or below 1.
+        """
+        try:
+            count = self._inner_steps if steps is None else operator.index(steps)
+        except TypeError as error:
+            raise InputError(f"steps is {steps!r}, but a whole number of inner steps is wanted") from error
+        if count < 1:
+            raise InputError(f"steps is {count}, but at least one inner step is wanted; reset() returns to v0")
+        return count
+
+    def adapt(
+        self,
+        x: Array,
+        y: NDArray,
+        steps: int,
+        like: BoundPredictor,
+        begin: BoundPredictor | None = None,
+        check: Check | None = None,
+    ) -> Adapted:
+        """Run the inner loop.
+
+        Args:
+            x: `(shots, *x)` in raw units, checked by `check_samples`.
+            y: `(shots, *y)` in raw units; labels for a classifier.
+            steps: Number of inner steps, 1 or more.
+            like: The network that acts now. The new one is made ready for the input shapes that it has seen.
+            begin: The network whose v the inner loop begins at. None begins at `v0`.
+            check: Called before each inner step.
+        """
+        end = self._inner_loop(x, y, steps, begin.block if begin else None, check)
+        if not (math.isfinite(end.loss_before) and math.isfinite(end.loss_after) and all_finite(end.block)):
+            return Adapted(end.loss_before, end.loss_after, None)
+        return Adapted(end.loss_before, end.loss_after, self.predictors.make(end.block, like))
+
+    def losses(self, x: Array, y: NDArray, network: BoundPredictor) -> NDArray:
+        """Return the loss of a network on each of some checked samples, `(samples,)`, on normalized outputs.
+
+        Args:
+            x: `(samples, *x)` in raw units.
+            y: `(samples, *y)` in raw units; labels for a classifier.
+            network: The network.
+        """
+        one_by_one = (slice(index, index + 1) for index in range(len(x)))
+        return np.array([self._inner_loop.loss(x[each], y[each], network.tensors) for each in one_by_one])
+
+    def moved(self, network: BoundPredictor) -> float:
+        """Return how far the v of a network is from `v0`: `|v - v0| / |v0|`, or `|v|` where `v0` is zero."""
+        v0, v = (each.tensors["v"] for each in (self.start, network))
+        return float(np.linalg.norm(v - v0)) / (float(np.linalg.norm(v0)) or 1.0)
+
+
+def _many(bundle: Bundle, providers: Sequence[Provider]) -> ManySamples | None:
+    """The sessions of an inner step from many samples, if the bundle has them."""
+    if SUMS not in bundle.files:
+        return None
+    where, manifest = f"bundle '{bundle.path}'", bundle.manifest
+    sums = make_session(bundle.files[SUMS], f"{where}: {SUMS}", providers, prepack=False)
+    # Its many operators are a few numbers each: on the CPU, and as they are written.
+    solve = make_session(bundle.files[SOLVE], f"{where}: {SOLVE}", (CPU,), optimize=False)
+    K = manifest.filter_parameters
+    weights = {weight.name: list(weight.shape) for weight in manifest.weights}
+    _check_parts(where, SUMS, sums.get_outputs(), {"sums": [K, K + 1], "loss": []} | weights)
+    _check_parts(where, SUMS, [part for part in sums.get_inputs() if part.name == "v"], {"v": [1, K]})
+    given = {"sums": [K, K + 1], "samples": [1], "v": [1, K]}
+    _check_parts(where, SOLVE, [part for part in solve.get_inputs() if part.name != STEP], given)
+    _check_parts(where, SOLVE, solve.get_outputs(), {next_name("v"): [1, K]})
+    return ManySamples(sums, solve, width(manifest.outputs))
+
+
+def check_samples(specs: tuple[SampleSpec, SampleSpec], x: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray]:
+    """Convert x `(samples, *x)` and y `(samples, *y)`, and check them.
+
+    Raises:
+        InputError: If a shape or dtype is wrong, a value is not finite, there is no sample, or x and y are not paired.
+    """
+    xs, ys = specs[0].convert(x), specs[1].convert(y)
+    for spec, array in zip(specs, (xs, ys), strict=True):
+        spec.check_batch(array)
+        spec.check_values(array)
+    if len(xs) != len(ys):
+        raise InputError(
+            f"{specs[0].name} has {len(xs)} shots and {specs[1].name} has {len(ys)}, but every x needs its own y"
+        )
+    return xs, ys
+
+
+def _check_parts(where: str, file: str, parts: Sequence[onnxruntime.NodeArg], wanted: dict[str, list]) -> None:
+    seen = {part.name: part.shape for part in parts}
+    if seen != wanted:
+        raise BundleError(
+            f"{where}: {file} has {seen}, but its manifest wants {wanted}; the two are not of one export: export again"
+        )

@@ -1,0 +1,112 @@
+"""One update: adapt to a support set, leave out what spoils it, and judge the result. It changes nothing that acts."""
+
+import math
+import time
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_runtime.adaptation.judges import HeldOut, judge
+from msr_runtime.adaptation.measured import NO_LIMITS, too_few
+from msr_runtime.adaptation.result import AdaptResult
+from msr_runtime.adaptation.robust import SHARE, Fit, Fitting
+from msr_runtime.adaptation.sessions import Check, Sessions
+from msr_runtime.adaptation.start import Start
+from msr_runtime.adaptation.update_guard import NOT_FINITE, UpdateGuard, too_many_outside
+from msr_runtime.bundle.manifest import Manifest
+from msr_runtime.inference.input_bounds import SampleBounds
+from msr_runtime.inference.predictor import BoundPredictor
+from msr_runtime.task import Array
+
+Samples = tuple[Array, NDArray]
+"""x `(samples, *x)` and y `(samples, *y)` in raw units, checked by `check_samples`."""
+
+
+class Update(NamedTuple):
+    """What an update came to."""
+
+    result: AdaptResult
+    network: BoundPredictor | None
+    """The adapted network; None if it must not act."""
+
+
+def make_update(
+    sessions: Sessions,
+    manifest: Manifest,
+    bounds: SampleBounds,
+    support: Samples,
+    *,
+    acting: BoundPredictor,
+    steps: int,
+    start: Start,
+    held_out: Samples | None,
+    guard: UpdateGuard,
+    check: Check | None,
+) -> Update:
+    """Adapt to a support set and judge the result.
+
+    Args:
+        sessions: The sessions of the bundle.
+        manifest: Its manifest.
+        bounds: The bounds of its fields.
+        support: The support set.
+        acting: The network that acts now.
+        steps: Inner steps.
+        start: Where they begin.
+        held_out: The samples that judge.
+        guard: What the update must fulfill.
+        check: Called before each inner step.
+
+    Raises:
+        InputError: As `SampleBounds.count` and `UpdateGuard.limits` do.
+    """
+    began = time.perf_counter()
+    x, y = support
+    outside = bounds.count(sessions.support, x, y)
+    if held_out:
+        bounds.count(sessions.held_out, *held_out)
+        inside = ~bounds.y.outside(held_out[1])
+        held_out = (held_out[0][inside], held_out[1][inside]) if inside.any() else None
+    limits = guard.limits(manifest, steps, start, float(np.linalg.norm(sessions.start.tensors["v"])))
+    # A y outside its bounds is no measurement: it is never learned from.
+    kept = np.flatnonzero(~bounds.y.outside(y))
+    wrong, most = len(x) - len(kept), len(x) // SHARE
+    if wrong > most:
+        objection = too_many_outside(wrong, len(x))
+        seconds = time.perf_counter() - began
+        result = AdaptResult(
+            False, math.nan, math.nan, steps, seconds, objection.reason, objection.refusal, None, outside
+        )
+        return Update(result, None)
+    fitting = Fitting(sessions, x, y, steps, acting, None if start == "v0" else acting, limits, check)
+    fit = fitting.robustly(kept, 0 if limits(len(kept)) == NO_LIMITS else most - wrong)
+    verdict = _verdict(sessions, acting, fit, held_out)
+    adapted = fit.adapted
+    losses = adapted.loss_before, adapted.loss_after
+    objection = NOT_FINITE if adapted.predictor is None else guard.judge(fit.limits, fit.move, losses, verdict)
+    refusal, reason = objection or (None, None)
+    result = AdaptResult(
+        accepted=objection is None,
+        loss_before=adapted.loss_before,
+        loss_after=adapted.loss_after,
+        steps=steps,
+        seconds=time.perf_counter() - began,
+        reason=reason,
+        refusal=refusal,
+        held_out=verdict,
+        outside=outside,
+        left_out=tuple(np.setdiff1d(np.arange(len(x)), fit.kept).tolist()),
+        move=fit.move,
+        limits=fit.limits,
+        few_samples=too_few(manifest, len(fit.kept)),
+    )
+    return Update(result, adapted.predictor if objection is None else None)
+
+
+def _verdict(sessions: Sessions, acting: BoundPredictor, fit: Fit, held_out: Samples | None) -> HeldOut | None:
+    adapted = fit.adapted.predictor
+    if held_out is None or adapted is None:
+        return None
+    before, after = (sessions.losses(*held_out, network) for network in (acting, adapted))
+    return judge(before, after)

@@ -1,0 +1,116 @@
+"""The golden example of a bundle: an .npz file, whose arrays are checked before they are unpacked."""
+
+import io
+import math
+import zipfile
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from msr_runtime.bundle.limits import MAX_GOLDEN, MAX_SAMPLES
+from msr_runtime.bundle.manifest import Manifest
+from msr_runtime.errors import BundleError
+from msr_runtime.task import Array, Shape, output_shape, sample_shape
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+class Golden(NamedTuple):
+    """The golden example: one adaptation with the results that torch computed.
+
+    The self-test at load repeats it on the robot and compares the results.
+    """
+
+    support_x: Array
+    """Inputs of the support set, `(shots, *x)`, in raw units."""
+    support_y: Array
+    """Outputs of the support set, `(shots, *y)`, in raw units. Labels are int64."""
+    x: Array
+    """Inputs to predict from, `(batch, *x)`, in raw units."""
+    v: Array
+    """Filter parameters after `steps` inner steps from `v0`, `(1, K)`."""
+    y: Array
+    """Prediction with `v`, `(batch, *y)`, in raw units."""
+    y0: Array
+    """Prediction with the meta-learned `v0`, `(batch, *y)`, in raw units."""
+    losses: Array
+    """Support loss at `v0` and at `v`, `(2,)`, computed on normalized outputs."""
+    steps: int
+    """The number of inner steps."""
+
+    def to_bytes(self) -> bytes:
+        """Return the example as the bytes of an .npz file."""
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **self._asdict())
+        return buffer.getvalue()
+
+
+def read_golden(data: bytes, manifest: Manifest, where: str) -> Golden:
+    """Read a golden example, and check it against the manifest before an array is unpacked.
+
+    Args:
+        data: The bytes of golden.npz.
+        manifest: The manifest of its bundle. The example has the manifest's shapes, and at most its inner steps.
+        where: The name of the file in error messages.
+
+    Raises:
+        BundleError: If the file is damaged, or if an array is missing, has another shape than the manifest says or is
+            too large; or if the example has more inner steps than the manifest.
+    """
+    try:
+        # a pickle could run any code as it is loaded
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            _check_arrays({name: _read_header(archive, name) for name in Golden._fields}, manifest)
+            arrays = []
+            for name in Golden._fields:
+                with archive.open(f"{name}.npy") as file:
+                    arrays.append(np.lib.format.read_array(file, allow_pickle=False))
+        steps = int(arrays.pop())
+        if not 1 <= steps <= manifest.inner_steps:
+            raise ValueError(
+                f"steps is {steps}, but 1 to {manifest.inner_steps} are wanted, the manifest's inner steps"
+            )
+        return Golden(*arrays, steps=steps)
+    except Exception as error:  # a malformed zip file or array header raises many types of errors
+        raise BundleError(
+            f"{where} is not a golden example ({error}); it is damaged or another program wrote it: export again"
+        ) from error
+
+
+def _read_header(archive: zipfile.ZipFile, name: str) -> tuple[Shape, np.dtype]:
+    """Return the shape and the dtype of an array in an .npz file, without its numbers."""
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.compress_type not in _PLAIN:  # the others may ask for gigabytes to unpack a few bytes
+        raise ValueError(f"{name} is packed by method {entry.compress_type}, but numpy writes {_PLAIN}")
+    with archive.open(entry) as file:
+        shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+        size = file.tell() + math.prod(shape) * dtype.itemsize
+    if entry.file_size != size:
+        raise ValueError(f"{name} unpacks to {entry.file_size} bytes, but its header says {size}")
+    return shape, dtype
+
+
+def _check_arrays(headers: Mapping[str, tuple[Shape, np.dtype]], manifest: Manifest) -> None:
+    shots, batch = ((headers[name][0] or (0,))[0] for name in ("support_x", "x"))
+    inputs, outputs = sample_shape(manifest.inputs), output_shape(manifest.outputs, manifest.loss)
+    targets = () if manifest.loss == "cross_entropy" else sample_shape(manifest.outputs)
+    wanted = {
+        "support_x": (shots, *inputs),
+        "support_y": (shots, *targets),
+        "x": (batch, *inputs),
+        "v": (1, manifest.filter_parameters),
+        "y": (batch, *outputs),
+        "y0": (batch, *outputs),
+        "losses": (2,),
+        "steps": (),
+    }
+    for name, (shape, dtype) in headers.items():
+        if shape != wanted[name] or dtype.kind not in "fiu":
+            raise ValueError(f"{name} has shape {shape} and dtype {dtype}, but numbers of {wanted[name]} are wanted")
+    if max(shots, batch) > MAX_SAMPLES:
+        raise ValueError(f"it has {shots} shots and {batch} queries, but at most {MAX_SAMPLES} are allowed")
+    size = sum(math.prod(shape) * dtype.itemsize for shape, dtype in headers.values())
+    if size > MAX_GOLDEN:
+        raise ValueError(f"its arrays unpack to {size} bytes, but at most {MAX_GOLDEN} are allowed")

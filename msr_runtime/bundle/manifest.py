@@ -1,0 +1,263 @@
+"""The manifest of a bundle: one JSON file that describes it. The robot reads it before every other listed file."""
+
+import math
+import re
+from itertools import pairwise
+from typing import Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic import Field as Bounded
+from pydantic_core import from_json
+
+from msr_runtime.bundle.signing import SIGNATURE
+from msr_runtime.errors import BundleError
+from msr_runtime.normalization import Normalization
+from msr_runtime.task import Field, Loss
+
+FORMAT_VERSION = 4
+"""The format version that is written."""
+OLDEST_FORMAT = 2
+"""The oldest format version that can be read. In it, the field `normalization` is called `normalisation`."""
+MANIFEST, MANIFEST_DIGEST = "manifest.json", "manifest.sha256"
+# Without separators and leading dots, a name cannot point outside the folder.
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MAX_FILES = 32  # each of them is read into memory
+_GRAPH_NAMES = frozenset({"x", "y", "v", "v_next", "loss", "support_x", "support_y", "step", "sums", "samples"})
+
+
+class _Frozen(BaseModel):
+    # JSON has no infinity and no NaN. They are written as strings, and read back as floats.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class Weight(_Frozen):
+    """One folded weight. It is an input of every graph. adapt.onnx also returns it as it is after one inner step."""
+
+    name: str
+    """The weight's name in the graphs."""
+    shape: tuple[PositiveInt, ...]
+    """The weight's shape."""
+
+
+class Parity(_Frozen):
+    """How closely ONNX Runtime and torch agreed on support sets and queries, measured when the bundle was written."""
+
+    max_relative_error: float
+    """The largest error seen, relative to the largest value that torch computed."""
+    tolerance: float
+    """The largest relative error allowed, at the export and in the self-test at load."""
+    shots: tuple[PositiveInt, ...]
+    """The sizes of the support sets that were compared."""
+    batches: tuple[PositiveInt, ...]
+    """The batch sizes that were compared."""
+    steps: tuple[PositiveInt, ...]
+    """The numbers of inner steps that were compared."""
+
+
+class ShotFigures(_Frozen):
+    """What adapting to clean validation tasks led to, with one number of support samples."""
+
+    shots: PositiveInt
+    """Support samples per task."""
+    largest_loss: NonNegativeFloat
+    """The largest support loss after adapting, on normalized outputs, among the adaptations that helped."""
+    largest_move: NonNegativeFloat
+    """The largest move of v among the adaptations that helped: `|v - v0| / |v0|`, or `|v|` where `v0` is zero."""
+    mean_error: NonNegativeFloat
+    """The mean error after adapting. It is relative: 1 is the error of always predicting zero. For a classifier it is
+    the share of wrong labels. Where an adaptation is not finite, the error of `v0` counts."""
+    median_error: NonNegativeFloat
+    """The median of the same errors."""
+    worse: float = Bounded(ge=0, le=1)
+    """The share of tasks on which the adapted network was worse than the network at `v0`."""
+
+
+class Validation(_Frozen):
+    """What adapting to clean validation tasks led to, measured in torch when the bundle was written.
+
+    The robot takes its limits from here: see `UpdateGuard`.
+    """
+
+    tasks: PositiveInt
+    """The number of tasks. The support sets come from the support set's own region and from the last query set."""
+    error_at_v0: NonNegativeFloat
+    """The mean error before adapting, in the same unit as `mean_error`."""
+    by_shots: tuple[ShotFigures, ...] = Bounded(min_length=1)
+    """The figures by number of support samples, smallest number first."""
+
+
+class Provenance(_Frozen):
+    """The origin of the bundle."""
+
+    config_digest: str
+    """sha256 of the training configuration, in hex."""
+    versions: dict[str, str]
+    """Versions of the packages at the export, by package name."""
+    seed: int
+    """The seed of the meta-training."""
+    created: str | None = None
+    """Time of the export, ISO 8601. The exporter leaves it out, so that one checkpoint always gives the same bytes."""
+
+
+class Manifest(_Frozen):
+    """The description of a bundle: everything that a robot must know before it runs the graphs."""
+
+    format_version: int = FORMAT_VERSION
+    """The version of the bundle's format."""
+    name: str
+    """The name of the task family."""
+    method: str
+    """The method of meta-training, for example `msr-full` or `anil-conv`."""
+    files: dict[str, str] = {}
+    """sha256 of each file, in hex, by file name. `write_bundle` fills it in."""
+    inputs: tuple[Field, ...]
+    """The fields that are flattened and joined, in this order, into the network's input."""
+    outputs: tuple[Field, ...]
+    """The fields that are flattened and joined, in this order, in the network's output."""
+    normalization: Normalization
+    """The scaling that the graphs already apply to their inputs and outputs. It is here for reading only."""
+    loss: Loss
+    """The loss that an inner step reduces."""
+    filter_parameters: PositiveInt
+    """The length of the filter parameters `v`."""
+    weights: tuple[Weight, ...]
+    """The folded weights, in the order of the graphs' inputs."""
+    shots: PositiveInt
+    """Support samples per task in meta-training."""
+    inner_steps: int = Bounded(ge=1, le=10_000)
+    """Inner steps per adaptation in meta-training. On the robot it is the default."""
+    rule: str
+    """The rule of an inner step: `gradient`, `gauss-newton`, `ridge`, or `class-means` (v becomes the class means)."""
+    learned: dict[str, tuple[float, ...]]
+    """Numbers that the rule learned, for example its inner rates. adapt.onnx holds them as constants."""
+    input_limit: PositiveFloat | None = None
+    """How far outside its bounds a value may be, as a multiple of its field's range `high - low`. What is further
+    outside is refused: no working sensor is that far off. None sets no limit, as in bundles of format version 3 and
+    older."""
+    rate_hz: PositiveFloat | None
+    """The control rate of the training simulation, in Hz. None if the data has no rate."""
+    opset: PositiveInt
+    """The version of the ONNX operators in the graphs."""
+    ir_version: PositiveInt
+    """The version of the ONNX file format of the graphs."""
+    oldest_onnxruntime: str
+    """The oldest version of ONNX Runtime that loads the graphs, for example `1.18`."""
+    group: str | None
+    """The symmetry group of the task family, for example `C16`. None if it is not known."""
+    equivariance_error: float | None
+    """Relative equivariance error of the network at `v0`. Zero means exactly equivariant. None without a group."""
+    parity: Parity
+    """The agreement of ONNX Runtime with torch."""
+    validation: Validation | None = None
+    """What adapting to clean tasks led to. None if it was not measured, as in bundles of format version 3 and older."""
+    provenance: Provenance
+    """The origin of the bundle."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for side in ("inputs", "outputs", "weights"):
+            names = [part.name for part in getattr(self, side)]
+            if not names or len(set(names)) < len(names):
+                raise ValueError(
+                    f"{side} are named {names}, but at least one is wanted, and no name may stand there twice"
+                )
+        weights = {weight.name for weight in self.weights}
+        if taken := (_GRAPH_NAMES | set(map(next_name, weights))) & weights:
+            raise ValueError(
+                f"a weight is named '{min(taken)}', but that name belongs to another input or output of the graphs: "
+                "rename the weight"
+            )
+        measured = [each.shots for each in self.validation.by_shots] if self.validation else []
+        if any(next_one <= one for one, next_one in pairwise(measured)):
+            raise ValueError(
+                f"validation.by_shots has the shots {measured}, but each must be larger than the one before"
+            )
+        if len(self.files) > _MAX_FILES:
+            raise ValueError(f"{len(self.files)} files are listed, but at most {_MAX_FILES} are allowed")
+        for name, digest in self.files.items():
+            if not _FILE_NAME.fullmatch(name) or name in (MANIFEST, MANIFEST_DIGEST, SIGNATURE):
+                raise ValueError(
+                    f"file name {name!r} is not a plain name inside the folder: use 1 to 100 letters, digits, '.', '_' "
+                    f"or '-', a letter or digit first, and not {MANIFEST}, {MANIFEST_DIGEST} or {SIGNATURE}"
+                )
+            if not re.fullmatch(r"[0-9a-f]{64}", digest):
+                raise ValueError(f"the digest of '{name}' is {digest!r}, but 64 lower-case hex digits are wanted")
+        return self
+
+    @property
+    def weight_entries(self) -> int:
+        """How many numbers the folded weights hold together."""
+        return sum(math.prod(weight.shape) for weight in self.weights)
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes of manifest.json: the manifest as indented JSON."""
+        return self.model_dump_json(indent=2).encode() + b"\n"
+
+
+STEP = "step"
+"""Name of the input of adapt.onnx that holds the index of the inner step, from 0, int64 `(1,)`.
+
+The graph has this input only if its rule learned separate numbers for each step."""
+
+
+def next_name(name: str) -> str:
+    """Return the name of the output of adapt.onnx that belongs to its input `name`.
+
+    The output holds the tensor after one inner step. For example, `v` becomes `v_next`.
+    """
+    return f"{name}_next"
+
+
+class _Version(BaseModel):
+    format_version: NonNegativeInt
+
+
+def parse_manifest(raw: bytes, where: str) -> Manifest:
+    """Parse the bytes of manifest.json. An older format that can still be read is converted to the present one.
+
+    Args:
+        raw: The bytes of manifest.json.
+        where: The name of the bundle in error messages.
+
+    Raises:
+        BundleError: If the manifest is malformed, or its format version cannot be read.
+    """
+    try:
+        document = from_json(raw)
+        # The version comes first: another format may have any fields.
+        version = _Version.model_validate(document).format_version
+        if not OLDEST_FORMAT <= version <= FORMAT_VERSION:
+            raise BundleError(
+                f"{where}: {MANIFEST} has format version {version}, but this runtime reads {OLDEST_FORMAT} to "
+                f"{FORMAT_VERSION}; {'update msr-runtime' if version > FORMAT_VERSION else 'export again'}"
+            )
+        return Manifest.model_validate(_upgrade(document, version))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise BundleError(
+            f"{where}: {MANIFEST} is malformed at {place}: {first['msg']}; it was edited, or another program wrote it: "
+            "export again"
+        ) from error
+    except ValueError as error:
+        raise BundleError(
+            f"{where}: {MANIFEST} is malformed: it is not JSON ({error}); it is damaged or was edited: copy or export "
+            "the bundle again"
+        ) from error
+
+
+def _upgrade(document: dict[str, Any], version: int) -> dict[str, Any]:
+    """Return the document in the present format."""
+    if version == FORMAT_VERSION:
+        return document
+    renamed = {"normalization" if key == "normalisation" else key: value for key, value in document.items()}
+    return renamed | {"format_version": FORMAT_VERSION}

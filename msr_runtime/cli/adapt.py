@@ -1,0 +1,99 @@
+"""`msr adapt`: adapts a bundle to samples from a file. It needs no torch."""
+
+import zipfile
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from msr_runtime.adaptation.model import AdaptiveModel
+from msr_runtime.bundle.manifest import Manifest
+from msr_runtime.cli.output import BundlePath, TrustedKeys, option, print_rows
+from msr_runtime.errors import InputError
+from msr_runtime.inference.input_bounds import listed
+from msr_runtime.task import Array
+
+
+def adapt(
+    bundle: BundlePath,
+    samples: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SAMPLES.npz")],
+    /,
+    steps: Annotated[int | None, option("N", "as many as in meta-training")] = None,
+    save: Annotated[Path | None, option("FILE.safetensors", "the adaptation is not saved")] = None,
+    key: TrustedKeys = (),
+) -> int:
+    """Adapt a bundle to a support set and print the loss before and after.
+
+    With a query set in the file, print the error on it before and after as well.
+
+    Exit code: 0 if the update is accepted, 1 if it is refused.
+
+    Args:
+        bundle: The folder of the bundle.
+        samples: An .npz file with the support set in raw units.
+            support_x (shots, inputs); support_y (shots, outputs), or integer labels (shots,) for a classifier.
+            Optional: a query set of other samples, query_x and query_y in the same layout.
+        steps: Number of inner steps.
+        save: Save the adaptation to this file. AdaptiveModel.load_adaptation reads it.
+        key: Public keys (Ed25519). The bundle must be signed by one of them.
+    """
+    arrays = _read_samples(samples)
+    if save and not save.parent.is_dir():
+        raise InputError(f"cannot save to '{save}': there is no folder '{save.parent}'; make it, or name another file")
+    model = AdaptiveModel.load(bundle, trusted_keys=key or None)
+    query = (arrays["query_x"], arrays["query_y"]) if "query_x" in arrays else None
+    before = _query_error(model, *query) if query else None
+    result = model.adapt(arrays["support_x"], arrays["support_y"], steps)
+    rows: dict[str, object] = {
+        "support": f"{len(arrays['support_x'])} shots, {result.steps} steps, {1e3 * result.seconds:.2f} ms",
+        "support loss": f"{result.loss_before:.4g} before, {result.loss_after:.4g} after",
+    }
+    if result.outside:
+        rows["outside"] = f"{listed(result.outside)}: samples with a value outside the bounds of its field"
+    if query:
+        kind = "share of wrong labels" if model.manifest.loss == "cross_entropy" else "relative squared error"
+        rows["query error"] = f"{before:.4g} before, {_query_error(model, *query):.4g} after ({kind})"
+    rows["accepted"] = "yes" if result.accepted else f"no: {result.reason}"
+    if save and result.accepted:
+        model.save_adaptation(save)
+        rows["saved"] = save
+    print_rows(rows)
+    return 0 if result.accepted else 1
+
+
+def _read_samples(path: Path) -> dict[str, NDArray]:
+    """Read an .npz file with a support set and, optionally, a query set."""
+    if not path.is_file():
+        raise InputError(f"there is no file '{path}'; name an .npz file with support_x and support_y")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"'{path}' is not an .npz file of numbers, or is damaged; write it with np.savez") from error
+    wanted = ["support_x", "support_y"]
+    if {"query_x", "query_y"} & found.keys():
+        wanted += ["query_x", "query_y"]
+    if absent := [name for name in wanted if name not in found]:
+        raise InputError(
+            f"samples '{path}' hold {sorted(found)} but not '{absent[0]}'; {', '.join(wanted)} are wanted: write them "
+            "with np.savez by these names"
+        )
+    return found
+
+
+def _query_error(model: AdaptiveModel, x: NDArray, y: NDArray) -> float:
+    """Squared error divided by the mean square of y, each output in units of its scale; for labels, the share wrong."""
+    predicted = model.predict(x)
+    labels = model.manifest.loss == "cross_entropy"
+    wanted = predicted.shape[:1] if labels else predicted.shape
+    if y.shape != wanted:
+        raise InputError(f"query_y has shape {y.shape}, but {wanted} is wanted, because query_x has shape {x.shape}")
+    return float(np.mean(predicted.argmax(-1) != y)) if labels else _relative(model.manifest, predicted, y)
+
+
+def _relative(manifest: Manifest, predicted: Array, y: NDArray) -> float:
+    scale = np.asarray(manifest.normalization.output_scale)
+    size = np.sum((y / scale) ** 2)
+    return float(np.sum(((predicted - y) / scale) ** 2) / size) if size else float("nan")

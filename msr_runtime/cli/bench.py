@@ -1,0 +1,110 @@
+"""`msr bench`: the duration of predict and adapt on this machine, compared with ONNX Runtime alone."""
+
+import gc
+import platform
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import numpy as np
+
+from msr_runtime.adaptation.model import AdaptiveModel
+from msr_runtime.bundle.store import PREDICT
+from msr_runtime.cli.output import BundlePath, JsonPath, TrustedKeys, print_rows, write_json
+from msr_runtime.inference._onnxruntime import onnxruntime
+from msr_runtime.inference.session import make_session
+
+_BLOCKS, _CALLS, _ADAPTATIONS = 50, 200, 100
+_STEPS = (1, 3, 5)
+Key = TypeVar("Key", str, int)
+
+
+def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = ()) -> int:
+    """Time predict and adapt of a bundle on this machine.
+
+    predict is timed for one sample, after an adaptation; adapt for the shots of the training.
+
+    A "bare session" is timed too: ONNX Runtime alone, with constant weights that cannot adapt.
+
+    It and predict take turns, so that a change of the machine's speed affects both.
+
+    Args:
+        bundle: The folder of the bundle.
+        json: Write the figures to this file too.
+        key: Public keys (Ed25519). The bundle must be signed by one of them.
+    """
+    model = AdaptiveModel.load(bundle, trusted_keys=key or None)
+    golden = model.bundle.golden()
+    session = make_session(model.bundle.files[PREDICT], PREDICT, ["CPUExecutionProvider"])
+    x = np.ascontiguousarray(golden.x[0])
+    feed, names = {"x": x[None]}, ["y"]  # the weights are not fed, so the session uses the constants of the graph
+    model.adapt(golden.support_x, golden.support_y)
+
+    calls = {"predict": lambda: model.predict(x), "session": lambda: session.run(names, feed)}
+    seconds = in_turns(calls, _BLOCKS, _CALLS)
+    medians = {name: np.median(blocks, 1) for name, blocks in seconds.items()}
+    p50 = {name: float(1e6 * np.median(blocks)) for name, blocks in seconds.items()}
+    p99 = {name: float(1e6 * np.percentile(blocks, 99)) for name, blocks in seconds.items()}
+    ratio = float(np.median(medians["predict"] / medians["session"]))
+
+    adaptations = {
+        steps: lambda steps=steps: model.adapt(golden.support_x, golden.support_y, steps) for steps in _STEPS
+    }
+    seconds = in_turns(adaptations, _ADAPTATIONS, 1)
+    adapted = {steps: float(1e3 * np.median(blocks)) for steps, blocks in seconds.items()}
+
+    shots = len(golden.support_x)
+    machine = f"{platform.machine()}, onnxruntime {onnxruntime.__version__}, {', '.join(session.get_providers())}"
+    rows = {
+        "machine": machine,
+        "predict": f"p50 {p50['predict']:.2f} µs, p99 {p99['predict']:.2f} µs",
+        "bare session": f"p50 {p50['session']:.2f} µs, p99 {p99['session']:.2f} µs",
+        "ratio": f"{ratio:.3f} (median over {_BLOCKS} blocks of predict's p50 over the session's)",
+        **{f"adapt, {steps} steps": f"p50 {value:.3f} ms ({shots} shots)" for steps, value in adapted.items()},
+    }
+    print_rows(rows)
+    if json:
+        figures = {
+            "bundle": model.bundle.digest,
+            "family": model.manifest.name,
+            "machine": machine,
+            "calls": _BLOCKS * _CALLS,
+            "predict_p50_us": p50["predict"],
+            "predict_p99_us": p99["predict"],
+            "session_p50_us": p50["session"],
+            "session_p99_us": p99["session"],
+            "predict_over_session": ratio,
+            "shots": shots,
+            **{f"adapt_{steps}_p50_ms": value for steps, value in adapted.items()},
+        }
+        write_json(json, figures)
+    return 0
+
+
+def in_turns(calls: Mapping[Key, Callable[[], object]], blocks: int, count: int) -> dict[Key, np.ndarray]:
+    """Time several functions, which take turns block by block.
+
+    Args:
+        calls: Name to function.
+        blocks: Blocks per function. One more block at the start warms up and is not counted.
+        count: Calls per block.
+
+    Returns:
+        Name to the duration of each call in s, `(blocks, count)`.
+    """
+    clock = time.perf_counter
+    seconds = {key: np.empty((blocks + 1, count)) for key in calls}
+    collected = gc.isenabled()
+    gc.disable()  # a collection would be counted as part of the call in which it starts
+    try:
+        for block in range(blocks + 1):
+            for key, call in calls.items():
+                row = seconds[key][block]
+                for index in range(count):
+                    begin = clock()
+                    call()
+                    row[index] = clock() - begin
+    finally:
+        if collected:
+            gc.enable()
+    return {key: rows[1:] for key, rows in seconds.items()}

@@ -1,0 +1,129 @@
+"""The `msr` command and the table of its twelve commands.
+
+* For training: `train`, `evaluate`, `export`.
+* For the robot: `info`, `adapt`, `bench`, `serve`.
+* For recordings of a robot: `replay`, `dataset`.
+* For signed bundles: `keygen`, `sign`, `verify`.
+
+The module of a command is imported only when the command is called, so that the robot's commands run without torch.
+
+Exit codes: 0 success; 1 a check failed (an update was refused, a replay differs, a signature is wrong); 2 wrong usage
+or wrong input; 130 interrupted; 141 the program that read the output has ended.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import NoReturn
+
+import tyro
+
+from msr_runtime.cli.output import refuse
+from msr_runtime.errors import MsrError
+
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "For training, on a workstation (extra `train`)": {
+        "train": ("train:train", "meta-train a network on a task family; writes a run"),
+        "evaluate": ("evaluate:evaluate", "measure the errors of a bundle, run or checkpoint on new tasks"),
+        "export": ("export:export", "write the best checkpoint of a run as a bundle, the folder for the robot"),
+    },
+    "For the robot (no torch)": {
+        "info": ("info:info", "describe a bundle and this machine"),
+        "adapt": ("adapt:adapt", "adapt a bundle to the samples in an .npz file"),
+        "bench": ("bench:bench", "time predict and adapt of a bundle on this machine"),
+        "serve": ("serve:serve", "serve bundles to clients of openpi's protocol (extra `serve`)"),
+    },
+    "For recordings of a robot (extra `log`)": {
+        "replay": ("replay:replay", "compare the recorded actions with the actions of a bundle"),
+        "dataset": ("dataset:dataset", "make training data from recordings"),
+    },
+    "For signed bundles (extra `sign`)": {
+        "keygen": ("signing:keygen", "make a key pair"),
+        "sign": ("signing:sign", "sign a bundle with the private key"),
+        "verify": ("signing:verify", "check the files of a bundle, and its signature with the public key"),
+    },
+}
+"""Title of a group to its commands: name to `module:function` under `msr_runtime.cli`, and a summary."""
+
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+"""All commands: name to `module:function` under `msr_runtime.cli`, and a summary."""
+
+# The errors of pydantic end with the address of a page about pydantic, of which the user has not heard. pydantic reads
+# this at its first error.
+os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
+
+TRAINING_PACKAGES = frozenset({"torch", "gymnasium", "mujoco", "onnx", "onnxscript", "rich", "tensorboard"})
+"""The packages that only `pip install "msr-runtime[train]"` installs."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit with its code. `arguments` are by default those of the process."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code. An expected error is printed as one sentence on stderr."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"msr-runtime {metadata.version('msr-runtime')}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        return _refuse(f"there is no command '{name}'.{hint} The commands are {', '.join(COMMANDS)}.")
+    module, function = COMMANDS[name][0].split(":")
+    try:
+        command = getattr(importlib.import_module(f"msr_runtime.cli.{module}"), function)
+        code = tyro.cli(command, prog=f"msr {name}", args=rest)
+        sys.stdout.flush()  # a closed pipe raises here and is handled below; at exit it would print a traceback
+        return code
+    except KeyboardInterrupt:
+        print("msr: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of the output has ended, as in `msr info | head -1`
+        # Python flushes stdout once more at exit. It goes to /dev/null, where it cannot fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except ImportError as error:
+        if missing := _missing_package(error):
+            return _refuse(f"`msr {name}` needs {missing}, which is not installed: {_INSTALL}")
+        if error.name is not None:
+            raise
+        return _refuse(str(error))  # an ImportError without a name is this project's own: it says what to install
+    except (MsrError, OSError) as error:
+        # the cause can be a package that is missing for the module of a task family
+        if missing := _missing_package(error.__cause__):
+            return _refuse(f"{error}; {_INSTALL}")
+        return _refuse(str(error))
+
+
+_INSTALL = 'pip install "msr-runtime[train]"'
+
+
+def _missing_package(error: BaseException | None) -> str | None:
+    """The training package whose absence caused `error`, if it was one."""
+    package = (getattr(error, "name", None) or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    return package if package in TRAINING_PACKAGES else None
+
+
+def _refuse(sentence: str) -> int:
+    refuse(sentence)
+    return 2
+
+
+def _usage() -> str:
+    lines = [
+        "usage: msr COMMAND ...",
+        "",
+        "Train a network that can adapt in a few steps. Then run it and adapt it on a robot.",
+    ]
+    for title, commands in GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {name:<9} {summary}" for name, (_, summary) in commands.items())]
+    lines += ["", "`msr COMMAND --help` explains a command and its options. `msr --version` prints the version."]
+    return "\n".join(lines)

@@ -1,0 +1,128 @@
+"""`msr evaluate`: errors on new tasks, and in the closed loop if the family has one."""
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from msr_runtime.adaptation.model import AdaptiveModel
+from msr_runtime.bundle.manifest import MANIFEST
+from msr_runtime.cli.families import family_of
+from msr_runtime.cli.output import JsonPath, option, print_rows, write_json
+from msr_runtime.errors import FamilyError, InputError
+from msr_runtime.meta.evaluation.scores import score
+from msr_runtime.task import Adapt, ClosedLoopFamily, Field, Split, TaskFamily, fields_agree
+
+
+def evaluate(
+    path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="BUNDLE|RUN|CHECKPOINT")],
+    /,
+    family: Annotated[str | None, option("FAMILY", "the family that the model names, if it is installed")] = None,
+    tasks: Annotated[int, tyro.conf.arg(metavar="N")] = 100,
+    closed_loop_tasks: Annotated[int, tyro.conf.arg(metavar="N")] = 0,
+    split: Split = "test",
+    seed: int = 0,
+    json: JsonPath = None,
+) -> int:
+    """Adapt to new tasks, one by one, and print the errors on their query sets.
+
+    Each figure is the mean over the tasks and half of its 95 % confidence interval.
+
+    An error is the mean squared error divided by the mean square of y.
+
+    For labels, an error is the share of wrong labels.
+
+    Args:
+        path: The folder of a bundle, the folder of a run or a checkpoint file.
+        family: The task family: a built-in name, module:attribute, file.py:attribute or file.npz.
+            Needed for a family of your own: a file's word is not enough to run a program.
+        tasks: Number of tasks to adapt to.
+        closed_loop_tasks: Number of tasks in which the adapted model also drives the simulated robot.
+        split: The split from which the tasks are drawn.
+        seed: Seed of the tasks. With the same seed, every model gets the same tasks.
+        json: Write the figures to this file too.
+    """
+    for name, value, least in (("tasks", tasks, 1), ("closed-loop-tasks", closed_loop_tasks, 0), ("seed", seed, 0)):
+        if value < least:
+            raise InputError(f"--{name} is {value}, but at least {least} is wanted")
+    if (path / MANIFEST).is_file():
+        model = AdaptiveModel.load(path)
+        manifest = model.manifest
+        adapt: Adapt = model.adapted
+        source, fields, method, shots = (
+            manifest.name,
+            (manifest.inputs, manifest.outputs),
+            manifest.method,
+            manifest.shots,
+        )
+    else:
+        adapt, source, fields, method, shots = _open_checkpoint(path)
+    loaded = _family(path, family, source, fields)
+    if closed_loop_tasks and not isinstance(loaded, ClosedLoopFamily):
+        raise FamilyError(
+            f"family '{loaded.name}' has no closed loop, but --closed-loop-tasks is {closed_loop_tasks}; leave it out"
+        )
+
+    scores = score(loaded, adapt, np.random.default_rng(seed), tasks=tasks, shots=shots, split=split)
+    figures: dict[str, Any] = {
+        "path": str(path),
+        "family": loaded.name,
+        "method": method,
+        "split": split,
+        "seed": seed,
+        "tasks": tasks,
+        "shots": shots,
+    }
+    means = {f"error {name}": mean_and_half_width(values) for name, values in scores.sets.items()}
+    means["error orbit"] = mean_and_half_width(scores.orbit)
+    if not np.isnan(scores.equivariance).all():
+        means["equivariance error"] = mean_and_half_width(scores.equivariance)
+    if isinstance(loaded, ClosedLoopFamily) and closed_loop_tasks:
+        for who, driver in (("adapted", adapt), ("reference", None)):
+            driven = loaded.evaluate(driver, np.random.default_rng(seed), closed_loop_tasks, split)
+            means[f"{driven.metric} [{driven.unit}], {who}"] = mean_and_half_width(driven.values)
+    rows = {name: f"{mean:.4g} ± {half:.2g}" for name, (mean, half) in means.items()}
+    print_rows({"model": f"{path} ({method})", "tasks": f"{tasks} of {loaded.name}, {split}, {shots} shots"} | rows)
+    if json:
+        write_json(json, figures | {name: _measured(mean, half) for name, (mean, half) in means.items()})
+    return 0
+
+
+def mean_and_half_width(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the mean of `(tasks,)` and half of its 95 % confidence interval.
+
+    The interval assumes a normal distribution of the mean. For one task it is NaN.
+    """
+    half = 1.96 * values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return float(values.mean()), float(half)
+
+
+def _measured(mean: float, half_width: float) -> dict[str, float | None]:
+    # the half-width for one task is NaN, which JSON does not have
+    return {key: x if math.isfinite(x) else None for key, x in (("mean", mean), ("half_width", half_width))}
+
+
+def _open_checkpoint(path: Path) -> tuple[Adapt, str, tuple[tuple[Field, ...], ...], str, int]:
+    import torch  # imported here, because a bundle is scored without torch
+
+    from msr_runtime.meta.evaluation.predictor import torch_adapt
+    from msr_runtime.meta.training.checkpoint import load_checkpoint
+
+    torch.set_num_threads(1)
+    found = load_checkpoint(path)
+    config = found.config
+    adapt = torch_adapt(found.learner, found.normalization)
+    return adapt, config.family, (config.inputs, config.outputs), config.method, config.settings.shots
+
+
+def _family(path: Path, name: str | None, source: str, fields: tuple[tuple[Field, ...], ...]) -> TaskFamily:
+    family = family_of(path, name, source)
+    if not all(map(fields_agree, (family.inputs, family.outputs), fields)):
+        raise FamilyError(
+            f"family '{family.name}' has other fields than the model, which was trained on '{source}'; name this "
+            "family with --family, or train again if its fields have changed"
+        )
+    return family

@@ -1,0 +1,49 @@
+"""`msr export`: writes a checkpoint as a bundle."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from msr_runtime.bundle.manifest import MANIFEST
+from msr_runtime.bundle.store import Bundle
+from msr_runtime.cli.families import family_of
+from msr_runtime.cli.output import BundlePath, option, print_rows
+from msr_runtime.errors import InputError
+from msr_runtime.meta.training.checkpoint import load_checkpoint
+
+
+def export(
+    checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN|CHECKPOINT")],
+    bundle: BundlePath,
+    /,
+    family: Annotated[str | None, option("FAMILY", "the family that the checkpoint names, if it is installed")] = None,
+) -> int:
+    """Write a checkpoint as a bundle, the folder that the robot needs.
+
+    Before the bundle is written, its outputs in ONNX Runtime are compared with those in torch.
+
+    Args:
+        checkpoint: The folder of a run, whose best checkpoint is exported, or a checkpoint file (.safetensors).
+        bundle: The folder to write. A bundle that is there already is replaced.
+        family: The task family that the network was trained on: a built-in name, module:attribute, file.py:attribute
+            or file.npz. Needed for a family of your own: a file's word is not enough to run a program.
+    """
+    from msr_export import export_checkpoint  # the import takes seconds, and wrong arguments are reported before it
+
+    torch.set_num_threads(1)
+    if (checkpoint / MANIFEST).is_file():
+        raise InputError(f"'{checkpoint}' is a bundle already; name the folder of a run, or a checkpoint file in it")
+    found = load_checkpoint(checkpoint)
+    path = export_checkpoint(found, bundle, family=family_of(checkpoint, family, found.config.family))
+    written = Bundle.open(path)
+    parity = written.manifest.parity
+    print_rows(
+        {
+            "bundle": path,
+            "parity": f"{parity.max_relative_error:.1e} relative error at most, {parity.tolerance:.0e} allowed",
+            **{name: f"{len(data)} bytes" for name, data in written.files.items()},
+        }
+    )
+    return 0

@@ -1,0 +1,64 @@
+"""Task families by name: which names a user may give, and which a file may.
+
+A family is a program. The user's command names it by any name that `load_family` takes. A bundle or a checkpoint names
+it too, but its maker may be a stranger: of a file, only names are taken that lead to a program which is installed
+already, or to recorded data, which is numbers.
+"""
+
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from msr_envs.registry import BUILT_IN, load_family
+from msr_runtime.errors import FamilyError
+from msr_runtime.task import TaskFamily
+
+ENTRY_POINTS = "msr.families"
+"""The group of entry points in which an installed package registers its families: name to `module:attribute`."""
+
+
+def named_family(name: str) -> TaskFamily:
+    """Return the family that the user names: as `load_family` takes it, or as an installed package registered it.
+
+    Raises:
+        FamilyError: As `load_family`.
+    """
+    if name in BUILT_IN:
+        return load_family(name)
+    for entry in entry_points(group=ENTRY_POINTS, name=name):
+        try:
+            entry.load()  # now, so that a module of the same name in the working folder is not taken for it
+        except Exception as error:
+            raise FamilyError(
+                f"family '{name}' is registered as {entry.value}, which could not be imported: "
+                f"{type(error).__name__}: {error}; install its package again"
+            ) from error
+        return load_family(entry.value)
+    return load_family(name)
+
+
+def family_of(path: Path, name: str | None, source: str) -> TaskFamily:
+    """Return the family of a model: the one that the user names, or else the one that the model's file names.
+
+    Args:
+        path: The bundle, run or checkpoint.
+        name: The user's --family. None if there is none.
+        source: What the file names as its family. It never leads to a program that is not installed.
+
+    Raises:
+        FamilyError: If the user has to name the family, or as `load_family`.
+    """
+    if name is not None:
+        return named_family(name)
+    if not (source in BUILT_IN or source.endswith(".npz") or source in entry_points(group=ENTRY_POINTS).names):
+        raise FamilyError(
+            f"'{path}' names the family '{source}', which is neither built in nor registered by an installed package. "
+            "A family is a program, and none is run because a file names it: name the family that you trust with "
+            "--family, as package.module:attribute or path/to/file.py:attribute"
+        )
+    try:
+        return named_family(source)
+    except (FamilyError, ValueError) as error:  # ValueError: a null character in the name of a file
+        raise FamilyError(
+            f"'{path}' names the family '{source}', which cannot be loaded: {error} A path is looked up from the "
+            f"working folder, {Path.cwd()}: say with --family where the family is"
+        ) from error

@@ -1,0 +1,88 @@
+"""`msr info`: describes a bundle and this machine."""
+
+import os
+import platform
+from importlib import metadata
+from typing import Annotated
+
+import tyro
+
+from msr_runtime.bundle.store import Bundle
+from msr_runtime.cli.output import BundlePath, print_rows
+from msr_runtime.control.realtime import RealTime
+from msr_runtime.errors import RealTimeError
+from msr_runtime.inference._onnxruntime import onnxruntime
+from msr_runtime.inference.providers import CPU, CUDA, TENSORRT, installed, why_inactive
+from msr_runtime.task import image_layout
+
+MaybeBundlePath = Annotated[BundlePath | None, tyro.conf.arg(metavar="[BUNDLE]", help_behavior_hint="(default: none)")]
+
+
+def info(bundle: MaybeBundlePath = None, /) -> int:
+    """Describe a bundle and this machine.
+
+    The digests of all files in the bundle are checked first.
+
+    The machine: versions, ONNX Runtime providers that start, cores, real-time scheduling.
+
+    Args:
+        bundle: The folder of the bundle. Without it, only the machine is described.
+    """
+    described = {} if bundle is None else _bundle(Bundle.open(bundle))
+    print_rows(described | _machine())
+    return 0
+
+
+def _bundle(bundle: Bundle) -> dict[str, object]:
+    manifest = bundle.manifest
+    parity, provenance = manifest.parity, manifest.provenance
+    error = manifest.equivariance_error
+    oldest = f"onnxruntime {manifest.oldest_onnxruntime} or newer"
+    return {
+        "bundle": f"{bundle.path} ({bundle.digest})",
+        "signature": "none" if bundle.signature is None else "Ed25519; `msr verify --key` checks it",
+        "family": manifest.name,
+        "method": f"{manifest.method}, rule {manifest.rule}, loss {manifest.loss}",
+        "adapted numbers": manifest.filter_parameters,
+        **{f"input {field.name}": field.describe() for field in manifest.inputs},
+        **{f"output {field.name}": field.describe() for field in manifest.outputs},
+        **({"image": layout} if (layout := image_layout(manifest.inputs)) else {}),
+        "trained for": f"{manifest.shots} shots, {manifest.inner_steps} inner steps",
+        "rate": "none" if manifest.rate_hz is None else f"{manifest.rate_hz:g} Hz",
+        "group": manifest.group or "none",
+        "equivariance": "not measured" if error is None else f"{error:.2e} relative error at v0",
+        "parity": f"{parity.max_relative_error:.1e} relative error at most, {parity.tolerance:.0e} allowed",
+        "graphs": f"opset {manifest.opset}, IR {manifest.ir_version}, {oldest}",
+        "configuration": f"{provenance.config_digest}, seed {provenance.seed}",
+        "exported with": ", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
+        **{name: f"{len(bundle.files[name])} bytes, sha256 {digest}" for name, digest in manifest.files.items()},
+    }
+
+
+def _machine() -> dict[str, object]:
+    built = onnxruntime.get_available_providers()
+    return {
+        "msr-runtime here": f"{metadata.version('msr-runtime')}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.machine()}",
+        "onnxruntime here": installed(),
+        **{name: _provider(name, built) for name in dict.fromkeys((CPU, CUDA, TENSORRT, *built))},
+        "cores": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}"
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "real time": _real_time(),
+    }
+
+
+def _provider(name: str, built: list[str]) -> str:
+    if name not in built:
+        return "not in this build"
+    reason = why_inactive(name)
+    return "starts" if reason is None else f"does not start ({reason})"
+
+
+def _real_time() -> str:
+    try:
+        with RealTime():
+            return "SCHED_FIFO and locked memory are granted"
+    except RealTimeError as error:
+        return str(error)

@@ -1,0 +1,156 @@
+"""The bounds of what a network gets: which fields are outside, and what is so far outside that it is no measurement.
+
+A network answers for numbers between the bounds of its fields. Outside them it answers too, and nobody knows what.
+"""
+
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_runtime.errors import InputError
+from msr_runtime.inference.sample_spec import SampleSpec
+from msr_runtime.task import SLACK, Field, field_slices
+
+Counting = Callable[[Mapping[str, int]], None]
+"""Takes the counts of some samples, for example `OutsideCounter.add`."""
+
+Outside = dict[str, int]
+"""Samples with a value outside the bounds of its field, by side and field, for example `{"x.goal": 3}`. A field with no
+such sample is left out."""
+
+
+class InputBounds:
+    """The bounds of one side of a sample, x or y. It has no state, so several threads may share it.
+
+    A value is outside if it is more than 5 % of the field's range (`high - low`) beyond its bound: sensors have noise,
+    and a family's own samples may be as far outside. A field with an infinite bound has no such share, so only the
+    other bound counts, as it is.
+    """
+
+    def __init__(self, side: str, fields: Sequence[Field], limit: float | None) -> None:
+        """Take the bounds from `fields`.
+
+        Args:
+            side: `x` or `y`: it stands before the names of the fields.
+            fields: The fields in order. Empty for labels, which have no bounds.
+            limit: `Manifest.input_limit`.
+        """
+        self._side, self._fields, self._slices = side, fields, field_slices(fields)
+        self._low, self._high = (np.array([b for f in fields for b in [bound(f)] * f.size]) for bound in (_low, _high))
+        self._limit = math.inf if limit is None else limit
+
+    def outside(self, samples: NDArray) -> NDArray[np.bool_]:
+        """Return which of the samples `(samples, *shape)` have a value outside, `(samples,)`."""
+        if not self._fields:
+            return np.zeros(len(samples), bool)
+        flat = samples.reshape(-1, len(self._low))
+        return ((flat < self._low) | (flat > self._high)).any(1)
+
+    def count(self, name: str, samples: NDArray, into: Counting | None = None) -> Outside:
+        """Count the samples with a value outside, by field, and refuse what is absurd.
+
+        Args:
+            name: How errors name the samples, for example `support_x`.
+            samples: `(samples, *shape)` in raw units, finite.
+            into: Gets the counts as well, those of refused samples too.
+
+        Raises:
+            InputError: If a value is further outside than the limit, as a multiple of its field's range.
+        """
+        if not self._fields:
+            return {}
+        flat = samples.reshape(-1, len(self._low))
+        outside = (flat < self._low) | (flat > self._high)
+        if not outside.any():
+            return {}
+        found = {field: int(outside[:, self._slices[field.name]].any(1).sum()) for field in self._fields}
+        counts = {f"{self._side}.{field.name}": number for field, number in found.items() if number}
+        if into:
+            into(counts)
+        for field in self._fields:
+            if found[field]:
+                self._refuse_absurd(name, field, flat[:, self._slices[field.name]])
+        return counts
+
+    def _refuse_absurd(self, name: str, field: Field, values: NDArray) -> None:
+        size = field.high - field.low
+        if not math.isfinite(size * self._limit):
+            return
+        beyond = np.maximum(field.low - values.astype(np.float64), values - np.float64(field.high)) / size
+        sample, element = (int(index) for index in np.unravel_index(beyond.argmax(), beyond.shape))
+        if beyond[sample, element] > self._limit:
+            ranges = beyond[sample, element]
+            raise InputError(
+                f"{name} sample {sample}, field '{field.name}' element {element} is {values[sample, element]:g} "
+                f"{field.unit}, but its bounds are {field.low:g} and {field.high:g}; it is {ranges:.3g} times their "
+                f"distance outside, and the bundle's limit is {self._limit:g} (input_limit in its manifest). No "
+                "working sensor is that far off; likely cause: another unit, fields in another order, or a fault"
+            )
+
+
+class SampleBounds(NamedTuple):
+    """The bounds of both sides of a sample."""
+
+    x: InputBounds
+    y: InputBounds
+
+    @classmethod
+    def of(cls, inputs: Sequence[Field], outputs: Sequence[Field], limit: float | None) -> Self:
+        """Take the bounds from the fields of x and of y; labels have none. `limit` is `Manifest.input_limit`."""
+        return cls(InputBounds("x", inputs, limit), InputBounds("y", outputs, limit))
+
+    def count(
+        self, specs: tuple[SampleSpec, SampleSpec], x: NDArray, y: NDArray, into: Counting | None = None
+    ) -> Outside:
+        """Count the samples with a value outside, as `InputBounds.count` does; `specs` name x and y in errors."""
+        return self.x.count(specs[0].name, x, into) | self.y.count(specs[1].name, y, into)
+
+
+class OutsideCounter:
+    """Sums up counts of samples outside their bounds. Any thread may call it."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, outside: Mapping[str, int]) -> None:
+        """Add the counts of some samples."""
+        if outside:
+            with self._lock:
+                self._counts.update(outside)
+
+    def total(self) -> Outside:
+        """Return the sums so far."""
+        with self._lock:
+            return dict(self._counts)
+
+
+def listed(outside: Mapping[str, int]) -> str:
+    """Return the counts as text."""
+    return ", ".join(f"{count} {name}" for name, count in outside.items())
+
+
+def _low(field: Field) -> float:
+    return _float32(field.low - _room(field), -math.inf)
+
+
+def _high(field: Field) -> float:
+    return _float32(field.high + _room(field), math.inf)
+
+
+def _room(field: Field) -> float:
+    size = field.high - field.low
+    return SLACK * size if math.isfinite(size) else 0.0
+
+
+def _float32(bound: float, away: float) -> float:
+    """The bound as float32, which samples are, and never narrower."""
+    with np.errstate(over="ignore"):
+        near = np.float32(bound)
+    inside = near > bound if away < 0 else near < bound
+    return float(np.nextafter(near, np.float32(away)) if inside else near)

@@ -1,0 +1,234 @@
+"""Execution providers of ONNX Runtime: which ones start on this machine, why others do not, and where tensors are kept.
+
+The installed build may contain a provider that cannot start on this machine, for example because a library is missing.
+So each requested provider is first tried on a graph with one node.
+"""
+
+import contextlib
+import functools
+import io
+import itertools
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from numpy.typing import NDArray
+
+from msr_runtime.errors import ProviderError
+from msr_runtime.inference._onnxruntime import DISTRIBUTION, onnxruntime
+
+Provider = str | tuple[str, dict[str, Any]]
+"""An execution provider of ONNX Runtime: its name, or its name and options.
+
+For example `"CPUExecutionProvider"` or `("CUDAExecutionProvider", {"device_id": 1})`."""
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+_GRAPHS = "enable_cuda_graph"
+# The ONNX model y = Relu(x) for one number, opset 14, IR 7. It is stored as bytes because the robot has no package to
+# build a model with.
+_ONE_NODE = (
+    b'\x08\x07\x12\x00:3\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x0e"
+)
+_graph_ids = itertools.count(1)
+
+
+def check_providers(providers: Sequence[Provider]) -> None:
+    """Check that each provider starts on this machine.
+
+    Args:
+        providers: Execution providers, each as a name, or as a name and options.
+
+    Raises:
+        ProviderError: If one is not in the installed ONNX Runtime or does not start. The message says why and what to
+            install.
+
+    Example:
+        >>> from msr_runtime.inference import check_providers
+        >>> check_providers(["CPUExecutionProvider"])
+        >>> check_providers(["NoSuchExecutionProvider"])
+        Traceback (most recent call last):
+            ...
+        msr_runtime.errors.ProviderError: provider 'NoSuchExecutionProvider' is not in the installed onnxruntime...
+    """
+    built = onnxruntime.get_available_providers()
+    if isinstance(providers, str):
+        raise ProviderError(f"providers is '{providers}', but a list is wanted: ['{providers}']")
+    if not providers:
+        raise ProviderError(f"the list of providers is empty; name at least one of {built}")
+    for provider in providers:
+        name = provider_name(provider)
+        if name not in built:
+            raise ProviderError(
+                f"provider '{name}' is not in the installed {installed()}, which has {built}; {_advice(name)}"
+            )
+        if name != CPU and (reason := why_inactive(provider)):
+            raise ProviderError(
+                f"provider '{name}' was asked for but does not start here ({reason}), and {CPU} would run instead; "
+                f"{_advice(name)}"
+            )
+
+
+def why_inactive(provider: Provider) -> str | None:
+    """Try a provider of the installed build on a graph with one node.
+
+    Returns:
+        None if the provider starts. Otherwise the reason why it does not, for example a missing library.
+    """
+    name, options = (provider, {}) if isinstance(provider, str) else provider
+    return _try(name, tuple((key, str(value)) for key, value in options.items() if key != _GRAPHS))
+
+
+@functools.cache
+def _try(name: str, options: tuple[tuple[str, str], ...]) -> str | None:
+    said = preload_cuda() if name in (CUDA, TENSORRT) else ""
+    with _captured_stderr() as log:
+        try:
+            # With its own fallback, ONNX Runtime would print to stdout and continue on the CPU.
+            session = onnxruntime.InferenceSession(_ONE_NODE, providers=[(name, dict(options))], enable_fallback=0)
+            active, error = session.get_providers(), ""
+        except Exception as refused:  # noqa: BLE001  ONNX Runtime raises a separate class for each status code
+            active, error = [], str(refused)
+    if name in active:
+        return None
+    # The log comes first, because it names the missing library. The exception often does not.
+    told = f"{log.getvalue()}\n{error}\n{said}"
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    missing = re.search(r"with error: (.+)", told)
+    return missing[1].strip() if missing else " ".join((lines or ["no reason given"])[0].split())
+
+
+@functools.cache
+def preload_cuda() -> str:
+    """Load the libraries of CUDA and cuDNN from their pip packages. Call it before the first session on a GPU.
+
+    The result is cached, so the libraries are loaded once. A library without a pip package may still be found on the
+    system's library path.
+
+    Returns:
+        The text that ONNX Runtime printed meanwhile. It is not printed.
+    """
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        onnxruntime.preload_dlls()
+    return said.getvalue()
+
+
+def provider_name(provider: Provider) -> str:
+    """Return the name of a provider that is given as a name, or as a name and options."""
+    return provider if isinstance(provider, str) else provider[0]
+
+
+def installed() -> str:
+    """Return the installed distribution of ONNX Runtime and its version."""
+    return f"{DISTRIBUTION or 'onnxruntime (a custom build)'} {onnxruntime.__version__}"
+
+
+def _advice(name: str) -> str:
+    """Return what to install for the provider `name`."""
+    if name not in (CUDA, TENSORRT):
+        return "install a build of onnxruntime that has it, and the libraries that it needs"
+    if DISTRIBUTION == "onnxruntime":
+        return 'it is in the distribution for GPUs: pip uninstall onnxruntime, then pip install "msr-runtime[gpu]"'
+    version = getattr(onnxruntime, "cuda_version", "") or "the version of that build"
+    needs = f'it needs an NVIDIA driver, and CUDA {version} and cuDNN 9, which pip install "msr-runtime[gpu]" brings'
+    return needs if name == CUDA else f"{needs}; and TensorRT's libnvinfer on LD_LIBRARY_PATH, which pip does not bring"
+
+
+@contextlib.contextmanager
+def _captured_stderr() -> Iterator[io.StringIO]:
+    """Capture what C++ code writes to the stderr of the process, without color codes.
+
+    ONNX Runtime names a missing library there, and not in its exception.
+    """
+    text = io.StringIO()
+    # Python's sys.stderr is not enough: C++ writes to file descriptor 2 directly, so the descriptor itself is replaced.
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with _anonymous_file() as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield text
+            finally:
+                os.dup2(kept, 2)
+                file.seek(0)
+                text.write(re.sub(r"\x1b\[[0-9;]*m", "", file.read().decode(errors="replace")))
+    finally:
+        os.close(kept)
+
+
+def _anonymous_file() -> BinaryIO:
+    """Open a temporary file without a name. On Linux it is in memory: the disk of a robot may be read-only."""
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create("stderr"), "w+b")
+    return cast(BinaryIO, tempfile.TemporaryFile())
+
+
+class Device(NamedTuple):
+    """Where the tensors of a session are stored."""
+
+    kind: str = "cpu"
+    """`cpu` or `cuda`."""
+    index: int = 0
+    """The number of the GPU."""
+    copies: bool = False
+    """Whether ONNX Runtime's values have their own memory. If not, they share the memory of numpy arrays."""
+    graphs: bool = False
+    """Whether runs are captured as CUDA graphs. One graph belongs to one shape and fixed memory."""
+
+    def place(self, array: NDArray) -> Any:
+        """Return an OrtValue with the numbers of `array`. It shares the array's memory, or is a copy on the device."""
+        if not self.copies:
+            return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+        value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type, self.kind, self.index)
+        value.update_inplace(array)
+        return value
+
+    def run_options(self) -> Any:
+        """Return the run options for one binding. Each binding gets a CUDA graph of its own.
+
+        A CUDA graph replays with the memory of the binding that it was captured with, so two bindings cannot share one.
+        """
+        if not self.graphs:
+            return None
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(next(_graph_ids)))
+        return options
+
+
+HOST = Device()
+"""The memory of the CPU, shared with numpy."""
+
+
+def device_of(providers: Sequence[Provider]) -> Device:
+    """Return where to store tensors for the first of `providers`: on its GPU, or in memory shared with numpy.
+
+    With `("CUDAExecutionProvider", {"enable_cuda_graph": "1"})`, predictions are captured as CUDA graphs, one per batch
+    size. This needs fewer kernel launches, but every node must run on the GPU.
+    """
+    name, options = (providers[0], {}) if isinstance(providers[0], str) else providers[0]
+    if name not in (CUDA, TENSORRT):
+        return HOST
+    graphs = name == CUDA and str(options.get(_GRAPHS, "0")).lower() in ("1", "true")
+    return Device("cuda", int(options.get("device_id", 0)), copies=True, graphs=graphs)
+
+
+def in_float32(providers: Sequence[Provider]) -> list[Provider]:
+    """Return `providers` with CUDA's matrix products in float32, unless the options set `use_tf32`.
+
+    CUDA's default, TF32, keeps 10 bits of the mantissa. Its relative error is about 1e-3, so the self-test with the
+    golden example would fail.
+    """
+    pairs = [(provider, {}) if isinstance(provider, str) else provider for provider in providers]
+    return [(name, {"use_tf32": "0", **options}) if name == CUDA else (name, options) for name, options in pairs]
+
+
+def without_graphs(providers: Sequence[Provider]) -> list[Provider]:
+    """Return `providers` without CUDA graphs, for models whose shapes change between calls, such as the inner loop."""
+    return [
+        provider if isinstance(provider, str) else (provider[0], {k: v for k, v in provider[1].items() if k != _GRAPHS})
+        for provider in providers
+    ]

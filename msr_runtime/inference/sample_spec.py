@@ -1,0 +1,126 @@
+"""The description of one input or output of a graph, and the checks of an array of samples against it."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from msr_runtime.arrays import FLOAT32, all_finite, refuse_masked
+from msr_runtime.errors import BundleError, InputError
+from msr_runtime.inference._onnxruntime import onnxruntime
+from msr_runtime.task import Field, field_slices
+
+_DTYPES = {"tensor(float)": FLOAT32, "tensor(int64)": np.dtype(np.int64)}
+
+
+class SampleSpec(NamedTuple):
+    """The shape, dtype and fields of the samples in one input or output of a graph. The first axis counts samples."""
+
+    name: str
+    """The name of the input or output in error messages, for example `support_x`."""
+    shape: tuple[int, ...]
+    """The shape of one sample."""
+    dtype: np.dtype
+    """float32, or int64 for labels."""
+    fields: tuple[Field, ...]
+    """The fields that are flattened and joined into one sample. Empty for labels."""
+    classes: int = 0
+    """The number of classes. Labels are 0 to `classes - 1`. 0 if the samples are not labels."""
+
+    def convert(self, value: ArrayLike) -> NDArray:
+        """Return `value` as an array of this dtype.
+
+        Raises:
+            InputError: If the rows of `value` differ in length, it does not hold numbers of a fitting kind, or it is
+                masked.
+        """
+        refuse_masked(self.name, value)
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise InputError(f"{self.name} is not an array ({error}); give rows of equal length") from error
+        kinds = "fiub" if self.dtype.kind == "f" else "iu"
+        if array.dtype.kind not in kinds:
+            raise InputError(
+                f"{self.name} has dtype {array.dtype}, but {self.dtype} is wanted, or "
+                f"{'numbers' if self.dtype.kind == 'f' else 'integers'} that convert to it"
+            )
+        with np.errstate(over="ignore"):  # a number too large becomes infinite, and `check_values` reports it
+            return array.astype(self.dtype, copy=False)
+
+    def check_batch(self, array: NDArray) -> None:
+        """Raise InputError unless `array` is `(samples, *shape)` with at least one sample."""
+        if array.ndim != 1 + len(self.shape) or array.shape[1:] != self.shape or not len(array):
+            raise InputError(self.shape_error(array.shape))
+
+    def shape_error(self, seen: tuple[int, ...]) -> str:
+        """Return an error message with the shape seen, the shape wanted and the fields of one sample."""
+        parts = " + ".join(f"{field.name} {field.shape}" for field in self.fields)
+        wanted = f"({', '.join(['samples', *map(str, self.shape)])})"
+        sample = f"{parts}, in this order" if parts else "one label per sample"
+        last = len(self.shape) == 3 and seen[-3:] == (*self.shape[1:], self.shape[0])
+        hint = "; its channels are last, so move them first: np.moveaxis(x, -1, -3)" if last else ""
+        return f"{self.name} has shape {seen}, but {wanted} with at least one sample is wanted: {sample}{hint}"
+
+    def check_values(self, array: NDArray) -> None:
+        """Raise InputError if `array` `(samples, *shape)` holds a number that is not finite, or an unknown label."""
+        if array.dtype.kind != "f":
+            if not self.holds_classes(array):
+                raise InputError(
+                    f"{self.name} has labels {array.min()} to {array.max()}, but 0 to {self.classes - 1} are wanted, "
+                    "one number per class of the bundle"
+                )
+            return
+        if all_finite(array.reshape(-1)):
+            return
+        flat = array.reshape(len(array), -1)
+        sample, column = (int(index) for index in np.argwhere(~np.isfinite(flat))[0])
+        place = f"element {column}"
+        for name, where in field_slices(self.fields).items():
+            if where.start <= column < where.stop:
+                place = f"field '{name}' element {column - where.start}"
+        raise InputError(
+            f"{self.name} sample {sample}, {place} (index {column}) is {flat[sample, column]}, but a finite float32 is "
+            "wanted; likely a sensor gave no number, or the value is too large for float32"
+        )
+
+    def holds_classes(self, labels: NDArray) -> bool:
+        """Return whether every label is a class, 0 to `classes - 1`."""
+        return bool(((labels >= 0) & (labels < self.classes)).all())
+
+
+def read_spec(
+    session: onnxruntime.InferenceSession, name: str, fields: tuple[Field, ...], output: bool = False
+) -> SampleSpec:
+    """Read the sample shape and dtype of one input or output from a graph, and check them against its fields.
+
+    Args:
+        session: The session of the graph.
+        name: The name of the input or output in the graph.
+        fields: The fields that the manifest lists for it. Empty for labels.
+        output: Whether to look among the graph's outputs.
+
+    Raises:
+        BundleError: If the graph has no such input or output, its type or shape is not supported, or its size differs
+            from the size of the fields.
+    """
+    parts = {part.name: part for part in (session.get_outputs() if output else session.get_inputs())}
+    if name not in parts:
+        raise BundleError(
+            f"the graph has no {'output' if output else 'input'} '{name}' but {sorted(parts)}; export again"
+        )
+    # A graph gives a number for a fixed axis and a name, such as "batch", for an axis of any length.
+    shape, dtype = tuple(parts[name].shape[1:]), _DTYPES.get(parts[name].type)
+    if dtype is None or not all(isinstance(axis, int) for axis in shape):
+        raise BundleError(
+            f"'{name}' of the graph is {parts[name].type} {parts[name].shape}, but {' or '.join(_DTYPES)} is wanted, "
+            "with a fixed size of every axis but the first; export again"
+        )
+    wanted = sum(field.size for field in fields)
+    if fields and math.prod(shape) != wanted:
+        raise BundleError(
+            f"'{name}' of the graph has samples of shape {shape}, but the manifest's fields make {wanted} numbers; "
+            "graph and manifest are not from one export: export again"
+        )
+    return SampleSpec(name, shape, dtype, fields)

@@ -1,0 +1,102 @@
+"""Errors on fresh tasks: in the region of the support set, over the group orbit, and everywhere.
+
+The orbit of a sample is the set of its images under all group elements. The code works on any `Adapt`, so that torch
+learners and exported bundles are scored in the same way.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_runtime.meta.symmetry.measures import equivariance_error
+from msr_runtime.task import Adapt, Split, SymmetricFamily, TaskFamily, rows_per_sample
+
+
+class Scores(NamedTuple):
+    """Errors of every task. Each array is `(tasks,)`, float64.
+
+    An error is relative: the mean squared error divided by the mean square of y over all tasks, both with each output
+    field in units of half its range. Always predicting zero has a mean error of 1. For labels, an error is the share of
+    wrong answers.
+    """
+
+    sets: dict[str, NDArray[np.float64]]
+    """Error per query set, in the family's order: the first is the support set's own region, the last the widest."""
+    orbit: NDArray[np.float64]
+    """Error on the first query set, with each sample moved by a random group element."""
+    equivariance: NDArray[np.float64]
+    """Equivariance error of the adapted network: how far `f(g x)` is from `g f(x)`, relative to the output (see
+    `msr_runtime.meta.symmetry.equivariance_error`). NaN if the family has no `group()`."""
+
+
+def score(
+    family: TaskFamily,
+    adapt: Adapt,
+    rng: np.random.Generator,
+    *,
+    tasks: int = 100,
+    shots: int = 10,
+    queries: int = 64,
+    split: Split = "test",
+) -> Scores:
+    """Adapt to fresh tasks and measure the errors.
+
+    Equal states of `rng` give equal tasks and samples, so that two methods can be compared task by task.
+
+    Args:
+        family: The family.
+        adapt: The method: `torch_adapt(...)`, or any other function from a support set to a predictor, in raw units.
+        rng: Source of every random draw.
+        tasks: Number of tasks.
+        shots: Support samples per task.
+        queries: Query samples per task and query set.
+        split: The split that the tasks come from.
+
+    Example:
+        >>> import numpy as np
+        >>> from msr_envs import load_family
+        >>> from msr_runtime.meta import score
+        >>> def adapt(x, y):  # in place of torch_adapt(...): ignores the support set and always predicts zero
+        ...     return lambda x: np.zeros((len(x), 2), np.float32)
+        >>> scores = score(load_family("ring-nav"), adapt, np.random.default_rng(0), tasks=20)
+        >>> {name: errors.shape for name, errors in scores.sets.items()}
+        {'sector': (20,), 'wide': (20,)}
+        >>> print(f"{scores.orbit.mean():.3f}")
+        1.000
+
+    """
+    batch = family.sample(rng, tasks, shots, queries * len(family.query_sets), split)
+    queries *= rows_per_sample(family)
+    orbit_x, orbit_y = family.augment(rng, batch.query_x[:, :queries], batch.query_y[:, :queries])
+    group = family.group() if isinstance(family, SymmetricFamily) else None
+    parts = {name: slice(i * queries, (i + 1) * queries) for i, name in enumerate(family.query_sets)}
+    rows = np.empty((tasks, len(parts) + 2))
+    for task in range(tasks):
+        predict = adapt(batch.support_x[task], batch.support_y[task])
+        sets = [
+            score_sample(family, predict(batch.query_x[task, part]), batch.query_y[task, part])
+            for part in parts.values()
+        ]
+        orbit = score_sample(family, predict(orbit_x[task]), orbit_y[task])
+        asymmetry = np.nan if group is None else equivariance_error(predict, group, batch.query_x[task, :16])
+        rows[task] = [*sets, orbit, asymmetry]
+    zero = np.zeros(1)
+    sizes = [1.0] * (len(parts) + 1)
+    if family.loss != "cross_entropy":
+        sizes = [score_sample(family, zero, batch.query_y[:, part]) for part in parts.values()]
+        sizes.append(score_sample(family, zero, orbit_y))
+    relative = rows[:, :-1] / np.array(sizes)
+    return Scores({name: relative[:, i] for i, name in enumerate(parts)}, relative[:, -1], rows[:, -1])
+
+
+def score_sample(family: TaskFamily, predicted: NDArray, wanted: NDArray) -> float:
+    """Return the mean squared error of predictions `(..., *y)`, or the share of wrong labels.
+
+    Each output field is measured in units of half its range, so that fields of different units count alike.
+    """
+    if family.loss == "cross_entropy":
+        return float(np.mean(predicted.argmax(-1) != wanted))
+    half_range = np.concatenate([np.full(field.size, (field.high - field.low) / 2) for field in family.outputs])
+    errors = (predicted - wanted).reshape(-1, half_range.size)
+    return float(np.mean(np.sum((errors / half_range) ** 2, axis=-1)))

@@ -1,0 +1,36 @@
+"""The methods. Each combines a network, a choice of the tensors that adapt, and a rule that moves them.
+
+`config` sizes a network and its inner loop, `learner` holds what all methods share, and `methods` holds the methods.
+"""
+
+from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.learners.methods import (
+    ANIL,
+    CAVIA,
+    LEARNERS,
+    MAML,
+    MSR,
+    BigMAML,
+    FineTuning,
+    MetaSGD,
+    NoAdaptation,
+    ProtoNets,
+    learner_class,
+)
+
+__all__ = [
+    "ANIL",
+    "CAVIA",
+    "LEARNERS",
+    "MAML",
+    "MSR",
+    "BigMAML",
+    "FineTuning",
+    "Learner",
+    "LearnerConfig",
+    "MetaSGD",
+    "NoAdaptation",
+    "ProtoNets",
+    "learner_class",
+]

@@ -1,0 +1,142 @@
+"""A learner: a network, the tensors of it that the inner loop moves, and the rule that moves them.
+
+The methods in `methods` are small subclasses. A method of your own is another subclass. The trainer takes the class.
+"""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from msr_runtime.errors import TrainingError
+from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.networks.registry import NETWORKS
+from msr_runtime.meta.rules.gauss_newton import GaussNewton, Ridge
+from msr_runtime.meta.rules.gradient import GradientSteps
+from msr_runtime.meta.rules.rule import LOSSES, Rule, Tensors
+from msr_runtime.meta.symmetry.equivariant import mlp_actions
+from msr_runtime.meta.symmetry.forms import Symmetry
+from msr_runtime.meta.symmetry.reparameterize import reparameterize
+from msr_runtime.task import Group, Loss, Shape
+
+
+class Learner(nn.Module):
+    """A network, the tensors of it that adapt, and the rule by which a support set moves them.
+
+    All arrays are in normalized units.
+
+    Args:
+        config: The network and its inner loop.
+        inputs: The shape of a sample's x.
+        outputs: The shape of a sample's y. For classes `(classes,)`, the shape of the scores.
+        loss: The loss of the inner and the outer loop.
+        group: How the known group acts on flattened x and y. Needed by the form `equivariant` alone.
+
+    Raises:
+        TrainingError: No such network leads from the inputs to the outputs, or it cannot be reparameterized as asked.
+
+    """
+
+    name: ClassVar[str]
+    """The method's name on the command line and in tables."""
+
+    def __init__(
+        self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss, group: Group | None = None
+    ) -> None:
+        super().__init__()
+        self.config, self.inputs, self.outputs = config, inputs, outputs
+        self.loss: Loss = loss
+        self.group = group
+        self.classifies = loss == "cross_entropy"
+        self.network = self.build_network()
+        if config.reparameterized:
+            if config.network == "local":
+                raise TrainingError(
+                    f"network 'local' cannot be reparameterized, but method '{self.name}' is to be: take network 'mlp' "
+                    "or 'conv', whose symmetry matrix learns what to share, or a method without a symmetry matrix"
+                )
+            self._reparameterize()
+        self.adapted_names = self.choose_adapted()
+        self.rule = self.build_rule()
+
+    def build_network(self) -> nn.Module:
+        """Return the plain network. CAVIA and ProtoNets override this."""
+        config = self.config
+        return NETWORKS[config.network](self.inputs, self.outputs, config.width, config.depth, bias=config.bias)
+
+    def choose_adapted(self) -> tuple[str, ...]:
+        """Return the names of the tensors that the inner loop moves: here all but the symmetry matrices."""
+        # A bias that must stay zero under its group is a parameter without a gradient: it does not adapt.
+        names = [name for name, parameter in self.network.named_parameters() if parameter.requires_grad]
+        return tuple(name for name in names if name.endswith(".original") or ".parametrizations." not in name)
+
+    def build_rule(self) -> Rule | None:
+        """Return the configured rule for the adapted tensors, or None for a method that writes its own `adapt`."""
+        config, names = self.config, self.adapted_names
+        # Without a configured damping, the rule's own default holds. Gauss-Newton linearizes the network and needs more
+        # damping than ridge, whose network is linear.
+        damping = {} if config.damping is None else {"damping": config.damping}
+        if config.rule == "ridge":
+            return Ridge(names, **damping, first_order=config.first_order)
+        if config.rule == "gauss-newton":
+            return GaussNewton(names, config.inner_steps, **damping, first_order=config.first_order)
+        rates = {name: self.first_rate(name) for name in names}
+        return GradientSteps(rates, config.inner_steps, per_step=config.step_rates, first_order=config.first_order)
+
+    def first_rate(self, name: str) -> float:
+        """Return the rate at which an adapted tensor starts.
+
+        The rate of a v is divided by U's gain, so the weight moves as far as the configured rate says.
+        """
+        if not name.endswith(".original"):
+            return self.config.inner_rate
+        symmetry = self.network.get_submodule(name.removesuffix("original") + "0")
+        assert isinstance(symmetry, Symmetry)
+        return self.config.inner_rate / symmetry.gain()
+
+    def _reparameterize(self) -> None:
+        """Put a symmetry matrix behind every layer. The equivariant form also needs the group's action on each."""
+        config, actions = self.config, None
+        if config.form == "equivariant" and self.group is None:
+            raise TrainingError(
+                "form 'equivariant' needs the group's matrices, but there are none: the family has no group() method "
+                "that returns them; add one to the family, or take another form"
+            )
+        try:
+            if config.form == "equivariant" and self.group is not None:
+                actions = mlp_actions(self.network, self.group)
+            reparameterize(self.network, filters=config.filters, form=config.form, terms=config.terms, actions=actions)
+        except ValueError as error:
+            raise TrainingError(f"method '{self.name}' cannot have form '{config.form}': {error}") from error
+
+    def start(self) -> Tensors:
+        """Return the adapted tensors at which every task starts."""
+        parameters = dict(self.network.named_parameters())
+        return {name: parameters[name] for name in self.adapted_names}
+
+    def adapted_size(self) -> int:
+        """Return how many numbers the inner loop moves."""
+        return sum(tensor.numel() for tensor in self.start().values())
+
+    def forward(self, adapted: Tensors, x: Tensor) -> Tensor:
+        """Map x `(samples, *x)` to `(samples, *y)` with the given adapted tensors."""
+        return functional_call(self.network, adapted, (x,))
+
+    def support_loss(self, adapted: Tensors, x: Tensor, y: Tensor) -> Tensor:
+        """Return the loss on one task's samples, a scalar."""
+        return LOSSES[self.loss](self(adapted, x), y)
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:
+        """Run the inner loop on one task.
+
+        Args:
+            support_x: `(shots, *x)`.
+            support_y: `(shots, *y)`.
+            steps: Inner steps; by default the rule's own number.
+
+        Returns:
+            The adapted tensors. Under `torch.func.vmap`, those of several tasks.
+
+        """
+        assert self.rule is not None
+        return self.rule(self.forward, self.loss, self.start(), support_x, support_y, steps)

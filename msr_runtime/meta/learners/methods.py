@@ -1,0 +1,239 @@
+"""The methods: MSR, the methods that it is compared with, and two floors (methods that every other one should beat).
+
+Each runs on a plain network, or with `reparameterized` on a network with a symmetry matrix behind every weight.
+"""
+
+from bisect import bisect_right
+
+import torch
+from torch import Tensor, nn
+
+from msr_runtime.errors import TrainingError
+from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.networks.mlp import ContextMLP
+from msr_runtime.meta.networks.prototypes import PrototypeNetwork
+from msr_runtime.meta.networks.registry import NETWORKS
+from msr_runtime.meta.rules.gradient import SignedSteps
+from msr_runtime.meta.rules.rule import Rule, Tensors
+from msr_runtime.task import Group, Loss, Shape
+
+
+class MAML(Learner):
+    """All weights adapt, with one learned rate per tensor (Finn et al., 2017)."""
+
+    name = "maml"
+
+
+class BigMAML(MAML):
+    """MAML on a wider network that has as many meta-learned numbers as MSR has with the same configuration.
+
+    It is the "MAML (Big)" of the MSR paper. The paper does not give its exact size, so the number of parameters is
+    matched.
+    """
+
+    name = "maml-big"
+
+    def build_network(self) -> nn.Module:
+        """Return a network of the configured depth and of the greatest width that has no more numbers than MSR's.
+
+        A network without hidden layers has no width and stays as it is.
+        """
+        # Both methods have one rate per tensor. So it is enough to match the numbers in the networks.
+        wanted = _count(MSR(self.config, self.inputs, self.outputs, "mse", self.group).network)
+
+        def build(width: int) -> nn.Module:
+            config = self.config
+            return NETWORKS[config.network](self.inputs, self.outputs, width, config.depth, bias=config.bias)
+
+        def count(width: int) -> int:
+            # The meta device makes tensors without memory: only their sizes are needed here.
+            with torch.device("meta"):
+                return _count(build(width))
+
+        least = self.config.width
+        return build(least + max(0, bisect_right(range(least, 2**20), wanted, key=count) - 1))
+
+
+class ANIL(Learner):
+    """Only the last layer adapts (Raghu et al., "Rapid learning or feature reuse?", 2020).
+
+    In a network of your own, it is the module that owns the last parameter.
+    """
+
+    name = "anil"
+
+    def choose_adapted(self) -> tuple[str, ...]:
+        """Return the names of the last layer's weight and bias, or of their filter parameters."""
+        names = super().choose_adapted()
+        return tuple(name for name in names if _layer(name) == _layer(names[-1]))
+
+
+class MetaSGD(Learner):
+    """All weights adapt. Every number has its own learned rate, of either sign (Li et al., "Meta-SGD", 2017)."""
+
+    name = "meta-sgd"
+
+    def build_rule(self) -> Rule:
+        """Return gradient steps with one rate per number.
+
+        Raises:
+            TrainingError: Another rule, or a rate per step, is configured.
+
+        """
+        _refuse_ignored(self, "rule", "step_rates", why="it learns one rate per number, for gradient steps")
+        starts = {name: torch.full_like(tensor, self.first_rate(name)) for name, tensor in self.start().items()}
+        return SignedSteps(starts, self.config.inner_steps, first_order=self.config.first_order)
+
+
+class CAVIA(Learner):
+    """Only a context vector beside the input adapts. It starts at zero (Zintgraf et al., "CAVIA", 2019)."""
+
+    name = "cavia"
+
+    def build_network(self) -> nn.Module:
+        """Return an MLP that reads the context."""
+        config = self.config
+        if config.network != "mlp":
+            raise TrainingError(
+                f"method '{self.name}' puts its context beside the input of an 'mlp', but the network is "
+                f"'{config.network}'; take network 'mlp', which flattens images"
+            )
+        _refuse_ignored(self, "bias", why="its context enters as a bias, so its layers have biases")
+        return ContextMLP(self.inputs, self.outputs, config.width, config.depth, config.context)
+
+    def choose_adapted(self) -> tuple[str, ...]:
+        """Return the name of the context alone."""
+        return ("context",)
+
+    def start(self) -> Tensors:
+        """Return a context of zeros. As in the paper, the outer loop cannot move it."""
+        return {"context": torch.zeros_like(self.network.get_parameter("context"))}
+
+
+class MSR(MAML):
+    """MAML on a reparameterized network: v alone adapts, and U is meta-learned (Zhou et al., 2021)."""
+
+    name = "msr"
+
+    def __init__(
+        self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss, group: Group | None = None
+    ) -> None:
+        super().__init__(config.model_copy(update={"reparameterized": True}), inputs, outputs, loss, group)
+
+
+class ProtoNets(Learner):
+    """A class is the mean of its support samples in a meta-learned embedding (Snell et al., 2017). Nothing takes a
+    gradient step.
+    """
+
+    name = "protonets"
+
+    def __init__(
+        self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss, group: Group | None = None
+    ) -> None:
+        if loss != "cross_entropy":
+            raise TrainingError(
+                f"method '{self.name}' tells classes apart, but the family's loss is {loss}; take a family whose loss "
+                "is cross_entropy, or another method"
+            )
+        super().__init__(config, inputs, outputs, loss, group)
+
+    def build_network(self) -> nn.Module:
+        """Return an embedding as wide as the hidden layers, and one prototype per class."""
+        _refuse_ignored(self, "bias", "rule", why="it averages an embedding of its own, and takes no steps")
+        width, depth = self.config.width, self.config.depth
+        embedding = NETWORKS[self.config.network](self.inputs, (width,), width, depth)
+        return PrototypeNetwork(embedding, self.outputs[0], width)
+
+    def choose_adapted(self) -> tuple[str, ...]:
+        """Return the name of the prototypes alone."""
+        return ("prototypes",)
+
+    def build_rule(self) -> None:
+        """Return None: prototypes are means, not steps."""
+
+    def start(self) -> Tensors:
+        """Return prototypes of zeros: no class is likelier than another."""
+        return {"prototypes": torch.zeros_like(self.network.get_parameter("prototypes"))}
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:
+        """Average the embeddings of the support samples by class. A class without samples keeps its zeros.
+
+        The result does not depend on the number of steps, if there is at least one.
+        """
+        if steps == 0:
+            return self.start()
+        assert isinstance(self.network, PrototypeNetwork)
+        member = nn.functional.one_hot(support_y, self.outputs[0]).to(support_x.dtype)
+        return {"prototypes": member.mT @ self.network.embedding(support_x) / member.sum(0).clamp(min=1)[:, None]}
+
+
+class NoAdaptation(Learner):
+    """A floor: one network for all tasks, trained on the same query sets. It ignores the support set."""
+
+    name = "no-adaptation"
+
+    def choose_adapted(self) -> tuple[str, ...]:
+        """Return no names."""
+        return ()
+
+    def build_rule(self) -> None:
+        """Return None."""
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:  # noqa: ARG002
+        """Return no tensors."""
+        return {}
+
+
+class FineTuning(Learner):
+    """The other floor: trained as one network for all tasks. Plain gradient steps move it only in use."""
+
+    name = "fine-tuning"
+
+    def build_rule(self) -> Rule | None:
+        """Return the configured rule with fixed numbers: its outer loop takes no steps and could not learn them."""
+        rule = super().build_rule()
+        return None if rule is None else rule.requires_grad_(False)
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:
+        """Take the inner steps in evaluation mode. In training mode, return the start."""
+        return self.start() if self.training else super().adapt(support_x, support_y, steps)
+
+
+def _refuse_ignored(learner: Learner, *options: str, why: str) -> None:
+    """Refuse a configuration that sets an option which the method does not use."""
+    for option in options:
+        seen, usual = getattr(learner.config, option), LearnerConfig.model_fields[option].default
+        if seen != usual:
+            raise TrainingError(
+                f"method '{learner.name}' does not use the option {option}, but it is set to {seen!r}: {why}; leave it "
+                f"at {usual!r}, or take another method"
+            )
+
+
+def _layer(name: str) -> str:
+    """The name of the module that owns an adapted tensor."""
+    return name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+LEARNERS: dict[str, type[Learner]] = {
+    learner.name: learner for learner in (MSR, MAML, BigMAML, ANIL, MetaSGD, CAVIA, ProtoNets, NoAdaptation, FineTuning)
+}
+"""Method name to its class."""
+
+
+def learner_class(name: str) -> type[Learner]:
+    """Return the learner called `name`.
+
+    Raises:
+        TrainingError: There is no learner of this name. The message lists the names.
+
+    """
+    if name not in LEARNERS:
+        raise TrainingError(f"there is no method '{name}'; the methods are {', '.join(LEARNERS)}")
+    return LEARNERS[name]

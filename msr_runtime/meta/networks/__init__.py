@@ -1,0 +1,21 @@
+"""The plain networks that a learner adapts. None of them knows about tasks, U or v.
+
+`mlp` holds perceptrons, `convolution` networks of small filters, `prototypes` a classifier by distance. `registry`
+lists the names that a configuration can use.
+"""
+
+from msr_runtime.meta.networks.convolution import ConvNet, LocallyConnected, LocalNet
+from msr_runtime.meta.networks.mlp import MLP, ContextMLP
+from msr_runtime.meta.networks.prototypes import PrototypeNetwork
+from msr_runtime.meta.networks.registry import NETWORKS, NetworkName
+
+__all__ = [
+    "MLP",
+    "NETWORKS",
+    "ContextMLP",
+    "ConvNet",
+    "LocalNet",
+    "LocallyConnected",
+    "NetworkName",
+    "PrototypeNetwork",
+]

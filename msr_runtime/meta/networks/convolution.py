@@ -1,0 +1,179 @@
+"""Networks of small filters: convolutions, and a locally connected layer that shares no filter between positions.
+
+A sample is an image `(channels, height, width)`, a signal `(channels, n)`, or a vector `(n,)`. A vector is treated as a
+signal of one channel. Filters are 3 wide along each axis.
+"""
+
+import math
+from itertools import pairwise, product
+
+import torch
+from torch import Tensor, nn
+
+from msr_runtime.errors import TrainingError
+from msr_runtime.task import Shape
+
+_TAPS = 3
+_CONVOLUTIONS = {2: nn.Conv1d, 3: nn.Conv2d}
+"""Number of axes of a sample, including its channels, to the layer for it."""
+
+
+class ConvNet(nn.Module):
+    """Convolutions with SiLU between them: x `(samples, *inputs)` to `(samples, *outputs)`.
+
+    If the outputs have as many axes as the inputs, every layer is a convolution of stride 1. Outputs as large as the
+    inputs are made with zero padding. Outputs that are smaller by 2 per layer are made without padding.
+
+    If the outputs are a vector, each hidden layer has stride 2 and padding 1, so it halves the image, and the last
+    layer is linear. This is the Conv-4 of few-shot learning (Vinyals et al., "Matching Networks", 2016; with strides as
+    in Finn et al., 2017), but without its batch normalization. With batch normalization, the robot's action would
+    depend on the other samples of a batch.
+
+    Weights start with He's variance and biases at zero (He et al., 2015).
+
+    Args:
+        inputs: The shape of a sample's x.
+        outputs: The shape of a sample's y.
+        width: Channels of each hidden layer.
+        depth: Hidden layers.
+        bias: Give the layers biases.
+
+    Raises:
+        TrainingError: No such network leads from `inputs` to `outputs`.
+
+    """
+
+    def __init__(self, inputs: Shape, outputs: Shape, width: int, depth: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.inputs, self.outputs = inputs, outputs
+        image = _image("conv", inputs)
+        convolution = _CONVOLUTIONS[len(image)]
+        self.dense = len(outputs) == len(inputs)
+        if self.dense:
+            answer = _image("conv", outputs)
+            padding = _padding("conv", inputs, outputs, depth + 1)
+            channels = [image[0]] + [width] * depth + [answer[0]]
+            layers = [convolution(a, b, _TAPS, padding=padding, bias=bias) for a, b in pairwise(channels)]
+        elif len(outputs) == 1 and depth > 0:
+            channels = [image[0]] + [width] * depth
+            layers = [convolution(a, b, _TAPS, stride=2, padding=1, bias=bias) for a, b in pairwise(channels)]
+            halved = [math.ceil(size / 2**depth) for size in image[1:]]
+            layers.append(nn.Linear(width * math.prod(halved), outputs[0], bias=bias))
+        else:
+            raise TrainingError(
+                f"network 'conv' of depth {depth} makes no outputs of shape {outputs} from inputs of shape {inputs}: "
+                "outputs must have as many axes as the inputs, or be a vector, which takes a depth of at least 1; "
+                "increase depth, or take network 'mlp'"
+            )
+        for layer in layers:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x `(samples, *inputs)` to `(samples, *outputs)`."""
+        if len(self.inputs) == 1:
+            x = x.unsqueeze(1)
+        for layer in self.layers[:-1]:
+            x = nn.functional.silu(layer(x))
+        y = self.layers[-1](x if self.dense else x.flatten(1))
+        return y.squeeze(1) if self.dense and len(self.outputs) == 1 else y
+
+
+class LocallyConnected(nn.Module):
+    """A convolution with its own filter at every position. It shares nothing, so all sharing is left to learn.
+
+    The weight is `(out, in, taps, positions)`, with taps and positions in C order.
+
+    Args:
+        inputs: Channels of x.
+        outputs: Channels of y.
+        size: The size of y: one or two axes.
+        padding: Zeros around x, 0 or 1.
+        bias: Add one number per channel and position.
+
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: Shape, *, padding: int = 0, bias: bool = True) -> None:
+        super().__init__()
+        self.size, self.padding = size, padding
+        taps, positions = _TAPS ** len(size), math.prod(size)
+        start = torch.randn(outputs, inputs, taps, positions) * math.sqrt(2 / (inputs * taps))
+        self.weight = nn.Parameter(start)
+        self.bias = nn.Parameter(torch.zeros(outputs, positions)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x `(samples, in, *size)` to `(samples, out, *size)`. Without padding, x must be larger than y by 2 per
+        axis.
+        """
+        x = nn.functional.pad(x, [self.padding] * 2 * len(self.size))
+        # Tap t of every position together is the image shifted by t: one einsum replaces a loop over positions.
+        shifted = [self._shifted(x, offsets) for offsets in product(range(_TAPS), repeat=len(self.size))]
+        y = torch.einsum("nitp,oitp->nop", torch.stack(shifted, 2), self.weight)
+        return (y if self.bias is None else y + self.bias).unflatten(2, self.size)
+
+    def _shifted(self, x: Tensor, offsets: tuple[int, ...]) -> Tensor:
+        """The pixels that the tap at `offsets` reads, one per position: `(samples, in, positions)`."""
+        for axis, (offset, size) in enumerate(zip(offsets, self.size, strict=True), 2):
+            x = x.narrow(axis, offset, size)
+        return x.flatten(2)
+
+
+class LocalNet(nn.Module):
+    """One locally connected layer: x `(samples, *inputs)` to `(samples, *outputs)`, with as many axes.
+
+    Padding is as in `ConvNet`. The weight starts with He's variance, the bias at zero.
+
+    Args:
+        inputs: The shape of a sample's x.
+        outputs: The shape of a sample's y.
+        width: Not used: there is no hidden layer.
+        depth: Must be 0.
+        bias: Give the layer a bias.
+
+    Raises:
+        TrainingError: No such network leads from `inputs` to `outputs`, or `depth` is not 0.
+
+    """
+
+    def __init__(self, inputs: Shape, outputs: Shape, width: int, depth: int, *, bias: bool = True) -> None:  # noqa: ARG002
+        super().__init__()
+        if depth != 0 or len(outputs) != len(inputs):
+            raise TrainingError(
+                f"network 'local' is one layer between samples with as many axes, but its depth is {depth} and it is "
+                f"to make outputs of shape {outputs} from inputs of shape {inputs}; set depth to 0, or take network "
+                "'conv'"
+            )
+        self.inputs = inputs
+        (channels, *_), (made, *size) = _image("local", inputs), _image("local", outputs)
+        padding = _padding("local", inputs, outputs, 1)
+        self.layers = nn.ModuleList([LocallyConnected(channels, made, tuple(size), padding=padding, bias=bias)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x `(samples, *inputs)` to `(samples, *outputs)`."""
+        layer = self.layers[0]
+        return layer(x.unsqueeze(1)).squeeze(1) if len(self.inputs) == 1 else layer(x)
+
+
+def _image(name: str, shape: Shape) -> Shape:
+    """Add a channel axis to the shape of a vector. Return other shapes unchanged."""
+    if not 1 <= len(shape) <= 3:
+        raise TrainingError(
+            f"network '{name}' takes images (channels, height, width), signals (channels, n) and vectors (n,), but a "
+            f"sample has shape {shape}; take network 'mlp', which flattens samples"
+        )
+    return (1, *shape) if len(shape) == 1 else shape
+
+
+def _padding(name: str, inputs: Shape, outputs: Shape, layers: int) -> int:
+    """The padding, 0 or 1, with which `layers` layers lead from one size to the other."""
+    size, wanted = _image(name, inputs)[1:], _image(name, outputs)[1:]
+    smaller = tuple(n - (_TAPS - 1) * layers for n in size)
+    if wanted not in (size, smaller):
+        raise TrainingError(
+            f"network '{name}' with {layers} layers of filters maps inputs of size {size} to outputs of size {size}, "
+            f"or of size {smaller} without padding, but the outputs' shape is {outputs}; take another depth, or "
+            "network 'mlp'"
+        )
+    return 1 if wanted == size else 0

@@ -1,0 +1,81 @@
+"""Measures of what a network has learned about a group, from its predictions or from its U."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_runtime.task import Group, Predict
+
+
+def equivariance_error(predict: Predict, group: Group, x: NDArray) -> float:
+    """How far `predict` is from commuting with `group`, relative to the size of its output; 0 is exact equivariance.
+
+    For every element g except the identity and every sample x, the error is `|f(g x) - g f(x)|`. The result is the mean
+    of these errors divided by the mean of `|f(x)|`. The libraries e3nn and emlp scale their errors in the same way.
+
+    Args:
+        predict: The network f, x `(batch, *x)` to y `(batch, *y)`.
+        group: The group on the flattened input and output.
+        x: Samples `(batch, *x)`.
+
+    Returns:
+        The relative error, without unit.
+
+    Example:
+        >>> import numpy as np
+        >>> from msr_runtime.meta.symmetry import equivariance_error
+        >>> from msr_runtime.task import Group
+        >>> signs, x = np.array([[[1.0]], [[-1.0]]]), np.array([[1.0], [2.0]])
+        >>> mirror = Group("C2", signs, signs)
+        >>> [round(equivariance_error(f, mirror, x), 3) for f in (lambda x: x**3, lambda x: x + 0.5)]
+        [0.0, 0.5]
+
+    """
+    vectors = x.reshape(len(x), -1)
+
+    def answer(vectors: NDArray) -> NDArray:
+        return predict(vectors.astype(x.dtype).reshape(x.shape)).reshape(len(x), -1)
+
+    y = answer(vectors)
+    errors = [
+        np.linalg.norm(answer(vectors @ on_x.T) - y @ on_y.T, axis=-1).mean()
+        for on_x, on_y in zip(group.inputs[1:], group.outputs[1:], strict=True)
+    ]
+    size = float(np.linalg.norm(y, axis=-1).mean())
+    return float(np.mean(errors)) / size if size > 0 else 0.0
+
+
+def energy(U: NDArray, space: NDArray) -> float:
+    """The share of U's squared entries that lies in `space`; 1 if every column lies in it.
+
+    A gradient step on v moves the weight along `U Uᵀ`. So this share of the step stays in the space.
+
+    Args:
+        U: `(weights, k)`.
+        space: `(weights, dimensions)`, an orthonormal basis.
+
+    """
+    return float(np.square(space.T @ U).sum() / np.square(U).sum())
+
+
+def recovery(U: NDArray, space: NDArray) -> float:
+    """How much of `space` the columns of U span: the mean squared cosine of the principal angles, 1 for all of it.
+
+    A U with fewer columns than `space` has dimensions cannot reach 1.
+
+    Args:
+        U: `(weights, k)`.
+        space: `(weights, dimensions)`, an orthonormal basis of the space in which the weights of all tasks lie.
+
+    Returns:
+        A number from 0 to 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from msr_runtime.meta.symmetry import recovery
+        >>> space = np.eye(4)[:, :2]  # the weights of all tasks lie in the plane of the first two axes
+        >>> [round(recovery(np.eye(4)[:, axes], space), 3) for axes in ([0], [0, 1, 2], [2, 3])]
+        [0.5, 1.0, 0.0]
+
+    """
+    columns, _ = np.linalg.qr(U.astype(np.float64))
+    return float(np.square(np.linalg.svd(space.T @ columns, compute_uv=False)).sum() / space.shape[1])

@@ -1,0 +1,131 @@
+"""The configuration of a meta-training run. `config.json` and every checkpoint hold it whole."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field as Limits
+
+from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.task import Field, Loss, TaskFamily, fields_agree
+
+
+class TrainSettings(BaseModel):
+    """The settings of a run that a user chooses."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: PositiveInt = 4000
+    """Number of outer steps."""
+    seed: NonNegativeInt = 0
+    """Seed of the initial weights, of the tasks and of every random draw."""
+    tasks_per_step: PositiveInt = 16
+    """Tasks per outer step."""
+    shots: PositiveInt = 10
+    """Support samples per task."""
+    fewest_shots: PositiveInt | None = None
+    """Each outer step draws its number of support samples evenly from this number to `shots`. None: always `shots`."""
+    noise: NonNegativeFloat = 0.0
+    """Standard deviation of noise on y of the support samples, in normalized units: 1 is the scale of y."""
+    outliers: Annotated[float, Limits(ge=0, le=1)] = 0.0
+    """Share of the support samples whose y is wrong: each of its numbers is off by `outlier_size`, up or down."""
+    outlier_size: PositiveFloat = 10.0
+    """How far off the numbers of such a y are, in normalized units."""
+    queries: PositiveInt = 32
+    """Query samples per task, over all query sets together."""
+    training_tasks: PositiveInt = 1000
+    """Tasks that are simulated before training. Every outer step draws its tasks from them."""
+    samples_per_task: PositiveInt = 64
+    """Samples that are simulated per task for the support set, and as many again for each query set."""
+    outer_rate: PositiveFloat = 8e-3
+    """Highest learning rate of the outer optimizer (Adam with a one-cycle schedule)."""
+    multi_step: NonNegativeInt = 0
+    """First outer steps in which the query losses after all inner steps count, with falling weights (MAML++)."""
+    recompute: bool = False
+    """Keep one inner step in memory: the backward pass computes each step again. Slower, equal up to rounding."""
+    clip: PositiveFloat = 1.0  # with 10, some measured runs ended in NaN
+    """Largest norm of the outer gradient; a longer gradient is scaled down to it."""
+    augment: bool = True
+    """Augment the queries by random group elements (Algorithm 2). Off: the outer loss uses the queries as simulated."""
+    insist_on_augmentation: bool = False
+    """Train even if the augmentation is not a symmetry of each task. This also skips the test for it."""
+    validation_tasks: PositiveInt = 64
+    """Held-out tasks on which the best checkpoint is chosen."""
+    validation_every: PositiveInt = 200
+    """Outer steps between two validations. Each validation writes a checkpoint."""
+
+
+class TrainConfig(BaseModel):
+    """The configuration of a run: the family's fields and loss, the method, its network and the user's settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: str
+    """Name of the family: a built-in name, `package.module:attribute`, `path/to/file.py:attribute`, or the file
+    `path/to/file.npz` of recorded data."""
+    inputs: tuple[Field, ...]
+    """The family's input fields, in order."""
+    outputs: tuple[Field, ...]
+    """The family's output fields, in order."""
+    loss: Loss
+    """Loss of the inner loop and of the outer loop."""
+    method: str
+    """Name of the learner, for example `msr`."""
+    learner: LearnerConfig
+    """The network and its inner loop."""
+    settings: TrainSettings
+    """The user's settings."""
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.settings.seed
+
+    def differences(self, other: "TrainConfig") -> str:
+        """Return how another configuration differs from that of this run, as text. Empty if it can be the same run's.
+
+        Of the fields, only what `Field.agrees` compares counts.
+        """
+        differ = [
+            f"{name} {value} (the run has {own})"
+            for (name, own), (_, value) in zip(self._options(), other._options(), strict=True)
+            if value != own
+        ]
+        for side in ("inputs", "outputs"):
+            own, given = getattr(self, side), getattr(other, side)
+            if not fields_agree(own, given):
+                differ.append(f"{side} {_described(given)} (the run has {_described(own)})")
+        return ", ".join(differ)
+
+    def _options(self) -> list[tuple[str, object]]:
+        """Return everything but the fields: each name as an option of the command, and its value."""
+        plain = [("family", self.family), ("loss", self.loss), ("--method", self.method)]
+        parts = (("learner", self.learner), ("settings", self.settings))
+        return plain + [(f"--{part}.{name.replace('_', '-')}", value) for part, group in parts for name, value in group]
+
+    @classmethod
+    def of(
+        cls, family: TaskFamily, method: str, learner: LearnerConfig, settings: TrainSettings, *, source: str = ""
+    ) -> "TrainConfig":
+        """Make the configuration for a family.
+
+        Args:
+            family: The family. Its fields and its loss become part of the configuration.
+            method: Name of the learner, for example `msr`.
+            learner: The network and its inner loop.
+            settings: The user's settings.
+            source: Name by which `load_family` finds the family. Empty means the family's own name.
+
+        """
+        return cls(
+            family=source or family.name,
+            inputs=family.inputs,
+            outputs=family.outputs,
+            loss=family.loss,
+            method=method,
+            learner=learner,
+            settings=settings,
+        )
+
+
+def _described(fields: tuple[Field, ...]) -> str:
+    return " + ".join(f"{field.name} {field.describe()}" for field in fields)

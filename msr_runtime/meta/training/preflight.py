@@ -1,0 +1,121 @@
+"""Checks of the family and the settings that are made before anything is simulated for long."""
+
+import math
+import os
+import traceback
+
+import numpy as np
+import torch
+
+from msr_runtime.errors import FamilyError, MsrError, TrainingError
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.training.config import TrainSettings
+from msr_runtime.meta.training.drawing import draw_tasks
+from msr_runtime.meta.training.pool import examples_to_share
+from msr_runtime.task import FiniteFamily, TaskBatch, TaskFamily, rows_per_sample, sample_shape
+
+
+def require_pool(family: TaskFamily, settings: TrainSettings) -> None:
+    """Refuse settings whose outer steps need more tasks or samples than are simulated, or than the family has.
+
+    Raises:
+        TrainingError: An outer step needs more tasks or samples than are simulated, or than the family has.
+
+    """
+    if isinstance(family, FiniteFamily) and settings.shots >= family.examples:
+        raise TrainingError(
+            f"shots is {settings.shots}, but each task of family '{family.name}' has {family.examples} examples, and "
+            "at least one must be left for the queries; lower the shots (--settings.shots) or record more"
+        )
+    queries = math.ceil(settings.queries / len(family.query_sets))
+    limits = [(settings.tasks_per_step, settings.training_tasks, "tasks_per_step is {}, but training_tasks is {}")]
+    if examples_to_share(family, settings.samples_per_task) is None:
+        limits += [
+            (settings.shots, settings.samples_per_task, "shots is {}, but samples_per_task is {}"),
+            (queries, settings.samples_per_task, "each query set gives {} queries, but samples_per_task is {}"),
+        ]
+    for wanted, held, what in limits:
+        if wanted > held:
+            raise TrainingError(
+                f"{what.format(wanted, held)}: an outer step draws without repeats, so the second number must be at "
+                "least the first; raise the second or lower the first (--settings.*)"
+            )
+
+
+def require_samples(family: TaskFamily, settings: TrainSettings) -> None:
+    """Refuse samples whose shape is not that of the family's fields, and more samples than the memory holds.
+
+    Raises:
+        FamilyError: `sample` itself fails, or gives something else than was asked for.
+        TrainingError: The shape of x or y differs from the fields, or the samples need more memory than there is.
+
+    """
+    batch = _first_sample(family, settings.seed)
+    y = () if family.loss == "cross_entropy" else sample_shape(family.outputs)
+    for side, seen, wanted in (
+        ("x", batch.support_x.shape[2:], sample_shape(family.inputs)),
+        ("y", batch.support_y.shape[2:], y),
+    ):
+        if seen != wanted:
+            raise TrainingError(
+                f"family '{family.name}' gives samples of {side} of shape {seen}, but its fields describe the shape "
+                f"{wanted}; correct `sample` or the fields. A single field with several axes keeps its shape, other "
+                "fields are flattened into one vector, and a label is one integer"
+            )
+    # This batch has one task, with one support sample and one query per set. The pool holds `samples_per_task` times
+    # as much per task.
+    needed = sum(part.nbytes for part in batch) * settings.samples_per_task * settings.training_tasks
+    held = _memory()
+    if needed > held:
+        raise TrainingError(
+            f"{settings.training_tasks} training_tasks of {settings.samples_per_task} samples_per_task take "
+            f"{needed / 2**30:.1f} GiB, but this machine has {held / 2**30:.1f} GiB of memory; a sample of family "
+            f"'{family.name}' has {math.prod(batch.support_x.shape[2:]) + math.prod(y)} numbers; lower "
+            "training_tasks or samples_per_task (--settings.*)"
+        )
+
+
+def require_linear(family: TaskFamily, learner: Learner) -> None:
+    """Refuse a network that is not linear, if the family is a `StackedFamily`.
+
+    The rows of such a family are exact for one linear layer only; see `msr_envs.synthetic.Compressed`.
+
+    Raises:
+        TrainingError: The network's output for `a + b` differs from the sum of its outputs for `a` and for `b`.
+
+    """
+    if rows_per_sample(family) == 1:
+        return
+    # random tensors in place of the start, at which the network may be zero and so look linear
+    generator = torch.Generator().manual_seed(0)
+    adapted = {name: torch.randn(tensor.shape, generator=generator) for name, tensor in learner.start().items()}
+    a, b = torch.randn(2, 8, *learner.inputs, generator=generator)
+    with torch.no_grad():
+        apart, together = learner(adapted, a) + learner(adapted, b), learner(adapted, a + b)
+    if (apart - together).abs().max() > 1e-3 * together.abs().max():
+        raise TrainingError(
+            f"family '{family.name}' gives {rows_per_sample(family)} rows for each sample, which can train one linear "
+            f"layer only, but the network of method '{learner.name}' is not linear; set depth to 0 "
+            "(--learner.depth 0) and bias to False (--learner.no-bias), or train on the images themselves"
+        )
+
+
+def _first_sample(family: TaskFamily, seed: int) -> TaskBatch:
+    queries = len(family.query_sets)
+    try:
+        return draw_tasks(family, np.random.default_rng(seed), 1, 1, queries, "train")
+    except MsrError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        frames = traceback.extract_tb(error.__traceback__)
+        code = getattr(family.sample, "__code__", None)  # a function of C has none
+        own = [frame for frame in frames if code and frame.filename == code.co_filename] or frames
+        raise FamilyError(
+            f"family '{family.name}': sample(rng, 1, 1, {queries}, 'train') failed with {type(error).__name__}: "
+            f"{error}, in {own[-1].filename}, line {own[-1].lineno}; correct `sample`"
+        ) from error
+
+
+def _memory() -> float:
+    """Return the machine's memory in bytes; infinity if the system does not tell."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf

@@ -1,0 +1,169 @@
+"""Prepare a run: check the family, test its augmentation, measure the normalization, simulate the tasks.
+
+`prepare` takes no outer step and writes no file. It returns a `Preparation`, which can be printed, and from which
+`MetaTrainer` trains.
+"""
+
+from dataclasses import dataclass
+
+from msr_runtime.errors import TrainingError
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.training.augmentation import augment_queries, augments
+from msr_runtime.meta.training.checkpoint import build_learner
+from msr_runtime.meta.training.config import TrainConfig
+from msr_runtime.meta.training.distributed import ALONE, Processes
+from msr_runtime.meta.training.disturbance import require_disturbance
+from msr_runtime.meta.training.drawing import draw_tasks
+from msr_runtime.meta.training.normalization import measure_normalization
+from msr_runtime.meta.training.outer import require_inner_steps
+from msr_runtime.meta.training.pool import TaskPool
+from msr_runtime.meta.training.preflight import require_linear, require_pool, require_samples
+from msr_runtime.meta.training.progress import working
+from msr_runtime.meta.training.run import Saved
+from msr_runtime.meta.training.streams import NORMALIZATION, POOL, SYMMETRY, VALIDATION, stream
+from msr_runtime.meta.training.symmetry_test import AugmentationReport, require_symmetry
+from msr_runtime.normalization import Normalization
+from msr_runtime.task import Group, SymmetricFamily, TaskBatch, TaskFamily, image_layout
+
+_VALIDATION_QUERIES = 32
+"""Queries per query set of each validation task."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A checked family, with everything that training needs. `prepare` returns it; `print` shows a summary."""
+
+    family: TaskFamily
+    """The tasks."""
+    config: TrainConfig
+    """The configuration of the run."""
+    learner: Learner
+    """The learner: freshly built, or with the weights of the checkpoint from which the run resumes."""
+    group: Group | None
+    """The family's group as matrices. None if the family has no `group()`."""
+    symmetry: AugmentationReport | None
+    """Result of the test of the augmentation. None if there was no test: the run does not augment, the augmentation
+    changes nothing, the settings insist on it, or the run resumes from a checkpoint."""
+    normalization: Normalization
+    """Center and scale of the inputs and outputs: measured, or those of the checkpoint from which the run resumes."""
+    constant: tuple[str, ...]
+    """Numbers of x and y that do not change on the measured samples: the network can learn nothing from them. Not
+    measured again, and so empty, if the run resumes."""
+    pool: TaskPool
+    """The simulated training tasks."""
+    validation: TaskBatch
+    """Held-out tasks in raw units. Their queries are augmented as in training."""
+
+    def __str__(self) -> str:
+        settings, data = self.config.settings, self.pool.data
+        size = sum(array.nbytes for array in {id(array): array for array in data}.values()) / 2**20
+        group = f"group {self.group.name}" if self.group else "no group given as matrices"
+        rows = {
+            "family": f"{self.config.family}, {group}",
+            "augmentation": self.symmetry or self._why_untested(),
+            "learner": f"{self.config.method}, {self.learner.adapted_size():,} adapted numbers",
+            **({"image": layout} if (layout := image_layout(self.family.inputs)) else {}),
+            **({"constant": ", ".join(self.constant)} if self.constant else {}),
+            **({"note": "; ".join(notes)} if (notes := getattr(self.family, "notes", ())) else {}),
+            "training": f"{len(data.support_x)} tasks {self._source()}, {size:.0f} MiB",
+            "validation": f"{len(self.validation.support_x)} tasks, {settings.shots} shots",
+        }
+        return "\n".join(f"{name:<13} {value}" for name, value in rows.items())
+
+    def _source(self) -> str:
+        shared = self.pool.shared
+        if shared is None:
+            return "simulated"
+        settings = self.config.settings
+        return f"of {shared} examples; a step takes {settings.shots} and {min(settings.queries, shared - settings.shots)} as queries"
+
+    def _why_untested(self) -> str:
+        settings = self.config.settings
+        if not settings.augment:
+            return "off"
+        if settings.insist_on_augmentation:
+            return "not tested: the settings insist on it"
+        return "not tested again: the run resumes" if augments(self.family) else "not tested: it changes no sample"
+
+
+def prepare(
+    family: TaskFamily,
+    config: TrainConfig,
+    *,
+    learner: type[Learner] | None = None,
+    saved: Saved | None = None,
+    progress: bool = True,
+    processes: Processes = ALONE,
+) -> Preparation:
+    """Check the family, test its augmentation, measure the normalization and simulate the tasks.
+
+    This takes no outer step and writes no file. The quick checks come first, so that wrong settings are refused before
+    anything is simulated for long.
+
+    Args:
+        family: The tasks.
+        config: The configuration of the run.
+        learner: The class of your own learner. Without it, the built-in learner named in the configuration.
+        saved: The state from which a resumed run continues (`Run.saved`). Its weights and its normalization are kept,
+            and the augmentation is not tested again.
+        progress: Show on the terminal what takes time.
+        processes: The processes that share the run.
+
+    Returns:
+        The value that `MetaTrainer` takes.
+
+    Raises:
+        AugmentationError: The family's augmentation is not a symmetry of each task, and the settings do not insist on
+            it.
+        FamilyError: The family's `sample` fails, or gives something else than was asked for.
+        TrainingError: An outer step needs more tasks or samples than are simulated; there are more processes than tasks
+            per step; the shape of the samples is not that of the family's fields; the samples need more memory than
+            the machine has; a number is too far from zero for float32 (`Normalization.far_from_zero`); or the settings
+            do not fit the learner.
+
+    Example:
+        >>> from msr_envs import load_family
+        >>> from msr_runtime.meta import LearnerConfig, TrainConfig, TrainSettings, prepare
+        >>> family, settings = load_family("ring-nav"), TrainSettings(training_tasks=20, insist_on_augmentation=True)
+        >>> print(prepare(family, TrainConfig.of(family, "msr", LearnerConfig(), settings), progress=False))
+        family        ring-nav, group C16
+        augmentation  not tested: the settings insist on it
+        learner       msr, 450 adapted numbers
+        training      20 tasks simulated, 0 MiB
+        validation    64 tasks, 10 shots
+
+    """
+    settings, shown = config.settings, progress and processes.first
+    require_pool(family, settings)
+    require_disturbance(family, settings)
+    require_samples(family, settings)
+    processes.share(settings.tasks_per_step)
+    group = family.group() if isinstance(family, SymmetricFamily) else None
+    built = build_learner(config, learner, group)
+    require_linear(family, built)
+    if settings.multi_step or settings.recompute:
+        require_inner_steps(built)
+    if saved is not None:  # a new normalization would change what the saved weights mean
+        built.load_state_dict(saved.learner)
+        normalization, constant = saved.normalization, ()
+    else:
+        normalization, constant = measure_normalization(family, stream(settings.seed, NORMALIZATION), group)
+    if (far := normalization.far_from_zero(family.inputs, family.outputs)) is not None:
+        raise TrainingError(f"family '{family.name}': {far}")
+    symmetry = None
+    if saved is None and settings.augment and not settings.insist_on_augmentation and augments(family):
+        with working("testing the augmentation on held-out tasks", shown=shown):
+            symmetry = require_symmetry(family, stream(settings.seed, SYMMETRY))
+    # Each use of random numbers has its own stream: a resumed run skips the test and still simulates the same tasks.
+    with working(f"simulating {settings.training_tasks} tasks", shown=shown):
+        pool = TaskPool(family, stream(settings.seed, POOL), settings.training_tasks, settings.samples_per_task)
+    validation = _draw_validation(family, config)
+    return Preparation(family, config, built, group, symmetry, normalization, constant, pool, validation)
+
+
+def _draw_validation(family: TaskFamily, config: TrainConfig) -> TaskBatch:
+    settings = config.settings
+    rng = stream(settings.seed, VALIDATION)
+    queries = _VALIDATION_QUERIES * len(family.query_sets)
+    batch = draw_tasks(family, rng, settings.validation_tasks, settings.shots, queries, "validation")
+    return augment_queries(family, rng, batch) if settings.augment else batch

@@ -1,0 +1,208 @@
+"""The test that an augmentation must pass before training: is it a symmetry of each single task?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_runtime.errors import AugmentationError
+from msr_runtime.task import Field, SymmetricFamily, TaskFamily, field_slices, width
+
+Floats = NDArray[np.float64]
+
+# An augmentation is refused only if all three are reached: the error grows by this factor, the growth is this certain,
+# and the error grows by this much.
+_LEAST_RATIO = 1.2
+_LEAST_T = 4.0
+_LEAST_EXCESS = 1e-3
+
+_TASKS, _TRAIN, _HELD_OUT, _COPIES = 24, 256, 256, 2
+_BANDWIDTHS = (1.0, 3.0)
+_RIDGES = (1e-6, 1e-4, 1e-2)
+_BUMPS = np.linspace(-2.0, 2.0, 7)
+
+
+@dataclass(frozen=True)
+class AugmentationReport:
+    """Result of the test: the held-out error of each task, learned without and with augmented copies of its samples.
+
+    The held-out samples themselves are not augmented.
+
+    Example:
+        >>> from msr_runtime.meta import AugmentationReport
+        >>> print(AugmentationReport("cart", "the group C2", "speed", error_without=0.02, error_with=0.01, t=-9.0))
+        a symmetry of each task: held-out error of 'speed' 0.02 without augmented copies, 0.01 with them ...
+
+    """
+
+    family: str
+    """The family's name."""
+    group: str
+    """The words `the group NAME`, or `its augmentation` if the family has no `group()`."""
+    field: str
+    """The output field whose error grows most."""
+    error_without: float
+    """Held-out error of that field without augmented copies: mean squared error over variance, as the geometric mean
+    over the tasks."""
+    error_with: float
+    """The same error, with augmented copies among the training samples."""
+    t: float
+    """Student's t of the logarithm of `ratio`, paired over the tasks. Large and positive: the error surely grows."""
+
+    @property
+    def ratio(self) -> float:
+        """The error with augmented copies, divided by the error without."""
+        return self.error_with / self.error_without
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the augmentation may be used: the error grows by a small factor, uncertainly, or by a tiny amount."""
+        excess = self.error_with - self.error_without
+        return self.ratio < _LEAST_RATIO or self.t < _LEAST_T or excess < _LEAST_EXCESS
+
+    def __str__(self) -> str:
+        verdict = "a symmetry of each task" if self.accepted else "no symmetry of each task"
+        return (
+            f"{verdict}: held-out error of '{self.field}' {self.error_without:.2g} without augmented copies, "
+            f"{self.error_with:.2g} with them (ratio {self.ratio:.2f}, t {self.t:.1f})"
+        )
+
+
+def check_augmentation(family: TaskFamily, rng: np.random.Generator) -> AugmentationReport:
+    """Test whether `family.augment` is a symmetry of each single task. It needs no network and takes a few seconds.
+
+    Every task is learned twice by kernel ridge regression: from its own samples, and from its own samples together with
+    augmented copies of them. Both results are scored on further samples of the same task, which are not augmented. If
+    the augmentation is a symmetry, the copies are true samples of the task and can only help. If not, the copies belong
+    to another task and raise the error.
+
+    Samples come from the last of `family.query_sets`, the widest one: an augmentation can be tested only where samples
+    that are not augmented lie among the augmented copies.
+
+    A vehicle with one weak thruster is refused, because a turn moves the weakness to another thruster:
+
+        report = check_augmentation(load_family("hex-weak-thruster"), np.random.default_rng(0))
+        print(report.accepted)  # False
+        print(report)  # no symmetry of each task: held-out error of 'yaw_rate_change' 0.0034 without augmented ...
+
+    Args:
+        family: The family. Tasks of its split `train` are drawn.
+        rng: Source of every random draw.
+
+    Returns:
+        The report of the output field whose error grows most. `accepted` is the verdict.
+
+    """
+    count = _TRAIN + _HELD_OUT
+    batch = family.sample(rng, _TASKS, 1, count * len(family.query_sets), "train")
+    x, y = batch.query_x[:, -count:], batch.query_y[:, -count:]
+    copies = [family.augment(rng, x[:, :_TRAIN], y[:, :_TRAIN]) for _ in range(_COPIES)]
+    features = _scaled(family.inputs, np.concatenate([x, *(copy_x for copy_x, _ in copies)], 1))
+    targets = _targets(family, np.concatenate([y, *(copy_y for _, copy_y in copies)], 1))
+
+    held_out = slice(_TRAIN, count)
+    # the axis of samples is now: training samples, held-out samples, copies of the training samples
+    own = np.arange(_TRAIN)
+    own_and_copies = np.concatenate([own, np.arange(count, features.shape[1])])
+    parts = list(field_slices(family.outputs).values())
+    without = _held_out_errors(features, targets, own, held_out, parts)
+    with_copies = _held_out_errors(features, targets, own_and_copies, held_out, parts)
+
+    # logarithms: tasks differ in difficulty by factors, and each task is compared with itself
+    growth = np.log(with_copies / without)
+    t = growth.mean(0) / np.maximum(growth.std(0, ddof=1) / np.sqrt(_TASKS), 1e-12)
+    reports = [
+        AugmentationReport(
+            family=family.name,
+            group=f"the group {family.group().name}" if isinstance(family, SymmetricFamily) else "its augmentation",
+            field=field.name,
+            error_without=float(np.exp(np.log(without[:, i]).mean())),
+            error_with=float(np.exp(np.log(with_copies[:, i]).mean())),
+            t=float(t[i]),
+        )
+        for i, field in enumerate(family.outputs)
+    ]
+    return max(reports, key=lambda report: (not report.accepted, report.ratio))
+
+
+def require_symmetry(family: TaskFamily, rng: np.random.Generator) -> AugmentationReport:
+    """Refuse a family whose augmentation is not a symmetry of each of its tasks (see `check_augmentation`).
+
+    Returns:
+        The report of an accepted augmentation.
+
+    Raises:
+        AugmentationError: The augmentation is refused. The message names the family, its group, the output field whose
+            error grows most, and its two errors.
+
+    """
+    report = check_augmentation(family, rng)
+    if not report.accepted:
+        raise AugmentationError(
+            f"family '{report.family}': {report.group} is not a symmetry of each of its tasks. Learned from a task's "
+            f"own samples, the held-out error of '{report.field}' is {report.error_without:.2g} of its variance. With "
+            f"augmented copies of these samples, it is {report.error_with:.2g}; a symmetry would not raise it. The "
+            "likely cause is a property of the task that the group moves, such as one weak actuator: the copies then "
+            "belong to another task. Give the network that property as an input which the group permutes, train "
+            "without augmentation (--settings.no-augment), or set insist_on_augmentation to train anyway "
+            "(--settings.insist-on-augmentation)."
+        )
+    return report
+
+
+def _scaled(fields: Sequence[Field], x: NDArray) -> Floats:
+    # x `(tasks, samples, *x)` as vectors, each field divided by its root mean square. One number per field: a group
+    # that acts within the fields does not change it.
+    features = x.reshape(*x.shape[:2], -1).astype(np.float64)
+    for part in field_slices(fields).values():
+        features[..., part] /= np.sqrt(np.mean(features[..., part] ** 2)) + 1e-12
+    return features
+
+
+def _targets(family: TaskFamily, y: NDArray) -> Floats:
+    if family.loss == "cross_entropy":
+        return np.eye(width(family.outputs))[y.reshape(*y.shape[:2])]
+    return y.reshape(*y.shape[:2], -1).astype(np.float64)
+
+
+def _held_out_errors(
+    features: Floats, targets: Floats, training: NDArray[np.int64], held_out: slice, parts: list[slice]
+) -> Floats:
+    """Return MSE over variance, `(tasks, fields)`, at the bandwidth and ridge with the lowest error over all tasks."""
+    variance = [targets[:, held_out, part].var(1).mean() + 1e-12 for part in parts]
+    settings = [(bandwidth, ridge) for bandwidth in _BANDWIDTHS for ridge in _RIDGES]
+    errors = np.empty((len(settings), len(features), len(parts)))
+    for task, (x, y) in enumerate(zip(features, targets, strict=True)):
+        mean = y[training].mean(0)
+        for index, residual in enumerate(_residuals(x[training], y[training] - mean, x[held_out], y[held_out] - mean)):
+            errors[index, task] = [np.mean(residual[:, part] ** 2) / v for part, v in zip(parts, variance, strict=True)]
+    errors += 1e-12
+    return errors[np.log(errors).mean((1, 2)).argmin()]
+
+
+def _residuals(x: Floats, y: Floats, asked: Floats, wanted: Floats) -> list[Floats]:
+    # A robot's response is largely a sum of a linear part and of curves in single inputs (thrusters, beams). The kernel
+    # has these parts beside a general (Gaussian) one, and so learns a task from few samples.
+    curves, asked_curves = _curves(x), _curves(asked)
+    size = x.shape[1]
+    additive, asked_additive = curves @ curves.T / size, asked_curves @ curves.T / size
+    square, asked_square = _square_distances(x, x) / size, _square_distances(asked, x) / size
+    residuals = []
+    for bandwidth in _BANDWIDTHS:
+        kernel = additive + np.exp(-square / (2 * bandwidth**2))
+        asked_kernel = asked_additive + np.exp(-asked_square / (2 * bandwidth**2))
+        for ridge in _RIDGES:
+            weights = np.linalg.solve(kernel + ridge * np.eye(len(x)), y)
+            residuals.append(asked_kernel @ weights - wanted)
+    return residuals
+
+
+def _curves(x: Floats) -> Floats:
+    bumps = np.exp(-((x[..., None] - _BUMPS) ** 2) / 0.5)
+    return np.concatenate([x, bumps.reshape(len(x), -1)], 1)
+
+
+def _square_distances(a: Floats, b: Floats) -> Floats:
+    # rounding can make the distance of equal points slightly negative
+    return np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0.0)

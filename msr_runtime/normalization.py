@@ -1,0 +1,136 @@
+"""Scale raw units to numbers near one, and back."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict
+
+from msr_runtime.task import Array, Field, Figures, sample_shape
+
+FARTHEST = 1e5
+"""The largest center, in scales, with which a network is trained. float32 keeps 24 binary digits. At this distance from
+zero, about 84 of its steps are left for one scale, so that a number is known to 1 % of its scale."""
+FLOAT32_STEP = float(np.finfo(np.float32).eps)
+"""The largest distance between two neighbors of float32, as a share of the number itself."""
+
+
+class Normalization(BaseModel):
+    """Center and scale of every input and output. A network computes on `(x - center) / scale`.
+
+    A checkpoint stores it. In a bundle, the graphs hold it as constants, and the manifest repeats it for reading only.
+    Never apply it to the inputs or outputs of a bundle: those are in raw units.
+
+    An image has one center and one scale per channel. So the result is the same whether an image is first turned or
+    shifted and then normalized, or the other way round.
+
+    Example:
+        >>> import numpy as np
+        >>> from msr_runtime.normalization import Normalization
+        >>> scaling = Normalization(input_center=(20.0,), input_scale=(5.0,), output_center=(0.0,), output_scale=(1.0,))
+        >>> scaling.normalize_x(np.array([[25.0], [10.0]])).tolist()
+        [[1.0], [-2.0]]
+        >>> scaling.raw_x(np.array([[1.0]])).tolist()
+        [[25.0]]
+    """
+
+    # JSON has no infinity and no NaN. They are written as strings, and read back as floats.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    input_center: Figures
+    """Center of x, in raw units."""
+    input_scale: Figures
+    """Scale of x, in raw units, above 0."""
+    output_center: Figures
+    """Center of y, in raw units. For labels: one zero per class."""
+    output_scale: Figures
+    """Scale of y, in raw units, above 0. For labels: one per class, each 1."""
+
+    def normalize(self, x: NDArray, y: NDArray) -> tuple[Array, NDArray]:
+        """Normalize samples in raw units, x `(..., *x)` and y `(..., *y)`, for a learner.
+
+        The leading axes may be samples, or tasks and samples.
+        """
+        return self.normalize_x(x), self.normalize_y(y)
+
+    def normalize_x(self, x: NDArray) -> Array:
+        """Return raw x `(..., *x)` as float32 numbers near one."""
+        return ((x - np.asarray(self.input_center)) / np.asarray(self.input_scale)).astype(np.float32)
+
+    def normalize_y(self, y: NDArray) -> NDArray:
+        """Return raw y `(..., *y)` as float32 numbers near one. Labels (integers) are returned unchanged."""
+        if y.dtype.kind in "iu":
+            return y
+        return ((y - np.asarray(self.output_center)) / np.asarray(self.output_scale)).astype(np.float32)
+
+    def raw_x(self, x: NDArray) -> Array:
+        """Return normalized x `(..., *x)` in raw units, float32. This is the inverse of `normalize_x`."""
+        return (x * np.asarray(self.input_scale) + np.asarray(self.input_center)).astype(np.float32)
+
+    def raw_y(self, y: NDArray) -> Array:
+        """Return normalized y `(..., *y)` in raw units, float32. This is the inverse of `normalize_y`."""
+        return (y * np.asarray(self.output_scale) + np.asarray(self.output_center)).astype(np.float32)
+
+    def differences_y(self, seen: NDArray, wanted: NDArray) -> NDArray[np.float64]:
+        """Return how far two raw y `(..., *y)` are apart: each number in its scale, and 0 if float32 rounds both alike.
+
+        Two steps of float32 at the center are no difference, because both sides are rounded to it.
+        """
+        center, scale = np.asarray(self.output_center), np.asarray(self.output_scale)
+        # float64: the difference of two large float32 numbers can overflow
+        apart = np.abs(seen.astype(np.float64) - wanted) - 2 * FLOAT32_STEP * np.abs(center)
+        return np.maximum(apart, 0.0) / scale
+
+    def far_from_zero(self, inputs: Sequence[Field], outputs: Sequence[Field]) -> str | None:
+        """Return what is wrong with the number whose center is farthest from zero, in its scale; None if all are near.
+
+        Beyond `FARTHEST`, float32 keeps too few digits of what changes in the number.
+
+        Args:
+            inputs: The fields of x.
+            outputs: The fields of y. For labels, which have no unit, they are never far.
+        """
+        sides = (("x", inputs, self.input_center, self.input_scale), ("y", outputs, self.output_center, self.output_scale))
+        found = [
+            (abs(center) / scale, side, name, unit, center, scale)
+            for side, fields, centers, scales in sides
+            for (name, unit), center, scale in zip(number_names(fields), np.ravel(centers), np.ravel(scales), strict=True)
+        ]
+        ratio, side, name, unit, center, scale = max(found)
+        if ratio <= FARTHEST:
+            return None
+        return (
+            f"{name} of {side} lies around {center:.6g} {unit} and varies by {scale:.2g} {unit} only: its center is "
+            f"{ratio:.1e} times its scale, at most {FARTHEST:.0e} is wanted, because float32 keeps steps of "
+            f"{FLOAT32_STEP * abs(center):.1g} {unit} there; subtract an offset, such as {center:.6g}, from it before it "
+            "becomes float32, in the training data and on the robot alike (for a position: take a local origin)"
+        )
+
+
+def number_names(fields: Sequence[Field]) -> Iterator[tuple[str, str]]:
+    """Yield the name, for messages, and the unit of every number of a sample that has a center of its own.
+
+    For an image, these are its channels.
+    """
+    shape = sample_shape(fields)
+    if len(shape) > 1:
+        yield from ((f"field '{fields[0].name}' channel {channel}", fields[0].unit) for channel in range(shape[0]))
+        return
+    for field in fields:
+        for number in range(field.size):
+            yield f"field '{field.name}'" + (f" element {number}" if field.size > 1 else ""), field.unit
+
+
+def split_center(center: ArrayLike, scale: ArrayLike) -> tuple[Array, Array | None]:
+    """Split a center into two float32 parts, so that float32 arithmetic subtracts it without a loss.
+
+    For x near the center, `x - first` is exact, and `- rest` then is a step of the scale's size. In one part, the
+    rounding of the center itself would move every normalized number.
+
+    Returns:
+        The first part and the rest, each in the shape of `center`. The rest is None if it is too small to count.
+    """
+    exact = np.asarray(center, np.float64)
+    first = exact.astype(np.float32)
+    rest = (exact - first).astype(np.float32)
+    return first, rest if np.any(np.abs(rest) > 1e-6 * np.asarray(scale)) else None

@@ -1,0 +1,255 @@
+"""Recorder: writes what a robot sees, does and learns to an MCAP file, without making the control loop wait.
+
+The methods copy a few numbers into a queue in memory and return after some microseconds. A second thread converts the
+messages (see `msr_runtime.recording.messages`), compresses them and writes them. If this thread falls behind, messages
+are dropped and counted. If the disk fails, the recording ends and the control loop continues.
+"""
+
+import base64
+import dataclasses
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from msr_runtime.adaptation.model import AdaptiveModel
+from msr_runtime.adaptation.result import AdaptResult
+from msr_runtime.adaptation.start import Start
+from msr_runtime.bundle.store import Bundle
+from msr_runtime.control.report import LoopReport
+from msr_runtime.errors import InputError
+from msr_runtime.recording.messages import ACTION, ADAPTATION, LOOP, OBSERVATION, SAMPLE, to_plain
+from msr_runtime.recording.vectors import Vectors
+from msr_runtime.recording.writer import RecordingWriter
+
+
+@dataclasses.dataclass(frozen=True)
+class RecorderReport:
+    """How many messages of a recorder were written and dropped so far."""
+
+    path: Path
+    written: int
+    """Messages that are on the disk."""
+    dropped: int
+    """Messages that will never be on the disk: the queue was full, or the recording had ended."""
+    error: str | None
+    """What ended the recording before `close`; None if nothing did."""
+
+    def __str__(self) -> str:
+        ended = f"; ended early: {self.error}" if self.error else ""
+        return f"{self.path}: {self.written} messages written, {self.dropped} dropped{ended}"
+
+
+class Recorder:
+    """Records one run of a robot.
+
+    No method waits for the disk or for another thread. Call each method from one thread only; different methods may be
+    called from different threads. Stamps are nanoseconds since 1970. They start at the system's clock and continue with
+    the monotonic clock, so they never jump.
+
+    Example:
+        >>> from msr_runtime import AdaptiveModel, Recorder
+        >>> model = AdaptiveModel.load(bundle)
+        >>> with Recorder(folder / "flight.mcap", model) as recorder:
+        ...     stamp = recorder.observation([0.5] * 18)  # at each tick
+        ...     recorder.action(model.predict([0.5] * 18))
+        >>> report = recorder.report()
+        >>> report.written, report.dropped
+        (2, 0)
+    """
+
+    def __init__(self, path: str | os.PathLike[str], model: AdaptiveModel | Bundle, queue: int = 1024) -> None:
+        """Create the file and record which bundle acts. If the model is adapted already, record this adaptation too.
+
+        Args:
+            path: The file. It must not exist; its name usually ends in `.mcap`.
+            model: The model that acts. A bundle stands for its model at `v0`.
+            queue: Number of messages that may wait for the writer thread. Adaptations may use as many places again:
+                without one of them, no later action can be explained.
+
+        Raises:
+            InputError: If the file exists, or `queue` is less than 1.
+            OSError: If the file cannot be created.
+        """
+        if queue < 1:
+            raise InputError(f"queue is {queue}, but at least one message has to fit; leave it out for 1024")
+        bundle = model if isinstance(model, Bundle) else model.bundle
+        manifest = bundle.manifest
+        self._vectors = Vectors.of(manifest.inputs, manifest.outputs, manifest.loss)
+        start = _acting(model) if isinstance(model, AdaptiveModel) else None
+        self._path = Path(path)
+        self._writer = RecordingWriter(self._path, bundle, self._vectors, queue)
+        self._put, self._now = self._writer.put, self._writer.now
+        self._stamp: int | None = None
+        if start is not None:
+            self._put(ADAPTATION, self._now(), lambda: start)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def observation(self, x: ArrayLike, stamp: int | None = None) -> int:
+        """Begin a tick: record the input that the network is about to get.
+
+        Args:
+            x: One sample `(*x)`, in raw units; it is copied.
+            stamp: Time of the measurement, in ns since 1970. Default: now.
+
+        Returns:
+            The stamp of the tick. `action` and `sample` use it unless they are given another one.
+
+        Raises:
+            InputError: If `x` is not numeric or does not fit the bundle's inputs.
+        """
+        row = self._vectors.x.copy(x)
+        self._stamp = stamp = self._now() if stamp is None else stamp
+        self._put(OBSERVATION, stamp, lambda: self._vectors.x.to_message(row))
+        return stamp
+
+    def action(self, action: ArrayLike, stamp: int | None = None) -> None:
+        """Record the network's output for the observation of this tick, before an action guard or the robot limits it.
+
+        Args:
+            action: One output, in raw units; it is copied.
+            stamp: Stamp of the observation, in ns since 1970. Default: the latest observation's.
+
+        Raises:
+            InputError: If `action` is not numeric or does not fit the bundle's outputs.
+        """
+        row = self._vectors.action.copy(action)
+        self._put(ACTION, self._tick(stamp), lambda: self._vectors.action.to_message(row))
+
+    def sample(self, x: ArrayLike, y: ArrayLike, stamp: int | None = None) -> None:
+        """Record one sample that the robot learns from: an input and its target output.
+
+        Args:
+            x: One input, in raw units; it is copied.
+            y: The target output, in raw units, or a label; it is copied.
+            stamp: Time of the sample, in ns since 1970. Default: the latest observation's stamp.
+
+        Raises:
+            InputError: If `x` or `y` is not numeric or does not fit the bundle's inputs or outputs.
+        """
+        pair = self._vectors.x.copy(x), self._vectors.y.copy(y)
+        self._put(SAMPLE, self._tick(stamp), lambda: self._pair(*pair))
+
+    def adaptation(
+        self,
+        support_x: ArrayLike,
+        support_y: ArrayLike,
+        result: AdaptResult,
+        v: ArrayLike,
+        start: Start = "v0",
+        stamp: int | None = None,
+    ) -> None:
+        """Record an adaptation, whether it was accepted or refused. Call it directly after `AdaptiveModel.adapt`.
+
+        Samples that the adaptation left out are not recorded with it.
+
+        Args:
+            support_x: The inputs of the support set `(shots, *x)`, in raw units; copied.
+            support_y: The target outputs `(shots, *y)`, in raw units, or labels `(shots,)`; copied.
+            result: What `adapt` returned.
+            v: The filter parameters that act now: `model.v`.
+            start: The `start` that `adapt` was given.
+            stamp: Time since which `v` acts, in ns since 1970. Default: now.
+
+        Raises:
+            InputError: If the support set is empty or does not fit the bundle.
+        """
+        x, y = self._vectors.x.copy_batch(support_x), self._vectors.y.copy_batch(support_y)
+        if len(x) != len(y) or not len(x):
+            raise InputError(
+                f"support_x has {len(x)} shots and support_y has {len(y)}, but both need the same number, at least 1; "
+                "give the support set that `adapt` was given"
+            )
+        left_out = list(result.left_out)
+        x, y = np.delete(x, left_out, 0), np.delete(y, left_out, 0)
+        acting = np.array(v, np.float32).reshape(-1)
+
+        def message() -> dict[str, Any]:
+            held_out = {"held_out": to_plain(result.held_out)} if result.held_out else {}
+            return {
+                "kind": "adapt",
+                "v": acting.tolist(),
+                "accepted": result.accepted,
+                "reason": result.reason or "",
+                "start": start,
+                "steps": result.steps,
+                "loss_before": result.loss_before,
+                "loss_after": result.loss_after,
+                **held_out,
+                "seconds": result.seconds,
+                "support": [self._pair(*pair) for pair in zip(x, y, strict=True)],
+            }
+
+        self._put(ADAPTATION, self._now() if stamp is None else stamp, message)
+
+    def reset(self) -> None:
+        """Record that the model was reset: from now on `v0` acts, and a new task begins."""
+        self._put(ADAPTATION, self._now(), lambda: {"kind": "reset"})
+
+    def loaded(self, adaptation: str | os.PathLike[str], v: ArrayLike) -> None:
+        """Record that the model loaded the file of an earlier adaptation: a new task begins.
+
+        This method reads the file, so do not call it inside a tick. `AdaptiveModel.load_adaptation` is too slow for a
+        tick as well.
+
+        Args:
+            adaptation: The file that was loaded.
+            v: The filter parameters that act now: `model.v`.
+
+        Raises:
+            OSError: If the file cannot be read.
+        """
+        message = _loaded(Path(adaptation).read_bytes(), v)
+        self._put(ADAPTATION, self._now(), lambda: message)
+
+    def loop(self, report: LoopReport) -> None:
+        """Record a report of the control loop.
+
+        `ControlLoop.report` sorts many numbers, so call it after the loop, or rarely.
+        """
+        self._put(LOOP, self._now(), lambda: to_plain(report))
+
+    def report(self) -> RecorderReport:
+        """Return how many messages were written and dropped so far."""
+        written, dropped = self._writer.counts()
+        return RecorderReport(self._path, written, dropped, self._writer.error)
+
+    def close(self) -> None:
+        """Write the waiting messages and finish the file. Later messages are dropped. Closing again does nothing."""
+        self._writer.close()
+
+    def _tick(self, stamp: int | None) -> int:
+        """The given stamp, or else the latest observation's, or else the present time."""
+        if stamp is None:
+            stamp = self._stamp
+        return self._now() if stamp is None else stamp
+
+    def _pair(self, x: NDArray, y: NDArray) -> dict[str, Any]:
+        return {"x": self._vectors.x.to_message(x), "y": self._vectors.y.to_message(y)}
+
+
+def _acting(model: AdaptiveModel) -> dict[str, Any] | None:
+    """The message for the adaptation that acts in `model`; None if `v0` acts."""
+    try:
+        data = model.dump_adaptation()
+    except InputError:  # v0 acts, so there is nothing to dump
+        return None
+    return _loaded(data, model.v)
+
+
+def _loaded(adaptation: bytes, v: ArrayLike) -> dict[str, Any]:
+    return {
+        "kind": "load",
+        "v": np.array(v, np.float32).reshape(-1).tolist(),
+        "file": base64.b64encode(adaptation).decode(),
+    }

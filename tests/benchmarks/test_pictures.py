@@ -1,0 +1,52 @@
+"""The pictures are drawn from data alone, small, once per theme, and carry the digest of their data."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pictures
+import pytest
+from picture_data import EPISODES, paths
+from render import as_picture
+
+from msr_envs.ring_nav.family import RingNav
+
+
+@pytest.fixture(scope="module")
+def data() -> dict:
+    family, rng = RingNav(), np.random.default_rng(0)
+    task = family.draw_task(rng)
+    return {
+        "paths": paths(family, task, *(lambda x, s=speed: np.full((len(x), 2), s, np.float32) for speed in (0, 1))),
+        "orbit": {"msr": [0.1, 0.2, 0.1, 0.3], "maml": [0.1, 0.9, 1.2, 0.8]},
+        "symmetry": [[0.0, 1.0], [-0.5, 0.25]],
+    }
+
+
+def test_paths_are_small_and_say_what_was_reached(data: dict) -> None:
+    columns = data["paths"]["columns"]
+    assert list(columns) == ["before adaptation", "after ten samples", "the operator"]
+    assert len(columns["the operator"]["reached"]) == EPISODES
+    assert sum(columns["the operator"]["reached"]) > EPISODES / 2
+    assert not any(columns["before adaptation"]["reached"])  # a robot that stands still
+
+
+def test_each_picture_is_drawn_for_both_themes(data: dict, tmp_path: Path) -> None:
+    pictures.draw(data, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{name}-{theme}.svg" for name in pictures.TEXTS for theme in ("light", "dark")
+    }
+    for path in tmp_path.iterdir():
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+        assert path.stat().st_size < 60_000
+        assert f"data {pictures.fingerprint(data[path.stem.split('-')[0]])}" in path.read_text()
+    before = (tmp_path / "orbit-light.svg").read_bytes()
+    pictures.draw(data, tmp_path)
+    assert (tmp_path / "orbit-light.svg").read_bytes() == before
+
+
+def test_a_page_shows_the_picture_of_the_readers_theme() -> None:
+    assert "](../assets/paths-dark.svg){.only-dark}" in as_picture("paths", "docs/results/demo.md")
+    assert '<source media="(prefers-color-scheme: dark)" srcset="docs/assets/paths-dark.svg">' in as_picture(
+        "paths", "README.md"
+    )

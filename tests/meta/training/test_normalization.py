@@ -1,0 +1,177 @@
+"""Normalizing keeps the symmetry of the built-in families, and can be undone."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from msr_envs.registry import FAMILIES, load_family
+from msr_runtime.meta.training.normalization import measure_normalization
+from msr_runtime.normalization import Normalization
+from msr_runtime.task import Field, Group, Loss, Split, SymmetricFamily, TaskBatch, field_slices
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_commutes_with_the_group(name: str) -> None:
+    """Turning and normalizing give the same result in either order, for every group element, on x and on y."""
+    family = load_family(name)
+    assert isinstance(family, SymmetricFamily)
+    group = family.group()
+    scaling = measure_normalization(family, _rng(), group)
+    batch = family.sample(_rng(), 4, 1, 8 * len(family.query_sets), "train")
+    for normalize, samples, matrices in (
+        (scaling.normalize_x, batch.query_x, group.inputs),
+        (scaling.normalize_y, batch.query_y, group.outputs),
+    ):
+        for matrix in matrices:
+            np.testing.assert_allclose(normalize(samples @ matrix.T), normalize(samples) @ matrix.T, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_brings_every_field_near_one_and_back(name: str) -> None:
+    """The root mean square of every field is near one. Center and scale undo the step up to float32 rounding."""
+    family = load_family(name)
+    scaling = measure_normalization(family, _rng(), None)
+    batch = family.sample(np.random.default_rng(1), 64, 1, 32 * len(family.query_sets), "train")
+    x, y = family.augment(_rng(), batch.query_x, batch.query_y)
+    for normalized, raw, center, scale, fields in (
+        (scaling.normalize_x(x), x, scaling.input_center, scaling.input_scale, family.inputs),
+        (scaling.normalize_y(y), y, scaling.output_center, scaling.output_scale, family.outputs),
+    ):
+        assert normalized.dtype == np.float32
+        np.testing.assert_allclose(normalized * np.array(scale) + np.array(center), raw, rtol=1e-5, atol=1e-5)
+        for part in field_slices(fields).values():
+            assert 0.5 < np.sqrt(np.mean(normalized[..., part] ** 2)) < 2.0
+
+
+class Pictures:
+    """Images of two channels. The group turns them by quarters and exchanges the second and third output channel."""
+
+    name = "pictures"
+    inputs: tuple[Field, ...] = (Field(name="image", shape=(2, 4, 4), unit="1", low=-9.0, high=9.0),)
+    outputs: tuple[Field, ...] = (Field(name="answer", shape=(3, 2, 2), unit="m", low=-99.0, high=99.0),)
+    loss: Loss = "mse"
+    query_sets: tuple[str, ...] = ("all",)
+
+    def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
+        """Noise. Each channel has its own center and size, and each pixel of the first channel its own center."""
+        x = rng.normal(size=(tasks, shots + queries, 2, 4, 4)) * [[[1.0]], [[5.0]]] + [[[3.0]], [[-1.0]]]
+        x[:, :, 0] += np.arange(16.0).reshape(4, 4)
+        y = rng.normal(size=(tasks, shots + queries, 3, 2, 2)) * [[[1.0]], [[4.0]], [[8.0]]] + [
+            [[0.0]],
+            [[1.0]],
+            [[3.0]],
+        ]
+        x, y = x.astype(np.float32), y.astype(np.float32)
+        return TaskBatch(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:])
+
+    def augment(self, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+        """Change nothing. Only the matrices of `group` say what the group does."""
+        return x, y
+
+    def group(self) -> Group:
+        """A quarter turn of the image, and at the same time the exchange of two output channels."""
+        turn = np.rot90(np.eye(32).reshape(2, 4, 4, 32), axes=(1, 2)).reshape(32, 32)
+        swap = np.eye(12).reshape(3, 4, 12)[[0, 2, 1]].reshape(12, 12)
+        powers = [(np.linalg.matrix_power(turn, i), np.linalg.matrix_power(swap, i)) for i in range(4)]
+        inputs, outputs = (np.stack(side) for side in zip(*powers, strict=True))
+        return Group("C4", inputs, outputs)
+
+
+def test_an_image_has_one_center_and_one_scale_per_channel() -> None:
+    """All pixels of a channel share them, and all samples and tasks do. JSON keeps them."""
+    family = Pictures()
+    scaling = measure_normalization(family, _rng(), None)
+    assert np.shape(scaling.input_center) == np.shape(scaling.input_scale) == (2, 1, 1)
+    assert np.shape(scaling.output_center) == np.shape(scaling.output_scale) == (3, 1, 1)
+    np.testing.assert_allclose(np.ravel(scaling.output_scale), [1, 4, 8], rtol=0.05)
+    np.testing.assert_allclose(np.ravel(scaling.input_center), [10.5, -1.0], atol=0.2)
+    batch = family.sample(_rng(), 3, 2, 500, "train")
+    x, y = scaling.normalize(batch.query_x, batch.query_y)
+    for normalized in (x, y):
+        assert normalized.dtype == np.float32
+        channels = np.moveaxis(normalized, 2, 0).reshape(normalized.shape[2], -1)
+        np.testing.assert_allclose(channels.mean(1), 0.0, atol=0.1)
+        np.testing.assert_allclose(channels.std(1), 1.0, rtol=0.1)
+    np.testing.assert_allclose(scaling.normalize_x(batch.query_x[0, 0]), x[0, 0])
+    np.testing.assert_allclose(scaling.raw_x(x), batch.query_x, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(scaling.raw_y(y), batch.query_y, rtol=1e-5, atol=1e-5)
+    again = Normalization.model_validate_json(scaling.model_dump_json())
+    assert again == scaling
+
+
+def test_images_are_scaled_alike_before_and_after_a_quarter_turn() -> None:
+    """Without a group, and also with a group that exchanges channels: these then have the same scale."""
+    family = Pictures()
+    group = family.group()
+    x, y = (part[0] for part in family.sample(_rng(), 1, 1, 5, "train")[2:])
+    alone = measure_normalization(family, _rng(), None)
+    np.testing.assert_array_equal(
+        alone.normalize_x(np.rot90(x, axes=(2, 3))), np.rot90(alone.normalize_x(x), axes=(2, 3))
+    )
+    scaling = measure_normalization(family, _rng(), group)
+    for normalize, samples, matrices in (
+        (scaling.normalize_x, x, group.inputs),
+        (scaling.normalize_y, y, group.outputs),
+    ):
+        for matrix in matrices:
+
+            def act(array: NDArray, matrix: NDArray = matrix) -> NDArray:
+                return (array.reshape(len(array), -1) @ matrix.T).reshape(array.shape)
+
+            np.testing.assert_allclose(normalize(act(samples)), act(normalize(samples)), atol=2e-6)
+    assert np.ptp(np.ravel(alone.output_scale)[1:]) > 3
+
+
+def test_labels_pass_as_they_are() -> None:
+    """Labels are integers and have no mean or scale."""
+    figures = {"input_center": (0.0,), "input_scale": (2.0,), "output_center": (0.0,) * 3, "output_scale": (1.0,) * 3}
+    x, y = np.ones((2, 4, 1), np.float32), np.arange(8).reshape(2, 4) % 3
+    normal_x, normal_y = Normalization.model_validate(figures).normalize(x, y)
+    assert normal_y is y
+    np.testing.assert_array_equal(normal_x, 0.5 * x)
+
+
+def test_large_images_are_measured_on_fewer() -> None:
+    """The number of samples is limited by memory, but each task has at least one."""
+
+    class Large(Pictures):
+        inputs = (Field(name="image", shape=(2, 200, 200), unit="1", low=-9.0, high=9.0),)
+        asked = 0
+
+        def sample(self, rng, tasks, shots, queries, split) -> TaskBatch:
+            self.asked = tasks * queries
+            x = rng.normal(size=(tasks, shots + queries, 2, 200, 200)).astype(np.float32)
+            y = rng.normal(size=(tasks, shots + queries, 3, 2, 2)).astype(np.float32)
+            return TaskBatch(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:])
+
+    family = Large()
+    scaling = measure_normalization(family, _rng(), None)
+    assert family.asked == 64
+    np.testing.assert_allclose(scaling.input_scale, 1.0, rtol=0.05)
+
+
+def test_a_field_that_never_changes_is_not_divided_by_nothing(training) -> None:
+    """Its scale is one, and it normalizes to zero."""
+
+    class Still(training.Plane):
+        def augment(self, rng, x, y):  # noqa: ANN202
+            return np.full_like(x, 3.0), y
+
+    scaling = measure_normalization(Still(), _rng(), None)
+    assert scaling.input_scale == (1.0, 1.0)
+    assert not scaling.normalize_x(np.full((5, 2), 3.0)).any()
+
+
+def test_a_center_that_may_be_zero_is_zero() -> None:
+    """A center that is only noise counts as zero, so that linear tasks stay linear. A clear center is kept."""
+    rank1, pictures = load_family("rank1"), Pictures()
+    scaling = measure_normalization(rank1, _rng(), None)
+    assert not np.any(scaling.input_center)
+    assert not np.any(scaling.output_center)
+    answer = np.ravel(measure_normalization(pictures, _rng(), None).output_center)
+    assert answer[0] == 0
+    np.testing.assert_allclose(answer[1:], [1, 3], atol=0.5)

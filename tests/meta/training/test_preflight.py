@@ -1,0 +1,56 @@
+"""Settings and families that cannot be trained are refused before anything is simulated for long."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from msr_runtime.errors import FamilyError, TrainingError
+from msr_runtime.meta.training.preflight import require_pool, require_samples
+
+
+@pytest.mark.parametrize("side", ["x", "y"])
+def test_samples_of_another_shape_than_the_fields_are_refused(training, side: str) -> None:
+    """The message names the side, the shape seen and the shape wanted. Here the samples have one axis too many."""
+
+    class Crooked(training.Plane):
+        def sample(self, *call: Any) -> Any:
+            batch = super().sample(*call)
+            names = [f"support_{side}", f"query_{side}"]
+            return batch._replace(**{name: getattr(batch, name)[..., None, :] for name in names})
+
+    says = rf"'plane' gives samples of {side} of shape \(1, 2\), but its fields describe the shape \(2,\)"
+    with pytest.raises(TrainingError, match=says):
+        require_samples(Crooked(), training.config(training.Plane()).settings)
+
+
+def test_samples_that_fail_name_the_line_of_the_family(training) -> None:
+    """Not a line of a library that the family calls."""
+
+    class Failing(training.Plane):
+        def sample(self, *call: Any) -> Any:
+            return np.stack([np.zeros(2), np.zeros(3)])
+
+    line = Failing.sample.__code__.co_firstlineno + 1
+    says = rf"'plane': sample\(rng, 1, 1, 1, 'train'\) failed with ValueError: all input.*, in {__file__}, line {line};"
+    with pytest.raises(FamilyError, match=says) as caught:
+        require_samples(Failing(), training.config(training.Plane()).settings)
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_more_samples_than_the_memory_holds_are_refused(training) -> None:
+    """The message says how much memory is needed, and which settings to lower."""
+    settings = training.config(training.Plane(), training_tasks=10**8).settings
+    says = (
+        r"100000000 training_tasks of 16 samples_per_task take .* GiB.*"
+        r"'plane' has 4 numbers; lower training_tasks or samples_per_task"
+    )
+    with pytest.raises(TrainingError, match=says):
+        require_samples(training.Plane(), settings)
+
+
+@pytest.mark.parametrize("changes", [{"tasks_per_step": 17}, {"shots": 17}, {"queries": 17}], ids=str)
+def test_outer_steps_larger_than_the_pool_are_refused(training, changes: dict[str, int]) -> None:
+    """Without repeats, no more tasks or samples can be drawn than are simulated."""
+    with pytest.raises(TrainingError, match=r"17.*(training_tasks|samples_per_task) is 16"):
+        require_pool(training.Plane(), training.config(training.Plane(), **changes).settings)

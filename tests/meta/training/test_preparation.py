@@ -1,0 +1,182 @@
+"""`prepare`: what it checks, in which order, what it tests, and what its value says when it is printed."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from msr_runtime.errors import AugmentationError, TrainingError
+from msr_runtime.meta import AugmentationReport, Preparation, open_run, prepare
+from msr_runtime.meta.training.checkpoint import LAST, build_learner, save_checkpoint
+from msr_runtime.meta.training.normalization import measure_normalization
+from msr_runtime.meta.training.run import Saved
+
+
+def crooked(training) -> Any:
+    """A family whose augmentation turns x and forgets to turn y."""
+
+    class Crooked(training.Plane):
+        def augment(self, rng, x, y) -> Any:
+            return super().augment(rng, x, y)[0], y
+
+    return Crooked()
+
+
+def prepared(training, family: Any = None, *, saved: Saved | None = None, **changes: Any) -> Preparation:
+    """A preparation of the tiny family, or of another one."""
+    family = family or training.Plane()
+    return prepare(family, training.config(family, **changes), saved=saved, progress=False)
+
+
+def assert_same_tasks(one: Preparation, other: Preparation) -> None:
+    for arrays, others in ((one.pool.data, other.pool.data), (one.validation, other.validation)):
+        for array, expected in zip(arrays, others, strict=True):
+            np.testing.assert_array_equal(array, expected)
+
+
+SUMMARY = """\
+family        plane, group C4
+augmentation  not tested: the settings insist on it
+learner       msr, 20 adapted numbers
+training      16 tasks simulated, 0 MiB
+validation    8 tasks, 5 shots"""
+
+
+def test_the_text_says_what_was_prepared(training) -> None:
+    """Family and group, the augmentation, the learner, and the tasks of training and validation."""
+    assert str(prepared(training)) == SUMMARY
+    megabytes = str(prepared(training, training_tasks=4000, samples_per_task=64)).splitlines()[3]
+    assert megabytes == "training      4000 tasks simulated, 8 MiB"
+
+
+def test_the_text_says_what_is_known_of_the_augmentation(training) -> None:
+    """That it is off; or the result of its test, as `check_augmentation` prints it."""
+    plain = prepared(training, augment=False)
+    assert str(plain) == SUMMARY.replace("not tested: the settings insist on it", "off")
+    report = AugmentationReport("plane", "the group C4", "speed", error_without=0.02, error_with=0.01, t=-9.0)
+    assert f"augmentation  {report}" in str(replace(plain, symmetry=report)).splitlines()
+    assert str(report).startswith("a symmetry of each task: held-out error of 'speed' 0.02 without")
+
+
+def test_the_text_says_that_there_is_no_group(training) -> None:
+    """A family need not give its group as matrices."""
+    plane = training.Plane()
+    members = ("name", "inputs", "outputs", "loss", "query_sets", "sample", "augment")
+    bare = prepared(training, SimpleNamespace(**{name: getattr(plane, name) for name in members}))
+    assert bare.group is None
+    assert str(bare).splitlines()[0] == "family        plane, no group given as matrices"
+
+
+def test_no_file_is_written(training, tmp_path, monkeypatch) -> None:
+    """Neither in the run's folder, which is not even made, nor in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    family = training.Plane()
+    config = training.config(family)
+    run = open_run("run", config)
+    prepare(family, config, saved=run.saved, progress=False)
+    assert not any(tmp_path.iterdir())
+
+
+def test_equal_seeds_prepare_equal_values(training) -> None:
+    """The same tasks, normalization and initial weights. Another seed gives other tasks."""
+    first, second, other = (prepared(training, seed=seed) for seed in (3, 3, 4))
+    assert_same_tasks(first, second)
+    assert first.normalization == second.normalization
+    weights, others = first.learner.state_dict(), second.learner.state_dict()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert not np.array_equal(first.pool.data.support_x, other.pool.data.support_x)
+
+
+def test_an_augmentation_that_is_not_a_symmetry_is_refused(training) -> None:
+    """Unless the user insists on it, or does not augment: then nothing is tested."""
+    with pytest.raises(AugmentationError, match="the group C4 is not a symmetry of each of its tasks"):
+        prepared(training, crooked(training), insist_on_augmentation=False)
+    assert prepared(training, crooked(training), insist_on_augmentation=True).symmetry is None
+    assert prepared(training, crooked(training), insist_on_augmentation=False, augment=False).symmetry is None
+
+
+def test_a_tested_augmentation_is_reported(training) -> None:
+    """The report is part of the value."""
+    symmetry = prepared(training, insist_on_augmentation=False).symmetry
+    assert symmetry is not None
+    assert symmetry.accepted
+    assert (symmetry.family, symmetry.group, symmetry.field) == ("plane", "the group C4", "speed")
+
+
+def test_an_augmentation_that_changes_nothing_is_not_tested(training) -> None:
+    """The identity is a symmetry of every task."""
+
+    class Still(training.Plane):
+        def augment(self, rng, x, y) -> Any:
+            return x, y
+
+    still = prepared(training, Still(), insist_on_augmentation=False)
+    assert still.symmetry is None
+    assert "augmentation  not tested: it changes no sample" in str(still).splitlines()
+
+
+def test_a_resumed_run_keeps_its_normalization_and_tests_nothing_again(training, tmp_path) -> None:
+    """Even if the family gives other samples now, and its augmentation would be refused."""
+
+    class Stretched(training.Plane):
+        def sample(self, *call: Any) -> Any:
+            batch = super().sample(*call)
+            return batch._replace(support_y=batch.support_y * 2, query_y=batch.query_y * 2)
+
+        def augment(self, rng, x, y) -> Any:
+            return super().augment(rng, x, y)[0], y
+
+    family = training.Plane()
+    config = training.config(family, insist_on_augmentation=False)
+    learner = build_learner(config)
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter += 1.0
+    old = measure_normalization(family, np.random.default_rng(0), family.group())
+    save_checkpoint(tmp_path / LAST, config=config, learner=learner, normalization=old, step=20, best=0.5)
+    saved = open_run(tmp_path, config, resume=True).saved
+    resumed = prepared(training, Stretched(), saved=saved, insist_on_augmentation=False)
+    assert resumed.symmetry is None
+    assert "augmentation  not tested again: the run resumes" in str(resumed).splitlines()
+    assert resumed.normalization == old
+    assert prepared(training, Stretched(), augment=False).normalization.output_scale[0] != old.output_scale[0]
+    state, expected = resumed.learner.state_dict(), learner.state_dict()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+def test_a_resumed_run_simulates_the_same_tasks(training, tmp_path) -> None:
+    """Skipping the test and the measurement draws no random number from the tasks' streams."""
+    family = training.Plane()
+    config = training.config(family)
+    first = prepared(training)
+    save_checkpoint(
+        tmp_path / LAST, config=config, learner=first.learner, normalization=first.normalization, step=20, best=0.5
+    )
+    assert_same_tasks(prepared(training, saved=open_run(tmp_path, config, resume=True).saved), first)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"shots": 17}, "shots is 17"),
+        ({"training_tasks": 10**8}, "GiB of memory"),
+        ({"tasks_per_step": 17}, "tasks_per_step is 17"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_simulated(training, changes: dict[str, Any], says: str) -> None:
+    """The family is asked for one sample of one task at most, even if its augmentation has yet to be tested."""
+
+    class Counting(training.Plane):
+        asked = 0
+
+        def sample(self, rng, tasks, shots, queries, split) -> Any:
+            self.asked += tasks * (shots + queries)
+            return super().sample(rng, tasks, shots, queries, split)
+
+    family = Counting()
+    with pytest.raises(TrainingError, match=says):
+        prepared(training, family, insist_on_augmentation=False, **changes)
+    assert family.asked <= 2

@@ -1,0 +1,47 @@
+"""The inner loop on values with memory of their own, as on a GPU."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from msr_runtime.adaptation.inner_loop import InnerLoop
+from msr_runtime.inference.providers import Device
+from msr_runtime.inference.session import make_session
+from msr_runtime.inference.state import State
+
+CPU = ("CPUExecutionProvider",)
+
+
+def test_the_inner_loop_on_a_device_keeps_its_states_there(linear: Any, linear_files: dict[str, bytes]) -> None:
+    """Each step reads the values of the step before on the device. Only the last state is copied back."""
+    adapt, loss = (make_session(linear_files[f"{name}.onnx"], name, CPU) for name in ("adapt", "loss"))
+    inner_loop = InnerLoop(adapt, loss, State(linear.start(), Device(copies=True)))
+    rng = np.random.default_rng(0)
+    for steps in (1, 2, 5):
+        x, y = (rng.standard_normal((6, size)).astype(np.float32) for size in (3, 2))
+        end = inner_loop(x, y, steps)
+        np.testing.assert_allclose(end.block[:4][None], linear.adapt(x, y, steps), rtol=1e-4, atol=1e-5)
+        assert end.loss_before == pytest.approx(linear.step(linear.v0, x, y)[1], rel=1e-4)
+        assert end.loss_after == pytest.approx(linear.step(linear.adapt(x, y, steps), x, y)[1], rel=1e-4)
+        on = inner_loop(x, y, 1, begin=end.block)
+        np.testing.assert_allclose(on.block[:4][None], linear.adapt(x, y, steps + 1), rtol=1e-4, atol=1e-5)
+
+
+def test_a_check_runs_before_each_step_and_may_end_the_adaptation(linear: Any, linear_files: dict[str, bytes]) -> None:
+    """What the check raises comes out, and the next adaptation is not affected."""
+    adapt, loss = (make_session(linear_files[f"{name}.onnx"], name, CPU) for name in ("adapt", "loss"))
+    inner_loop = InnerLoop(adapt, loss, State(linear.start()))
+    x, y = (np.random.default_rng(0).standard_normal((6, size)).astype(np.float32) for size in (3, 2))
+    steps: list[int] = []
+
+    def check() -> None:
+        steps.append(len(steps))
+        if len(steps) == 8:
+            raise KeyError("enough")
+
+    inner_loop(x, y, 5, check=check)
+    assert steps == [0, 1, 2, 3, 4]
+    with pytest.raises(KeyError, match="enough"):
+        inner_loop(x, y, 5, check=check)
+    np.testing.assert_allclose(inner_loop(x, y, 5).block[:4][None], linear.adapt(x, y, 5), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,420 @@
+"""OnlineAdapter: what it learns from and leaves out, that it counts everything, and that no error stops `predict`."""
+
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from msr_runtime import AdaptiveModel, InputError, OnlineAdapter, UpdateGuard
+from msr_runtime.adaptation.report import OnlineReport
+from msr_runtime.adaptation.sample_window import LeftOut
+from msr_runtime.bundle.store import START, encode_start
+from msr_runtime.errors import RealTimeError
+
+FAST = 200.0  # Hz
+
+
+def draw(seed: int, *shape: int) -> np.ndarray:
+    """Standard normal float32."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+X = draw(0, 4, 3)
+
+
+@pytest.fixture
+def model(bundle_path: Path) -> AdaptiveModel:
+    """The reference's bundle, loaded."""
+    return AdaptiveModel.load(bundle_path)
+
+
+def task(linear: Any, seed: int, samples: int, shift: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
+    """Samples of a robot whose v is v0 plus `shift` in every component."""
+    x = draw(seed, samples, 3)
+    return x, linear.predict(linear.v0 + np.float32(shift), x)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait for another thread, for a minute at most."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "a minute has passed"
+        time.sleep(0.001)
+
+
+def settle(online: OnlineAdapter, observed: int) -> None:
+    """Wait until `observed` samples were collected and the model has adapted to all that entered."""
+    wait_for(lambda: online.report().observed == observed and online._learned_from == online._samples.entered)
+
+
+def accounted(report: OnlineReport) -> bool:
+    """Whether the counts of adaptations and of samples add up."""
+    updates = report.tried == report.accepted + sum(report.refused.values())
+    return updates and report.observed == report.entered + sum(report.left_out.values()) + report.dropped
+
+
+def feed(online: OnlineAdapter, x: np.ndarray, y: np.ndarray) -> None:
+    """Observe samples one by one."""
+    for one_x, one_y in zip(x, y, strict=True):
+        online.observe(one_x, one_y)
+
+
+def test_it_adapts_to_what_was_observed(model: AdaptiveModel, linear: Any) -> None:
+    """With as many samples as in meta-training it adapts once, to the result of numpy, and the model acts with it."""
+    x, y = task(linear, 1, 5)
+    with OnlineAdapter(model, window=5, hz=FAST, held_out=0) as online:
+        feed(online, x[:4], y[:4])
+        time.sleep(0.05)
+        assert online.report().tried == 0  # four samples are fewer than in meta-training
+        online.observe(x[4], y[4])
+        settle(online, 5)
+        np.testing.assert_allclose(online.predict(X), linear.predict(linear.adapt(x, y, 3), X), rtol=1e-4, atol=1e-5)
+        time.sleep(0.05)
+        assert online.report().tried == 1  # nothing new was observed
+    report = online.report()
+    assert accounted(report)
+    assert report.accepted == 1
+    assert report.entered == 5
+    assert report.weights_age >= 0
+    assert report.seconds_p95 >= report.seconds_p50 > 0
+    assert online.latest
+    assert online.latest.held_out is None
+
+
+def test_the_oldest_sample_gives_way(model: AdaptiveModel, linear: Any) -> None:
+    """Of 6 samples a window of 5 keeps the last 5, and each adaptation begins at v0."""
+    x, y = task(linear, 1, 6)
+    with OnlineAdapter(model, window=5, hz=FAST, held_out=0) as online:
+        feed(online, x[:5], y[:5])
+        settle(online, 5)
+        online.observe(x[5], y[5])
+        settle(online, 6)
+    np.testing.assert_allclose(model.v, linear.adapt(x[1:], y[1:], 3), rtol=1e-4)
+
+
+def test_it_may_start_from_the_accepted_weights(model: AdaptiveModel, linear: Any) -> None:
+    """Three steps, a new sample, three more steps from there: the same as in numpy."""
+    x, y = task(linear, 1, 6)
+    with OnlineAdapter(model, window=5, hz=FAST, held_out=0, start="accepted") as online:
+        feed(online, x[:5], y[:5])
+        settle(online, 5)
+        online.observe(x[5], y[5])
+        settle(online, 6)
+    v = linear.adapt(x[:5], y[:5], 3)
+    ring = [5, 1, 2, 3, 4]
+    for _ in range(3):
+        v, _ = linear.step(v, x[ring], y[ring])
+    np.testing.assert_allclose(model.v, v, rtol=1e-4)
+    assert online.latest
+    assert online.latest.loss_before < linear.step(linear.v0, x[ring], y[ring])[1]
+
+
+def test_held_out_samples_judge_the_update(model: AdaptiveModel, linear: Any) -> None:
+    """Every fourth sample is held out; an update with a higher loss on these is refused, and v0 still acts."""
+    x, y = task(linear, 1, 8)
+    y[3::4] = linear.predict(linear.v0, x[3::4])
+    with OnlineAdapter(model, window=6, hz=FAST, held_out=4) as online:
+        feed(online, x, y)
+        settle(online, 8)
+    report = online.report()
+    assert accounted(report)
+    assert report.accepted == 0
+    assert set(report.refused) == {"held-out loss"}
+    assert math.isnan(report.weights_age)
+    assert online.latest
+    assert online.latest.held_out
+    assert online.latest.held_out.after > online.latest.held_out.before
+    np.testing.assert_allclose(model.v, linear.v0, rtol=1e-6)
+
+
+def test_the_guard_it_is_given_judges(model: AdaptiveModel, linear: Any) -> None:
+    """A tiny trust region refuses every update, and the report names the reason."""
+    with OnlineAdapter(model, window=5, hz=FAST, guard=UpdateGuard(trust=1e-6)) as online:
+        feed(online, *task(linear, 1, 20))
+        settle(online, 20)
+    assert set(online.report().refused) == {"trust region"}
+    assert "trust region" in str(online.report())
+
+
+BAD = {
+    "NaN in x": (np.full(3, np.nan), np.zeros(2), LeftOut.NOT_FINITE),
+    "infinite y": (np.zeros(3), np.array([0, -np.inf]), LeftOut.NOT_FINITE),
+    "too large for float32": (np.full(3, 1e300), np.zeros(2), LeftOut.NOT_FINITE),
+    "1e30 in x": (np.array([1e30, 0, 0]), np.zeros(2), LeftOut.OUTLIER),
+    "1e30 in y": (np.zeros(3), np.array([0, 1e30]), LeftOut.OUTLIER),
+    "largest float32": (np.full(3, np.finfo(np.float32).max), np.zeros(2), LeftOut.OUTLIER),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_broken_sensor_is_left_out_and_counted(model: AdaptiveModel, linear: Any, name: str) -> None:
+    """A bad sample among good ones changes nothing: the model adapts to the good ones."""
+    bad_x, bad_y, reason = BAD[name]
+    x, y = task(linear, 1, 5)
+    with OnlineAdapter(model, window=5, hz=FAST, held_out=0) as online:
+        feed(online, x[:4], y[:4])
+        online.observe(bad_x, bad_y)
+        online.observe(x[4], y[4])
+        settle(online, 6)
+    assert online.report().left_out == {str(reason): 1}
+    assert accounted(online.report())
+    np.testing.assert_allclose(model.v, linear.adapt(x, y, 3), rtol=1e-4)
+
+
+def test_samples_outside_their_bounds_are_counted_and_absurd_ones_left_out(write: Callable[..., Path]) -> None:
+    """A sensor in another unit is named in the report; `predict` counts only if the model was loaded to do so."""
+    model = AdaptiveModel.load(write(input_limit=10.0), check_inputs=True)
+    with OnlineAdapter(model, window=5, hz=FAST, held_out=0) as online:
+        online.observe([0, 0, 4], [0, 11.5])
+        online.observe([0, 0, 180], [0, 0])
+        online.observe([0, 0, 0], [-999, 0])
+        online.predict([0, 0, 4])
+        wait_for(lambda: online.report().observed == 3)
+    report = online.report()
+    assert (report.entered, report.left_out) == (1, {str(LeftOut.ABSURD): 2})
+    assert report.outside == {"x.angle": 2, "y.force": 2}
+    assert report.predicted_outside == {"x.angle": 1}
+    assert accounted(report)
+    assert "outside   2 x.angle, 2 y.force\npredicted outside 1 x.angle" in str(report)
+
+
+def test_an_update_that_overflows_is_refused(model: AdaptiveModel, linear: Any) -> None:
+    """Samples that pass every check but make the inner loop diverge: the weights accepted before still act."""
+    x, y = task(linear, 1, 5)
+    with OnlineAdapter(model, window=5, hz=FAST, held_out=0) as online:
+        feed(online, x, y)
+        settle(online, 5)
+        accepted = model.v
+        feed(online, 400 * x, y)
+        settle(online, 10)
+        np.testing.assert_array_equal(model.v, accepted)
+        feed(online, x[::-1], y[::-1])
+        wait_for(lambda: online.report().accepted >= 2)
+    assert set(online.report().refused) <= {"trust region", "not finite"}
+    assert sum(online.report().refused.values()) > 0
+    assert accounted(online.report())
+
+
+def test_constant_samples_do_no_harm(model: AdaptiveModel, linear: Any) -> None:
+    """A robot that stands still observes one point again and again; its weights stay finite and near v0."""
+    x, y = task(linear, 1, 1)
+    with OnlineAdapter(model, window=8, hz=FAST) as online:
+        for _ in range(30):
+            online.observe(x[0], y[0])
+        settle(online, 30)
+    assert accounted(online.report())
+    assert np.isfinite(model.predict(X)).all()
+    assert np.linalg.norm(model.v - linear.v0) <= 2 * np.linalg.norm(linear.v0)
+
+
+def test_a_support_set_of_one_is_enough_where_it_is_asked_for(model: AdaptiveModel, linear: Any) -> None:
+    """With a window of one it adapts to the latest sample."""
+    x, y = task(linear, 1, 3)
+    with OnlineAdapter(model, window=1, hz=FAST, held_out=0) as online:
+        for seen in (1, 2, 3):
+            online.observe(x[seen - 1], y[seen - 1])
+            settle(online, seen)
+    assert online.report().accepted == 3
+    np.testing.assert_allclose(model.v, linear.adapt(x[2:], y[2:], 3), rtol=1e-4)
+
+
+def test_two_threads_observe_and_predict_at_once(model: AdaptiveModel, linear: Any) -> None:
+    """With three threads, every sample is counted and every prediction is finite."""
+    x, y = task(linear, 1, 500)
+
+    def drive() -> None:
+        feed(online, x, y)
+        assert np.isfinite(online.predict(X)).all()
+
+    with OnlineAdapter(model, window=400, hz=FAST) as online:
+        threads = [threading.Thread(target=drive) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        settle(online, 1500)
+    report = online.report()
+    assert accounted(report)
+    assert report.observed == 1500
+    assert report.waiting == 0
+
+
+def test_samples_that_nobody_collects_are_dropped_and_counted(model: AdaptiveModel, linear: Any) -> None:
+    """Before the `with`, the queue drops its oldest samples; afterwards the report counts all of them."""
+    online = OnlineAdapter(model, window=5, hz=FAST)
+    feed(online, *task(linear, 1, 100))
+    assert online.report().waiting == 20
+    with online:
+        settle(online, 100)
+    assert accounted(online.report())
+    assert online.report().dropped == 80
+    assert online.report().observed == 100
+
+
+class BrokenGuard(UpdateGuard):
+    """A guard with a programming mistake."""
+
+    def judge(self, v0: np.ndarray, v: np.ndarray, *_: Any) -> None:
+        """Raise at the first update."""
+        if (v0 != v).any():
+            raise ZeroDivisionError("a mistake")
+
+
+def test_an_error_in_the_thread_is_kept_and_the_robot_acts_on(model: AdaptiveModel, linear: Any) -> None:
+    """The report shows it, `check` and the end of the `with` raise it, and predict goes on with the old weights."""
+    x, y = task(linear, 1, 20)
+    online = OnlineAdapter(model, window=5, hz=FAST, guard=BrokenGuard())
+
+    def drive() -> None:
+        with online:
+            feed(online, x, y)
+            wait_for(lambda: online.report().error is not None)
+            feed(online, x, y)
+            np.testing.assert_allclose(online.predict(X), linear.predict(linear.v0, X), rtol=1e-4, atol=1e-5)
+
+    with pytest.raises(ZeroDivisionError, match="a mistake"):
+        drive()
+    with pytest.raises(ZeroDivisionError, match="a mistake"):
+        online.check()
+    assert online.report().error == "ZeroDivisionError: a mistake"
+    assert "adapting ended" in str(online.report())
+
+
+def test_an_error_of_the_caller_is_not_hidden(model: AdaptiveModel, linear: Any) -> None:
+    """An error inside the `with` reaches the caller even if the thread had one too, and the thread ends."""
+    online = OnlineAdapter(model, window=5, hz=FAST, guard=BrokenGuard())
+
+    def drive() -> None:
+        with online:
+            feed(online, *task(linear, 1, 20))
+            wait_for(lambda: online.report().error is not None)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        drive()
+    assert not any(thread.name == "msr-online" for thread in threading.enumerate())
+
+
+def test_the_end_comes_at_once_and_collects_the_rest(model: AdaptiveModel, linear: Any) -> None:
+    """With one adaptation per hour, leaving does not wait for the next one, and every sample is counted."""
+    with OnlineAdapter(model, window=5, hz=1 / 3600) as online:
+        time.sleep(0.01)
+        feed(online, *task(linear, 1, 7))
+    assert online.report().observed == 7
+    assert online.report().waiting == 0
+    assert accounted(online.report())
+
+
+def test_one_adapter_is_entered_once(model: AdaptiveModel, linear: Any) -> None:
+    """Entering it again inside its own `with` is refused, and the outer one adapts on; after its end it may be."""
+    online = OnlineAdapter(model, window=5, hz=FAST, held_out=0)
+    for turn in (1, 2):
+        with online:
+            with pytest.raises(InputError, match="entered already"):
+                online.__enter__()
+            feed(online, *task(linear, turn, 5))
+            settle(online, 5 * turn)
+    assert online.report().tried >= 2
+
+
+def test_real_time_is_one_below_the_loops_or_refused(model: AdaptiveModel) -> None:
+    """Where the system refuses real time, no thread keeps running."""
+    try:
+        with OnlineAdapter(model, realtime=True) as online:
+            assert online._thread
+            thread = online._thread.native_id
+            assert thread
+            assert os.sched_getscheduler(thread) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
+            assert os.sched_getparam(thread).sched_priority == 49
+            assert os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_OTHER
+    except RealTimeError as error:
+        assert "limits.conf" in str(error)  # noqa: PT017 - a machine may grant it or refuse it
+    assert not any(thread.name == "msr-online" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros(4), np.zeros(2), r"one sample's x has shape \(4,\), but \(3,\) is wanted"),
+        (np.zeros((1, 3)), np.zeros(2), r"one sample's x has shape \(1, 3\)"),
+        (np.zeros(3), np.zeros(3), "one sample's y has shape"),
+        (["a", "b", "c"], np.zeros(2), "dtype"),
+    ],
+)
+def test_a_wrong_shape_is_a_mistake_in_the_program(model: AdaptiveModel, x: Any, y: Any, message: str) -> None:
+    """It raises at the first sample, and nothing is queued."""
+    online = OnlineAdapter(model)
+    with pytest.raises(InputError, match=message):
+        online.observe(x, y)
+    assert online.report().waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": 0}, "window is 0"),
+        ({"stride": 0}, "stride is 0"),
+        ({"held_out": -1}, "held_out is -1"),
+        ({"held_out": 1}, "none would be learned from; give 2 or more, or 0"),
+        ({"hz": 0}, "hz is 0"),
+        ({"hz": math.inf}, "hz is inf"),
+        ({"novelty": -1.0}, "novelty is -1"),
+        ({"novelty": math.nan}, "novelty is nan"),
+        ({"start": "here"}, "start is 'here'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(model: AdaptiveModel, options: dict, message: str) -> None:
+    """The error comes before any thread starts."""
+    with pytest.raises(InputError, match=message):
+        OnlineAdapter(model, **options)
+
+
+def test_a_guard_that_cannot_judge_the_model_says_so_at_once(write: Callable[..., Path], linear: Any) -> None:
+    """With a zero v0 there is no relative distance: the error comes before any thread and names the remedy."""
+    zero = np.zeros((1, 4), np.float32)
+    path = write({START: encode_start({"v": zero, "layer.weight": linear.fold(zero)})})
+    model = AdaptiveModel.load(path, self_test=False)
+    with pytest.raises(InputError, match="trust=inf"):
+        OnlineAdapter(model)
+    OnlineAdapter(model, guard=UpdateGuard(trust=math.inf))
+
+
+QUIET = """
+import sys, time
+from msr_runtime import ActionGuard, AdaptiveModel, ControlLoop, OnlineAdapter
+import numpy as np
+
+model = AdaptiveModel.load(sys.argv[1])
+guard = ActionGuard(model.manifest.outputs, hz=500, max_age=1)
+ticking, seen = False, []
+sys.addaudithook(lambda event, _: seen.append(event) if ticking else None)
+rng = np.random.default_rng(0)
+with OnlineAdapter(model, hz=100) as online, ControlLoop(hz=500, ticks=300) as loop:
+    for tick in loop:
+        ticking = tick > 50
+        x = rng.standard_normal(3).astype(np.float32)
+        guard(np.clip(online.predict(x), -10, 10), time.monotonic())
+        online.observe(x, rng.standard_normal(2).astype(np.float32))
+        loop.rate
+    ticking = False
+assert online.report().tried > 0 and guard.report().passed > 0
+print(sorted(set(seen)))
+"""
+
+
+def test_nothing_is_opened_or_written_between_ticks(bundle_path: Path) -> None:
+    """While the loop runs and the model adapts, Python's audit hook sees no file, socket, import or process."""
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET, bundle_path], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+    assert done.stderr == ""

@@ -1,0 +1,143 @@
+"""A graph that reads another file, loops, calls foreign code or makes huge arrays is refused by name."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from google.protobuf import descriptor_pb2
+from onnx import TensorProto, helper, numpy_helper
+
+from msr_runtime import AdaptiveModel, Bundle, BundleError
+from msr_runtime.bundle import graphs
+from msr_runtime.bundle.graphs import check_graph
+from msr_runtime.bundle.store import ADAPT, PREDICT
+
+Write = Callable[..., Path]
+LARGEST = 10_000
+FLOATS = np.ones((4, 4), np.float32)
+
+
+def graph(*nodes: onnx.NodeProto, constants: tuple[onnx.TensorProto, ...] = ()) -> onnx.ModelProto:
+    """A model from x `(4,)` to y, with the nodes in between."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y"))
+    return helper.make_model(helper.make_graph([*nodes], "graph", [x], [y], [*constants]))
+
+
+def elsewhere(tensor: onnx.TensorProto, folder: Path) -> onnx.TensorProto:
+    """The same constant, with its numbers in the file "weights.bin"."""
+    (folder / "weights.bin").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+    return tensor
+
+
+def test_a_graph_that_would_read_the_working_folder_is_refused(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each constant and each tensor in an attribute may lie in another file. All are looked at, large ones too."""
+    monkeypatch.chdir(tmp_path)
+    large = numpy_helper.from_array(np.ones((50, 100), np.float32), "large")
+    held = helper.make_node("Constant", [], ["u"], "held", value=elsewhere(large, tmp_path))
+    product = helper.make_node("MatMul", ["x", "u"], ["y"], "product")
+    listed = numpy_helper.from_array(FLOATS, "u")
+    for model in (graph(held, product), graph(product, constants=(elsewhere(listed, tmp_path),))):
+        with pytest.raises(BundleError, match="refers to external data"):
+            check_graph(model.SerializeToString(), LARGEST, "the graph")
+    with pytest.raises(BundleError, match=f"{PREDICT} is refused: it refers to external data"):
+        write({PREDICT: model.SerializeToString()})
+
+
+def branch(name: str) -> onnx.GraphProto:
+    """A graph that a node may hold."""
+    out = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+    return helper.make_graph([helper.make_node("Identity", ["x"], [name])], name, [], [out])
+
+
+CONTROL = {
+    "If": helper.make_node("If", ["x"], ["y"], "fork", then_branch=branch("a"), else_branch=branch("b")),
+    "Loop": helper.make_node("Loop", ["", "x", "x"], ["y"], "round", body=branch("a")),
+    "Scan": helper.make_node("Scan", ["x"], ["y"], "along", body=branch("a"), num_scan_inputs=1),
+}
+
+
+@pytest.mark.parametrize("operator", CONTROL)
+def test_a_node_that_runs_a_graph_of_its_own_is_refused(operator: str) -> None:
+    """How often it runs is known only while it runs."""
+    with pytest.raises(BundleError, match=rf"\({operator}\), which runs a graph of its own"):
+        check_graph(graph(CONTROL[operator]).SerializeToString(), LARGEST, "the graph")
+
+
+def test_code_of_another_domain_and_functions_are_refused() -> None:
+    """A custom operator, an operator of ONNX Runtime alone, and a function that the model defines."""
+    for domain in ("com.microsoft", "my.own"):
+        model = graph(helper.make_node("Gelu", ["x"], ["y"], "bend", domain=domain))
+        with pytest.raises(BundleError, match=rf"node 'bend' \(Gelu\) of the domain '{domain}'"):
+            check_graph(model.SerializeToString(), LARGEST, "the graph")
+    model = graph(helper.make_node("Identity", ["x"], ["y"]))
+    body = [helper.make_node("Identity", ["a"], ["b"])]
+    model.functions.append(helper.make_function("my.own", "f", ["a"], ["b"], body, [helper.make_opsetid("", 18)]))
+    with pytest.raises(BundleError, match="functions of its own"):
+        check_graph(model.SerializeToString(), LARGEST, "the graph")
+
+
+def test_sparse_constants_are_refused() -> None:
+    """No bundle has them, and their parts may lie in other files too."""
+    values, at = numpy_helper.from_array(np.ones(1, np.float32), "s"), numpy_helper.from_array(np.array([3]), "at")
+    sparse = helper.make_sparse_tensor(values, at, [10])
+    model = graph(helper.make_node("Identity", ["x"], ["y"]))
+    model.graph.sparse_initializer.append(sparse)
+    with pytest.raises(BundleError, match="sparse constants"):
+        check_graph(model.SerializeToString(), LARGEST, "the graph")
+    model = graph(helper.make_node("Constant", [], ["y"], "thin", sparse_value=sparse))
+    with pytest.raises(BundleError, match="with a sparse constant"):
+        check_graph(model.SerializeToString(), LARGEST, "the graph")
+
+
+def test_a_constant_beyond_the_limit_is_refused() -> None:
+    """Also one whose numbers are missing, and one that a node makes of a shape."""
+    shape = numpy_helper.from_array(np.array([100_000, 100_000]), "shape")
+    claimed = TensorProto(name="u", dims=[10**6, 10**6], data_type=TensorProto.FLOAT)
+    made = [
+        graph(helper.make_node(operator, inputs, ["y"], "grow"), constants=(shape,))
+        for operator, inputs in (("ConstantOfShape", ["shape"]), ("Expand", ["x", "shape"]), ("Tile", ["x", "shape"]))
+    ]
+    held = helper.make_node("Constant", [], ["shape"], value_ints=[100_000, 100_000])
+    made.append(graph(held, helper.make_node("ConstantOfShape", ["shape"], ["y"], "grow")))
+    for model in (graph(helper.make_node("Add", ["x", "u"], ["y"]), constants=(claimed,)), *made):
+        with pytest.raises(BundleError, match="at most 10000 are allowed"):
+            check_graph(model.SerializeToString(), LARGEST, "the graph")
+
+
+def test_a_graph_of_too_many_nodes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is far above the exporter's graphs."""
+    monkeypatch.setattr(graphs, "MAX_NODES", 3)
+    model = graph(*(helper.make_node("Identity", ["x"], ["y"]) for _ in range(4)))
+    with pytest.raises(BundleError, match="4 nodes, more than the 3 allowed"):
+        check_graph(model.SerializeToString(), LARGEST, "the graph")
+
+
+def test_a_model_in_another_format_is_refused(write: Write) -> None:
+    """ONNX Runtime's own format would pass by the check."""
+    with pytest.raises(BundleError, match=f"{ADAPT} is refused: it is not an ONNX model"):
+        write({ADAPT: b"\x14\0\0\0ORTM" + bytes(100)})
+
+
+def test_the_fields_are_those_of_onnx() -> None:
+    """Each field of the check has the number, and is repeated or not, as in onnx.proto."""
+    messages = (onnx.ModelProto, onnx.GraphProto, onnx.NodeProto, onnx.AttributeProto, onnx.TensorProto)
+    for message in messages:
+        described = descriptor_pb2.DescriptorProto()
+        message.DESCRIPTOR.CopyToProto(described)
+        theirs = {field.number: field for field in described.field}
+        for field in graphs._FIELDS[message.DESCRIPTOR.name.removesuffix("Proto")].split(", "):
+            _, number, kind = field.split()
+            repeated = theirs[int(number)].label == descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
+            assert repeated == kind.endswith("*"), field
+
+
+def test_the_graphs_of_a_bundle_pass(bundle_path: Path) -> None:
+    """A bundle that is right opens and loads."""
+    assert AdaptiveModel.load(Bundle.open(bundle_path)).self_test() < 1e-5

@@ -1,0 +1,138 @@
+"""`msr train` and `msr evaluate` as a user runs them; the fixture `trained` runs `msr export`."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from msr_runtime.cli.families import family_of, named_family
+from msr_runtime.errors import FamilyError
+
+
+class TestTrain:
+    def test_resume_takes_the_runs_own_settings(self, trained, tmp_path, capsys, refusal, msr) -> None:
+        """`--resume` alone continues with the settings of the run; other settings are refused."""
+        run, family = tmp_path / "run", f"{trained / 'push.py'}:Push"
+        shutil.copytree(trained / "run", run)
+        assert msr("train", family, run, "--resume") == 0
+        assert "is complete: it has taken all its 20 steps" in capsys.readouterr().out
+        assert msr("train", family, run, "--resume", "--settings.steps", "40") == 2
+        said = refusal()
+        assert "--settings.steps 40 (the run has 20), --settings.training-tasks 1000 (the run has 16)" in said
+        assert "--settings.seed" not in said
+        assert msr("train", family, run) == 2
+        assert "holds a run already" in refusal()
+
+    def test_interrupted(self, trained, tmp_path, tiny) -> None:
+        """Ctrl-C leaves a checkpoint, prints the command that continues, and exits with 130."""
+        run = tmp_path / "run"
+        start = [sys.executable, "-c", "from msr_runtime.cli import main; main()"]
+        asked = ["train", f"{trained / 'push.py'}:Push", str(run), *tiny, "--settings.steps", "100000"]
+        process = subprocess.Popen(
+            [*start, *asked],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        ended = time.monotonic() + 60
+        while not (run / "last.safetensors").exists() and time.monotonic() < ended:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert "--resume" in err
+        assert (run / "last.safetensors").exists()
+
+    @pytest.mark.parametrize("where", ["file", "file/below", "/proc/msr/run"])
+    def test_a_run_that_cannot_be_a_folder(self, where, tmp_path, monkeypatch, refusal, msr) -> None:
+        """It is refused before any work, in one sentence that says why."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "file").touch()
+        assert msr("train", "rank1", where) == 2
+        said = refusal()
+        assert f"run '{where}' cannot be " in said
+        assert "name another folder" in said
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+class TestFamilies:
+    @pytest.mark.parametrize("source", ["side_effect:Family", "side_effect.py:Family"])
+    def test_code_that_a_file_names_is_not_imported(self, source, tmp_path, monkeypatch) -> None:
+        """Neither a module of the working folder nor a file, also if it lies there."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "side_effect.py").write_text("open('ran', 'w').close()\nFamily = None\n")
+        with pytest.raises(FamilyError, match=f"'model' names the family '{source}'.*--family"):
+            family_of(Path("model"), None, source)
+        assert not (tmp_path / "ran").exists()
+        with pytest.raises(FamilyError):
+            family_of(Path("model"), source, "ring-nav")  # the user's own word runs it
+        assert (tmp_path / "ran").exists()
+
+    def test_a_registered_family_is_found_by_its_name(self, trained, tmp_path, monkeypatch) -> None:
+        """An installed package registers it, and a module of the same name in the working folder is not taken."""
+        installed, working = tmp_path / "site", tmp_path / "working"
+        about = installed / "pusher-1.0.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: pusher\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text(
+            "[msr.families]\npush-1 = pusher_family:Push\nbroken-1 = pusher_absent:Push\n"
+        )
+        (installed / "pusher_family.py").write_text((trained / "push.py").read_text())
+        working.mkdir()
+        (working / "pusher_family.py").write_text("raise AssertionError\n")
+        monkeypatch.syspath_prepend(installed)
+        monkeypatch.chdir(working)
+        assert family_of(Path("model"), None, "push-1").name == "push"
+        assert named_family("push-1").name == "push"
+        with pytest.raises(FamilyError, match="registered as pusher_absent:Push, which could not be imported"):
+            family_of(Path("model"), None, "broken-1")
+
+    @pytest.mark.parametrize("source", ["data/drive.npz", "a\0.npz"])
+    def test_a_path_that_is_not_found_names_the_working_folder(self, source, tmp_path, monkeypatch) -> None:
+        """A run that was trained from another folder names its recorded data from there."""
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(FamilyError, match=f"looked up from the working folder, {tmp_path}: say with --family"):
+            family_of(Path("run"), None, source)
+
+
+class TestEvaluate:
+    def test_bundle_and_run_score_alike(self, trained, tmp_path, capsys, msr) -> None:
+        """A bundle and its run get equal errors on equal tasks, also in the closed loop and for the reference."""
+        common = ("--tasks", "8", "--closed-loop-tasks", "3", "--json")
+        family = f"{trained / 'push.py'}:Push"
+        assert msr("evaluate", trained / "run", "--family", family, *common, tmp_path / "run.json") == 0
+        assert msr("evaluate", trained / "bundle", "--family", family, *common, tmp_path / "bundle.json") == 0
+        run, bundle = (json.loads((tmp_path / f"{name}.json").read_text())[0] for name in ("run", "bundle"))
+        names = [name for name, value in run.items() if isinstance(value, dict)]
+        assert names == [
+            "error all",
+            "error orbit",
+            "equivariance error",
+            "force missed [N], adapted",
+            "force missed [N], reference",
+        ]
+        for name in names:
+            assert bundle[name]["mean"] == pytest.approx(run[name]["mean"], rel=1e-3, abs=1e-6)
+        assert run["force missed [N], reference"]["mean"] == 0
+        assert "±" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("arguments", [["evaluate", "bundle"], ["evaluate", "run"], ["export", "run", "new"]])
+    def test_own_family_has_to_be_named(self, arguments, trained, refusal, monkeypatch, msr) -> None:
+        """A program is never run because a file names it, and the refusal asks for --family."""
+        monkeypatch.chdir(trained)
+        before = set(sys.modules)
+        assert msr(*arguments) == 2
+        assert "name the family that you trust with --family" in refusal()
+        assert not any("push" in name for name in set(sys.modules) - before)
+        assert not (trained / "new").exists()
+
+    def test_family_of_other_fields(self, trained, refusal, msr) -> None:
+        """A family whose fields differ from the model's is refused."""
+        assert msr("evaluate", trained / "run", "--family", "hex-drive") == 2
+        assert "other fields" in refusal()

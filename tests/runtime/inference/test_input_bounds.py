@@ -1,0 +1,57 @@
+"""Bounds of inputs: what counts as outside, what is refused by name, and that counts add up."""
+
+import math
+
+import numpy as np
+import pytest
+
+from msr_runtime import Field, InputError
+from msr_runtime.inference.input_bounds import InputBounds, OutsideCounter
+
+FIELDS = (
+    Field(name="proximity", shape=(2,), unit="1", low=0.0, high=1.0),
+    Field(name="goal", shape=(1,), unit="m", low=-1.0, high=1.0),
+    Field(name="depth", shape=(1,), unit="m", low=0.0, high=math.inf),
+)
+
+
+def samples(*rows: list[float]) -> np.ndarray:
+    """Samples `(samples, 4)`, float32."""
+    return np.array(rows, np.float32)
+
+
+def test_samples_outside_are_counted_by_field() -> None:
+    """A field counts a sample once, however many of its values are outside; 5 % of the range is sensor noise."""
+    bounds = InputBounds("x", FIELDS, 10.0)
+    inside = [0.0, 1.0, -1.0, 0.0], [1.05, -0.05, 1.1, 1e30]
+    assert bounds.count("x", samples(*inside)) == {}
+    rows = samples(*inside, [1.2, 1.2, 0, 0], [0, 0, 1.2, 0], [-1, 0, -3, -0.1])
+    assert bounds.count("x", rows) == {"x.proximity": 2, "x.goal": 2, "x.depth": 1}
+    assert bounds.count("x", rows[2]) == {"x.proximity": 1}  # one sample without an axis
+    assert InputBounds("y", (), 10.0).count("y", np.array([3, 4])) == {}  # labels
+
+
+def test_no_rounding_puts_a_bound_outside() -> None:
+    """float32 rounds 0.1 up; a field that ends there takes it."""
+    tenth = Field(name="speed", shape=(1,), unit="m/s", low=-0.1, high=0.1)
+    bounds = InputBounds("x", (tenth,), None)
+    edge = np.float32(0.1 + 0.05 * 0.2)
+    assert bounds.count("x", np.array([[edge], [-edge]], np.float32)) == {}
+
+
+def test_a_goal_of_50_m_is_refused_by_name() -> None:
+    """The error says which sample, field, value and bounds, the limit and the likely cause. Its counts are kept."""
+    kept = OutsideCounter()
+    bounds = InputBounds("x", FIELDS, 10.0)
+    rows = samples([0, 0, 0, 0], [1.2, 0, 50, 0])
+    with pytest.raises(
+        InputError, match=r"support_x sample 1, field 'goal' element 0 is 50 m, but its bounds are -1 and"
+    ):
+        bounds.count("support_x", rows, kept.add)
+    assert kept.total() == {"x.proximity": 1, "x.goal": 1}
+    bounds.count("x", samples([0, 0, -21, 0]), kept.add)
+    assert kept.total() == {"x.proximity": 1, "x.goal": 2}
+    with pytest.raises(InputError, match=r"it is 10\.1 times their distance outside, and the bundle's limit is 10"):
+        bounds.count("x", samples([0, 0, -21.1, 0]))
+    assert InputBounds("x", FIELDS, None).count("x", rows) == {"x.proximity": 1, "x.goal": 1}
+    assert bounds.count("x", samples([0, 0, 0, -1e30])) == {"x.depth": 1}  # an infinite range has no multiple
