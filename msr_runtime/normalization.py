@@ -71,15 +71,20 @@ class Normalization(BaseModel):
         """Return normalized y `(..., *y)` in raw units, float32. This is the inverse of `normalize_y`."""
         return (y * np.asarray(self.output_scale) + np.asarray(self.output_center)).astype(np.float32)
 
-    def differences_y(self, seen: NDArray, wanted: NDArray) -> NDArray[np.float64]:
-        """Return how far two raw y `(..., *y)` are apart: each number in its scale, and 0 if float32 rounds both alike.
+    def compare_y(self, seen: NDArray, wanted: NDArray) -> tuple[float, float]:
+        """Compare two predictions of y, `(..., *y)` in raw units, each number in its own scale.
 
-        Two steps of float32 at the center are no difference, because both sides are rounded to it.
+        So pascals do not hide farads. Both sides are rounded to float32 at the center: two steps there are no
+        difference.
+
+        Returns:
+            The largest absolute value of `wanted`, normalized, and the largest difference, in scales.
         """
-        center, scale = np.asarray(self.output_center), np.asarray(self.output_scale)
         # float64: the difference of two large float32 numbers can overflow
-        apart = np.abs(seen.astype(np.float64) - wanted) - 2 * FLOAT32_STEP * np.abs(center)
-        return np.maximum(apart, 0.0) / scale
+        exact, center, scale = wanted.astype(np.float64), np.asarray(self.output_center), np.asarray(self.output_scale)
+        apart = np.abs(seen - exact) - 2 * FLOAT32_STEP * np.abs(center)
+        size = np.abs((exact - center) / scale).max(initial=0)
+        return float(size), float((np.maximum(apart, 0.0) / scale).max(initial=0))
 
     def far_from_zero(self, inputs: Sequence[Field], outputs: Sequence[Field]) -> str | None:
         """Return what is wrong with the number whose center is farthest from zero, in its scale; None if all are near.
@@ -94,7 +99,9 @@ class Normalization(BaseModel):
         found = [
             (abs(center) / scale, side, name, unit, center, scale)
             for side, fields, centers, scales in sides
-            for (name, unit), center, scale in zip(number_names(fields), np.ravel(centers), np.ravel(scales), strict=True)
+            for (name, unit), center, scale in zip(
+                number_names(fields), np.ravel(centers), np.ravel(scales), strict=True
+            )
         ]
         ratio, side, name, unit, center, scale = max(found)
         if ratio <= FARTHEST:
@@ -102,8 +109,8 @@ class Normalization(BaseModel):
         return (
             f"{name} of {side} lies around {center:.6g} {unit} and varies by {scale:.2g} {unit} only: its center is "
             f"{ratio:.1e} times its scale, at most {FARTHEST:.0e} is wanted, because float32 keeps steps of "
-            f"{FLOAT32_STEP * abs(center):.1g} {unit} there; subtract an offset, such as {center:.6g}, from it before it "
-            "becomes float32, in the training data and on the robot alike (for a position: take a local origin)"
+            f"{FLOAT32_STEP * abs(center):.1g} {unit} there; subtract an offset, such as {center:.6g}, from it before "
+            "it becomes float32, in the training data and on the robot alike (for a position: take a local origin)"
         )
 
 

@@ -46,8 +46,6 @@ _NOISE = 0.5
 """First distance of the support's targets from the network's own prediction, in output scales."""
 _ATTEMPTS = 200
 """Support sets drawn before the check gives up."""
-_PREDICTIONS = ("y", "y at v0", "adapted y")
-"""The outputs in raw units."""
 _GROWTH = 2.0
 """The inner loop counts as diverging if any step leaves a support loss above this multiple of the first."""
 
@@ -159,15 +157,14 @@ def check_golden(frozen: Frozen, normalization: Normalization, golden: Golden, *
         v, weights, before = _step(adapt, support, v, weights, step)
         losses += [before] if step == 0 else []
     losses += _run(judge, ["loss"], {**support, **weights})
-    figures = {
-        "y at v0": (_run(predict, ["y"], {"x": golden.x})[0], golden.y0),
-        "adapted v": (v, golden.v),
-        "support losses": (np.stack(losses), golden.losses),
-        "adapted y": (_run(predict, ["y"], {"x": golden.x, **weights})[0], golden.y),
-    }
-    for name, (seen, wanted) in figures.items():
-        size, apart = _compare(normalization, name, seen, wanted)
-        error = apart / (size or 1.0)
+    errors = golden.errors(
+        normalization,
+        v=v,
+        losses=np.stack(losses),
+        y0=_run(predict, ["y"], {"x": golden.x})[0],
+        y=_run(predict, ["y"], {"x": golden.x, **weights})[0],
+    )
+    for name, error in errors.items():
         if not error <= tolerance:
             raise ParityError(
                 f"ONNX and torch disagree on the golden example's {name}: the relative error is {error:.1e}, at most "
@@ -178,11 +175,9 @@ def check_golden(frozen: Frozen, normalization: Normalization, golden: Golden, *
 
 def _compare(normalization: Normalization, name: str, seen: NDArray, wanted: NDArray) -> tuple[float, float]:
     """Return the size of an output in torch and its error: predictions in normalized units, all others as they are."""
-    if name in _PREDICTIONS:
-        apart, wanted = normalization.differences_y(seen, wanted), normalization.normalize_y(wanted)
-    else:
-        apart = np.abs(seen - wanted)
-    return float(np.abs(wanted).max()), float(apart.max())
+    if name == "y":
+        return normalization.compare_y(seen, wanted)
+    return float(np.abs(wanted).max()), float(np.abs(seen - wanted).max())
 
 
 def _step(

@@ -5,7 +5,6 @@ import time
 import numpy as np
 
 from msr_runtime.adaptation.sessions import Sessions
-from msr_runtime.arrays import relative_error
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.errors import BundleError
 
@@ -29,11 +28,15 @@ def replay_golden_example(bundle: Bundle, sessions: Sessions) -> float:
 
     try:
         end = sessions.adapt(golden.support_x, golden.support_y, golden.steps, sessions.start, check=check)
-        figures = {"prediction at v0": (sessions.start(golden.x), golden.y0)}
+        errors = {}
         if end.predictor is not None:
-            figures |= {"adapted v": (end.predictor.tensors["v"], golden.v)}
-            figures |= {"adapted prediction": (end.predictor(golden.x), golden.y)}
-            figures |= {"support losses": (np.array([end.loss_before, end.loss_after]), golden.losses)}
+            errors = golden.errors(
+                bundle.manifest.normalization,
+                v=end.predictor.tensors["v"],
+                losses=np.array([end.loss_before, end.loss_after]),
+                y0=sessions.start(golden.x),
+                y=end.predictor(golden.x),
+            )
     except Exception as error:  # the bindings of ONNX Runtime raise many types for a malformed graph
         raise BundleError(
             f"bundle '{bundle.path}': its golden example does not run ({error}); the graphs do not match the "
@@ -44,14 +47,11 @@ def replay_golden_example(bundle: Bundle, sessions: Sessions) -> float:
             f"bundle '{bundle.path}': its golden adaptation is not finite on this machine, but it was at export; do "
             "not run the bundle here"
         )
-    worst = 0.0
-    for name, (seen, wanted) in figures.items():
-        if name.endswith("prediction") or name == "prediction at v0":
+    for name, error in errors.items():
         if not error <= tolerance:
             raise BundleError(
                 f"bundle '{bundle.path}': the golden example's {name} is off by {error:.1e}, more than the tolerance "
                 f"{tolerance:.1e}; likely cause: graphs of another export, or an onnxruntime or provider that computes "
                 "otherwise here. Do not run the bundle here; try CPUExecutionProvider, or export again"
             )
-        worst = max(worst, error)
-    return worst
+    return max(errors.values())

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from msr_runtime.arrays import relative_error
 from msr_runtime.bundle.limits import MAX_GOLDEN, MAX_SAMPLES
 from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.errors import BundleError
+from msr_runtime.normalization import Normalization
 from msr_runtime.task import Array, Shape, output_shape, sample_shape
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -45,6 +48,31 @@ class Golden(NamedTuple):
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **self._asdict())
         return buffer.getvalue()
+
+    def errors(
+        self, normalization: Normalization, v: NDArray, losses: NDArray, y0: NDArray, y: NDArray
+    ) -> dict[str, float]:
+        """Return the relative error of each figure that was computed again, by its name. NaN counts as infinite.
+
+        Predictions are compared in the scales of their numbers (see `Normalization.compare_y`).
+
+        Args:
+            normalization: The normalization of the bundle.
+            v: As in the example, `(1, K)`.
+            losses: As in the example, `(2,)`.
+            y0: As in the example, `(batch, *y)`.
+            y: As in the example, `(batch, *y)`.
+        """
+        # What comes first is named first where several are off: the rest is computed from it.
+        errors = {"prediction at v0": _error_y(normalization, y0, self.y0)}
+        errors |= {"adapted v": relative_error(v, self.v), "support losses": relative_error(losses, self.losses)}
+        return errors | {"adapted prediction": _error_y(normalization, y, self.y)}
+
+
+def _error_y(normalization: Normalization, seen: NDArray, wanted: NDArray) -> float:
+    size, apart = normalization.compare_y(seen, wanted)
+    error = apart / (size or 1.0)
+    return math.inf if math.isnan(error) else error
 
 
 def read_golden(data: bytes, manifest: Manifest, where: str) -> Golden:

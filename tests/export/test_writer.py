@@ -103,9 +103,9 @@ def test_a_golden_example_that_would_fail_on_the_robot_is_refused(exporter, bund
     """The replay that the robot makes at load is made before the bundle is written."""
     frozen = exporter.exported("msr", "mse").frozen
     golden = Bundle.open(bundle).golden()
-    check_golden(frozen, SCALING, golden)
-    with pytest.raises(ParityError, match="golden example's adapted y"):
-        check_golden(frozen, SCALING, golden._replace(y=golden.y + 1e-3))
+    check_golden(frozen, exporter.scaled, golden)
+    with pytest.raises(ParityError, match="golden example's adapted prediction"):
+        check_golden(frozen, exporter.scaled, golden._replace(y=golden.y + 1e-3))
 
 
 def test_an_interrupted_export_leaves_nothing(exporter, export_to, tmp_path, monkeypatch) -> None:
