@@ -108,7 +108,7 @@ def measure(form: Form, run: int, options: Options) -> list[Timing]:
         for parameter in learner.network.parameters():  # no two alike, as identities are, which are stored as one
             parameter += 0.01 * torch.randn_like(parameter)
     rng = np.random.default_rng(0)
-    normalization = measure_normalization(family, rng, None)
+    normalization = measure_normalization(family, rng, None).normalization
     with tempfile.TemporaryDirectory() as folder:
         out = export_bundle(
             learner, normalization, Path(folder) / "bundle", family=family, shots=SHOTS, seed=0, config_digest=""

@@ -67,7 +67,7 @@ def main(options: Options) -> None:
     torch.manual_seed(0)
     config = LearnerConfig(width=options.width, filters=options.width, rule="gauss-newton", inner_steps=2)
     learner = MSR(config, sample_shape(family.inputs), sample_shape(family.outputs), family.loss)
-    normalization = measure_normalization(family, rng, None)
+    normalization = measure_normalization(family, rng, None).normalization
     with tempfile.TemporaryDirectory() as folder:
         out = export_bundle(
             learner, normalization, Path(folder) / "bundle", family=family, shots=10, seed=0, config_digest=""

@@ -11,7 +11,7 @@ samples, so the size of the graph and its time do not depend on how many there a
 Source: Gustavson, "Recursion leads to automatic variable blocking for dense linear-algebra algorithms", 1997.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -86,7 +86,7 @@ class _Graph:
         """Add a list of integers."""
         return self.constant("_".join(map(str, ("integers", *values))), np.array(values, np.int64))
 
-    def add(self, operator: str, *inputs: str, named: str | None = None, **attributes: float) -> str:
+    def add(self, operator: str, *inputs: str, named: str | None = None, **attributes: Any) -> str:
         """Add an operator. Returns the name of its output."""
         self._made += 1
         output = named or f"value_{self._made}"

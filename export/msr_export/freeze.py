@@ -301,8 +301,9 @@ def _writes_sums(learner: Learner) -> GaussNewton | None:
     `sums` and `solve` then do for many samples what `adapt` does for few.
     """
     rule = learner.rule
-    whole = isinstance(rule, GaussNewton) and rule.names == tuple(learner.adapted_names)
-    return rule if whole and learner.adapted_size() <= LARGEST else None
+    if not isinstance(rule, GaussNewton) or rule.names != tuple(learner.adapted_names):
+        return None
+    return rule if learner.adapted_size() <= LARGEST else None
 
 
 def _freeze_step(learner: Learner, normalization: Normalization, v0: Tensor, weights: Tensors) -> bytes:

@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 
 from msr_export.freeze import Frozen, flatten, folded_name, folded_weights
-from msr_runtime.adaptation.many_samples import ManySamples
 from msr_runtime.bundle.manifest import STEP, Parity, next_name
 from msr_runtime.bundle.store import Golden
 from msr_runtime.errors import ExportError, ParityError
+from msr_runtime.inference.many_samples import ManySamples
 from msr_runtime.inference.session import make_session
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.gauss_newton import GaussNewton

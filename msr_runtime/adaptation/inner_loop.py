@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.adaptation.many_samples import ManySamples
 from msr_runtime.bundle.manifest import STEP, next_name
 from msr_runtime.inference._onnxruntime import onnxruntime
+from msr_runtime.inference.many_samples import ManySamples
 from msr_runtime.inference.state import State
 from msr_runtime.task import Array
 

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from msr_runtime.adaptation.inner_loop import InnerLoop
-from msr_runtime.adaptation.many_samples import ManySamples
 from msr_runtime.arrays import all_finite
 from msr_runtime.bundle.manifest import STEP, next_name
 from msr_runtime.bundle.store import ADAPT, LOSS, PREDICT, SOLVE, SUMS, Bundle
 from msr_runtime.errors import BundleError, InputError
 from msr_runtime.inference._onnxruntime import onnxruntime
+from msr_runtime.inference.many_samples import ManySamples
 from msr_runtime.inference.predictor import BoundPredictor, Predictors
 from msr_runtime.inference.providers import CPU, device_of, without_graphs
 from msr_runtime.inference.sample_spec import SampleSpec, read_spec

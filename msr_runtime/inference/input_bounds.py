@@ -49,7 +49,7 @@ class InputBounds:
         if not self._fields:
             return np.zeros(len(samples), bool)
         flat = samples.reshape(-1, len(self._low))
-        return ((flat < self._low) | (flat > self._high)).any(1)
+        return np.any((flat < self._low) | (flat > self._high), axis=1)
 
     def count(self, name: str, samples: NDArray, into: Counting | None = None) -> Outside:
         """Count the samples with a value outside, by field, and refuse what is absurd.

@@ -8,9 +8,9 @@ much.
 
 from bisect import bisect_right
 
-from msr_runtime.adaptation.many_samples import cost_of_few, cost_of_many
 from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.store import SUMS
+from msr_runtime.inference.many_samples import cost_of_few, cost_of_many
 from msr_runtime.task import width
 
 _SOLVING = ("gauss-newton", "ridge")

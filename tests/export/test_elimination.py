@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from msr_export.elimination import LARGEST, freeze_elimination
 from msr_runtime.inference.session import make_session
@@ -23,7 +24,7 @@ class _Alone:
         return {"v": self._v}
 
 
-def _solved(rule: GaussNewton, size: int, sums: Array, samples: int, v: Array, step: int = 0) -> Array:
+def _solved(rule: GaussNewton, size: int, sums: NDArray[np.float64], samples: int, v: Array, step: int = 0) -> Array:
     model = freeze_elimination(_Alone(size), rule)  # type: ignore[arg-type]
     session = make_session(model, "solve.onnx", ("CPUExecutionProvider",), optimize=False)
     feed = {"sums": sums, "samples": np.array([samples]), "v": v}

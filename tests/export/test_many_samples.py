@@ -9,9 +9,9 @@ import torch
 from msr_export import export_bundle
 from msr_export.freeze import flatten
 from msr_runtime import AdaptiveModel, Bundle
-from msr_runtime.adaptation import many_samples
 from msr_runtime.bundle.store import MANY, SOLVE, SUMS, write_bundle
 from msr_runtime.errors import BundleError
+from msr_runtime.inference import many_samples
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.serving.cost import most_samples, relative_cost
 
