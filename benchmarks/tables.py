@@ -136,6 +136,7 @@ def shots(rows: Rows) -> Lines:
         {
             "samples": f"{row['shots']:,}",
             "median over ten samples'": f"{row['p50_seconds'] / ten['p50_seconds']:.1f}",
+            "at most": _number(row["most_times"], 1, ".0f"),
             "best over ten samples'": f"{row['best_seconds'] / ten['best_seconds']:.1f}",
             "p50, ms": f"{1e3 * row['p50_seconds']:.2f}",
             "memory more, MB": f"{row['more_bytes'] / 1e6:.0f}",
