@@ -1,4 +1,4 @@
-"""What a damaged bundle, a full disk or a kill does: every fault is injected, and the state from before has to work on.
+"""What damage, attackers, a full disk or a kill do: each fault is injected, and the state from before has to work on.
 
 A fault is *refused* when loading ends in one of the project's named errors (or in the system's own OSError, where the
 disk is full), and *harmless* when what loads is right: the golden example comes out as in torch, or a saved adaptation
@@ -6,7 +6,6 @@ is the old or the new one, whole. Anything else is a row that fails. After each 
 to predict the same bits, and the adaptation that was saved before it has to load and predict the same bits.
 """
 
-import hashlib
 import json
 import os
 import resource
@@ -15,25 +14,25 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when the numeric libraries are loaded
 
 import numpy as np
 import onnx
 import tyro
+from fault_robot import Robot, changed, vouched
+from hostile import hostile_files, hostile_graphs, weak_keys, wrong_samples
 from onnx import external_data_helper
 from store import RUNTIME, Output, begin, keep, settled
 from tables import faults as fault_lines
 from terminal import print_lines
 
-from msr_runtime import AdaptiveModel, Bundle, MsrError
-from msr_runtime.bundle.manifest import MANIFEST, MANIFEST_DIGEST
-from msr_runtime.bundle.store import ADAPT, LOSS, PREDICT, write_bundle
+from msr_runtime.bundle.manifest import MANIFEST
+from msr_runtime.bundle.store import ADAPT, LOSS, PREDICT
 
 PAGE = 4096
 VALUES: tuple[Any, ...] = (
@@ -63,121 +62,6 @@ class Options(Output):
 
 STORED = {"faults": Options()}
 """The stored result, and what it measures."""
-
-
-class Row(TypedDict):
-    """One kind of fault."""
-
-    fault: str
-    tried: int
-    refused: int
-    harmless: int
-    works_on: int
-
-
-class Robot:
-    """A model that runs, its bundle and an adaptation saved from it; and what has become of them after a fault."""
-
-    def __init__(self, bundle: Path, folder: Path) -> None:
-        self.bundle, self.saved = folder / "bundle", folder / "saved.safetensors"
-        shutil.copytree(bundle, self.bundle)
-        self.model = AdaptiveModel.load(self.bundle)
-        golden = self.model.bundle.golden()
-        self.x = golden.x
-        assert self.model.adapt(golden.support_x, golden.support_y, 1).accepted
-        self.new = AdaptiveModel(self.model.bundle)
-        assert self.new.adapt(golden.support_x, golden.support_y, 2).accepted
-        self.model.save_adaptation(self.saved)
-        self.spare = AdaptiveModel(self.model.bundle)
-        self.wanted, self.wanted_new = self.model.predict(self.x), self.new.predict(self.x)
-        self.rows: list[Row] = []
-
-    @contextmanager
-    def row(self, fault: str) -> Iterator[Callable[[Callable[[], bool]], None]]:
-        """Count what becomes of the faults tried inside; each is given as a function that is True if it is harmless."""
-        row = Row(fault=fault, tried=0, refused=0, harmless=0, works_on=0)
-
-        def attempt(loads: Callable[[], bool]) -> None:
-            row["tried"] += 1
-            try:
-                row["harmless"] += loads()
-            except (MsrError, OSError):
-                row["refused"] += 1
-            row["works_on"] += self._works()
-
-        yield attempt
-        self.rows.append(row)
-
-    def loads(self) -> bool:
-        """Load the bundle; True if its golden example comes out as in torch."""
-        AdaptiveModel.load(self.bundle)
-        return True
-
-    def loads_saved(self, new: bool = False) -> bool:
-        """Load the saved adaptation; True if it is the old one or, if that may be, the new one."""
-        self.spare.reset()
-        self.spare.load_adaptation(self.saved)
-        y = self.spare.predict(self.x)
-        return np.array_equal(y, self.wanted) or (new and np.array_equal(y, self.wanted_new))
-
-    def save_new(self) -> None:
-        """Save another adaptation over the old one."""
-        self.new.save_adaptation(self.saved)
-
-    def write_new(self) -> None:
-        """Write another bundle over the old one."""
-        bundle = self.model.bundle
-        write_bundle(self.bundle, bundle.manifest.model_copy(update={"method": "another"}), bundle.files)
-
-    def bundle_is_whole(self) -> bool:
-        """Whether the bundle's folder holds the old or the new one."""
-        return Bundle.open(self.bundle).manifest.method in (self.model.manifest.method, "another")
-
-    def restore(self) -> None:
-        """Save the old adaptation and write the old bundle again, and sweep up what a killed process left."""
-        self.model.save_adaptation(self.saved)
-        if Bundle.open(self.bundle).digest != self.model.bundle.digest:
-            write_bundle(self.bundle, self.model.manifest, self.model.bundle.files)
-        for rest in self.bundle.parent.glob(".*.*"):
-            shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
-
-    def _works(self) -> bool:
-        return np.array_equal(self.model.predict(self.x), self.wanted)
-
-
-@contextmanager
-def changed(file: Path, data: bytes) -> Iterator[None]:
-    """Put other bytes into a file for a while."""
-    whole = file.read_bytes()
-    file.write_bytes(data)
-    yield
-    file.write_bytes(whole)
-
-
-def vouch(bundle: Path) -> None:
-    """Make a bundle's digests anew, as someone would who changes it on purpose."""
-    try:
-        manifest = json.loads((bundle / MANIFEST).read_bytes())
-        manifest["files"] = {
-            name: hashlib.sha256((bundle / name).read_bytes()).hexdigest() for name in manifest["files"]
-        }
-        (bundle / MANIFEST).write_text(json.dumps(manifest))
-    except (ValueError, TypeError, KeyError, OSError):
-        pass  # there is no list of digests any more, but its own is still made
-    digest = hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest()
-    (bundle / MANIFEST_DIGEST).write_text(f"{digest}  {MANIFEST}\n")
-
-
-@contextmanager
-def vouched(robot: Robot, file: Path, data: bytes) -> Iterator[None]:
-    """Put other bytes into a file for a while, under digests that vouch for them."""
-    with (
-        changed(robot.bundle / MANIFEST, (robot.bundle / MANIFEST).read_bytes()),
-        changed(robot.bundle / MANIFEST_DIGEST, (robot.bundle / MANIFEST_DIGEST).read_bytes()),
-        changed(file, data),
-    ):
-        vouch(robot.bundle)
-        yield
 
 
 def flipped(data: bytes, rng: np.random.Generator) -> bytes:
@@ -387,9 +271,13 @@ def main() -> None:
         break_files(robot, options, rng)
         break_manifests(robot, options, rng)
         link(robot)
+        hostile_graphs(robot)
+        hostile_files(robot)
+        weak_keys(robot)
+        wrong_samples(robot)
         fill_the_disk(robot, Path(place), options.step)
         kill(robot, options.step)
-    print_lines(fault_lines(robot.rows), "what damaged files, full disks and kills lead to")
+    print_lines(fault_lines(robot.rows), "what damage, attacks, full disks and kills lead to")
     keep(options, begun, robot.rows)
     sys.exit(any(not row["tried"] == row["refused"] + row["harmless"] == row["works_on"] for row in robot.rows))
 
