@@ -87,7 +87,7 @@ class Normalization(BaseModel):
         return float(size), float((np.maximum(apart, 0.0) / scale).max(initial=0))
 
     def far_from_zero(self, inputs: Sequence[Field], outputs: Sequence[Field]) -> str | None:
-        """Return what is wrong with the number whose center is farthest from zero, in its scale; None if all are near.
+        """Return what is wrong with a number whose center is too far from zero, in its scale. None if all are near.
 
         Beyond `FARTHEST`, float32 keeps too few digits of what changes in the number.
 
@@ -95,23 +95,17 @@ class Normalization(BaseModel):
             inputs: The fields of x.
             outputs: The fields of y. For labels, which have no unit, they are never far.
         """
-        sides = (("x", inputs, self.input_center, self.input_scale), ("y", outputs, self.output_center, self.output_scale))
-        found = [
-            (abs(center) / scale, side, name, unit, center, scale)
-            for side, fields, centers, scales in sides
-            for (name, unit), center, scale in zip(
-                number_names(fields), np.ravel(centers), np.ravel(scales), strict=True
-            )
-        ]
-        ratio, side, name, unit, center, scale = max(found)
-        if ratio <= FARTHEST:
-            return None
-        return (
-            f"{name} of {side} lies around {center:.6g} {unit} and varies by {scale:.2g} {unit} only: its center is "
-            f"{ratio:.1e} times its scale, at most {FARTHEST:.0e} is wanted, because float32 keeps steps of "
-            f"{FLOAT32_STEP * abs(center):.1g} {unit} there; subtract an offset, such as {center:.6g}, from it before "
-            "it becomes float32, in the training data and on the robot alike (for a position: take a local origin)"
+        sides = (
+            ("x", inputs, self.input_center, self.input_scale),
+            ("y", outputs, self.output_center, self.output_scale),
         )
+        for side, fields, centers, scales in sides:
+            ratios = np.abs(np.ravel(centers)) / np.ravel(scales)
+            farthest = int(ratios.argmax())
+            if ratios[farthest] > FARTHEST:
+                name, unit = list(number_names(fields))[farthest]
+                return _too_far(f"{name} of {side}", unit, np.ravel(centers)[farthest], np.ravel(scales)[farthest])
+        return None
 
 
 def number_names(fields: Sequence[Field]) -> Iterator[tuple[str, str]]:
@@ -141,3 +135,12 @@ def split_center(center: ArrayLike, scale: ArrayLike) -> tuple[Array, Array | No
     first = exact.astype(np.float32)
     rest = (exact - first).astype(np.float32)
     return first, rest if np.any(np.abs(rest) > 1e-6 * np.asarray(scale)) else None
+
+
+def _too_far(name: str, unit: str, center: float, scale: float) -> str:
+    return (
+        f"{name} lies around {center:.6g} {unit} and varies by {scale:.2g} {unit} only: its center is "
+        f"{abs(center) / scale:.1e} times its scale, at most {FARTHEST:.0e} is wanted, because float32 keeps steps of "
+        f"{FLOAT32_STEP * abs(center):.1g} {unit} there; subtract an offset, such as {center:.6g}, from it before it "
+        "becomes float32, in the training data and on the robot alike (for a position: take a local origin)"
+    )

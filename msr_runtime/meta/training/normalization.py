@@ -20,6 +20,8 @@ STANDARD_ERRORS = 3.0
 would act as a bias: a network without a bias could then not represent a linear task."""
 STEPS = 2
 """A number that varies by this many steps of float32 or less is constant: what varies is rounding."""
+NEARLY = 1e-6
+"""A number that varies by this share of its field's range or less is named too: a sensor may stand still."""
 
 Floats = NDArray[np.float64]
 
@@ -30,7 +32,8 @@ class Measured(NamedTuple):
     normalization: Normalization
     """Center and scale of every number."""
     constant: tuple[str, ...]
-    """The numbers that do not change, or by no more than the rounding of float32: each by its name and its value."""
+    """The numbers that do not change, or hardly: each by its name, its center and its spread, such as
+    `x field 'load' (2.5 ± 0 kg)`."""
 
 
 class _Side(NamedTuple):
@@ -52,7 +55,8 @@ def measure_normalization(family: TaskFamily, rng: np.random.Generator, group: G
     An image has one center and one scale per channel. For images this holds if the group moves pixels and channels to
     one another; it does not hold for a group that mixes channels by other angles.
 
-    A constant number gets its own size as its scale, or 1 if it is zero.
+    A number is constant if it changes by no more than the rounding of float32: at its own size or, in a field with a
+    unit, at the size by which the field's other numbers change. Its scale is that size, or 1 if it is zero.
 
     Args:
         family: The family. Tasks of its split `train` are drawn.
@@ -62,7 +66,6 @@ def measure_normalization(family: TaskFamily, rng: np.random.Generator, group: G
     Returns:
         The normalization, and the names of the constant numbers. Labels (loss `cross_entropy`) get center 0 and scale 1
         per class.
-
     """
     size = math.prod(sample_shape(family.inputs)) + math.prod(sample_shape(family.outputs))
     queries = min(SAMPLES, max(1, NUMBERS // (TASKS * size * len(family.query_sets))))
@@ -91,20 +94,37 @@ def _measure(side: str, samples: NDArray, fields: Sequence[Field], matrices: Flo
     # float64: in float32, the mean of millions of samples has rounding errors that would pass for a center
     flat = samples.reshape(-1, math.prod(shape)).astype(np.float64)
     center = flat.mean(0)
-    constant = _constant(side, flat, center, fields)
+    sizes = _sizes(flat, center, fields)
+    constant = _name_constant(side, flat, center, sizes, fields)
     if matrices is not None:
         # The mean over all elements projects onto the vectors that no element moves. Rounding leaves tiny numbers.
         center = matrices.mean(0) @ center
         center[np.abs(center) < 1e-12 * np.sqrt(np.mean(flat**2, 0))] = 0.0
     if len(shape) > 1:
-        return _Side(*_by_channel(flat, center, shape, matrices), constant)
+        return _Side(*_by_channel(flat, center, sizes, shape, matrices), constant)
     scale = np.ones_like(center)
     for part in _tied(fields, matrices, by_field):
         own = np.ascontiguousarray(flat[:, part])
         spread = math.sqrt(np.mean((own - center[part]) ** 2))
-        scale[part] = _scale(spread, np.abs(own).max())
+        scale[part] = _scale(spread, sizes[part].max())
         center[part] *= _is_sure(math.sqrt(np.mean(center[part] ** 2)), spread, len(flat))
     return _Side(center, scale, constant)
+
+
+def _sizes(flat: Floats, means: Floats, fields: Sequence[Field]) -> Floats:
+    """Return the size `(n,)` beside which each number's spread counts: its own, or how far others of its field move."""
+    sizes, moves, start = np.abs(flat).max(0), np.abs(flat - means).max(0), 0
+    for field in fields:
+        part = slice(start, start + field.size)
+        if _has_one_unit(field):
+            sizes[part] = np.maximum(sizes[part], moves[part].max())
+        start += field.size
+    return sizes
+
+
+def _has_one_unit(field: Field) -> bool:
+    # Recorded numbers that nobody described are one field without a unit: farads may lie beside pascals there.
+    return field.size == 1 or field.unit != "1"
 
 
 def _tied(fields: Sequence[Field], matrices: Floats | None, by_field: bool) -> Iterator[NDArray[np.int64]]:
@@ -114,7 +134,9 @@ def _tied(fields: Sequence[Field], matrices: Floats | None, by_field: bool) -> I
     elif matrices is None:
         yield from np.arange(sum(field.size for field in fields))[:, None]
     else:
-        mixed = (np.abs(matrices) > 1e-9).any(0)  # not symmetric element by element, but a group holds the inverses
+        mixed = np.asarray(
+            (np.abs(matrices) > 1e-9).any(0)
+        )  # not symmetric element by element, but a group holds the inverses
         left = set(range(len(mixed)))
         while left:
             part, wider = set(), {min(left)}
@@ -124,29 +146,32 @@ def _tied(fields: Sequence[Field], matrices: Floats | None, by_field: bool) -> I
             left -= part
 
 
-def _by_channel(flat: Floats, center: Floats, shape: Shape, matrices: Floats | None) -> tuple[Floats, Floats]:
+def _by_channel(
+    flat: Floats, center: Floats, sizes: Floats, shape: Shape, matrices: Floats | None
+) -> tuple[Floats, Floats]:
     center = np.repeat(center.reshape(shape[0], -1).mean(1), math.prod(shape[1:]))
     squares = np.mean((flat - center) ** 2, 0)
     if matrices is not None:
         squares = np.mean(matrices**2, 0) @ squares
     ones = (shape[0], *[1] * (len(shape) - 1))
     spreads = np.sqrt(squares.reshape(shape[0], -1).mean(1))
-    peaks = np.abs(flat).max(0).reshape(shape[0], -1).max(1)
-    scale = np.reshape([_scale(*both) for both in zip(spreads, peaks, strict=True)], ones)
+    largest = sizes.reshape(shape[0], -1).max(1)
+    scale = np.reshape([_scale(*both) for both in zip(spreads, largest, strict=True)], ones)
     center = center.reshape(shape[0], -1)[:, 0].reshape(ones)
     return center * _is_sure(np.abs(center), spreads.reshape(ones), len(flat)), scale
 
 
-def _constant(side: str, flat: Floats, means: Floats, fields: Sequence[Field]) -> tuple[str, ...]:
-    """Name the numbers that do not change, and the channels of an image of which no pixel does."""
+def _name_constant(side: str, flat: Floats, means: Floats, sizes: Floats, fields: Sequence[Field]) -> tuple[str, ...]:
+    """Name the numbers that do not change, or hardly, and the channels of an image of which no pixel does."""
     names = list(number_names(fields))
     spreads = np.sqrt(np.mean((flat - means) ** 2, 0)).reshape(len(names), -1).max(1)
-    peaks = np.abs(flat).max(0).reshape(len(names), -1).max(1)
-    values = means.reshape(len(names), -1).mean(1)
+    largest, values = sizes.reshape(len(names), -1).max(1), means.reshape(len(names), -1).mean(1)
+    ranges = [np.full(field.size, field.high - field.low if _has_one_unit(field) else 0.0) for field in fields]
+    hardly = NEARLY * np.concatenate(ranges).reshape(len(names), -1)[:, 0]
     return tuple(
-        f"{side} {name} ({value:.6g} {unit})"
-        for (name, unit), value, spread, peak in zip(names, values, spreads, peaks, strict=True)
-        if _is_constant(spread, peak)
+        f"{side} {name} ({value:.6g} ± {spread:.2g} {unit})"
+        for (name, unit), value, spread, size, least in zip(names, values, spreads, largest, hardly, strict=True)
+        if spread <= least or _is_constant(spread, size)
     )
 
 
@@ -155,11 +180,11 @@ def _is_sure(distance: float | Floats, spread: float | Floats, samples: int) -> 
     return distance > STANDARD_ERRORS * spread / math.sqrt(samples)
 
 
-def _is_constant(spread: float, peak: float) -> bool:
-    # Relative to the number's own size, and not absolute: units may be farads or kelvins.
-    return spread <= max(STEPS * FLOAT32_STEP * peak, float(np.finfo(np.float32).tiny))
+def _is_constant(spread: float, size: float) -> bool:
+    # Relative to a size, and not absolute: units may be farads or kelvins.
+    return spread <= max(STEPS * FLOAT32_STEP * size, float(np.finfo(np.float32).tiny))
 
 
-def _scale(spread: float, peak: float) -> float:
+def _scale(spread: float, size: float) -> float:
     # A constant cannot be divided by its spread. In units of its own size, a small drift on the robot stays small.
-    return (peak or 1.0) if _is_constant(spread, peak) else spread
+    return (size or 1.0) if _is_constant(spread, size) else spread

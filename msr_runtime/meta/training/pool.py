@@ -47,7 +47,9 @@ class TaskPool:
         else:
             support = self._choose(rng, tasks, shots)
             parts = np.array_split(np.arange(queries), self.sets)
-            blocks = [self._choose(rng, tasks, len(part)) + i * self.samples * self.rows for i, part in enumerate(parts)]
+            blocks = [
+                self._choose(rng, tasks, len(part)) + i * self.samples * self.rows for i, part in enumerate(parts)
+            ]
             query = np.concatenate(blocks, axis=1)
         rows, data = chosen[:, None], self.data
         return TaskBatch(

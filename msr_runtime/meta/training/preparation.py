@@ -75,7 +75,8 @@ class Preparation:
         if shared is None:
             return "simulated"
         settings = self.config.settings
-        return f"of {shared} examples; a step takes {settings.shots} and {min(settings.queries, shared - settings.shots)} as queries"
+        queries = min(settings.queries, shared - settings.shots)
+        return f"of {shared} examples; a step takes {settings.shots} and {queries} as queries"
 
     def _why_untested(self) -> str:
         settings = self.config.settings
@@ -106,7 +107,7 @@ def prepare(
         learner: The class of your own learner. Without it, the built-in learner named in the configuration.
         saved: The state from which a resumed run continues (`Run.saved`). Its weights and its normalization are kept,
             and the augmentation is not tested again.
-        progress: Show on the terminal what takes time.
+        progress: Show on stderr what takes time.
         processes: The processes that share the run.
 
     Returns:
