@@ -20,8 +20,8 @@ from msr_runtime.errors import ExportError
 
 OPSET, IR_VERSION = 18, 8
 """The versions of ONNX in which every graph is written."""
-OLDEST_ONNXRUNTIME = "1.14"
-"""The first ONNX Runtime that implements ONNX 1.13, which opset 18 and IR version 8 belong to."""
+OLDEST_ONNXRUNTIME = "1.19"
+"""The first ONNX Runtime that runs with NumPy 2, which `msr_runtime` needs. The graphs' opset 18 is older."""
 
 
 def lower(
