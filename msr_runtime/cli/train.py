@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated
@@ -11,16 +10,16 @@ import torch
 import tyro
 
 from msr_runtime.cli.families import named_family
-from msr_runtime.cli.output import visible_lines
-from msr_runtime.errors import CheckpointError, InputError, MsrError
+from msr_runtime.cli.output import refuse, visible_lines
+from msr_runtime.errors import MsrError
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.methods import LEARNERS, learner_class
-from msr_runtime.meta.training.checkpoint import LAST, load_checkpoint
 from msr_runtime.meta.training.config import TrainConfig, TrainSettings
 from msr_runtime.meta.training.distributed import LostProcessError, processes
 from msr_runtime.meta.training.preparation import prepare
-from msr_runtime.meta.training.run import open_run
+from msr_runtime.meta.training.run import Run, open_run
 from msr_runtime.meta.training.trainer import MetaTrainer, TrainResult
+from msr_runtime.task import TaskFamily
 
 _DEFAULTS = ("msr", LearnerConfig(), TrainSettings())
 
@@ -65,24 +64,21 @@ def train(
     loaded = named_family(family)
     with processes() as joined:
         try:
-            _check_folder(run)
-            if resume:
-                stored = joined.from_first(lambda: load_checkpoint(run / LAST).config)
-                if (method, learner, settings) == _DEFAULTS:
-                    method, learner, settings = stored.method, stored.learner, stored.settings
-            config = TrainConfig.of(loaded, method, learner, settings, source=family)
-            if resume:
-                _check_settings(run, stored, config)
-            progress = sys.stderr.isatty()
-            opened = joined.from_first(lambda: open_run(run, config, resume=resume))
-            if opened.saved is not None and opened.saved.step >= settings.steps:
+            opened, config = joined.from_first(
+                lambda: _opened(run, loaded, family, (method, learner, settings), resume)
+            )
+            if opened.saved is not None and opened.saved.step >= config.settings.steps:
                 if joined.first:
-                    print(f"{run} is complete: it has taken all its {settings.steps} steps; nothing is left to do")
+                    print(f"{run} is complete: it has taken all its {opened.saved.step} steps; nothing is left to do")
                 return 0
-            prepared = prepare(loaded, config, saved=opened.saved, progress=progress, processes=joined)
+            try:
+                prepared = prepare(loaded, config, saved=opened.saved, processes=joined)
+            except KeyboardInterrupt:
+                refuse(f"interrupted before the first step: {run} is as it was; give the same command again")
+                return 130
             if joined.first:
                 print(*visible_lines(prepared), sep="\n", flush=True)
-            result = MetaTrainer(prepared, opened, progress=progress, processes=joined).train()
+            result = MetaTrainer(prepared, opened, processes=joined).train()
         except LostProcessError:
             raise
         except MsrError:
@@ -92,42 +88,19 @@ def train(
                 time.sleep(10)
             raise
         if joined.first:
-            _report(result, family, settings.steps)
+            _report(result, family, config.settings.steps)
     return 0 if result.finished else 130
 
 
-def _check_folder(run: Path) -> None:
-    """Refuse a run's folder that cannot be made, before any long work."""
-    there = next(each for each in (run, *run.absolute().parents) if each.exists())
-    if not there.is_dir():
-        raise InputError(f"run '{run}' cannot be a folder, because '{there}' is a file; name another folder")
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"run '{run}' cannot be written: '{there}' takes no new file ({error.strerror}); name another folder"
-        ) from error
-
-
-def _check_settings(run: Path, stored: TrainConfig, given: TrainConfig) -> None:
-    """Refuse to resume a run with other settings, and name those that differ."""
-    sides = [
-        {"method": config.method}
-        | {f"learner.{name}": value for name, value in config.learner}
-        | {f"settings.{name}": value for name, value in config.settings}
-        for config in (stored, given)
-    ]
-    differ = [
-        f"--{name.replace('_', '-')} {sides[1][name]} (the run has {value})"
-        for name, value in sides[0].items()
-        if sides[1][name] != value
-    ]
-    if differ:
-        raise CheckpointError(
-            f"run {run} was trained with other settings than the ones given now: {', '.join(differ)}; give "
-            "--resume alone, which takes the run's own settings, or choose another folder"
-        )
+def _opened(
+    path: Path, family: TaskFamily, source: str, given: tuple[str, LearnerConfig, TrainSettings], resume: bool
+) -> tuple[Run, TrainConfig]:
+    """Look into the run's folder. Returns the run and its configuration, which only a resumed run may leave out."""
+    run = open_run(path, None if resume else TrainConfig.of(family, *given, source=source), resume=resume)
+    if resume:
+        stored = run.config.method, run.config.learner, run.config.settings
+        run.require(TrainConfig.of(family, *(stored if given == _DEFAULTS else given), source=source))
+    return run, run.config
 
 
 def _report(result: TrainResult, family: str, steps: int) -> None:

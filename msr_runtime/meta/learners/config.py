@@ -1,8 +1,9 @@
 """The size of a network and of its inner loop."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field as Limits
 
 from msr_runtime.meta.networks.registry import NetworkName
 from msr_runtime.meta.symmetry.reparameterize import Form
@@ -27,8 +28,8 @@ class LearnerConfig(BaseModel):
 
     network: NetworkName = "mlp"
     """`mlp`; `conv`, filters of 3 x 3 (3 on signals); or `local`, where every position has its own filter."""
-    width: PositiveInt = 64
-    """Units or channels per hidden layer."""
+    width: PositiveInt | Annotated[tuple[PositiveInt, ...], Limits(min_length=1)] = 64
+    """Units or channels of every hidden layer, or a number for each of them, such as 50 60 50."""
     depth: NonNegativeInt = 3
     """Hidden layers. With 0 the network is one linear layer or one convolution."""
     bias: bool = True
@@ -55,3 +56,17 @@ class LearnerConfig(BaseModel):
     """Put a symmetry matrix behind every weight, for any method. MSR is MAML on such a network."""
     context: PositiveInt = 32
     """Length of the context vector. Only for method `cavia`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "LearnerConfig":
+        if not isinstance(self.width, int) and len(self.width) != self.depth:
+            raise ValueError(
+                f"width names {len(self.width)} hidden layers, {self.width}, but depth is {self.depth}: set depth to "
+                f"{len(self.width)} (--learner.depth {len(self.width)}), or give one width for all layers"
+            )
+        return self
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Units or channels of each hidden layer."""
+        return (self.width,) * self.depth if isinstance(self.width, int) else self.width

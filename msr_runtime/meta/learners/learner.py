@@ -62,7 +62,7 @@ class Learner(nn.Module):
     def build_network(self) -> nn.Module:
         """Return the plain network. CAVIA and ProtoNets override this."""
         config = self.config
-        return NETWORKS[config.network](self.inputs, self.outputs, config.width, config.depth, bias=config.bias)
+        return NETWORKS[config.network](self.inputs, self.outputs, config.widths, bias=config.bias)
 
     def choose_adapted(self) -> tuple[str, ...]:
         """Return the names of the tensors that the inner loop moves: here all but the symmetry matrices."""

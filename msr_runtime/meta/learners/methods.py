@@ -28,6 +28,8 @@ class MAML(Learner):
 class BigMAML(MAML):
     """MAML on a wider network that has as many meta-learned numbers as MSR has with the same configuration.
 
+    Every hidden layer is wider by the same number of units.
+
     It is the "MAML (Big)" of the MSR paper. The paper does not give its exact size, so the number of parameters is
     matched.
     """
@@ -35,24 +37,23 @@ class BigMAML(MAML):
     name = "maml-big"
 
     def build_network(self) -> nn.Module:
-        """Return a network of the configured depth and of the greatest width that has no more numbers than MSR's.
+        """Return a network of the configured depth and of the greatest widths that has no more numbers than MSR's.
 
         A network without hidden layers has no width and stays as it is.
         """
         # Both methods have one rate per tensor. So it is enough to match the numbers in the networks.
         wanted = _count(MSR(self.config, self.inputs, self.outputs, "mse", self.group).network)
 
-        def build(width: int) -> nn.Module:
-            config = self.config
-            return NETWORKS[config.network](self.inputs, self.outputs, width, config.depth, bias=config.bias)
+        def build(more: int) -> nn.Module:
+            config, widths = self.config, [width + more for width in self.config.widths]
+            return NETWORKS[config.network](self.inputs, self.outputs, widths, bias=config.bias)
 
-        def count(width: int) -> int:
+        def count(more: int) -> int:
             # The meta device makes tensors without memory: only their sizes are needed here.
             with torch.device("meta"):
-                return _count(build(width))
+                return _count(build(more))
 
-        least = self.config.width
-        return build(least + max(0, bisect_right(range(least, 2**20), wanted, key=count) - 1))
+        return build(max(0, bisect_right(range(2**20), wanted, key=count) - 1))
 
 
 class ANIL(Learner):
@@ -100,7 +101,7 @@ class CAVIA(Learner):
                 f"'{config.network}'; take network 'mlp', which flattens images"
             )
         _refuse_ignored(self, "bias", why="its context enters as a bias, so its layers have biases")
-        return ContextMLP(self.inputs, self.outputs, config.width, config.depth, config.context)
+        return ContextMLP(self.inputs, self.outputs, config.widths, config.context)
 
     def choose_adapted(self) -> tuple[str, ...]:
         """Return the name of the context alone."""
@@ -140,10 +141,11 @@ class ProtoNets(Learner):
         super().__init__(config, inputs, outputs, loss, group)
 
     def build_network(self) -> nn.Module:
-        """Return an embedding as wide as the hidden layers, and one prototype per class."""
+        """Return an embedding as wide as the last hidden layer, and one prototype per class."""
         _refuse_ignored(self, "bias", "rule", why="it averages an embedding of its own, and takes no steps")
-        width, depth = self.config.width, self.config.depth
-        embedding = NETWORKS[self.config.network](self.inputs, (width,), width, depth)
+        config = self.config
+        width = config.width if isinstance(config.width, int) else config.width[-1]
+        embedding = NETWORKS[config.network](self.inputs, (width,), config.widths)
         return PrototypeNetwork(embedding, self.outputs[0], width)
 
     def choose_adapted(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ signal of one channel. Filters are 3 wide along each axis.
 """
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise, product
 
 import torch
@@ -34,8 +35,7 @@ class ConvNet(nn.Module):
     Args:
         inputs: The shape of a sample's x.
         outputs: The shape of a sample's y.
-        width: Channels of each hidden layer.
-        depth: Hidden layers.
+        widths: Channels of each hidden layer.
         bias: Give the layers biases.
 
     Raises:
@@ -43,22 +43,23 @@ class ConvNet(nn.Module):
 
     """
 
-    def __init__(self, inputs: Shape, outputs: Shape, width: int, depth: int, *, bias: bool = True) -> None:
+    def __init__(self, inputs: Shape, outputs: Shape, widths: Sequence[int], *, bias: bool = True) -> None:
         super().__init__()
         self.inputs, self.outputs = inputs, outputs
+        depth = len(widths)
         image = _image("conv", inputs)
         convolution = _CONVOLUTIONS[len(image)]
         self.dense = len(outputs) == len(inputs)
         if self.dense:
             answer = _image("conv", outputs)
             padding = _padding("conv", inputs, outputs, depth + 1)
-            channels = [image[0]] + [width] * depth + [answer[0]]
+            channels = [image[0], *widths, answer[0]]
             layers = [convolution(a, b, _TAPS, padding=padding, bias=bias) for a, b in pairwise(channels)]
         elif len(outputs) == 1 and depth > 0:
-            channels = [image[0]] + [width] * depth
+            channels = [image[0], *widths]
             layers = [convolution(a, b, _TAPS, stride=2, padding=1, bias=bias) for a, b in pairwise(channels)]
             halved = [math.ceil(size / 2**depth) for size in image[1:]]
-            layers.append(nn.Linear(width * math.prod(halved), outputs[0], bias=bias))
+            layers.append(nn.Linear(widths[-1] * math.prod(halved), outputs[0], bias=bias))
         else:
             raise TrainingError(
                 f"network 'conv' of depth {depth} makes no outputs of shape {outputs} from inputs of shape {inputs}: "
@@ -128,22 +129,21 @@ class LocalNet(nn.Module):
     Args:
         inputs: The shape of a sample's x.
         outputs: The shape of a sample's y.
-        width: Not used: there is no hidden layer.
-        depth: Must be 0.
+        widths: Must be empty: there is no hidden layer.
         bias: Give the layer a bias.
 
     Raises:
-        TrainingError: No such network leads from `inputs` to `outputs`, or `depth` is not 0.
+        TrainingError: No such network leads from `inputs` to `outputs`, or there are hidden layers.
 
     """
 
-    def __init__(self, inputs: Shape, outputs: Shape, width: int, depth: int, *, bias: bool = True) -> None:  # noqa: ARG002
+    def __init__(self, inputs: Shape, outputs: Shape, widths: Sequence[int], *, bias: bool = True) -> None:
         super().__init__()
-        if depth != 0 or len(outputs) != len(inputs):
+        if widths or len(outputs) != len(inputs):
             raise TrainingError(
-                f"network 'local' is one layer between samples with as many axes, but its depth is {depth} and it is "
-                f"to make outputs of shape {outputs} from inputs of shape {inputs}; set depth to 0, or take network "
-                "'conv'"
+                f"network 'local' is one layer between samples with as many axes, but its depth is {len(widths)} and "
+                f"it is to make outputs of shape {outputs} from inputs of shape {inputs}; set depth to 0, or take "
+                "network 'conv'"
             )
         self.inputs = inputs
         (channels, *_), (made, *size) = _image("local", inputs), _image("local", outputs)

@@ -1,6 +1,7 @@
 """A multilayer perceptron (MLP), and an MLP that also reads a context vector."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -18,16 +19,15 @@ class MLP(nn.Module):
     Args:
         inputs: The shape of a sample's x.
         outputs: The shape of a sample's y.
-        width: Units of each hidden layer.
-        depth: Hidden layers; with 0 the network is one linear layer.
+        widths: Units of each hidden layer. Without hidden layers the network is one linear layer.
         bias: Give the layers biases.
 
     """
 
-    def __init__(self, inputs: Shape, outputs: Shape, width: int, depth: int, *, bias: bool = True) -> None:
+    def __init__(self, inputs: Shape, outputs: Shape, widths: Sequence[int], *, bias: bool = True) -> None:
         super().__init__()
         self.inputs, self.outputs = inputs, outputs
-        sizes = [math.prod(inputs)] + [width] * depth + [math.prod(outputs)]
+        sizes = [math.prod(inputs), *widths, math.prod(outputs)]
         layers = [nn.Linear(a, b, bias=bias) for a, b in pairwise(sizes)]
         for layer in layers:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -53,16 +53,15 @@ class ContextMLP(nn.Module):
     Args:
         inputs: The shape of a sample's x.
         outputs: The shape of a sample's y.
-        width: Units of each hidden layer.
-        depth: Hidden layers.
+        widths: Units of each hidden layer.
         context: The length of the context vector.
 
     """
 
-    def __init__(self, inputs: Shape, outputs: Shape, width: int, depth: int, context: int) -> None:
+    def __init__(self, inputs: Shape, outputs: Shape, widths: Sequence[int], context: int) -> None:
         super().__init__()
         self.context = nn.Parameter(torch.zeros(context))
-        self.mlp = MLP((math.prod(inputs) + context,), outputs, width, depth)
+        self.mlp = MLP((math.prod(inputs) + context,), outputs, widths)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x `(samples, *inputs)` to `(samples, *outputs)`, with the same context beside every sample."""

@@ -9,4 +9,4 @@ NetworkName = Literal["mlp", "conv", "local"]
 """The names of the networks: the values of the option `network`."""
 
 NETWORKS: dict[NetworkName, type[MLP | ConvNet | LocalNet]] = {"mlp": MLP, "conv": ConvNet, "local": LocalNet}
-"""Name to network class. All are built with `(inputs, outputs, width, depth, bias=...)`."""
+"""Name to network class. All are built with `(inputs, outputs, widths, bias=...)`."""

@@ -10,20 +10,21 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, NonNegativeInt, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from msr_runtime.errors import CheckpointError
+from msr_runtime.errors import CheckpointError, MsrError
 from msr_runtime.files import sort_metadata, write_atomically
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.methods import learner_class
-from msr_runtime.meta.training.config import TrainConfig
+from msr_runtime.meta.training.checkpoint_fit import load_tensors, oversize, wrong_scaling
+from msr_runtime.meta.training.config import TrainConfig, first_fault
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Group, output_shape, sample_shape
 
@@ -35,6 +36,13 @@ LEARNER = "learner."
 """Prefix of the names of the learner's tensors in the file."""
 INPUTS, OUTPUTS = "group.inputs", "group.outputs"
 """Names of the group's matrices in the file."""
+
+
+class _State(BaseModel):
+    """The entry `state` of the file."""
+
+    step: NonNegativeInt
+    best: float
 
 
 class Checkpoint(NamedTuple):
@@ -169,26 +177,32 @@ def load_checkpoint(path: Path, learner: type[Learner] | None = None) -> Checkpo
     try:
         config = TrainConfig.model_validate_json(header["config"])
         normalization = Normalization.model_validate_json(header["normalization"])
-        state: dict[str, Any] = json.loads(header["state"])
+        state = _State.model_validate_json(header["state"])
         group = None
         if "group" in header:
             group = Group(header["group"], tensors[INPUTS].numpy(), tensors[OUTPUTS].numpy())
-    except (KeyError, ValidationError, json.JSONDecodeError) as error:
+    except (KeyError, ValidationError) as error:
+        wrong = first_fault(error) if isinstance(error, ValidationError) else f"{error} is missing"
         raise CheckpointError(
-            f"checkpoint {path} does not have the entries that this version reads: {error}; the likely cause is that "
+            f"checkpoint {path} does not have the entries that this version reads: {wrong}; the likely cause is that "
             "another version of this program wrote it: read it with that version, or train again"
         ) from error
-    model = build_learner(config, learner, group)
+    own = {name.removeprefix(LEARNER): tensor for name, tensor in tensors.items() if name.startswith(LEARNER)}
+    wrong = wrong_scaling(normalization, config) or (oversize(config, own) if learner is None else None)
+    if wrong is not None:
+        raise _damaged(path, wrong)
     try:
-        model.load_state_dict({k.removeprefix(LEARNER): v for k, v in tensors.items() if k.startswith(LEARNER)})
-    except RuntimeError as error:
+        model = build_learner(config, learner, group)
+    except MsrError as error:
+        raise CheckpointError(f"checkpoint {path} describes a learner that cannot be built: {error}") from error
+    if (wrong := load_tensors(model, own)) is not None:
         raise CheckpointError(
-            f"checkpoint {path} does not fit the learner '{config.method}': {error}; the likely cause is that a "
+            f"checkpoint {path} does not fit the learner '{config.method}': {wrong}; the likely cause is that a "
             "learner of another class wrote it: pass that class as `learner`"
-        ) from error
+        )
     model.eval()
     optimizer = {k.removeprefix(OPTIMIZER): v for k, v in tensors.items() if k.startswith(OPTIMIZER)}
-    return Checkpoint(path, config, model, normalization, state["step"], state["best"], optimizer, digest)
+    return Checkpoint(path, config, model, normalization, state.step, state.best, optimizer, digest)
 
 
 def build_learner(config: TrainConfig, learner: type[Learner] | None = None, group: Group | None = None) -> Learner:

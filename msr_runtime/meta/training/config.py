@@ -2,7 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 from pydantic import Field as Limits
 
 from msr_runtime.meta.learners.config import LearnerConfig
@@ -98,9 +106,10 @@ class TrainConfig(BaseModel):
 
     def _options(self) -> list[tuple[str, object]]:
         """Return everything but the fields: each name as an option of the command, and its value."""
-        plain = [("family", self.family), ("loss", self.loss), ("--method", self.method)]
-        parts = (("learner", self.learner), ("settings", self.settings))
-        return plain + [(f"--{part}.{name.replace('_', '-')}", value) for part, group in parts for name, value in group]
+        options: list[tuple[str, object]] = [("family", self.family), ("loss", self.loss), ("--method", self.method)]
+        for part, group in (("learner", self.learner), ("settings", self.settings)):
+            options += [(f"--{part}.{name.replace('_', '-')}", value) for name, value in group]
+        return options
 
     @classmethod
     def of(
@@ -129,3 +138,9 @@ class TrainConfig(BaseModel):
 
 def _described(fields: tuple[Field, ...]) -> str:
     return " + ".join(f"{field.name} {field.describe()}" for field in fields)
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return the first thing that is wrong in a stored configuration, as one line."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the whole text'}: {first['msg']}"

@@ -4,7 +4,8 @@
 
     torchrun --nproc-per-node 2 -m msr_runtime.cli train ring-nav runs/ring
 
-The processes average their gradients over gloo, or over NCCL if every process has its own GPU.
+The processes average their gradients over gloo, or over NCCL if every process has its own GPU. One process uses a GPU
+too, if there is one.
 """
 
 import os
@@ -153,6 +154,9 @@ def processes() -> Iterator[Processes]:
 
     Without `torchrun`, this process is the only one. The block ends when every process has reached its end.
 
+    A process computes on a GPU if the machine has one for each of its processes. Hide the GPUs from torch
+    (`CUDA_VISIBLE_DEVICES=`) to compute on the CPU, where a resumed run repeats its numbers bit for bit.
+
     Raises:
         LostProcessError: The other processes do not join, or one ends before the block does.
         TrainingError: `MSR_TIMEOUT` is not a number of seconds.
@@ -161,7 +165,7 @@ def processes() -> Iterator[Processes]:
     started = dist.is_available() and dist.is_torchelastic_launched()
     size = int(os.environ["WORLD_SIZE"]) if started else 1
     if size == 1:
-        yield ALONE
+        yield Processes(device="cuda") if torch.cuda.is_available() else ALONE
         return
     gpus = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
     device = f"cuda:{os.environ['LOCAL_RANK']}" if gpus else "cpu"

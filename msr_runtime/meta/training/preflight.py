@@ -1,7 +1,6 @@
 """Checks of the family and the settings that are made before anything is simulated for long."""
 
 import math
-import os
 import traceback
 
 import numpy as np
@@ -11,6 +10,7 @@ from msr_runtime.errors import FamilyError, MsrError, TrainingError
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.training.config import TrainSettings
 from msr_runtime.meta.training.drawing import draw_tasks
+from msr_runtime.meta.training.memory import machine_memory
 from msr_runtime.meta.training.pool import examples_to_share
 from msr_runtime.task import FiniteFamily, TaskBatch, TaskFamily, rows_per_sample, sample_shape
 
@@ -65,7 +65,7 @@ def require_samples(family: TaskFamily, settings: TrainSettings) -> None:
     # This batch has one task, with one support sample and one query per set. The pool holds `samples_per_task` times
     # as much per task.
     needed = sum(part.nbytes for part in batch) * settings.samples_per_task * settings.training_tasks
-    held = _memory()
+    held = machine_memory()
     if needed > held:
         raise TrainingError(
             f"{settings.training_tasks} training_tasks of {settings.samples_per_task} samples_per_task take "
@@ -114,8 +114,3 @@ def _first_sample(family: TaskFamily, seed: int) -> TaskBatch:
             f"family '{family.name}': sample(rng, 1, 1, {queries}, 'train') failed with {type(error).__name__}: "
             f"{error}, in {own[-1].filename}, line {own[-1].lineno}; correct `sample`"
         ) from error
-
-
-def _memory() -> float:
-    """Return the machine's memory in bytes; infinity if the system does not tell."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf

@@ -1,32 +1,70 @@
-"""What a run shows on the terminal while it prepares and trains."""
+"""What a run shows on stderr while it prepares and trains: a moving bar on a terminal, else a line now and then."""
 
-from collections.abc import Callable, Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+Show = Callable[[int, Mapping[str, float]], None]
+"""A function of the outer steps taken and the figures of the last one: `loss`, and `validation_loss` if it has one."""
+
 
 def working(what: str, *, shown: bool) -> AbstractContextManager[object]:
-    """Show a moving sign beside the text `what` until the block ends. The time that is left is not known."""
-    return Console().status(what) if shown else nullcontext()
+    """Show the text `what` until the block ends. The time that is left is not known."""
+    if not shown:
+        return nullcontext()
+    console = Console(stderr=True)
+    if console.is_terminal:
+        return console.status(what)
+    _print(what)
+    return nullcontext()
 
 
 @contextmanager
-def training_progress(steps: int, start: int, label: str, *, shown: bool) -> Iterator[Callable[[int, float], None]]:
-    """Show outer step, loss, steps per second and the time left. Yields `show(step, loss)`, to call after each step."""
-    columns = (
-        TextColumn("{task.description:<9}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-        TextColumn("{task.fields[rate]:.0f} steps/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, disable=not shown) as progress:
-        task = progress.add_task(label, total=steps, completed=start, loss=float("nan"), rate=0.0)
+def training_progress(steps: int, start: int, label: str, *, shown: bool) -> Iterator[Show]:
+    """Show outer step, loss, speed and, on a terminal, the time left. Yields a `Show`, to call after each step.
 
-        def show(step: int, loss: float) -> None:
-            progress.update(task, completed=step, loss=loss, rate=progress.tasks[task].speed or 0.0)
+    Without a terminal, as in a log file, each validation writes one line.
+    """
+    console = Console(stderr=True)
+    if not shown:
+        yield lambda step, figures: None  # noqa: ARG005
+    elif not console.is_terminal:
+        yield _lines(steps, start, label)
+    else:
+        columns = (
+            TextColumn("{task.description:<9}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+            TextColumn("{task.fields[rate]:.0f} steps/s"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task(label, total=steps, completed=start, loss=float("nan"), rate=0.0)
 
-        yield show
+            def show(step: int, figures: Mapping[str, float]) -> None:
+                progress.update(task, completed=step, loss=figures["loss"], rate=progress.tasks[task].speed or 0.0)
+
+            yield show
+
+
+def _lines(steps: int, start: int, label: str) -> Show:
+    began = time.monotonic()
+
+    def show(step: int, figures: Mapping[str, float]) -> None:
+        if "validation_loss" in figures:
+            rate = (step - start) / max(time.monotonic() - began, 1e-9)
+            _print(
+                f"{label}: step {step} of {steps}, loss {figures['loss']:.4f}, validation loss "
+                f"{figures['validation_loss']:.4f}, {rate:.1f} steps/s"
+            )
+
+    return show
+
+
+def _print(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ The folder holds `config.json`, `metrics.jsonl`, TensorBoard events, `last.safet
 """
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +13,12 @@ from typing import NamedTuple
 from pydantic import ValidationError
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from msr_runtime.errors import CheckpointError
+from msr_runtime.errors import CheckpointError, InputError
 from msr_runtime.files import write_atomically
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.meta.training.checkpoint import LAST, load_checkpoint, stored_digest
-from msr_runtime.meta.training.config import TrainConfig
+from msr_runtime.meta.training.config import TrainConfig, first_fault
 from msr_runtime.meta.training.lock import locked, require_free
 from msr_runtime.normalization import Normalization
 
@@ -137,6 +138,7 @@ def open_run(
         CheckpointError: `resume` is False and the folder already holds a run, or no configuration is given; `resume` is
             True and the folder holds no checkpoint, a damaged one, one of a run with another configuration, or a
             `config.json` that was edited; or another process trains in the folder.
+        InputError: The folder cannot be made or written.
 
     Example:
         >>> from msr_envs import load_family
@@ -148,6 +150,7 @@ def open_run(
 
     """
     path = Path(path)
+    _require_writable(path)
     require_free(path)
     if not resume:
         if (path / LAST).exists():
@@ -178,6 +181,20 @@ def open_run(
     return run
 
 
+def _require_writable(path: Path) -> None:
+    """Refuse a folder that cannot be made, or in which no file can be."""
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise InputError(f"run '{path}' cannot be a folder, because '{there}' is a file; name another folder")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"run '{path}' cannot be written: '{there}' takes no new file ({error.strerror}); name another folder"
+        ) from error
+
+
 def _require_unedited(path: Path, config: TrainConfig) -> None:
     """Refuse to resume a run whose `config.json` says something else than its checkpoint: neither may be ignored."""
     try:
@@ -185,8 +202,7 @@ def _require_unedited(path: Path, config: TrainConfig) -> None:
     except FileNotFoundError:
         return  # it is written again
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        differ = f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
+        differ = first_fault(error)
     if differ:
         raise CheckpointError(
             f"{path} was edited after the run began, but a run keeps the settings that it began with: {differ}; undo "

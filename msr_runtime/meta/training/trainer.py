@@ -82,7 +82,7 @@ class MetaTrainer:
     Args:
         prepared: What `prepare` returned.
         run: What `open_run` returned. `train` makes its folder and writes `config.json`.
-        progress: Show progress on the terminal.
+        progress: Show progress on stderr: a bar on a terminal, else one line per validation.
         processes: The processes that share the run.
 
     """
@@ -136,7 +136,7 @@ class MetaTrainer:
                 self.step += 1
                 if log:
                     self._record(figures, log)
-                show(self.step, figures["loss"])
+                show(self.step, figures)
         finished = self.step == self.settings.steps
         if not finished and self.processes.first:
             self._save(LAST)
@@ -302,7 +302,7 @@ def train(
         path: The folder of the run.
         resume: Continue from the folder's last checkpoint.
         learner: The class of your own learner. Without it, the built-in learner named in the configuration.
-        progress: Show progress on the terminal.
+        progress: Show progress on stderr.
         processes: The processes that share the run.
 
     Returns:

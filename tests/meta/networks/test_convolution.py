@@ -30,7 +30,7 @@ def test_samples_keep_their_shapes(name, inputs: tuple[int, ...], outputs: tuple
     """Every network maps x `(samples, *inputs)` to the outputs' shape, and each sample by itself."""
     if name == "local" and depth:
         return
-    network = NETWORKS[name](inputs, outputs, 4, depth).double()
+    network = NETWORKS[name](inputs, outputs, [4] * depth).double()
     x = _normal(5, *inputs)
     y = network(x)
     assert y.shape == (5, *outputs)
@@ -40,7 +40,7 @@ def test_samples_keep_their_shapes(name, inputs: tuple[int, ...], outputs: tuple
 @pytest.mark.parametrize(("inputs", "layers", "head"), [((1, 28, 28), 4, 2 * 2), ((3, 7, 5), 2, 2 * 2), ((2, 9), 3, 2)])
 def test_blocks_of_stride_two_end_in_a_vector(inputs: tuple[int, ...], layers: int, head: int) -> None:
     """Like Conv-4 on Omniglot: four blocks lead from 28 x 28 to 2 x 2, and the linear layer reads all of it."""
-    network = ConvNet(inputs, (5,), 8, layers)
+    network = ConvNet(inputs, (5,), [8] * layers)
     assert network(torch.randn(3, *inputs)).shape == (3, 5)
     last = network.layers[-1]
     assert isinstance(last, nn.Linear)
@@ -50,7 +50,7 @@ def test_blocks_of_stride_two_end_in_a_vector(inputs: tuple[int, ...], layers: i
 
 def test_an_unpadded_convolution_is_torchs() -> None:
     """The cross-correlation of `conv2d`; for vectors that of `conv1d` with one channel."""
-    image, vector = ConvNet((2, 6, 5), (3, 4, 3), 0, 0).double(), ConvNet((9,), (7,), 0, 0, bias=False).double()
+    image, vector = ConvNet((2, 6, 5), (3, 4, 3), ()).double(), ConvNet((9,), (7,), (), bias=False).double()
     x, signal = _normal(4, 2, 6, 5), _normal(4, 9)
     bank, filters = image.layers[0], vector.layers[0].weight
     torch.testing.assert_close(image(x), nn.functional.conv2d(x, bank.weight, bank.bias))  # type: ignore[arg-type]
@@ -75,7 +75,7 @@ def test_a_local_layer_has_a_filter_of_its_own_at_each_position(padding: int) ->
 def test_equal_local_filters_are_a_convolution() -> None:
     """For signals, and for vectors, which are signals of one channel."""
     for inputs, outputs in (((2, 9), (3, 7)), ((9,), (7,))):
-        convolution, local = (network(inputs, outputs, 0, 0).double() for network in (ConvNet, LocalNet))
+        convolution, local = (network(inputs, outputs, ()).double() for network in (ConvNet, LocalNet))
         bank, layer = convolution.layers[0].weight, local.layers[0]
         with torch.no_grad():
             layer.weight.copy_(bank.unsqueeze(-1).expand_as(layer.weight))  # type: ignore[union-attr, operator]
@@ -86,9 +86,9 @@ def test_equal_local_filters_are_a_convolution() -> None:
 @pytest.mark.parametrize(
     ("network", "reads"),
     [
-        (MLP((30,), (400,), 0, 0), 30),
-        (ConvNet((9, 6, 6), (50, 4, 4), 0, 0), 81),
-        (LocalNet((9, 6, 6), (50, 4, 4), 0, 0), 81),
+        (MLP((30,), (400,), ()), 30),
+        (ConvNet((9, 6, 6), (50, 4, 4), ()), 81),
+        (LocalNet((9, 6, 6), (50, 4, 4), ()), 81),
     ],
 )
 def test_weights_start_with_hes_variance(network: nn.Module, reads: int) -> None:
@@ -113,4 +113,4 @@ def test_weights_start_with_hes_variance(network: nn.Module, reads: int) -> None
 def test_networks_that_there_are_not(name, inputs, outputs, depth: int, says: str) -> None:
     """The message names both shapes and what to take instead."""
     with pytest.raises(TrainingError, match=says):
-        NETWORKS[name](inputs, outputs, 4, depth)
+        NETWORKS[name](inputs, outputs, [4] * depth)

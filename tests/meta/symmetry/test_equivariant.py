@@ -138,7 +138,7 @@ def test_a_network_is_equivariant_whatever_u_and_v_are(group: Group, dtype: torc
     """Two hidden layers of regular representations with SiLU between them; U, v and biases are random."""
     torch.manual_seed(0)
     inputs, outputs = group.inputs.shape[1], group.outputs.shape[1]
-    network = MLP((inputs,), (outputs,), width=3 * group.order, depth=2).to(dtype)
+    network = MLP((inputs,), (outputs,), [3 * group.order] * 2).to(dtype)
     reports = reparameterize(network, filters=7, form="equivariant", actions=mlp_actions(network, group))
     assert {report.form for report in reports} == {"equivariant"}
     with torch.no_grad():
@@ -154,7 +154,7 @@ def test_a_network_is_equivariant_whatever_u_and_v_are(group: Group, dtype: torc
 def test_a_bias_that_the_group_forbids_is_held_at_zero() -> None:
     """No vector of the plane stays fixed under rotation: the last bias is zero, does not learn, and folds to zero."""
     group = Group("C4", rotation(4), rotation(4))
-    network = MLP((2,), (2,), width=8, depth=1)
+    network = MLP((2,), (2,), [8])
     nn.init.ones_(network.get_parameter("layers.1.bias"))
     reports = reparameterize(network, form="equivariant", actions=mlp_actions(network, group))
     assert [report.form for report in reports] == ["equivariant"] * 3 + ["zero"]
@@ -164,12 +164,12 @@ def test_a_bias_that_the_group_forbids_is_held_at_zero() -> None:
     assert not folded["layers.1.bias"].any()
     assert len(filter_parameter_names(network)) == 3
     x = torch.randn(5, 2)
-    torch.testing.assert_close(functional_call(MLP((2,), (2,), width=8, depth=1), folded, (x,)), network(x))
+    torch.testing.assert_close(functional_call(MLP((2,), (2,), [8]), folded, (x,)), network(x))
 
 
 def test_a_hidden_layer_costs_the_basis_of_one_pair_of_blocks() -> None:
     """U has one row per equivariant map, 1/order of the weight's numbers. Q does not grow with the width."""
-    network = MLP((6,), (6,), width=60, depth=2)
+    network = MLP((6,), (6,), [60] * 2)
     group = Group("C6", shift(6), shift(6))
     report = reparameterize(network, filters=10, form="equivariant", actions=mlp_actions(network, group))[2]
     assert (report.name, report.symmetry_parameters, report.filter_parameters) == ("layers.1.weight", 6000, 10)
@@ -211,7 +211,7 @@ def test_matrices_that_are_no_representation_are_refused(group: Group, message: 
 def test_layers_that_no_group_fits_are_refused_and_left_as_they_were() -> None:
     """Wrong widths, broken chains, sides that the group does not relate, missing actions, convolutions."""
     with pytest.raises(ValueError, match=r"10 wide .* multiple of its order 4, for example 8"):
-        mlp_actions(MLP((2,), (3,), width=10, depth=1), C4)
+        mlp_actions(MLP((2,), (3,), [10]), C4)
     with pytest.raises(ValueError, match="Tanh holds no Linear layer for group 'C4'"):
         mlp_actions(nn.Tanh(), C4)
     with pytest.raises(ValueError, match="'0' writes 4 numbers and '1' reads 8"):

@@ -135,7 +135,7 @@ def test_a_resumed_run_keeps_its_normalization_and_tests_nothing_again(training,
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter += 1.0
-    old = measure_normalization(family, np.random.default_rng(0), family.group())
+    old = measure_normalization(family, np.random.default_rng(0), family.group()).normalization
     save_checkpoint(tmp_path / LAST, config=config, learner=learner, normalization=old, step=20, best=0.5)
     saved = open_run(tmp_path, config, resume=True).saved
     resumed = prepared(training, Stretched(), saved=saved, insist_on_augmentation=False)

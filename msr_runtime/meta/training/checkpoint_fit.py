@@ -1,0 +1,90 @@
+"""Whether a checkpoint's tensors are those of the learner that its configuration describes.
+
+A file may come from a stranger. Its configuration can name a network that fills the memory of any machine, so its sizes
+are compared with the tensors of the file before anything is built.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msr_runtime.errors import MsrError
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.networks.registry import NETWORKS
+from msr_runtime.meta.training.config import TrainConfig
+from msr_runtime.meta.training.memory import machine_memory
+from msr_runtime.normalization import Normalization
+from msr_runtime.task import Shape, output_shape, sample_shape
+
+_SLACK = 4
+"""How many times the numbers in the file a learner may need by this count, which knows the methods only roughly."""
+_LEAST = 10**4
+"""Numbers that a learner may always need."""
+_DENSE = ("msr", "maml-big")
+"""Methods that make a symmetry matrix, whatever the option `reparameterized` says."""
+
+
+def oversize(config: TrainConfig, tensors: Mapping[str, Tensor]) -> str | None:
+    """Return why a learner cannot be in a file, or None if it can.
+
+    Args:
+        config: The configuration in the file. Its method is a built-in one.
+        tensors: The learner's tensors in the file, by name.
+
+    """
+    learner, held = config.learner, sum(tensor.numel() for tensor in tensors.values())
+    most = _SLACK * held + _LEAST
+    if learner.depth > len(tensors):
+        return f"its depth is {learner.depth:,}, but the file holds {len(tensors):,} tensors of a learner"
+    sizes = {name: getattr(learner, name) for name in ("filters", "terms", "context", "inner_steps")}
+    for name, value in (*sizes.items(), ("width", max(learner.widths, default=0)), ("width", sum(learner.widths))):
+        if value > most:
+            return f"its {name} is {value:,}, but the file holds {held:,} numbers of a learner"
+    inputs, outputs = sample_shape(config.inputs), output_shape(config.outputs, config.loss)
+    try:
+        with torch.device("meta"):  # tensors without memory: only their sizes are needed
+            network = NETWORKS[learner.network](inputs, outputs, learner.widths, bias=learner.bias)
+    except MsrError as error:
+        return str(error)
+    weights = [parameter.numel() for parameter in network.parameters()]
+    dense = learner.reparameterized or config.method in _DENSE
+    # Two forms need fewer numbers than the weights that they make. These must fit into the memory.
+    if not dense or learner.form in ("full", "kronecker"):
+        columns = learner.filters if dense and learner.form == "full" else 1
+        if (needed := sum(size * min(size, columns) for size in weights)) > most:
+            return f"its network has {needed:,} numbers, but the file holds {held:,} numbers of a learner"
+    if (needed := 4 * sum(weights)) > (memory := machine_memory()) / 4:
+        return f"its weights take {needed / 2**30:,.1f} GiB, but this machine has {memory / 2**30:,.1f} GiB of memory"
+    return None
+
+
+def load_tensors(learner: Learner, tensors: Mapping[str, Tensor]) -> str | None:
+    """Give a learner its tensors. Return why they do not fit, or None if they do."""
+    state = learner.state_dict()
+    for name, tensor in state.items():
+        if name not in tensors:
+            return f"it has no tensor '{name}'"
+        if tensors[name].shape != tensor.shape:
+            return f"its tensor '{name}' has shape {tuple(tensors[name].shape)}, but {tuple(tensor.shape)} is wanted"
+    if more := sorted(tensors.keys() - state.keys()):
+        return f"it has a tensor '{more[0]}', which this learner has not"
+    learner.load_state_dict(dict(tensors))
+    return None
+
+
+def wrong_scaling(normalization: Normalization, config: TrainConfig) -> str | None:
+    """Return why a normalization is not that of the configuration's fields, or None if it is."""
+    inputs, outputs = sample_shape(config.inputs), output_shape(config.outputs, config.loss)
+    for name, figures in normalization:
+        shape = inputs if name.startswith("input") else outputs
+        if np.shape(figures) != (wanted := _per_channel(shape)):
+            return f"its {name} has shape {np.shape(figures)}, but {wanted} is wanted"
+        if not np.isfinite(figures).all() or (name.endswith("scale") and np.min(figures) <= 0):
+            return f"its {name} holds a number that is not finite, or a scale that is not above 0"
+    return None
+
+
+def _per_channel(shape: Shape) -> Shape:
+    return (shape[0], *[1] * (len(shape) - 1))
