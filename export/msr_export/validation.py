@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch.func import vmap
 
+from msr_export.freeze import flatten
 from msr_runtime.bundle.manifest import ShotFigures, Validation
 from msr_runtime.errors import FamilyError
 from msr_runtime.meta.evaluation.scores import score_sample
@@ -85,14 +86,14 @@ def measure_validation(
             max(float(values[each].max(initial=0.0)) for values, each in zip(pair, helped, strict=True))
             for pair in ([outcome.after for outcome in outcomes], [outcome.move for outcome in outcomes])
         ]
-        trained, error_at_v0 = outcomes[0], float(outcomes[0].error_at_v0.mean())
+        trained, error_at_v0 = outcomes[0], float(np.median(outcomes[0].error_at_v0))
         figures.append(
             ShotFigures(
                 shots=count * rows,
                 largest_loss=_rounded(largest[0]),
                 largest_move=_rounded(largest[1]),
-                mean_error=_rounded(float(trained.error.mean())),
                 median_error=_rounded(float(np.median(trained.error))),
+                high_error=_rounded(float(np.percentile(trained.error, 95))),
                 worse=_rounded(float((trained.error > trained.error_at_v0).mean())),
             )
         )
@@ -138,14 +139,14 @@ def _adapt(
     learner: Learner, normalization: Normalization, family: TaskFamily, support: _Support, queries: _Support
 ) -> _Outcome:
     """Adapt to all support sets, some tasks at once."""
-    v0 = torch.cat([tensor.flatten() for tensor in learner.start().values()])
+    v0 = flatten(learner, learner.start())
     scale = float(v0.norm()) or 1.0
 
     def of_task(x: torch.Tensor, y: torch.Tensor, query_x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         start, adapted = learner.start(), learner.adapt(x, y)
         losses = (learner.support_loss(tensors, x, y) for tensors in (start, adapted))
-        v = torch.cat([adapted[name].flatten() for name in learner.adapted_names])
-        return *losses, (v - v0).norm() / scale, learner(start, query_x), learner(adapted, query_x)
+        move = (flatten(learner, adapted) - v0).norm() / scale
+        return *losses, move, learner(start, query_x), learner(adapted, query_x)
 
     tensors = [*normalization.normalize(*support), normalization.normalize_x(queries.x)]
     with torch.no_grad():

@@ -10,6 +10,7 @@ import torch
 from msr_export.freeze import Frozen, flatten, folded_name, freeze
 from msr_export.lowering import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET
 from msr_export.parity import check_golden, check_parity
+from msr_export.validation import TASKS, measure_validation
 from msr_runtime.bundle.manifest import Manifest, Provenance, Weight
 from msr_runtime.bundle.store import (
     ADAPT,
@@ -42,13 +43,16 @@ _SAMPLES = 64
 """Query samples per query set, for the golden example and for the equivariance error."""
 
 
-def export_checkpoint(checkpoint: Checkpoint, out: str | PathLike[str], *, family: TaskFamily) -> Path:
+def export_checkpoint(
+    checkpoint: Checkpoint, out: str | PathLike[str], *, family: TaskFamily, validation_tasks: int = TASKS
+) -> Path:
     """Freeze a loaded checkpoint into the bundle `out`. See `export_bundle`.
 
     Args:
         checkpoint: The result of `load_checkpoint`.
         out: The bundle's folder. An older bundle there is replaced.
         family: The task family on which the checkpoint was trained.
+        validation_tasks: As in `export_bundle`.
 
     Returns:
         The bundle's folder.
@@ -77,6 +81,7 @@ def export_checkpoint(checkpoint: Checkpoint, out: str | PathLike[str], *, famil
         shots=checkpoint.config.settings.shots,
         seed=checkpoint.config.seed,
         config_digest=checkpoint.digest,
+        validation_tasks=validation_tasks,
     )
 
 
@@ -89,6 +94,7 @@ def export_bundle(
     shots: int,
     seed: int,
     config_digest: str,
+    validation_tasks: int = TASKS,
 ) -> Path:
     """Freeze `learner` into the bundle `out`, after a proof that it equals torch. A failed proof leaves nothing on
     disk.
@@ -101,6 +107,8 @@ def export_bundle(
         shots: Support samples per task in meta-training.
         seed: The seed of the meta-training. The export draws from it too, so a second export gives the same bytes.
         config_digest: sha256 of the checkpoint or of its configuration.
+        validation_tasks: Clean validation tasks to measure the robot's limits on (`Manifest.validation`). With fewer
+            tasks the limits are narrower: more of the clean updates are refused.
 
     Returns:
         The bundle's folder.
@@ -149,6 +157,7 @@ def export_bundle(
         group=None if group is None else group.name,
         equivariance_error=None if group is None else equivariance_error(predict, group, golden.x),
         parity=parity,
+        validation=measure_validation(learner, normalization, family, shots=shots, seed=seed, tasks=validation_tasks),
         provenance=Provenance(config_digest=config_digest, versions=_versions(), seed=seed),
     )
     return write_bundle(out, manifest, _files(frozen, golden)).path

@@ -62,11 +62,11 @@ def too_few(manifest: Manifest, shots: int) -> str | None:
     if found is None or shots >= manifest.shots or (worse := _at(found, shots, "worse")) <= _MANY:
         return None
     enough = next((each.shots for each in found.by_shots if each.shots > shots and each.worse <= _MANY), manifest.shots)
-    mean, median = (_at(found, shots, name) for name in ("mean_error", "median_error"))
+    median, high = (_at(found, shots, name) for name in ("median_error", "high_error"))
     return (
         f"{shots} {'sample is' if shots == 1 else 'samples are'} few: adapting to so few made the network worse on "
-        f"{worse:.0%} of {found.tasks} clean tasks (relative error {mean:.2g} on average, median {median:.2g}, and "
-        f"{found.error_at_v0:.2g} without adapting); give at least {enough}"
+        f"{worse:.0%} of {found.tasks} clean tasks (median error {median:.2g}, on one task in twenty above {high:.2g}, "
+        f"and {found.error_at_v0:.2g} without adapting); give at least {enough}"
     )
 
 

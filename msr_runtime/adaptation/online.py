@@ -99,7 +99,8 @@ class OnlineAdapter:
             start: Where each adaptation begins: at the meta-learned `v0`, or at the `accepted` v, which acts now. From
                 `accepted`, old samples keep an influence after they have left the window. The trust region still
                 limits the distance from `v0`.
-            guard: What may refuse an update; None takes `UpdateGuard()`.
+            guard: What may refuse an update; None takes `UpdateGuard()`, with the limits that were measured at the
+                export.
             realtime: Run the thread under SCHED_FIFO, with a priority one below `ControlLoop(realtime=True)`. Use it
                 together with the loop's when other programs share the processor. The two threads share one interpreter
                 lock: another program could preempt an ordinary adaptation thread while it holds the lock, and the loop
@@ -108,8 +109,8 @@ class OnlineAdapter:
                 `Recorder` wants all calls of `observe` to come from one thread.
 
         Raises:
-            InputError: If a number is out of its range, or if the guard has a trust region and the model's `v0` is
-                zero.
+            InputError: If a number is out of its range, or if the guard has a trust region of its own and the model's
+                `v0` is zero.
         """
         for name, value, least in (("window", window, 1), ("stride", stride, 1), ("held_out", held_out, 0)):
             if not value >= least:
@@ -131,13 +132,13 @@ class OnlineAdapter:
         # raise an error of the guard here, in the caller, not in the thread
         self._guard.limits(model.manifest, model.manifest.inner_steps, start, float(np.linalg.norm(v0)))
         self._specs, normalization = model.sample_specs, model.manifest.normalization
-        self._samples = SampleWindow(self._specs, normalization, window, stride, novelty, held_out)
+        self._samples = SampleWindow(self._specs, normalization, model.bounds.y, window, stride, novelty, held_out)
         self._needed = min(window, model.manifest.shots)
         # Appending to a deque and popping from it are atomic, so no lock is needed. A full deque drops its oldest
         # entry. It holds at least twice what the window can, so that nothing is dropped during a slow adaptation.
         self._inbox: deque[tuple[int, Array, Array]] = deque(maxlen=4 * window * stride)
         self._numbers = itertools.count()
-        self._observed = self._taken = self._tried = self._accepted = 0
+        self._observed = self._taken = self._tried = self._accepted = self._cleaned = 0
         self._learned_from = 0
         self._refused: Counter[Refusal] = Counter()
         self._seconds, self._accepted_at = np.full(_KEPT, np.nan), math.nan
@@ -228,6 +229,7 @@ class OnlineAdapter:
         return OnlineReport(
             tried=self._tried,
             accepted=self._accepted,
+            cleaned=self._cleaned,
             # copied in one step, because the thread may add a reason during the iteration
             refused={str(name): count for name, count in self._refused.copy().items()},
             seconds_p50=p50,
@@ -279,6 +281,7 @@ class OnlineAdapter:
         self._seconds[self._tried % _KEPT] = result.seconds
         if result.refusal is None:
             self._accepted += 1
+            self._cleaned += bool(result.left_out)
             self._accepted_at = time.monotonic()
         else:
             self._refused[result.refusal] += 1

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from msr_runtime.adaptation.update_guard import Refusal
 from msr_runtime.inference.input_bounds import Outside, listed
 
 
@@ -13,8 +14,11 @@ class OnlineReport:
     """Adaptations computed: `accepted` plus all of `refused`."""
     accepted: int
     """Adaptations whose weights were put to work."""
+    cleaned: int
+    """Those of them that left out samples which spoil them, see `AdaptResult.left_out`."""
     refused: dict[str, int]
-    """Refused adaptations by reason, see `Refusal`."""
+    """Refused adaptations by reason, see `Refusal`. The reason `Refusal.HELD_OUT` is no fault: the weights that act are
+    already better. Every other reason says that samples are wrong."""
     seconds_p50: float
     """Median time of the latest 1024 adaptations, in s."""
     seconds_p95: float
@@ -42,8 +46,12 @@ class OnlineReport:
         error = f"\nadapting ended: {self.error}" if self.error else ""
         outside = f"\noutside   {_list(self.outside)}" if self.outside else ""
         outside += f"\npredicted outside {_list(self.predicted_outside)}" if self.predicted_outside else ""
+        faults = {name: count for name, count in self.refused.items() if name != Refusal.HELD_OUT}
+        better = self.refused.get(Refusal.HELD_OUT, 0)
+        cleaned = f" ({self.cleaned} without samples that spoil them)" if self.cleaned else ""
+        kept = f", {better} not needed (the acting weights fit as well or better)" if better else ""
         return (
-            f"updates   {self.tried} tried, {self.accepted} accepted, refused: {_list(self.refused)}; "
+            f"updates   {self.tried} tried, {self.accepted} accepted{cleaned}{kept}, refused: {_list(faults)}; "
             f"p50 {1e3 * self.seconds_p50:.3f} ms, p95 {1e3 * self.seconds_p95:.3f} ms, "
             f"weights {self.weights_age:.2f} s old\n"
             f"samples   {self.observed} observed, {self.entered} entered, left out: {_list(self.left_out)}, "

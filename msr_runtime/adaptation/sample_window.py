@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from msr_runtime.arrays import all_finite
 from msr_runtime.bundle.manifest import Normalization
+from msr_runtime.inference.input_bounds import InputBounds
 from msr_runtime.inference.sample_spec import SampleSpec
 
 _OUTLIER = 1000.0
@@ -30,6 +31,8 @@ class LeftOut(StrEnum):
     """A value is further outside its bounds than the manifest's `input_limit`."""
     OUTLIER = "outlier"
     """A value is more than 1000 scales away from the center of the training data."""
+    OUTSIDE = "y outside bounds"
+    """A value of y is outside the bounds of its field, so it is no measurement of what the network is to learn."""
     NEAR = "near another"
     """A sample in the window is nearer than `novelty`."""
 
@@ -54,6 +57,7 @@ class SampleWindow:
         self,
         sides: tuple[SampleSpec, SampleSpec],
         normalization: Normalization,
+        bounds: InputBounds,
         window: int,
         stride: int,
         novelty: float | None,
@@ -64,6 +68,7 @@ class SampleWindow:
         Args:
             sides: What one sample is: its x and its y.
             normalization: Center and scale of every value; outliers and distances are measured in these scales.
+            bounds: The bounds of y.
             window: Number of samples in the support set.
             stride: As in `OnlineAdapter`, which also checks the ranges of these four numbers.
             novelty: As in `OnlineAdapter`.
@@ -79,6 +84,7 @@ class SampleWindow:
             center.append(np.broadcast_to(normalization.output_center, y.shape).reshape(-1))
             scale.append(np.broadcast_to(normalization.output_scale, y.shape).reshape(-1))
         self._center, self._scale = np.concatenate(center), np.concatenate(scale)
+        self._bounds = bounds
         self._stride, self._novelty, self._held_out = stride, novelty, held_out
         size = len(self._center)
         self._support = _Ring(window, x, y, size)
@@ -121,6 +127,9 @@ class SampleWindow:
         normalized = (values - self._center) / self._scale
         if np.abs(normalized).max() > _OUTLIER:
             self.left_out[LeftOut.OUTLIER] += 1
+            return
+        if self._bounds.outside(y[None])[0]:
+            self.left_out[LeftOut.OUTSIDE] += 1
             return
         rings = [ring for ring in (self._support, self._judging) if ring]
         if self._novelty is not None and any(

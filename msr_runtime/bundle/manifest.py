@@ -72,11 +72,11 @@ class ShotFigures(_Frozen):
     """The largest support loss after adapting, on normalized outputs, among the adaptations that helped."""
     largest_move: NonNegativeFloat
     """The largest move of v among the adaptations that helped: `|v - v0| / |v0|`, or `|v|` where `v0` is zero."""
-    mean_error: NonNegativeFloat
-    """The mean error after adapting. It is relative: 1 is the error of always predicting zero. For a classifier it is
-    the share of wrong labels. Where an adaptation is not finite, the error of `v0` counts."""
     median_error: NonNegativeFloat
-    """The median of the same errors."""
+    """The median error after adapting. It is relative: 1 is the error of always predicting zero. For a classifier it is
+    the share of wrong labels. Where an adaptation is not finite, the error of `v0` counts."""
+    high_error: NonNegativeFloat
+    """The 95th percentile of the same errors: one task in twenty is worse."""
     worse: float = Bounded(ge=0, le=1)
     """The share of tasks on which the adapted network was worse than the network at `v0`."""
 
@@ -90,7 +90,7 @@ class Validation(_Frozen):
     tasks: PositiveInt
     """The number of tasks. The support sets come from the support set's own region and from the last query set."""
     error_at_v0: NonNegativeFloat
-    """The mean error before adapting, in the same unit as `mean_error`."""
+    """The median error before adapting, in the same unit as `median_error`."""
     by_shots: tuple[ShotFigures, ...] = Bounded(min_length=1)
     """The figures by number of support samples, smallest number first."""
 

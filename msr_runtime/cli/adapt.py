@@ -1,5 +1,6 @@
 """`msr adapt`: adapts a bundle to samples from a file. It needs no torch."""
 
+import math
 import zipfile
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from msr_runtime.adaptation.measured import NO_LIMITS
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.cli.output import BundlePath, TrustedKeys, option, print_rows
@@ -52,9 +54,17 @@ def adapt(
     }
     if result.outside:
         rows["outside"] = f"{listed(result.outside)}: samples with a value outside the bounds of its field"
+    if result.left_out:
+        numbers = ", ".join(map(str, result.left_out))
+        rows["left out"] = f"sample {numbers}, counted from 0: y outside its bounds, or spoiling the update"
+    if result.few_samples:
+        rows["few samples"] = result.few_samples
     if query:
         kind = "share of wrong labels" if model.manifest.loss == "cross_entropy" else "relative squared error"
         rows["query error"] = f"{before:.4g} before, {_query_error(model, *query):.4g} after ({kind})"
+    if not math.isnan(result.missed) and result.limits != NO_LIMITS:
+        loss, move = result.limits
+        rows["limits"] = f"{result.missed:.2g} times the nearer one (support loss {loss:.3g}, move of v {move:.3g})"
     rows["accepted"] = "yes" if result.accepted else f"no: {result.reason}"
     if save and result.accepted:
         model.save_adaptation(save)

@@ -3,7 +3,6 @@
 This module does not know the websocket; `msr_runtime.serving.server` receives and sends.
 """
 
-import math
 import reprlib
 from collections.abc import Callable, Collection, Sequence
 from time import perf_counter
@@ -28,7 +27,10 @@ ACTIONS = "actions"
 """Key of the whole output vector in a reply. openpi's clients look for this key."""
 MAX_STEPS = 1000
 """Largest number of inner steps per adaptation, unless meta-training used more."""
-RESULT = ("accepted", "loss_before", "loss_after", "steps", "seconds", "refusal", "reason", "outside")
+RESULT = (
+    *("accepted", "loss_before", "loss_after", "steps", "seconds", "refusal", "reason", "outside"),
+    *("left_out", "missed", "few_samples"),
+)
 """The fields of `AdaptResult` that the reply to `adapt` contains."""
 _REPLY = ("policy_timing", "server_timing", REQUEST)
 """Keys of the protocol that a field must not have as its name."""
@@ -145,8 +147,8 @@ class Policy:
         * `adapt`: under `support_x` an array `(shots, *field)` per input field; under `support_y` an array
           `(shots, *field)` per output field, or for a classifier its integer labels `(shots,)`. The reply holds the
           fields `RESULT` of `AdaptResult`. Optional keys: `steps`, the inner steps; `trust`, the radius of the
-          trust region in norms of v0 (see `UpdateGuard`; no limit by default); `held_out_x` and `held_out_y`, samples
-          whose loss must not rise. The reply then holds their losses `{"before": ..., "after": ...}` under `held_out`.
+          trust region in norms of v0 (see `UpdateGuard`; by default the one measured at the export); `held_out_x` and
+          `held_out_y`, samples whose loss must not rise. The reply then holds the fields of `HeldOut` under `held_out`.
         * `reset`: `v0` acts again. The reply is the one to `status`.
         * `status`: the reply tells whether adapted weights act, and how many adaptations were accepted and refused.
 
@@ -201,7 +203,7 @@ class Policy:
         support = self._samples(message, "support")
         held_out = self._samples(message, "held_out") if held <= message.keys() else None
         # type() and not isinstance: True and False are ints too, but a mistake here
-        if type(trust := message.get("trust", math.inf)) not in (int, float):
+        if type(trust := message.get("trust")) not in (int, float, type(None)):
             raise InputError(
                 f"trust is {_shortened.repr(trust)}, but a number is wanted: the radius of the trust region"
             )
@@ -209,7 +211,8 @@ class Policy:
             raise InputError(f"steps is {_shortened.repr(steps)}, but an integer up to {self._max_steps} is wanted")
         self._check_cost(len(support[0]), self._manifest.inner_steps if steps is None else steps)
         self._model.bounds.count(self._model.sample_specs, *support, self._outside)
-        result = self._model.adapt(*support, steps, held_out=held_out, guard=UpdateGuard(trust=trust), check=check)
+        guard = None if trust is None else UpdateGuard(trust=trust)
+        result = self._model.adapt(*support, steps, held_out=held_out, guard=guard, check=check)
         self._adapted |= result.accepted
         self._accepted += result.accepted
         self._refused += not result.accepted

@@ -102,12 +102,12 @@ def test_an_adaptation_may_start_from_the_acting_weights(model: AdaptiveModel, l
 def test_held_out_samples_are_measured_before_and_after(model: AdaptiveModel, linear: Any) -> None:
     """The losses are those of the acting and of the adapted weights; without a guard they refuse nothing."""
     assert model.adapt(*SUPPORT, 4).held_out is None
-    held_out = draw(20, 9, 3), draw(21, 9, 2)
+    held_out = draw(20, 4, 3), draw(21, 4, 2)
     result = model.adapt(*SUPPORT, held_out=held_out)
     assert result.accepted
     assert result.held_out
     wanted = [linear.step(linear.adapt(*SUPPORT, steps), *held_out)[1] for steps in (4, 3)]
-    assert result.held_out == pytest.approx(wanted, rel=1e-4)
+    assert result.held_out[:2] == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -394,8 +394,8 @@ def test_samples_outside_their_bounds_are_counted_and_absurd_ones_refused(write:
     model = AdaptiveModel.load(write(input_limit=10.0))
     x, y = SUPPORT[0].copy(), SUPPORT[1].copy()
     assert model.adapt(x, y).outside == {}
-    x[:2, 2], y[3, 0] = 4.0, -12.0  # of an angle within pi and a force within 10 N
-    result = model.adapt(x, y)
+    x[:2, 2], y[3, 0] = -4.0, -12.0  # of an angle within pi and a force within 10 N
+    result = model.adapt(x, y, 1)
     assert (result.accepted, result.outside) == (True, {"x.angle": 2, "y.force": 1})
     v = model.v
     absurd = y.copy()

@@ -9,7 +9,11 @@ import pytest
 from msr_runtime import AdaptiveModel
 from msr_runtime.adaptation.sample_window import LeftOut, SampleWindow
 from msr_runtime.bundle.manifest import Normalization
+from msr_runtime.inference.input_bounds import InputBounds
 from msr_runtime.inference.sample_spec import SampleSpec
+
+ANY = InputBounds("y", (), None)
+"""Bounds that everything is inside of."""
 
 
 def draw(seed: int, *shape: int) -> np.ndarray:
@@ -27,7 +31,8 @@ def window(
     model: AdaptiveModel, size: int = 6, stride: int = 1, novelty: float | None = None, held_out: int = 0
 ) -> Any:
     """A sample window with these settings."""
-    return SampleWindow(model.sample_specs, model.manifest.normalization, size, stride, novelty, held_out)
+    manifest = model.manifest
+    return SampleWindow(model.sample_specs, manifest.normalization, model.bounds.y, size, stride, novelty, held_out)
 
 
 def test_a_stride_takes_every_third_sample(model: AdaptiveModel) -> None:
@@ -57,11 +62,20 @@ def test_only_what_is_new_enters(model: AdaptiveModel, linear: Any) -> None:
     assert len(samples.held_out.x) == 1
 
 
+def test_a_y_outside_its_bounds_does_not_enter(model: AdaptiveModel) -> None:
+    """Neither the support set nor the judges get it. What x does outside is learned from."""
+    samples, zero = window(model, held_out=2), np.zeros(2, np.float32)
+    samples.offer(np.zeros(3, np.float32), zero + np.float32(11.5))  # of 10 N, and 5 % of the range are allowed
+    samples.offer(np.array([0, 0, 4], np.float32), zero)  # of pi rad
+    assert samples.left_out == {LeftOut.OUTSIDE: 1}
+    assert samples.entered == 1
+
+
 def test_labels_are_compared_as_labels() -> None:
     """For a classifier, the same input with another label is new. A label has no scale and is no outlier."""
     figures = Normalization(input_center=(0.0,), input_scale=(1.0,), output_center=(0.0,), output_scale=(1.0,))
     sides = SampleSpec("x", (1,), np.dtype(np.float32), ()), SampleSpec("y", (), np.dtype(np.int64), (), classes=10_001)
-    samples = SampleWindow(sides, figures, 6, 1, 0.5, 0)
+    samples = SampleWindow(sides, figures, ANY, 6, 1, 0.5, 0)
     for x, y in ((0.0, 0), (0.1, 0), (0.1, 10_000), (0.2, 10_000), (2.0, 0)):
         samples.offer(np.array([x], np.float32), np.array(y))
     np.testing.assert_array_equal(samples.support.y, [0, 10_000, 0])
@@ -76,7 +90,7 @@ def test_an_image_is_scaled_by_its_channels() -> None:
     centers, scales = (((0.0,),), ((100.0,),)), (((1.0,),), ((10.0,),))
     figures = Normalization(input_center=centers, input_scale=scales, output_center=(0.0,), output_scale=(1.0,))
     sides = SampleSpec("x", (2, 3, 4), np.dtype(np.float32), ()), SampleSpec("y", (1,), np.dtype(np.float32), ())
-    samples, image = SampleWindow(sides, figures, 6, 1, 0.5, 0), np.zeros((2, 3, 4), np.float32)
+    samples, image = SampleWindow(sides, figures, ANY, 6, 1, 0.5, 0), np.zeros((2, 3, 4), np.float32)
     near, new = image.copy(), image.copy()
     near[1] += 6  # 0.6 of the scale in half of the numbers
     new[0] += 6

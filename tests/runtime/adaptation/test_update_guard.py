@@ -1,80 +1,166 @@
 """The update guard: which updates it refuses, for which named reason, and that a refused one never acts."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from msr_runtime import AdaptiveModel, InputError, UpdateGuard
-from msr_runtime.adaptation.update_guard import HeldOut, Refusal
+from msr_runtime.adaptation.judges import HeldOut
+from msr_runtime.adaptation.measured import NO_LIMITS, Limits
+from msr_runtime.adaptation.update_guard import Refusal
+from msr_runtime.bundle.manifest import ShotFigures, Validation
 
-V0, V = np.array([[3.0, 4.0]], np.float32), np.array([[3.0, 9.0]], np.float32)
+LIMITS = Limits(loss=0.5, move=1.0)
+BETTER, WORSE = HeldOut(1.0, 0.9, worse=False), HeldOut(1.0, 1.2, worse=True)
 
 
 @pytest.mark.parametrize(
-    ("trust", "losses", "held_out", "refusal"),
+    ("limits", "move", "losses", "held_out", "refusal"),
     [
-        (1.0, (1.0, 0.5), None, None),
-        (1.0, (1.0, 2.0), None, None),
-        (0.99, (1.0, 0.5), None, Refusal.TRUST_REGION),
-        (math.inf, (1.0, 0.5), None, None),
-        (1.0, (1.0, math.nan), None, Refusal.NOT_FINITE),
-        (1.0, (math.inf, 1.0), None, Refusal.NOT_FINITE),
-        (1.0, (1.0, 0.5), HeldOut(1.0, 1.0), None),
-        (1.0, (1.0, 0.5), HeldOut(1.0, 1.01), Refusal.HELD_OUT),
-        (1.0, (1.0, 0.5), HeldOut(1.0, math.inf), Refusal.NOT_FINITE),
-        (1.0, (1.0, 0.5), HeldOut(math.nan, 1.0), None),
+        (LIMITS, 1.0, (1.0, 0.5), None, None),
+        (LIMITS, 1.01, (1.0, 0.5), None, Refusal.TRUST_REGION),
+        (LIMITS, 1.0, (1.0, 0.51), None, Refusal.POOR_FIT),
+        (LIMITS, 0.1, (0.1, 0.2), None, Refusal.WORSE),
+        (LIMITS, 0.0, (0.1, 0.1), None, None),
+        (NO_LIMITS, 99.0, (1.0, 0.9), None, None),
+        (NO_LIMITS, 99.0, (4151.0, 8444.0), None, Refusal.WORSE),
+        (LIMITS, 1.0, (1.0, math.nan), None, Refusal.NOT_FINITE),
+        (LIMITS, 1.0, (math.inf, 0.1), None, Refusal.NOT_FINITE),
+        (NO_LIMITS, math.inf, (1.0, 0.1), None, Refusal.NOT_FINITE),
+        (LIMITS, 1.0, (1.0, 0.5), BETTER, None),
+        (LIMITS, 1.0, (1.0, 0.5), WORSE, Refusal.HELD_OUT),
+        (LIMITS, 1.0, (1.0, 0.5), HeldOut(1.0, math.inf, worse=False), Refusal.NOT_FINITE),
+        (LIMITS, 1.0, (1.0, 0.5), HeldOut(math.nan, 1.0, worse=False), None),
     ],
 )
 def test_an_update_is_refused_for_a_named_reason(
-    trust: float, losses: tuple[float, float], held_out: HeldOut | None, refusal: Refusal | None
+    limits: Limits, move: float, losses: tuple[float, float], held_out: HeldOut | None, refusal: Refusal | None
 ) -> None:
-    """V is exactly one norm of v0 away from v0: on the edge of a trust region of 1 it passes."""
-    objection = UpdateGuard(trust).judge(V0, V, losses, held_out)
+    """On the edge of a limit it passes."""
+    objection = UpdateGuard().judge(limits, move, losses, held_out)
     assert (objection.refusal if objection else None) == refusal
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_filter_parameters_that_are_not_finite_are_refused(bad: float) -> None:
-    """Also where `trust` is infinite."""
-    objection = UpdateGuard(math.inf).judge(V0, np.array([[bad, 1.0]], np.float32), (1.0, 1.0))
-    assert objection is not None
-    assert objection.refusal is Refusal.NOT_FINITE
+@pytest.mark.parametrize(
+    ("move", "loss", "sentence"), [(0.1, 2.0, "4 times the limit of 0.5"), (3.0, 0.1, "3 times the limit of 1")]
+)
+def test_the_reason_says_by_how_much(move: float, loss: float, sentence: str) -> None:
+    """A missed limit is given, and the ratio to it."""
+    objection = UpdateGuard().judge(LIMITS, move, (9.0, loss))
+    assert objection
+    assert sentence in objection.reason
 
 
-def test_no_distance_is_relative_to_zero() -> None:
-    """A zero v0 raises; the option that the error names works."""
-    with pytest.raises(InputError, match="trust=inf"):
-        UpdateGuard().judge(0 * V0, V, (1.0, 1.0))
-    assert UpdateGuard(math.inf).judge(0 * V0, V, (1.0, 1.0)) is None
-
-
-@pytest.mark.parametrize("trust", [0.0, -1.0, math.nan])
-def test_a_trust_region_has_a_size(trust: float) -> None:
+@pytest.mark.parametrize("name", ["trust", "loss"])
+@pytest.mark.parametrize("size", [0.0, -1.0, math.nan])
+def test_a_limit_has_a_size(name: str, size: float) -> None:
     """Zero, negative and NaN are refused."""
-    with pytest.raises(InputError, match="trust is"):
-        UpdateGuard(trust)
+    with pytest.raises(InputError, match=f"{name} is"):
+        UpdateGuard(**{name: size})
 
 
-def test_a_refused_update_leaves_the_old_weights_acting(bundle_path: Any, linear: Any) -> None:
-    """The result gives the reason and the losses; without the guard the same update acts."""
+class TestLimits:
+    """The limits that hold for an update."""
+
+    MEASURED = Validation(
+        tasks=200,
+        error_at_v0=1.0,
+        by_shots=(
+            ShotFigures(shots=1, largest_loss=0.4, largest_move=0.8, median_error=0.7, high_error=9.0, worse=0.3),
+            ShotFigures(shots=4, largest_loss=0.2, largest_move=0.6, median_error=0.1, high_error=0.3, worse=0.0),
+        ),
+    )
+
+    @pytest.fixture
+    def manifest(self, linear: Any) -> Any:
+        """The reference's manifest, with limits; it wants three steps."""
+        return linear.manifest().model_copy(update={"validation": self.MEASURED})
+
+    def test_they_are_those_of_the_number_of_samples(self, manifest: Any) -> None:
+        """Between two measured numbers they are interpolated over the logarithm; outside, the nearest hold."""
+        limits = UpdateGuard().limits(manifest, 3, "v0", 1.0)
+        for shots, wanted in ((1, (0.4, 0.8)), (2, (0.3, 0.7)), (4, (0.2, 0.6)), (99, (0.2, 0.6))):
+            assert limits(shots) == pytest.approx(wanted)
+
+    def test_what_does_not_hold_is_left_out(self, manifest: Any) -> None:
+        """More steps and another start move further: the trust region of 2 holds. Fewer steps fit less."""
+        assert UpdateGuard().limits(manifest, 4, "v0", 1.0)(4) == (0.2, 2.0)
+        assert UpdateGuard().limits(manifest, 3, "accepted", 1.0)(4) == (0.2, 2.0)
+        assert UpdateGuard().limits(manifest, 2, "v0", 1.0)(4) == (math.inf, 0.6)
+        assert UpdateGuard().limits(manifest, 4, "v0", 0.0)(4) == (0.2, math.inf)
+
+    def test_the_callers_own_come_first(self, manifest: Any) -> None:
+        """Each alone, and infinity switches it off."""
+        assert UpdateGuard(trust=0.1).limits(manifest, 3, "v0", 1.0)(4) == (0.2, 0.1)
+        assert UpdateGuard(loss=7.0).limits(manifest, 3, "v0", 1.0)(4) == (7.0, 0.6)
+        assert UpdateGuard(math.inf, math.inf).limits(manifest, 3, "v0", 1.0)(4) == NO_LIMITS
+
+    def test_without_a_measurement_there_is_the_wide_trust_region(self, linear: Any) -> None:
+        """The bundles of format version 3 and older."""
+        assert UpdateGuard().limits(linear.manifest(), 3, "v0", 1.0)(4) == (math.inf, 2.0)
+
+    def test_no_distance_is_relative_to_zero(self, linear: Any) -> None:
+        """A zero v0 raises; the option that the error names works."""
+        with pytest.raises(InputError, match="trust=inf"):
+            UpdateGuard().limits(linear.manifest(), 3, "v0", 0.0)
+        assert UpdateGuard(math.inf).limits(linear.manifest(), 3, "v0", 0.0)(4) == NO_LIMITS
+
+
+def test_a_refused_update_leaves_the_old_weights_acting(bundle_path: Path, linear: Any) -> None:
+    """The result gives the reason and the losses; without these judges the same update acts."""
     model, rng = AdaptiveModel.load(bundle_path), np.random.default_rng(0)
-    x = rng.standard_normal((6, 3)).astype(np.float32)
-    y, other = linear.predict(linear.v0 + 0.5, x), linear.predict(linear.v0 - 5, x)
+    x = 0.3 * rng.standard_normal((12, 3)).astype(np.float32)
+    y = linear.predict(linear.v0 + 0.5, x)
     held_out = (x, linear.predict(linear.v0, x))
-    result = model.adapt(x, y, held_out=held_out, guard=UpdateGuard())
+    result = model.adapt(x, y, held_out=held_out)
     assert not result.accepted
     assert result.refusal is Refusal.HELD_OUT
     assert result.reason
     assert "would rise" in result.reason
     assert result.held_out
     assert result.held_out.before == pytest.approx(0, abs=1e-9)
-    assert result.held_out.after == pytest.approx(linear.step(linear.adapt(x, y, 3), *held_out)[1], rel=1e-4)
-    far = model.adapt(x, other, guard=UpdateGuard(trust=1e-3))
+    far = model.adapt(x, y, guard=UpdateGuard(trust=1e-3))
     assert far.refusal is Refusal.TRUST_REGION
-    assert far.reason
-    assert "but trust allows 0.001" in far.reason
+    assert far.missed == pytest.approx(far.move / 1e-3)
     np.testing.assert_allclose(model.v, linear.v0, rtol=1e-6)
-    assert model.adapt(x, y, held_out=held_out).accepted
+    assert model.adapt(x, y).accepted
     np.testing.assert_allclose(model.v, linear.adapt(x, y, 3), rtol=1e-4)
+
+
+def test_an_update_that_is_worse_on_its_own_samples_is_refused(bundle_path: Path, linear: Any) -> None:
+    """Even where no limit was measured: a sensor stuck at 999 makes the steps too long."""
+    model = AdaptiveModel.load(bundle_path)
+    x = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
+    x[:, 2] = 999
+    result = model.adapt(x, np.zeros((6, 2)), 1)
+    assert (result.accepted, result.refusal) == (False, Refusal.WORSE)
+    assert result.loss_after > result.loss_before
+    np.testing.assert_allclose(model.v, linear.v0, rtol=1e-6)
+
+
+def test_a_bundle_without_limits_sets_none(bundle_path: Path) -> None:
+    """Its updates act as before, however far they move and however badly they fit."""
+    rng = np.random.default_rng(0)
+    result = AdaptiveModel.load(bundle_path).adapt(rng.standard_normal((8, 3)), rng.uniform(-9, 9, (8, 2)))
+    assert (result.accepted, result.limits, result.missed) == (True, NO_LIMITS, 0.0)
+    assert result.few_samples is None
+
+
+def test_a_bundle_with_limits_holds_to_them(write: Callable[..., Path]) -> None:
+    """`adapt` without a guard takes them; the result says by how much they were missed, and that one sample is few."""
+    model = AdaptiveModel.load(write(validation=TestLimits.MEASURED.model_dump()))
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((4, 3)), rng.uniform(-9, 9, (4, 2))
+    result = model.adapt(x, y)
+    assert (result.accepted, result.refusal, result.limits) == (False, Refusal.POOR_FIT, (0.2, 0.6))
+    assert result.missed == pytest.approx(result.loss_after / 0.2)
+    assert result.few_samples is None
+    few = model.adapt(x[:1], y[:1]).few_samples
+    assert few
+    assert "1 sample is few" in few
+    assert "30% of 200 clean tasks" in few
+    assert "give at least 4" in few

@@ -10,6 +10,7 @@ import time
 from base64 import b64decode
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -386,7 +387,7 @@ class TestEndings:
     ) -> None:
         """Any error in the thread ends the recording: later calls still work, and what was on the disk can be read."""
         x, y = random(0, 5, OBS), random(1, 5, OUT)
-        nothing: Any = None
+        nothing: Any = SimpleNamespace(left_out=())  # not a result of `adapt`
         with Recorder(tmp_path / "a.mcap", model) as recorder:
             recorder.adaptation(x, y, nothing, model.v)
             recorder.observation(x[0])

@@ -157,16 +157,17 @@ class TestAdapt:
         np.testing.assert_allclose(first.answer(named(x))["force"], linear.predict(v, x), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(second.answer(named(x))["force"], linear.predict(linear.v0, x), rtol=1e-4, atol=1e-5)
 
-    def test_an_update_is_judged_as_the_client_asks(self, policy: Policy) -> None:
+    def test_an_update_is_judged_as_the_client_asks(self, policy: Policy, linear: Any) -> None:
         """`trust` and the held-out samples of the message decide whether the update is accepted."""
-        x, y = SUPPORT
+        x = SUPPORT[0]
+        y, other = (linear.predict(linear.v0 + np.float32(shift), x).clip(-10, 10) for shift in (0.3, -0.6))
         reply = policy.answer(adapting(x, y, trust=1e-6))
         assert (reply["accepted"], reply["refusal"]) == (False, "trust region")
         reply = policy.answer(adapting(x, y, trust=1e6, held_out_x=named(x), held_out_y={"force": y}))
         assert reply["accepted"]
         assert reply["held_out"]["after"] < reply["held_out"]["before"]
-        reply = policy.answer(adapting(x, -y, held_out_x=named(x), held_out_y={"force": y}))
-        assert (reply["accepted"], reply["refusal"]) == (False, "held-out loss")
+        reply = policy.answer(adapting(x, other, held_out_x=named(x), held_out_y={"force": y}))
+        assert (reply["accepted"], reply["refusal"]) == (False, "no better on held-out samples")
         assert decode(encode(reply))["held_out"] == reply["held_out"]
 
     def test_reset_and_status(self, policy: Policy, linear: Any) -> None:
@@ -303,6 +304,12 @@ class TestImagesAndLabels:
             "inputs": [Field(name="image", shape=(2, 2), unit="1", low=0, high=1)],
             "outputs": [Field(name="shape", shape=(3,), unit="1", low=-1, high=1)],
             "loss": "cross_entropy",
+            "normalization": {
+                "input_center": (0.0,),
+                "input_scale": (1.0,),
+                "output_center": (0.0,) * 3,
+                "output_scale": (1.0,) * 3,
+            },
             "weights": [{"name": "weight", "shape": (3, 4)}],
             "inner_steps": 1,
         }
