@@ -19,11 +19,14 @@ the loss is the mean squared error. The file may also hold:
   with one number per class. The sizes of y may add up to more classes than occur in the file.
 * `rate_hz`: one number, the control rate of the recorded robot in Hz. Bundles keep it.
 
+Any other array is not read, and is named before training.
+
 One call of `sample` repeats as little as possible: it draws a task twice only after it has drawn every task of the
 split once, and a query twice only after it has drawn every example outside the support set once. Support and query sets
 never share an example. The file is never unpickled. `msr dataset` makes such a file from a robot's recordings.
 """
 
+import difflib
 import math
 import zipfile
 from collections.abc import Mapping
@@ -58,7 +61,9 @@ class Recorded:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.name: str = self.path.stem
-        arrays = _read(self.path)
+        arrays, ignored = _read(self.path)
+        self.notes: tuple[str, ...] = ignored
+        """What the file holds and nobody reads, as text for the user."""
         labels = arrays["y"].ndim == 2 and arrays["y"].dtype.kind in "iu"
         self.loss: Loss = "cross_entropy" if labels else "mse"
         self._x = _numbers(self.path, "x", arrays["x"])
@@ -69,6 +74,7 @@ class Recorded:
                 f"x has {' x '.join(map(str, self._x.shape[:2]))} tasks x examples and y "
                 f"{' x '.join(map(str, self._y.shape[:2]))}, but they must be the same: tasks first, examples second",
             )
+        self.examples: int = self._x.shape[1]
         self._tasks = _splits(self.path, len(self._x), arrays.get("split"))
         self.inputs: tuple[Field, ...] = _fields(self.path, "x", arrays, self._x.min((0, 1)), self._x.max((0, 1)))
         if labels:  # a label stands for a vector with a one at its class and zeros elsewhere
@@ -92,7 +98,7 @@ class Recorded:
         """
         if split not in SPLITS:
             _fail(self.path, f"split '{split}' is unknown; use one of {', '.join(SPLITS)}")
-        members, examples = self._tasks[split], self._x.shape[1]
+        members, examples = self._tasks[split], self.examples
         if not len(members):
             _fail(self.path, f"the split '{split}' has no task; record more, or say in 'split' which belong to it")
         if shots + min(queries, 1) > examples:
@@ -114,8 +120,8 @@ class Recorded:
         return x, y
 
 
-def _read(path: Path) -> dict[str, NDArray]:
-    """Return every array of the file. Any array that the module does not name is refused."""
+def _read(path: Path) -> tuple[dict[str, NDArray], tuple[str, ...]]:
+    """Return every array of the file that the module names, and a note for each other one, which is not read."""
     if not path.is_file():
         raise FamilyError(f"recorded data '{path}' does not exist (looked for {path.resolve()})")
     try:
@@ -125,7 +131,9 @@ def _read(path: Path) -> dict[str, NDArray]:
             # numpy writes no comments. A comment means that a wrong length has swallowed the entry of the next part.
             damaged = damaged or next((part.filename for part in archive.infolist() if part.comment), None)
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files} if damaged is None else {}
+            others = [name for name in file.files if name not in _ARRAYS]
+            known = [name for name in file.files if name in _ARRAYS]
+            arrays = {name: file[name] for name in known} if damaged is None else {}
     except Exception as error:  # a damaged file can raise any error, anywhere in the reader
         raise FamilyError(
             f"recorded data '{path}': cannot be read as a .npz file of plain arrays: {type(error).__name__}: {error}; "
@@ -135,17 +143,22 @@ def _read(path: Path) -> dict[str, NDArray]:
     if damaged is not None:
         _fail(path, f"its part '{damaged}' is damaged; copy or write the file again")
     for name, array in arrays.items():
-        if name not in _ARRAYS or not isinstance(array, np.ndarray):
-            _fail(path, f"it holds '{name}', but only these arrays are known: {', '.join(_ARRAYS)}")
+        if not isinstance(array, np.ndarray):
+            _fail(path, f"its part '{name}' is no array; write the file again with numpy.savez")
     for name in "xy":
         if name not in arrays:
-            _fail(path, f"the array '{name}' is missing; it holds {', '.join(arrays) or 'nothing'}")
+            _fail(path, f"the array '{name}' is missing; it holds {', '.join([*arrays, *others]) or 'nothing'}")
         if arrays[name].ndim < 2 or 0 in arrays[name].shape:
             _fail(
                 path,
                 f"{name} has the shape {arrays[name].shape}, but it must be (tasks, examples, ...) with no empty axis",
             )
-    return arrays
+    return arrays, tuple(map(_ignored, others))
+
+
+def _ignored(name: str) -> str:
+    close = difflib.get_close_matches(name, _ARRAYS, n=1)
+    return f"array '{name}' is not read" + (f" (did you mean '{close[0]}'?)" if close else "")
 
 
 def _numbers(path: Path, name: str, array: NDArray) -> NDArray[np.float32]:

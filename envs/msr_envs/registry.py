@@ -51,6 +51,10 @@ BUILT_IN: dict[str, str] = FAMILIES | SYNTHETIC | COMPRESSED
 """All built-in families: name to `module:attribute`."""
 
 
+_OTHER_FILES = (".csv", ".tsv", ".parquet", ".npy", ".h5", ".hdf5", ".mat", ".json", ".jsonl", ".pkl", ".pt", ".mcap")
+"""Endings of files that hold data which `load_family` does not read."""
+
+
 def load_family(name: str) -> TaskFamily:
     """Return the family of that name.
 
@@ -77,6 +81,12 @@ def load_family(name: str) -> TaskFamily:
         return Recorded(name)
     if name.endswith(".py"):
         raise FamilyError(f"family '{name}' names a file but not the family in it; name both, as in {name}:MyFamily")
+    if Path(name).suffix.lower() in _OTHER_FILES or Path(name).is_file():
+        raise FamilyError(
+            f"family '{name}' is a file that is not read: recorded data comes from .npz files alone, which hold the "
+            f"arrays x (tasks, examples, numbers) and y; read yours and write {Path(name).stem}.npz with "
+            f"numpy.savez('{Path(name).stem}.npz', x=x, y=y); `msr dataset` makes one of .mcap recordings"
+        )
     source, colon, attribute = BUILT_IN.get(name, name).rpartition(":")
     if not (colon and source and attribute):
         close = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.5)

@@ -39,6 +39,9 @@ def named_family(name: str) -> TaskFamily:
 def family_of(path: Path, name: str | None, source: str) -> TaskFamily:
     """Return the family of a model: the one that the user names, or else the one that the model's file names.
 
+    A file of recorded data that the model names is looked for in the working folder, and then in the folders that hold
+    the model, the nearest first: training may have been started in any of them.
+
     Args:
         path: The bundle, run or checkpoint.
         name: The user's --family. None if there is none.
@@ -56,9 +59,11 @@ def family_of(path: Path, name: str | None, source: str) -> TaskFamily:
             "--family, as package.module:attribute or path/to/file.py:attribute"
         )
     try:
-        return named_family(source)
+        near = (folder / source for folder in (Path(), *path.absolute().parents))
+        found = next((file for file in near if file.is_file()), None) if source.endswith(".npz") else None
+        return named_family(source if found is None else str(found))
     except (FamilyError, ValueError) as error:  # ValueError: a null character in the name of a file
         raise FamilyError(
-            f"'{path}' names the family '{source}', which cannot be loaded: {error} A path is looked up from the "
-            f"working folder, {Path.cwd()}: say with --family where the family is"
+            f"'{path}' names the family '{source}', which cannot be loaded: {error}. A path is looked up from the "
+            f"working folder, {Path.cwd()}, and from the folders that hold the model: say with --family where it is"
         ) from error

@@ -175,7 +175,6 @@ SOUND = recording()
         ({"rate_hz": np.array([50.0])}, r"rate_hz is \[50.0\], but one number"),
         ({"x": None}, "the array 'x' is missing; it holds y, split"),
         ({"y": None}, "the array 'y' is missing; it holds x, split"),
-        ({"splits": np.zeros(TASKS)}, "it holds 'splits', but only these arrays are known: x, y, split, rate_hz"),
         ({"y": SOUND["y"][:-1]}, "x has 12 x 40 tasks x examples and y 11 x 40.*the same"),
         ({"y": SOUND["y"][:, 1:]}, "x has 12 x 40 tasks x examples and y 12 x 39"),
         ({"x": np.zeros(TASKS)}, r"x has the shape \(12,\).*\(tasks, examples, ...\)"),
@@ -252,6 +251,17 @@ def test_labels_may_leave_classes_out(tmp_path: Path) -> None:
     """The sizes of y state the number of classes, if some classes have no label in the file."""
     family = Recorded(written(tmp_path, y=LABELS, y_names=["class"], y_sizes=[6]))
     assert [(f.name, f.shape) for f in family.outputs] == [("class", (6,))]
+
+
+def test_arrays_that_nobody_reads_are_listed(tmp_path: Path) -> None:
+    """They change nothing, even if they hold Python objects. A name that is nearly right is pointed out."""
+    path = written(tmp_path, w=np.array([None]), splits=np.zeros(TASKS))
+    family = Recorded(path)
+    assert family.notes == ("array 'w' is not read", "array 'splits' is not read (did you mean 'split'?)")
+    plain = Recorded(written(tmp_path))
+    assert plain.notes == ()
+    batches = [each.sample(generator(), 4, 3, 5, "train") for each in (family, plain)]
+    assert all(np.array_equal(*parts) for parts in zip(*batches, strict=True))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

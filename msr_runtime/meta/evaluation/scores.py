@@ -4,6 +4,7 @@ The orbit of a sample is the set of its images under all group elements. The cod
 learners and exported bundles are scored in the same way.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,9 @@ class Scores(NamedTuple):
     equivariance: NDArray[np.float64]
     """Equivariance error of the adapted network: how far `f(g x)` is from `g f(x)`, relative to the output (see
     `msr_runtime.meta.symmetry.equivariance_error`). NaN if the family has no `group()`."""
+    over_variance: dict[str, NDArray[np.float64]]
+    """Error per query set, divided by the variance of y over all tasks in place of its mean square. Always predicting
+    the mean has a mean error of 1. It differs from `sets` where y has an offset. Empty for labels."""
 
 
 def score(
@@ -87,7 +91,13 @@ def score(
         sizes = [score_sample(family, zero, batch.query_y[:, part]) for part in parts.values()]
         sizes.append(score_sample(family, zero, orbit_y))
     relative = rows[:, :-1] / np.array(sizes)
-    return Scores({name: relative[:, i] for i, name in enumerate(parts)}, relative[:, -1], rows[:, -1])
+    over_variance = {}
+    if family.loss != "cross_entropy":
+        for i, (name, part) in enumerate(parts.items()):
+            wanted = batch.query_y[:, part].astype(np.float64)
+            variance = score_sample(family, wanted.mean((0, 1)), wanted)
+            over_variance[name] = rows[:, i] / (variance or math.nan)
+    return Scores({name: relative[:, i] for i, name in enumerate(parts)}, relative[:, -1], rows[:, -1], over_variance)
 
 
 def score_sample(family: TaskFamily, predicted: NDArray, wanted: NDArray) -> float:

@@ -7,7 +7,7 @@ import pytest
 
 from msr_runtime.meta.evaluation.scores import score
 from msr_runtime.meta.symmetry.measures import equivariance_error
-from msr_runtime.task import Array, Predict, TaskFamily
+from msr_runtime.task import Array, Predict, TaskBatch, TaskFamily
 
 
 def _rng() -> np.random.Generator:
@@ -34,6 +34,22 @@ def test_predicting_zero_has_error_one(training) -> None:
     assert scores.sets["all"].mean() == pytest.approx(1.0)
     assert scores.orbit.mean() == pytest.approx(1.0)
     assert not scores.equivariance.any()
+
+
+def test_an_offset_of_y_counts_over_variance(training) -> None:
+    """The mean square of y around 100 hides every error. The variance does not: giving the mean has an error of one."""
+
+    class Offset(training.Plane):
+        def sample(self, *call: object) -> TaskBatch:
+            batch = super().sample(*call)
+            return batch._replace(support_y=batch.support_y + 100, query_y=batch.query_y + 100)
+
+    mean = np.full((1, 2), 100, np.float32)
+    scores = score(Offset(), lambda *_: lambda x: np.repeat(mean, len(x), 0), _rng(), tasks=64, shots=5, queries=16)
+    assert scores.sets["all"].mean() < 1e-3
+    assert scores.over_variance["all"].mean() == pytest.approx(1.0, rel=1e-2)
+    plain = score(training.Plane(), lambda *_: np.zeros_like, _rng(), tasks=64, shots=5, queries=16)
+    assert plain.over_variance["all"].mean() == pytest.approx(1.0, rel=1e-2)
 
 
 def test_the_same_state_gives_the_same_tasks(training) -> None:

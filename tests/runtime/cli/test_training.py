@@ -9,10 +9,21 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from msr_envs.recorded import Recorded
+from msr_runtime.cli import evaluate
 from msr_runtime.cli.families import family_of, named_family
 from msr_runtime.errors import FamilyError
+from msr_runtime.meta.evaluation.scores import Scores
+from msr_runtime.meta.training.streams import stream
+from msr_runtime.task import TaskFamily
+
+
+def _nothing(family: TaskFamily) -> Scores:
+    """Scores of one task."""
+    return Scores({name: np.ones(1) for name in family.query_sets}, np.ones(1), np.ones(1), {})
 
 
 class TestTrain:
@@ -97,7 +108,7 @@ class TestFamilies:
     def test_a_path_that_is_not_found_names_the_working_folder(self, source, tmp_path, monkeypatch) -> None:
         """A run that was trained from another folder names its recorded data from there."""
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(FamilyError, match=f"looked up from the working folder, {tmp_path}: say with --family"):
+        with pytest.raises(FamilyError, match=f"working folder, {tmp_path}, and from the folders that hold the model: say with"):
             family_of(Path("run"), None, source)
 
 
@@ -112,6 +123,7 @@ class TestEvaluate:
         names = [name for name, value in run.items() if isinstance(value, dict)]
         assert names == [
             "error all",
+            "error all over variance",
             "error orbit",
             "equivariance error",
             "force missed [N], adapted",
@@ -131,6 +143,31 @@ class TestEvaluate:
         assert "name the family that you trust with --family" in refusal()
         assert not any("push" in name for name in set(sys.modules) - before)
         assert not (trained / "new").exists()
+
+    def test_recorded_data_is_found_from_any_folder(self, tmp_path, monkeypatch) -> None:
+        """In the working folder, and else beside the run or above it. Both places are named where it is nowhere."""
+        near, here = tmp_path / "project" / "logs.npz", tmp_path / "here" / "logs.npz"
+        run = tmp_path / "project" / "runs" / "logs"
+        for folder in (run, here.parent):
+            folder.mkdir(parents=True)
+        monkeypatch.chdir(here.parent)
+        with pytest.raises(FamilyError, match=r"working folder, /.*here, and from the folders that hold the model"):
+            family_of(run, None, "logs.npz")
+        for file, tasks in ((near, 30), (here, 20)):
+            x = np.zeros((tasks, 4, 1))
+            np.savez(file, x=x, y=x, split=["test"] * tasks)
+            for path in (run, Path("../project/runs/logs")):
+                family = family_of(path, None, "logs.npz")
+                assert isinstance(family, Recorded)
+                assert family.path.resolve() == file
+
+    def test_evaluation_shares_no_draw_with_training(self, trained, tmp_path, monkeypatch, msr) -> None:
+        """Not even where the seeds are equal."""
+        seen = []
+        monkeypatch.setattr(evaluate, "score", lambda family, adapt, rng, **_: seen.append(rng) or _nothing(family))
+        assert msr("evaluate", trained / "run", "--family", f"{trained / 'push.py'}:Push") == 0
+        states = [stream(0, number).bit_generator.state for number in range(100)]
+        assert seen[0].bit_generator.state not in states
 
     def test_family_of_other_fields(self, trained, refusal, msr) -> None:
         """A family whose fields differ from the model's is refused."""
