@@ -22,6 +22,7 @@ from typing import NoReturn
 import tyro
 
 from msr_runtime.cli.output import refuse
+from msr_runtime.cli.parsing import plain_parsing
 from msr_runtime.errors import MsrError
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
@@ -80,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
     module, function = COMMANDS[name][0].split(":")
     try:
         command = getattr(importlib.import_module(f"msr_runtime.cli.{module}"), function)
-        code = tyro.cli(command, prog=f"msr {name}", args=rest)
+        code = tyro.cli(command, prog=f"msr {name}", args=rest, registry=plain_parsing())
         sys.stdout.flush()  # a closed pipe raises here and is handled below; at exit it would print a traceback
         return code
     except KeyboardInterrupt:

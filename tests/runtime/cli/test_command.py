@@ -90,6 +90,24 @@ class TestRefusals:
         assert "Traceback" not in out + err
         assert "pydantic.dev" not in out + err
 
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["train", "rank1", "run", "--settings.steps", "0"], "steps is 0: input should be greater than 0"),
+            (["train", "rank1", "run", "--settings.steps", "abc"], "'abc' is given, but a whole number is wanted"),
+            (["train", "rank1", "run", "--learner.width", "8", "0"], "width is 0: input should be greater than 0"),
+            (["train", "rank1", "run", "--learner.width", "8", "9"], "names 2 hidden layers, (8, 9), but depth is 3"),
+            (["adapt", "bundle", "a.npz", "--steps", "abc"], "'abc' is given, but a whole number is wanted"),
+            (["train", "rank1", "run", "--learner.damping", "x"], "'x' is given, but a number is wanted"),
+        ],
+    )
+    def test_a_wrong_value_is_told_plainly(self, arguments, says, capsys, msr) -> None:
+        """The message names the option, its value and what is wanted, in no words of Python or of pydantic."""
+        assert msr(*arguments) == 2
+        said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+        assert says in said
+        assert not any(word in said for word in ("NoneType", "validation error", "type=", "literal", "pydantic"))
+
     @pytest.mark.parametrize("command", ["info", "adapt", "bench", "evaluate"])
     def test_damaged_bundle(self, command, bundle_path, samples, tmp_path, refusal, msr) -> None:
         """Every command that reads a bundle finds one changed byte."""

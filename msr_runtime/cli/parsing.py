@@ -1,0 +1,93 @@
+"""How the commands' arguments are parsed where tyro's own rules would give messages in the words of Python."""
+
+import dataclasses
+import types
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructTypeInfo,
+)
+
+
+def plain_parsing() -> ConstructorRegistry:
+    """Return the rules of all commands."""
+    registry = ConstructorRegistry()
+    registry.primitive_rule(_number)
+    registry.primitive_rule(_optional)
+    registry.struct_rule(_settings)
+    return registry
+
+
+def _number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    if info.type not in _NUMBERS:
+        return None
+    kind, (metavar, wanted) = info.type, _NUMBERS[info.type]
+
+    def parse(words: list[str]) -> Any:
+        try:
+            return kind(words[0])
+        except ValueError:
+            raise ValueError(f"{words[0]!r} is given, but {wanted} is wanted") from None
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=parse,
+        is_instance=lambda value: isinstance(value, kind) or (kind is float and isinstance(value, int)),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+_NUMBERS = {int: ("INT", "a whole number"), float: ("FLOAT", "a number")}
+
+
+def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Parse an option that may be left out as one that may not: `None` is no value that a user gives."""
+    parts = [part for part in get_args(info.type) if part is not types.NoneType]
+    if get_origin(info.type) not in (Union, types.UnionType) or len(parts) != 1 or len(get_args(info.type)) == 1:
+        return None
+    inner = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(parts[0], set(info.markers)))
+    if not isinstance(inner, PrimitiveConstructorSpec):
+        return None
+    return dataclasses.replace(
+        inner,
+        is_instance=lambda value: value is None or inner.is_instance(value),
+        str_from_instance=lambda value: ["None"] if value is None else inner.str_from_instance(value),
+    )
+
+
+def _settings(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Name each option that has a wrong value, and what is wanted, in place of pydantic's own report."""
+    if not (isinstance(info.type, type) and issubclass(info.type, BaseModel)) or info.markers is _ASKED:
+        return None
+    # asked again for tyro's own rule: the marker keeps this one from answering
+    spec = ConstructorRegistry.get_struct_spec(dataclasses.replace(info, markers=_ASKED))
+    if not isinstance(spec, StructConstructorSpec):
+        return None
+
+    def instantiate(**values: Any) -> Any:
+        try:
+            return spec.instantiate(**values)
+        except ValidationError as error:
+            # One error per option. An option that may have one of two types has an error of each: the one of the other
+            # type comes first here, so that it is replaced.
+            found = sorted(error.errors(include_url=False), key=lambda fault: not fault["type"].endswith("_type"))
+            faults = {fault["loc"][:1]: fault for fault in found}
+            raise ValueError("; ".join(map(_sentence, faults.values()))) from error
+
+    return dataclasses.replace(spec, instantiate=instantiate)
+
+
+_ASKED: tuple[Any, ...] = (object(),)
+
+
+def _sentence(error: Any) -> str:
+    if not error["loc"]:  # a rule about several options at once, whose words name them
+        return error["msg"].removeprefix("Value error, ")
+    name = str(error["loc"][0]).replace("_", "-")
+    return f"{name} is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
