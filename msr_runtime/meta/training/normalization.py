@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.meta.training.augmentation import augments
 from msr_runtime.meta.training.drawing import draw_tasks
-from msr_runtime.normalization import FLOAT32_STEP, Normalization, number_names
+from msr_runtime.normalization import FARTHEST, FLOAT32_STEP, Normalization, number_names
 from msr_runtime.task import Field, Group, Shape, SharedScaleFamily, TaskFamily, field_slices, sample_shape
 
 TASKS, SAMPLES, NUMBERS = 64, 64, 2**22
@@ -18,10 +18,8 @@ task. All these queries hold at most `NUMBERS` numbers in total; large images th
 STANDARD_ERRORS = 3.0
 """A measured center closer to zero than this many standard errors counts as zero. It would be left-over noise, and
 would act as a bias: a network without a bias could then not represent a linear task."""
-STEPS = 2
-"""A number that varies by this many steps of float32 or less is constant: what varies is rounding."""
-NEARLY = 1e-6
-"""A number that varies by this share of its field's range or less is named too: a sensor may stand still."""
+NEARLY = FLOAT32_STEP / 2
+"""A number that varies by this share of its field's range or less is named: a sensor may stand still."""
 
 Floats = NDArray[np.float64]
 
@@ -56,7 +54,8 @@ def measure_normalization(family: TaskFamily, rng: np.random.Generator, group: G
     one another; it does not hold for a group that mixes channels by other angles.
 
     A number is constant if it changes by no more than the rounding of float32: at its own size or, in a field with a
-    unit, at the size by which the field's other numbers change. Its scale is that size, or 1 if it is zero.
+    unit, at the size by which the field's other numbers change. Or by no more than the rounding at its field's range,
+    if it is too far from zero besides. Its scale is that size, or 1 if it is zero.
 
     Args:
         family: The family. Tasks of its split `train` are drawn.
@@ -94,32 +93,60 @@ def _measure(side: str, samples: NDArray, fields: Sequence[Field], matrices: Flo
     # float64: in float32, the mean of millions of samples has rounding errors that would pass for a center
     flat = samples.reshape(-1, math.prod(shape)).astype(np.float64)
     center = flat.mean(0)
-    sizes = _sizes(flat, center, fields)
-    constant = _name_constant(side, flat, center, sizes, fields)
+    still = _Still.of(flat, center, fields)
+    constant = still.names(side, flat, center, fields)
     if matrices is not None:
         # The mean over all elements projects onto the vectors that no element moves. Rounding leaves tiny numbers.
         center = matrices.mean(0) @ center
         center[np.abs(center) < 1e-12 * np.sqrt(np.mean(flat**2, 0))] = 0.0
     if len(shape) > 1:
-        return _Side(*_by_channel(flat, center, sizes, shape, matrices), constant)
+        return _Side(*_by_channel(flat, center, still, shape, matrices), constant)
     scale = np.ones_like(center)
     for part in _tied(fields, matrices, by_field):
         own = np.ascontiguousarray(flat[:, part])
         spread = math.sqrt(np.mean((own - center[part]) ** 2))
-        scale[part] = _scale(spread, sizes[part].max())
+        scale[part] = _scale(spread, still.size[part].max(), still.limit[part].max())
         center[part] *= _is_sure(math.sqrt(np.mean(center[part] ** 2)), spread, len(flat))
     return _Side(center, scale, constant)
 
 
-def _sizes(flat: Floats, means: Floats, fields: Sequence[Field]) -> Floats:
-    """Return the size `(n,)` beside which each number's spread counts: its own, or how far others of its field move."""
-    sizes, moves, start = np.abs(flat).max(0), np.abs(flat - means).max(0), 0
-    for field in fields:
-        part = slice(start, start + field.size)
-        if _has_one_unit(field):
-            sizes[part] = np.maximum(sizes[part], moves[part].max())
-        start += field.size
-    return sizes
+class _Still(NamedTuple):
+    """What counts as standing still. The arrays are `(n,)`, one entry per number, in its unit."""
+
+    size: Floats
+    """How large the number is, or how far others of its field move, if these are larger."""
+    limit: Floats
+    """The largest spread of a constant."""
+    named: Floats
+    """The largest spread with which a number is named: it hardly changes."""
+
+    @classmethod
+    def of(cls, flat: Floats, means: Floats, fields: Sequence[Field]) -> Self:
+        size, moves, start = np.abs(flat).max(0), np.abs(flat - means).max(0), 0
+        hardly = np.zeros_like(size)
+        for field in fields:
+            part = slice(start, start + field.size)
+            if _has_one_unit(field):
+                size[part] = np.maximum(size[part], moves[part].max())
+                hardly[part] = NEARLY * (field.high - field.low)
+            start += field.size
+        # Relative to a size, and not absolute: units may be farads or kelvins. Bounds alone say little, as they may be
+        # infinite, or those of float32.
+        limit = np.maximum(FLOAT32_STEP * size, np.minimum(hardly, size / FARTHEST))
+        limit = np.maximum(limit, np.finfo(np.float32).tiny)
+        return cls(size, limit, np.maximum(limit, hardly))
+
+    def names(self, side: str, flat: Floats, means: Floats, fields: Sequence[Field]) -> tuple[str, ...]:
+        """Name the numbers that hardly change, and the channels of an image of which no pixel does more."""
+        names = list(number_names(fields))
+        spreads = np.sqrt(np.mean((flat - means) ** 2, 0))
+        found = (spreads <= self.named).reshape(len(names), -1).all(1)
+        spreads, values = spreads.reshape(len(names), -1).max(1), means.reshape(len(names), -1).mean(1)
+        return tuple(
+            f"{side} {name} ({value:.6g} ± {spread:.2g} {unit})"
+            for (name, unit), value, spread, still in zip(names, values, spreads, found, strict=True)
+            if still
+        )
 
 
 def _has_one_unit(field: Field) -> bool:
@@ -147,7 +174,7 @@ def _tied(fields: Sequence[Field], matrices: Floats | None, by_field: bool) -> I
 
 
 def _by_channel(
-    flat: Floats, center: Floats, sizes: Floats, shape: Shape, matrices: Floats | None
+    flat: Floats, center: Floats, still: _Still, shape: Shape, matrices: Floats | None
 ) -> tuple[Floats, Floats]:
     center = np.repeat(center.reshape(shape[0], -1).mean(1), math.prod(shape[1:]))
     squares = np.mean((flat - center) ** 2, 0)
@@ -155,24 +182,10 @@ def _by_channel(
         squares = np.mean(matrices**2, 0) @ squares
     ones = (shape[0], *[1] * (len(shape) - 1))
     spreads = np.sqrt(squares.reshape(shape[0], -1).mean(1))
-    largest = sizes.reshape(shape[0], -1).max(1)
-    scale = np.reshape([_scale(*both) for both in zip(spreads, largest, strict=True)], ones)
+    sizes, limits = (numbers.reshape(shape[0], -1).max(1) for numbers in (still.size, still.limit))
+    scale = np.reshape([_scale(*each) for each in zip(spreads, sizes, limits, strict=True)], ones)
     center = center.reshape(shape[0], -1)[:, 0].reshape(ones)
     return center * _is_sure(np.abs(center), spreads.reshape(ones), len(flat)), scale
-
-
-def _name_constant(side: str, flat: Floats, means: Floats, sizes: Floats, fields: Sequence[Field]) -> tuple[str, ...]:
-    """Name the numbers that do not change, or hardly, and the channels of an image of which no pixel does."""
-    names = list(number_names(fields))
-    spreads = np.sqrt(np.mean((flat - means) ** 2, 0)).reshape(len(names), -1).max(1)
-    largest, values = sizes.reshape(len(names), -1).max(1), means.reshape(len(names), -1).mean(1)
-    ranges = [np.full(field.size, field.high - field.low if _has_one_unit(field) else 0.0) for field in fields]
-    hardly = NEARLY * np.concatenate(ranges).reshape(len(names), -1)[:, 0]
-    return tuple(
-        f"{side} {name} ({value:.6g} ± {spread:.2g} {unit})"
-        for (name, unit), value, spread, size, least in zip(names, values, spreads, largest, hardly, strict=True)
-        if spread <= least or _is_constant(spread, size)
-    )
 
 
 def _is_sure(distance: float | Floats, spread: float | Floats, samples: int) -> bool | NDArray[np.bool_]:
@@ -180,11 +193,6 @@ def _is_sure(distance: float | Floats, spread: float | Floats, samples: int) -> 
     return distance > STANDARD_ERRORS * spread / math.sqrt(samples)
 
 
-def _is_constant(spread: float, size: float) -> bool:
-    # Relative to a size, and not absolute: units may be farads or kelvins.
-    return spread <= max(STEPS * FLOAT32_STEP * size, float(np.finfo(np.float32).tiny))
-
-
-def _scale(spread: float, size: float) -> float:
+def _scale(spread: float, size: float, limit: float) -> float:
     # A constant cannot be divided by its spread. In units of its own size, a small drift on the robot stays small.
-    return (size or 1.0) if _is_constant(spread, size) else spread
+    return spread if spread > limit else size or 1.0

@@ -20,7 +20,7 @@ def test_commutes_with_the_group(name: str) -> None:
     family = load_family(name)
     assert isinstance(family, SymmetricFamily)
     group = family.group()
-    scaling = measure_normalization(family, _rng(), group)
+    scaling = measure_normalization(family, _rng(), group).normalization
     batch = family.sample(_rng(), 4, 1, 8 * len(family.query_sets), "train")
     for normalize, samples, matrices in (
         (scaling.normalize_x, batch.query_x, group.inputs),
@@ -34,7 +34,7 @@ def test_commutes_with_the_group(name: str) -> None:
 def test_brings_every_field_near_one_and_back(name: str) -> None:
     """The root mean square of every field is near one. Center and scale undo the step up to float32 rounding."""
     family = load_family(name)
-    scaling = measure_normalization(family, _rng(), None)
+    scaling = measure_normalization(family, _rng(), None).normalization
     batch = family.sample(np.random.default_rng(1), 64, 1, 32 * len(family.query_sets), "train")
     x, y = family.augment(_rng(), batch.query_x, batch.query_y)
     for normalized, raw, center, scale, fields in (
@@ -84,7 +84,7 @@ class Pictures:
 def test_an_image_has_one_center_and_one_scale_per_channel() -> None:
     """All pixels of a channel share them, and all samples and tasks do. JSON keeps them."""
     family = Pictures()
-    scaling = measure_normalization(family, _rng(), None)
+    scaling = measure_normalization(family, _rng(), None).normalization
     assert np.shape(scaling.input_center) == np.shape(scaling.input_scale) == (2, 1, 1)
     assert np.shape(scaling.output_center) == np.shape(scaling.output_scale) == (3, 1, 1)
     np.testing.assert_allclose(np.ravel(scaling.output_scale), [1, 4, 8], rtol=0.05)
@@ -108,11 +108,11 @@ def test_images_are_scaled_alike_before_and_after_a_quarter_turn() -> None:
     family = Pictures()
     group = family.group()
     x, y = (part[0] for part in family.sample(_rng(), 1, 1, 5, "train")[2:])
-    alone = measure_normalization(family, _rng(), None)
+    alone = measure_normalization(family, _rng(), None).normalization
     np.testing.assert_array_equal(
         alone.normalize_x(np.rot90(x, axes=(2, 3))), np.rot90(alone.normalize_x(x), axes=(2, 3))
     )
-    scaling = measure_normalization(family, _rng(), group)
+    scaling = measure_normalization(family, _rng(), group).normalization
     for normalize, samples, matrices in (
         (scaling.normalize_x, x, group.inputs),
         (scaling.normalize_y, y, group.outputs),
@@ -149,29 +149,134 @@ def test_large_images_are_measured_on_fewer() -> None:
             return TaskBatch(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:])
 
     family = Large()
-    scaling = measure_normalization(family, _rng(), None)
+    scaling = measure_normalization(family, _rng(), None).normalization
     assert family.asked == 64
     np.testing.assert_allclose(scaling.input_scale, 1.0, rtol=0.05)
 
 
 def test_a_field_that_never_changes_is_not_divided_by_nothing(training) -> None:
-    """Its scale is one, and it normalizes to zero."""
+    """Its scale is its own size, it normalizes to zero, and it is named."""
 
     class Still(training.Plane):
         def augment(self, rng, x, y):  # noqa: ANN202
             return np.full_like(x, 3.0), y
 
-    scaling = measure_normalization(Still(), _rng(), None)
-    assert scaling.input_scale == (1.0, 1.0)
+    scaling, constant = measure_normalization(Still(), _rng(), None)
+    assert scaling.input_scale == (3.0, 3.0)
     assert not scaling.normalize_x(np.full((5, 2), 3.0)).any()
+    assert constant == ("x field 'push' element 0 (3 ± 0 N)", "x field 'push' element 1 (3 ± 0 N)")
 
 
 def test_a_center_that_may_be_zero_is_zero() -> None:
     """A center that is only noise counts as zero, so that linear tasks stay linear. A clear center is kept."""
     rank1, pictures = load_family("rank1"), Pictures()
-    scaling = measure_normalization(rank1, _rng(), None)
+    scaling = measure_normalization(rank1, _rng(), None).normalization
     assert not np.any(scaling.input_center)
     assert not np.any(scaling.output_center)
-    answer = np.ravel(measure_normalization(pictures, _rng(), None).output_center)
+    answer = np.ravel(measure_normalization(pictures, _rng(), None).normalization.output_center)
     assert answer[0] == 0
     np.testing.assert_allclose(answer[1:], [1, 3], atol=0.5)
+
+
+class Sensors:
+    """Numbers of x and y around their centers, each with its own spread. No symmetry, and nothing is augmented."""
+
+    name = "sensors"
+    loss: Loss = "mse"
+    query_sets: tuple[str, ...] = ("all",)
+
+    def __init__(self, x: list[tuple[float, float]], fields: tuple[Field, ...] | None = None) -> None:
+        self.x = np.array(x)
+        whole = Field(name="x", shape=(len(x),), unit="1", low=-1e9, high=1e9)  # as recorded without names
+        self.inputs: tuple[Field, ...] = fields or (whole,)
+        self.outputs: tuple[Field, ...] = (Field(name="y", shape=(1,), unit="m", low=-9.0, high=9.0),)
+
+    def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
+        """Normal x, and normal y beside it."""
+        x = rng.normal(self.x[:, 0], self.x[:, 1], (tasks, shots + queries, len(self.x))).astype(np.float32)
+        y = rng.normal(size=(tasks, shots + queries, 1)).astype(np.float32)
+        return TaskBatch(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:])
+
+    def augment(self, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+        """Change nothing."""
+        return x, y
+
+
+KELVIN, PASCAL, FARAD, NORTHING = (300.0, 1.0), (101325.0, 58.0), (47e-12, 2e-12), (5.34e6, 60.0)
+
+
+def test_each_number_has_its_own_scale_whatever_its_unit() -> None:
+    """Kelvins, pascals, farads and a northing side by side in one field: none is constant, none too far from zero."""
+    family = Sensors([KELVIN, PASCAL, FARAD, NORTHING])
+    scaling, constant = measure_normalization(family, _rng(), None)
+    np.testing.assert_allclose(scaling.input_center, [300, 101325, 47e-12, 5.34e6], rtol=1e-2)
+    np.testing.assert_allclose(scaling.input_scale, [1, 58, 2e-12, 60], rtol=0.1)
+    assert constant == ()
+    assert scaling.far_from_zero(family.inputs, family.outputs) is None
+    x = family.sample(_rng(), 8, 1, 64, "train").query_x
+    np.testing.assert_allclose(scaling.normalize_x(x).std((0, 1)), 1.0, rtol=0.1)
+
+
+def test_jitter_is_no_scale() -> None:
+    """Neither around a value of its own, nor beside numbers of the same unit. It is named, with what it does."""
+    metres = Field(name="place", shape=(3,), unit="m", low=-9.0, high=9.0)
+    charge = Field(name="charge", shape=(2,), unit="1", low=0.0, high=1.0)
+    family = Sensors([(0.0, 1.0), (0.0, 2e-8), (2.0, 0.0), (0.5, 2e-8), (0.0, 0.0)], (metres, charge))
+    scaling, constant = measure_normalization(family, _rng(), None)
+    assert [name.split(" (")[0] for name in constant] == [
+        "x field 'place' element 1",
+        "x field 'place' element 2",
+        "x field 'charge' element 0",
+        "x field 'charge' element 1",
+    ]
+    assert min(scaling.input_scale) >= 0.5
+    assert constant[1].endswith("(2 ± 0 m)")
+    still = Sensors([(0.0, 2e-8)], (Field(name="load", shape=(1,), unit="kg", low=0.0, high=5.0),))
+    _, (named,) = measure_normalization(still, _rng(), None)
+    assert named.startswith("x field 'load' (")
+    assert named.endswith("± 2e-08 kg)")
+
+
+def test_jitter_within_the_bounds_of_a_sensor_is_constant() -> None:
+    """Twenty nanometres around 0.1 m, from a sensor for one metre. Bounds that say nothing make nothing constant."""
+    one = {"name": "x", "shape": (1,), "unit": "m", "low": 0.0}
+    still = Sensors([(0.1, 2e-8)], (Field(**one, high=1.0),))
+    scaling, constant = measure_normalization(still, _rng(), None)
+    assert len(constant) == 1
+    assert scaling.input_scale == (pytest.approx(0.1),)
+    assert scaling.far_from_zero(still.inputs, still.outputs) is None
+    wide = Sensors([(0.0, 1.0)], (Field(**one | {"low": -3.4e38}, high=3.4e38),))
+    assert measure_normalization(wide, _rng(), None).normalization.input_scale == (pytest.approx(1.0, rel=0.1),)
+
+
+def test_altitude_beside_a_northing_is_not_constant() -> None:
+    """An offset in one number of a field does not hide what changes in another."""
+    family = Sensors([NORTHING, (3.0, 0.2)], (Field(name="place", shape=(2,), unit="m", low=-1e6, high=1e6),))
+    scaling, constant = measure_normalization(family, _rng(), None)
+    assert scaling.input_scale[1] == pytest.approx(0.2, rel=0.1)
+    assert constant == ()
+
+
+def test_a_group_ties_scales_and_nothing_else_does() -> None:
+    """Numbers that the group mixes share a scale. A third number, which it leaves alone, has its own."""
+
+    class Turned(Sensors):
+        def group(self) -> Group:
+            turn = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+            powers = np.stack([np.linalg.matrix_power(turn, i) for i in range(4)])
+            return Group("C4", powers, np.ones((4, 1, 1)))
+
+    family = Turned([(0.0, 1.0), (0.0, 2.0), (300.0, 5.0)])
+    first, second, third = measure_normalization(family, _rng(), family.group()).normalization.input_scale
+    assert first == second == pytest.approx(np.sqrt(2.5), rel=0.05)
+    assert third == pytest.approx(5.0, rel=0.05)
+
+
+def test_a_number_too_far_from_zero_is_named_with_its_steps() -> None:
+    """A northing that changes by a metre: float32 has two steps for it."""
+    family = Sensors([KELVIN, (5.34e6, 1.0)])
+    scaling = measure_normalization(family, _rng(), None).normalization
+    said = scaling.far_from_zero(family.inputs, family.outputs)
+    assert said is not None
+    for words in ("field 'x' element 1 of x lies around 5.34e+06 1", "at most 1e+05", "steps of 0.6", "local origin"):
+        assert words in said

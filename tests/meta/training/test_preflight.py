@@ -38,6 +38,25 @@ def test_samples_that_fail_name_the_line_of_the_family(training) -> None:
     assert isinstance(caught.value.__cause__, ValueError)
 
 
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (tuple, "returned a tuple, but a TaskBatch is wanted; end it with `return TaskBatch"),
+        (lambda batch: batch._replace(query_x=batch.query_x[:, 1:]), r"gave query_x the shape \(1, 0, 2\).*\(1, 1\)"),
+        (lambda batch: batch._replace(support_y=None), r"gave support_y the shape \(\), but a numpy array is wanted"),
+    ],
+)
+def test_samples_of_another_kind_or_number_are_refused(training, made: Any, says: str) -> None:
+    """The message names the call and what it gave."""
+
+    class Own(training.Plane):
+        def sample(self, *call: Any) -> Any:
+            return made(super().sample(*call))
+
+    with pytest.raises(FamilyError, match=rf"'plane': sample\(rng, 1, 1, 1, 'train'\) {says}"):
+        require_samples(Own(), training.config(training.Plane()).settings)
+
+
 def test_more_samples_than_the_memory_holds_are_refused(training) -> None:
     """The message says how much memory is needed, and which settings to lower."""
     settings = training.config(training.Plane(), training_tasks=10**8).settings

@@ -70,6 +70,40 @@ def test_the_text_says_that_there_is_no_group(training) -> None:
     assert str(bare).splitlines()[0] == "family        plane, no group given as matrices"
 
 
+def test_constant_numbers_are_printed(training) -> None:
+    """Before training, with their values. A resumed run does not measure them again."""
+
+    class Stuck(training.Plane):
+        def sample(self, *call: Any) -> Any:
+            batch = super().sample(*call)
+            return batch._replace(support_y=np.full_like(batch.support_y, 3), query_y=np.full_like(batch.query_y, 3))
+
+        def augment(self, rng, x, y) -> Any:
+            return x, y
+
+        group = None
+
+    lines = str(prepared(training, Stuck(), augment=False)).splitlines()
+    assert "constant      y field 'speed' element 0 (3 ± 0 m/s), y field 'speed' element 1 (3 ± 0 m/s)" in lines
+
+
+def test_a_number_too_far_from_zero_is_refused_before_training(training) -> None:
+    """By its name, with the offset that mends it."""
+
+    class Far(training.Plane):
+        def sample(self, *call: Any) -> Any:
+            batch = super().sample(*call)
+            return batch._replace(support_x=batch.support_x + 5.3e6, query_x=batch.query_x + 5.3e6)
+
+        def augment(self, rng, x, y) -> Any:
+            return x, y
+
+        group = None
+
+    with pytest.raises(TrainingError, match=r"'plane': field 'push' element . of x lies around 5\.3e\+06 N.*subtract"):
+        prepared(training, Far(), augment=False)
+
+
 def test_no_file_is_written(training, tmp_path, monkeypatch) -> None:
     """Neither in the run's folder, which is not even made, nor in the working folder."""
     monkeypatch.chdir(tmp_path)

@@ -108,7 +108,7 @@ class TestFamilies:
     def test_a_path_that_is_not_found_names_the_working_folder(self, source, tmp_path, monkeypatch) -> None:
         """A run that was trained from another folder names its recorded data from there."""
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(FamilyError, match=f"working folder, {tmp_path}, and from the folders that hold the model: say with"):
+        with pytest.raises(FamilyError, match=f"working folder, {tmp_path}, and from the folders that hold"):
             family_of(Path("run"), None, source)
 
 
