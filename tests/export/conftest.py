@@ -1,7 +1,10 @@
 """A tiny real family, and small learners that are exported once for all tests."""
 
+import fcntl
+import os
+import pickle
 from collections.abc import Callable
-from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from msr_export import Frozen, export_bundle, freeze
+from msr_export import Frozen, export_bundle, freeze, writer
 from msr_export.freeze import flatten
 from msr_runtime.bundle.manifest import STEP
 from msr_runtime.inference.session import make_session
@@ -113,18 +116,6 @@ def build(method: str, loss: Loss, **changes: object) -> Learner:
     return learner.eval()
 
 
-@cache
-def exported(method: str, loss: Loss, form: str = "full") -> Export:
-    """Freeze a learner, once per test run."""
-    return export(build(method, loss, form=form, terms=2 if form == "kronecker" else 1))
-
-
-def export(learner: Learner) -> Export:
-    """Freeze a learner under the normalization of its loss."""
-    normalization = UNSCALED_Y if learner.classifies else SCALED
-    return Export(learner, normalization, freeze(learner, normalization))
-
-
 def inputs(normalization: Normalization, shape: tuple[int, ...] = (INPUTS,)) -> Array:
     """Random samples of x in raw units, from which the parity check draws its support sets."""
     return normalization.raw_x(np.random.default_rng(2).standard_normal((64, *shape)))
@@ -179,18 +170,43 @@ def bundle(export_to: Callable[[Path], Path], tmp_path_factory: pytest.TempPathF
 class Exporter:
     """What tests use of this file: test modules cannot import it."""
 
-    family, sides = FAMILY, SIDES
-    scaled, unscaled_y = SCALED, UNSCALED_Y
+    family = FAMILY
+    scaled = SCALED
     build = staticmethod(build)
     draw = staticmethod(draw)
     inputs = staticmethod(inputs)
-    exported = staticmethod(exported)
-    export = staticmethod(export)
     assert_updates_of_right_size = staticmethod(assert_updates_of_right_size)
     freeze = staticmethod(freeze)
 
+    def __init__(self, folder: Path) -> None:
+        """Keep what is frozen in `folder`."""
+        self._folder = folder
+
+    def exported(self, method: str, loss: Loss, form: str = "full", **changes: object) -> Export:
+        """Freeze a learner under the normalization of its loss, once per test run."""
+        learner = build(method, loss, form=form, terms=2 if form == "kronecker" else 1, **changes)
+        normalization = UNSCALED_Y if learner.classifies else SCALED
+        path = self._folder / sha256(repr((method, loss, form, sorted(changes.items()))).encode()).hexdigest()
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the other process of the tests waits, and then reads
+            if not path.exists():
+                path.write_bytes(pickle.dumps(freeze(learner, normalization)))
+            return Export(learner, normalization, pickle.loads(path.read_bytes()))
+
+    def write(self, export: Export, folder: Path) -> Path:
+        """Write the bundle of a frozen learner, with all checks of an export. Labels are those of `Sides`."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(writer, "freeze", lambda *_: export.frozen)
+            family = SIDES if export.learner.classifies else FAMILY
+            return export_bundle(
+                export.learner, export.normalization, folder, family=family, shots=6, seed=3, config_digest="0" * 64
+            )
+
 
 @pytest.fixture(scope="session")
-def exporter() -> Exporter:
-    """Small learners, each exported once."""
-    return Exporter()
+def exporter(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
+    """Small learners, each exported once. Parallel tests share what is frozen."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "frozen"
+    folder.mkdir(exist_ok=True)
+    return Exporter(folder)

@@ -1,12 +1,12 @@
 """A bundle whose rule solves a linear system adapts to many samples by sums over parts of them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from msr_export import export_bundle
 from msr_export.freeze import flatten
 from msr_runtime import AdaptiveModel, Bundle
 from msr_runtime.bundle.store import MANY, SOLVE, SUMS, write_bundle
@@ -17,14 +17,18 @@ from msr_runtime.serving.cost import most_samples, relative_cost
 
 
 @pytest.fixture(scope="module")
-def learner(exporter) -> Learner:
-    return exporter.build("msr", "mse", rule="gauss-newton", inner_steps=2, damping=0.1)
+def export(exporter) -> Any:
+    return exporter.exported("msr", "mse", rule="gauss-newton", inner_steps=2, damping=0.1)
 
 
 @pytest.fixture(scope="module")
-def newton(exporter, learner: Learner, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("newton") / "bundle"
-    return export_bundle(learner, exporter.scaled, folder, family=exporter.family, shots=6, seed=3, config_digest="0")
+def learner(export) -> Learner:
+    return export.learner
+
+
+@pytest.fixture(scope="module")
+def newton(exporter, export, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exporter.write(export, tmp_path_factory.mktemp("newton") / "bundle")
 
 
 def _support(exporter, shots: int) -> tuple[np.ndarray, np.ndarray]:

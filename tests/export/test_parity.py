@@ -53,8 +53,7 @@ _NEWTON = {"rule": "gauss-newton", "inner_steps": 2, "damping": 0.1}
 )
 def test_every_rule(exporter, method, loss, changes) -> None:
     """Separate rates per step, Gauss-Newton and ridge, also beyond the last trained step."""
-    learner = exporter.build(method, loss, **changes)
-    export = exporter.export(learner)
+    export = exporter.exported(method, loss, **changes)
     assert 0 < check_parity(*export, inputs=exporter.inputs(export.normalization), seed=1).max_relative_error <= 1e-5
     exporter.assert_updates_of_right_size(export)
 

@@ -32,11 +32,10 @@ def test_manifest_says_what_the_bundle_is(bundle) -> None:
 def test_a_rule_of_one_step_and_rates_of_each_step_reach_the_robot(exporter, tmp_path) -> None:
     """The manifest names the rule, its steps and what it learned. The golden example replays on the robot."""
     for changes in ({"rule": "ridge", "damping": 0.1, "depth": 0, "bias": False}, {"step_rates": True}):
-        learner = exporter.build("msr", "mse", **changes)
-        arguments = {"family": exporter.family, "shots": 6, "seed": 3, "config_digest": "0" * 64}
-        model = AdaptiveModel.load(export_bundle(learner, exporter.scaled, tmp_path / "bundle", **arguments))
+        export = exporter.exported("msr", "mse", **changes)
+        model = AdaptiveModel.load(exporter.write(export, tmp_path / "bundle"))
         manifest, learned = model.manifest, {"damping", "scale of layers.0.weight"}
-        assert manifest.rule == learner.config.rule
+        assert manifest.rule == export.learner.config.rule
         assert manifest.inner_steps == (1 if manifest.rule == "ridge" else 5)
         assert manifest.rule == "gradient" or set(manifest.learned) == learned
         assert all(len(values) in (1, manifest.inner_steps) for values in manifest.learned.values())
@@ -46,9 +45,8 @@ def test_a_rule_of_one_step_and_rates_of_each_step_reach_the_robot(exporter, tmp
 
 def test_prototypes_reach_the_robot(exporter, tmp_path) -> None:
     """An adaptation is one step to the class means. A second step changes nothing."""
-    arguments = {"family": exporter.sides, "shots": 6, "seed": 3, "config_digest": "0" * 64}
-    learner = exporter.build("protonets", "cross_entropy")
-    model = AdaptiveModel.load(export_bundle(learner, exporter.unscaled_y, tmp_path / "bundle", **arguments))
+    export = exporter.exported("protonets", "cross_entropy")
+    model = AdaptiveModel.load(exporter.write(export, tmp_path / "bundle"))
     manifest, golden = model.manifest, model.bundle.golden()
     assert (manifest.method, manifest.rule, manifest.inner_steps, manifest.learned) == (
         "protonets",
