@@ -127,7 +127,7 @@ def stored_digest(path: Path) -> str | None:
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get("sha256")
     except _UNREADABLE as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
 def load_checkpoint(path: Path, learner: type[Learner] | None = None) -> Checkpoint:
@@ -190,7 +190,7 @@ def load_checkpoint(path: Path, learner: type[Learner] | None = None) -> Checkpo
     own = {name.removeprefix(LEARNER): tensor for name, tensor in tensors.items() if name.startswith(LEARNER)}
     wrong = wrong_scaling(normalization, config) or (oversize(config, own) if learner is None else None)
     if wrong is not None:
-        raise _damaged(path, wrong)
+        raise damaged(path, wrong)
     try:
         model = build_learner(config, learner, group)
     except MsrError as error:
@@ -231,10 +231,10 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             header = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except _UNREADABLE as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     for name, tensor in tensors.items():
         if tensor.dtype not in _DTYPES:
-            raise _damaged(path, f"its tensor '{name}' has dtype {tensor.dtype}, which no learner has")
+            raise damaged(path, f"its tensor '{name}' has dtype {tensor.dtype}, which no learner has")
     return header, tensors
 
 
@@ -243,7 +243,8 @@ _UNREADABLE = (SafetensorError, OSError, ValueError, KeyError, RuntimeError)
 _DTYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.bool)
 
 
-def _damaged(path: Path, why: object) -> CheckpointError:
+def damaged(path: Path, why: object) -> CheckpointError:
+    """Return the error of a file that is not a whole checkpoint."""
     return CheckpointError(
         f"checkpoint {path} is damaged, or is not a checkpoint: {why}; copy it again, or train again"
     )

@@ -88,3 +88,32 @@ def wrong_scaling(normalization: Normalization, config: TrainConfig) -> str | No
 
 def _per_channel(shape: Shape) -> Shape:
     return (shape[0], *[1] * (len(shape) - 1))
+
+
+def wrong_optimizer(learner: Learner, tensors: Mapping[str, Tensor]) -> str | None:
+    """Return why a state is not that of the outer optimizer of a learner, or None if it is.
+
+    Args:
+        learner: The learner.
+        tensors: The state by `index.key`, in which the index counts the learner's trained parameters. Empty before the
+            first outer step.
+
+    """
+    shapes = {
+        f"{index}.{key}": () if key == "step" else tuple(parameter.shape)
+        for index, parameter in enumerate(p for p in learner.parameters() if p.requires_grad)
+        for key in _MOMENTS
+    }
+    for name, tensor in tensors.items():
+        if name not in shapes or tensor.shape != shapes[name] or not tensor.is_floating_point():
+            seen = f"its optimizer's tensor '{name}' has shape {tuple(tensor.shape)} and dtype {tensor.dtype}"
+            wanted = f"shape {shapes[name]} and float32 are wanted" if name in shapes else "there is no such tensor"
+            return f"{seen}, but {wanted}"
+    indices = {name.partition(".")[0] for name in tensors}
+    if lacking := sorted({f"{index}.{key}" for index in indices for key in _MOMENTS} - tensors.keys()):
+        return f"it has no tensor '{lacking[0]}' of the optimizer"
+    return None
+
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What Adam keeps of each parameter."""

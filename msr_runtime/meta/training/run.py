@@ -17,7 +17,8 @@ from msr_runtime.errors import CheckpointError, InputError
 from msr_runtime.files import write_atomically
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.rule import Tensors
-from msr_runtime.meta.training.checkpoint import LAST, load_checkpoint, stored_digest
+from msr_runtime.meta.training.checkpoint import LAST, damaged, load_checkpoint, stored_digest
+from msr_runtime.meta.training.checkpoint_fit import wrong_optimizer
 from msr_runtime.meta.training.config import TrainConfig, first_fault
 from msr_runtime.meta.training.lock import locked, require_free
 from msr_runtime.normalization import Normalization
@@ -166,6 +167,8 @@ def open_run(
             "first step; begin it without --resume"
         )
     checkpoint = load_checkpoint(path / LAST, learner)
+    if (wrong := wrong_optimizer(checkpoint.learner, checkpoint.optimizer)) is not None:
+        raise damaged(path / LAST, wrong)
     _require_unedited(path / CONFIG, checkpoint.config)
     saved = Saved(
         checkpoint.learner.state_dict(),

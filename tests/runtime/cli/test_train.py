@@ -1,0 +1,45 @@
+"""`msr train`: what it says when it is stopped early, and options that reach the run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from msr_runtime.cli import train as command
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_ctrl_c_before_the_first_step(trained, tmp_path, monkeypatch, refusal, msr, tiny, resume: bool) -> None:
+    """One sentence says that the folder is as it was, and what to do."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "prepare", interrupt)
+    run, more = tmp_path / "run", tiny
+    if resume:
+        run, more = trained / "run", ["--resume"]
+        opened = command.open_run
+        monkeypatch.setattr(command, "open_run", lambda *a, **k: _unfinished(opened(*a, **k)))
+    before = {path: path.read_bytes() for path in run.rglob("*")}
+    assert msr("train", f"{trained / 'push.py'}:Push", run, *more) == 130
+    assert f"interrupted before the first step: {run} is as it was; give the same command again" in refusal()
+    assert {path: path.read_bytes() for path in run.rglob("*")} == before
+
+
+def _unfinished(run):  # noqa: ANN202
+    return run._replace(saved=run.saved._replace(step=10))
+
+
+def test_noise_a_range_of_shots_and_widths_reach_the_run(trained, tmp_path, msr, tiny, capsys) -> None:
+    """The run's folder holds them, and `--resume` alone keeps them."""
+    run = tmp_path / "run"
+    noise = ["--settings.noise", 0.3, "--settings.outliers", 0.1, "--settings.fewest-shots", 2, "--settings.shots", 5]
+    shape = ["--learner.width", 5, 6, "--learner.depth", 2]
+    assert msr("train", f"{trained / 'push.py'}:Push", run, *tiny, *noise, *shape, "--settings.steps", 3) == 0
+    stored = json.loads(Path(run / "config.json").read_text())
+    kept = {name: stored["settings"][name] for name in ("noise", "outliers", "outlier_size", "fewest_shots", "shots")}
+    assert kept == {"noise": 0.3, "outliers": 0.1, "outlier_size": 10.0, "fewest_shots": 2, "shots": 5}
+    assert stored["learner"]["width"] == [5, 6]
+    assert msr("train", f"{trained / 'push.py'}:Push", run, "--resume") == 0
+    assert "is complete: it has taken all its 3 steps" in capsys.readouterr().out
