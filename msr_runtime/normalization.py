@@ -142,6 +142,6 @@ def _too_far(name: str, unit: str, center: float, scale: float) -> str:
         f"{name} lies around {center:.6g} {unit} and varies by {scale:.2g} {unit} only: its center is "
         f"{abs(center) / scale:.1e} times its scale, at most {FARTHEST:.0e} is wanted, because float32 keeps steps of "
         f"{FLOAT32_STEP * abs(center):.1g} {unit} there; subtract an offset, such as {center:.6g}, from it before it "
-        "becomes float32, in the training data and on the robot alike (for a position: take a local origin), or leave the "
-        "number out if it only jitters"
+        "becomes float32, in the training data and on the robot alike (for a position: take a local origin), or leave "
+        "the number out if it only jitters"
     )
