@@ -65,11 +65,11 @@ class Normalization(BaseModel):
 
     def raw_x(self, x: NDArray) -> Array:
         """Return normalized x `(..., *x)` in raw units, float32. This is the inverse of `normalize_x`."""
-        return (x * np.asarray(self.input_scale) + np.asarray(self.input_center)).astype(np.float32)
+        return _raw(x, self.input_center, self.input_scale)
 
     def raw_y(self, y: NDArray) -> Array:
         """Return normalized y `(..., *y)` in raw units, float32. This is the inverse of `normalize_y`."""
-        return (y * np.asarray(self.output_scale) + np.asarray(self.output_center)).astype(np.float32)
+        return _raw(y, self.output_center, self.output_scale)
 
     def compare_y(self, seen: NDArray, wanted: NDArray) -> tuple[float, float]:
         """Compare two predictions of y, `(..., *y)` in raw units, each number in its own scale.
@@ -109,17 +109,17 @@ class Normalization(BaseModel):
 
 
 def number_names(fields: Sequence[Field]) -> Iterator[tuple[str, str]]:
-    """Yield the name, for messages, and the unit of every number of a sample that has a center of its own.
+    """Yield the name and the unit of every number of a sample that has a center of its own, for messages.
 
-    For an image, these are its channels.
+    For an image, these are its channels. The unit has a space before it, and is empty for pure numbers.
     """
-    shape = sample_shape(fields)
+    shape, units = sample_shape(fields), ["" if field.unit == "1" else f" {field.unit}" for field in fields]
     if len(shape) > 1:
-        yield from ((f"field '{fields[0].name}' channel {channel}", fields[0].unit) for channel in range(shape[0]))
+        yield from ((f"field '{fields[0].name}' channel {channel}", units[0]) for channel in range(shape[0]))
         return
-    for field in fields:
+    for field, unit in zip(fields, units, strict=True):
         for number in range(field.size):
-            yield f"field '{field.name}'" + (f" element {number}" if field.size > 1 else ""), field.unit
+            yield f"field '{field.name}'" + (f" element {number}" if field.size > 1 else ""), unit
 
 
 def split_center(center: ArrayLike, scale: ArrayLike) -> tuple[Array, Array | None]:
@@ -137,11 +137,16 @@ def split_center(center: ArrayLike, scale: ArrayLike) -> tuple[Array, Array | No
     return first, rest if np.any(np.abs(rest) > 1e-6 * np.asarray(scale)) else None
 
 
+def _raw(normal: NDArray, center: Figures, scale: Figures) -> Array:
+    with np.errstate(over="ignore"):  # what an adaptation that diverged predicts is infinite
+        return (normal * np.asarray(scale) + np.asarray(center)).astype(np.float32)
+
+
 def _too_far(name: str, unit: str, center: float, scale: float) -> str:
     return (
-        f"{name} lies around {center:.6g} {unit} and varies by {scale:.2g} {unit} only: its center is "
+        f"{name} lies around {center:.6g}{unit} and varies by {scale:.2g}{unit} only: its center is "
         f"{abs(center) / scale:.1e} times its scale, at most {FARTHEST:.0e} is wanted, because float32 keeps steps of "
-        f"{FLOAT32_STEP * abs(center):.1g} {unit} there; subtract an offset, such as {center:.6g}, from it before it "
+        f"{FLOAT32_STEP * abs(center):.1g}{unit} there; subtract an offset, such as {center:.6g}, from it before it "
         "becomes float32, in the training data and on the robot alike (for a position: take a local origin), or leave "
         "the number out if it only jitters"
     )

@@ -143,7 +143,7 @@ class _Still(NamedTuple):
         found = (spreads <= self.named).reshape(len(names), -1).all(1)
         spreads, values = spreads.reshape(len(names), -1).max(1), means.reshape(len(names), -1).mean(1)
         return tuple(
-            f"{side} {name} ({value:.6g} ± {spread:.2g} {unit})"
+            f"{side} {name} ({value:.6g} ± {spread:.2g}{unit})"
             for (name, unit), value, spread, still in zip(names, values, spreads, found, strict=True)
             if still
         )
