@@ -11,7 +11,7 @@ from msr_export.freeze import Frozen, flatten, folded_name, freeze
 from msr_export.lowering import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET
 from msr_export.parity import check_golden, check_parity
 from msr_export.validation import TASKS, measure_validation
-from msr_runtime.bundle.manifest import Manifest, Provenance, Weight
+from msr_runtime.bundle.manifest import Manifest, Provenance, TrainingSamples, Weight
 from msr_runtime.bundle.store import (
     ADAPT,
     GOLDEN,
@@ -31,6 +31,8 @@ from msr_runtime.meta.rules.gauss_newton import GaussNewton
 from msr_runtime.meta.rules.gradient import GradientSteps
 from msr_runtime.meta.symmetry.measures import equivariance_error
 from msr_runtime.meta.training.checkpoint import Checkpoint
+from msr_runtime.meta.training.config import TrainSettings
+from msr_runtime.meta.training.disturbance import shot_counts
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Array, SymmetricFamily, TaskFamily, output_shape, sample_shape
 
@@ -81,6 +83,7 @@ def export_checkpoint(
         shots=checkpoint.config.settings.shots,
         seed=checkpoint.config.seed,
         config_digest=checkpoint.digest,
+        samples=_samples(checkpoint.config.settings),
         validation_tasks=validation_tasks,
     )
 
@@ -94,6 +97,7 @@ def export_bundle(
     shots: int,
     seed: int,
     config_digest: str,
+    samples: TrainingSamples | None = None,
     validation_tasks: int = TASKS,
 ) -> Path:
     """Freeze `learner` into the bundle `out`, after a proof that it equals torch. A failed proof leaves nothing on
@@ -107,6 +111,8 @@ def export_bundle(
         shots: Support samples per task in meta-training.
         seed: The seed of the meta-training. The export draws from it too, so a second export gives the same bytes.
         config_digest: sha256 of the checkpoint or of its configuration.
+        samples: What the samples of meta-training were like. A learner that was trained without augmentation has not
+            learned the family's group, and its bundle names none, unless its form is `equivariant`.
         validation_tasks: Clean validation tasks to measure the robot's limits on (`Manifest.validation`). With fewer
             tasks the limits are narrower: more of the clean updates are refused.
 
@@ -134,7 +140,8 @@ def export_bundle(
     parity = check_parity(learner, normalization, frozen, _inputs(family, shots, seed), seed)
     golden = _golden(learner, normalization, family, shots, seed)
     check_golden(frozen, normalization, golden)
-    group = family.group() if isinstance(family, SymmetricFamily) else None
+    symmetric = samples is None or samples.augmented or learner.config.form == "equivariant"
+    group = family.group() if symmetric and isinstance(family, SymmetricFamily) else None
     predict = torch_unadapted(learner, normalization)(golden.support_x, golden.support_y)
     manifest = Manifest(
         name=family.name,
@@ -158,9 +165,19 @@ def export_bundle(
         equivariance_error=None if group is None else equivariance_error(predict, group, golden.x),
         parity=parity,
         validation=measure_validation(learner, normalization, family, shots=shots, seed=seed, tasks=validation_tasks),
-        provenance=Provenance(config_digest=config_digest, versions=_versions(), seed=seed),
+        provenance=Provenance(config_digest=config_digest, versions=_versions(), seed=seed, samples=samples),
     )
     return write_bundle(out, manifest, _files(frozen, golden)).path
+
+
+def _samples(settings: TrainSettings) -> TrainingSamples:
+    return TrainingSamples(
+        augmented=settings.augment,
+        fewest_shots=shot_counts(settings).start,
+        noise=settings.noise,
+        outliers=settings.outliers,
+        outlier_size=settings.outlier_size,
+    )
 
 
 def _files(frozen: Frozen, golden: Golden) -> dict[str, bytes]:

@@ -95,6 +95,21 @@ class Validation(_Frozen):
     """The figures by number of support samples, smallest number first."""
 
 
+class TrainingSamples(_Frozen):
+    """What the samples of meta-training were like. The numbers are settings of the run (`TrainSettings`)."""
+
+    augmented: bool
+    """Whether the queries were moved by random group elements, so that the symmetry could be learned."""
+    fewest_shots: PositiveInt
+    """The smallest number of support samples per task. The largest one is `Manifest.shots`."""
+    noise: NonNegativeFloat
+    """Standard deviation of the noise on y of the support samples, on normalized outputs."""
+    outliers: float = Bounded(ge=0, le=1)
+    """Share of the support samples whose y was wrong."""
+    outlier_size: NonNegativeFloat
+    """How far off such a y was, on normalized outputs."""
+
+
 class Provenance(_Frozen):
     """The origin of the bundle."""
 
@@ -104,6 +119,9 @@ class Provenance(_Frozen):
     """Versions of the packages at the export, by package name."""
     seed: int
     """The seed of the meta-training."""
+    samples: TrainingSamples | None = None
+    """What the samples of meta-training were like. None if it is not known, as in bundles of format version 3 and
+    older."""
     created: str | None = None
     """Time of the export, ISO 8601. The exporter leaves it out, so that one checkpoint always gives the same bytes."""
 

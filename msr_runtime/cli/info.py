@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from msr_runtime.bundle.manifest import Manifest, TrainingSamples
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.cli.output import BundlePath, print_rows
 from msr_runtime.control.realtime import RealTime
@@ -47,7 +48,8 @@ def _bundle(bundle: Bundle) -> dict[str, object]:
         **{f"input {field.name}": field.describe() for field in manifest.inputs},
         **{f"output {field.name}": field.describe() for field in manifest.outputs},
         **({"image": layout} if (layout := image_layout(manifest.inputs)) else {}),
-        "trained for": f"{manifest.shots} shots, {manifest.inner_steps} inner steps",
+        "trained for": f"{_shots(manifest)} shots, {manifest.inner_steps} inner steps",
+        **({"trained with": _disturbance(samples)} if (samples := provenance.samples) else {}),
         "rate": "none" if manifest.rate_hz is None else f"{manifest.rate_hz:g} Hz",
         "group": manifest.group or "none",
         "equivariance": "not measured" if error is None else f"{error:.2e} relative error at v0",
@@ -57,6 +59,18 @@ def _bundle(bundle: Bundle) -> dict[str, object]:
         "exported with": ", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
         **{name: f"{len(bundle.files[name])} bytes, sha256 {digest}" for name, digest in manifest.files.items()},
     }
+
+
+def _shots(manifest: Manifest) -> str:
+    samples = manifest.provenance.samples
+    fewest = manifest.shots if samples is None else samples.fewest_shots
+    return f"{manifest.shots}" if fewest == manifest.shots else f"{fewest} to {manifest.shots}"
+
+
+def _disturbance(samples: TrainingSamples) -> str:
+    noise = f"noise {samples.noise:g}, {samples.outliers:.3g} outliers of {samples.outlier_size:g}, in scales of y"
+    clean = not (samples.noise or samples.outliers)
+    return f"{'clean samples' if clean else noise}, {'augmented' if samples.augmented else 'not augmented'} queries"
 
 
 def _machine() -> dict[str, object]:

@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -193,14 +193,13 @@ class Exporter:
                 path.write_bytes(pickle.dumps(freeze(learner, normalization)))
             return Export(learner, normalization, pickle.loads(path.read_bytes()))
 
-    def write(self, export: Export, folder: Path) -> Path:
+    def write(self, export: Export, folder: Path, **options: Any) -> Path:
         """Write the bundle of a frozen learner, with all checks of an export. Labels are those of `Sides`."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(writer, "freeze", lambda *_: export.frozen)
             family = SIDES if export.learner.classifies else FAMILY
-            return export_bundle(
-                export.learner, export.normalization, folder, family=family, shots=6, seed=3, config_digest="0" * 64
-            )
+            known = {"family": family, "shots": 6, "seed": 3, "config_digest": "0" * 64} | options
+            return export_bundle(export.learner, export.normalization, folder, **known)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,10 @@ import torch
 
 from msr_export import Frozen, check_golden, export_bundle, writer
 from msr_runtime.adaptation.model import AdaptiveModel
+from msr_runtime.bundle.manifest import TrainingSamples
 from msr_runtime.bundle.store import ADAPT, Bundle
 from msr_runtime.errors import ExportError, ParityError
+from msr_runtime.meta.training.config import TrainSettings
 
 
 def test_manifest_says_what_the_bundle_is(bundle) -> None:
@@ -27,6 +29,17 @@ def test_manifest_says_what_the_bundle_is(bundle) -> None:
     assert manifest.parity.max_relative_error <= 1e-5
     assert manifest.shots == 6
     assert {"torch", "onnx", "numpy"} <= set(manifest.provenance.versions)
+
+
+def test_a_bundle_trained_without_augmentation_names_no_group(exporter, tmp_path) -> None:
+    """Nothing taught it the family's symmetry. What the samples were like stands in the provenance."""
+    settings = TrainSettings(shots=6, fewest_shots=2, noise=0.3, outliers=0.1, augment=False)
+    samples = writer._samples(settings)
+    assert samples == TrainingSamples(augmented=False, fewest_shots=2, noise=0.3, outliers=0.1, outlier_size=10.0)
+    manifest = Bundle.open(
+        exporter.write(exporter.exported("msr", "mse"), tmp_path / "bundle", samples=samples)
+    ).manifest
+    assert (manifest.group, manifest.equivariance_error, manifest.provenance.samples) == (None, None, samples)
 
 
 def test_a_rule_of_one_step_and_rates_of_each_step_reach_the_robot(exporter, tmp_path) -> None:

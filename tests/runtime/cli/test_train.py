@@ -43,3 +43,11 @@ def test_noise_a_range_of_shots_and_widths_reach_the_run(trained, tmp_path, msr,
     assert stored["learner"]["width"] == [5, 6]
     assert msr("train", f"{trained / 'push.py'}:Push", run, "--resume") == 0
     assert "is complete: it has taken all its 3 steps" in capsys.readouterr().out
+
+
+def test_info_says_what_a_bundle_was_trained_with(trained, msr, capsys) -> None:
+    """The settings of the run reach the bundle."""
+    assert msr("info", trained / "bundle") == 0
+    rows = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert rows["trained for"].strip() == "10 shots, 5 inner steps"
+    assert rows["trained with"].strip() == "clean samples, augmented queries"
