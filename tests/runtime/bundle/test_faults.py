@@ -83,7 +83,7 @@ def test_a_changed_file_that_is_vouched_for_loads_or_is_refused_by_name(
 
 @pytest.mark.slow
 def test_every_fault_is_refused_by_name_or_harmless(bundle_path: Path, tmp_path: Path) -> None:
-    """benchmarks/faults.py on a small bundle: damage, links, hostile graphs and files, wrong samples, a full disk, kills."""
+    """benchmarks/faults.py on a small bundle: damage, hostile files, wrong samples, a full disk and kills."""
     script = ROOT / "benchmarks" / "faults.py"
     counts = ("--step", "200", "--flips", "60", "--manifests", "60")
     done = subprocess.run(
