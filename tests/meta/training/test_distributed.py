@@ -97,35 +97,31 @@ def _assert_same_numbers(run: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def pair(family: Path, tmp_path_factory) -> Path:
-    """A complete run of two processes."""
-    run = tmp_path_factory.mktemp("pair") / "run"
-    code, said, complained = _train(family, run, 2)
+def trio(family: Path, tmp_path_factory) -> Path:
+    """A complete run of three processes."""
+    run = tmp_path_factory.mktemp("trio") / "run"
+    code, said, complained = _train(family, run, 3)
     assert code == 0, complained
     assert said.count("30 steps in") == 1
     return run
 
 
 @pytest.fixture(scope="module")
-def single(family: Path, pair: Path, tmp_path_factory) -> Path:
+def single(family: Path, trio: Path, tmp_path_factory) -> Path:
     """The same run in one process."""
     run = tmp_path_factory.mktemp("single")
-    _alone(family, run, pair)
+    _alone(family, run, trio)
     return run
 
 
-def test_two_processes_compute_what_one_does(pair: Path, single: Path) -> None:
-    """With shares of two and three tasks, all metrics are equal to 1e-5. Only one process writes."""
-    _assert_same_numbers(pair, single)
-    assert len(list(pair.glob("events.out.tfevents*"))) == 1
-    assert {BEST, LAST, "config.json", "metrics.jsonl"} < {path.name for path in pair.iterdir()}
+def test_three_processes_compute_what_one_does(trio: Path, single: Path) -> None:
+    """With shares of one, two and two tasks, all metrics are equal to 1e-5. Only one process writes.
 
-
-def test_three_processes_compute_what_one_does(family: Path, single: Path, tmp_path) -> None:
-    """With shares of one, two and two tasks."""
-    code, _, complained = _train(family, tmp_path / "run", 3)
-    assert code == 0, complained
-    _assert_same_numbers(tmp_path / "run", single)
+    Two processes, with shares of two and three tasks, are compared in the tests below.
+    """
+    _assert_same_numbers(trio, single)
+    assert len(list(trio.glob("events.out.tfevents*"))) == 1
+    assert {BEST, LAST, "config.json", "metrics.jsonl"} < {path.name for path in trio.iterdir()}
 
 
 def test_a_gradient_that_is_not_finite_in_one_process_is_skipped_in_all(family: Path, tmp_path, monkeypatch) -> None:
@@ -193,9 +189,9 @@ def test_a_process_that_hangs_is_given_up_after_the_timeout(family: Path, tmp_pa
     assert load_checkpoint(tmp_path / "run" / LAST).step == 10
 
 
-def test_what_is_refused_is_said_once(family: Path, pair: Path) -> None:
+def test_what_is_refused_is_said_once(family: Path, trio: Path) -> None:
     """The first process prints the error. The others end without a message."""
-    code, _, complained = _train(family, pair, 2)
+    code, _, complained = _train(family, trio, 2)
     assert code != 0
     assert complained.count("msr: ") == complained.count("holds a run already") == 1, complained
 

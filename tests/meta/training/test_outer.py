@@ -22,7 +22,7 @@ from msr_runtime.meta.training.outer import (
 def test_the_graph_gives_the_eager_numbers_bit_for_bit(method: str, changes: dict[str, bool]) -> None:
     """Loss and every gradient are equal, for moved parameters and for a batch that was not traced."""
     torch.manual_seed(0)
-    config = LearnerConfig(width=6, depth=2, inner_steps=3, filters=4, context=3).model_copy(update=changes)
+    config = LearnerConfig(width=6, depth=1, inner_steps=2, filters=4, context=3).model_copy(update=changes)
     labels = method == "protonets"
     loss = OuterLoss(LEARNERS[method](config, (3,), (2,), "cross_entropy" if labels else "mse"))
     rng = np.random.default_rng(0)
