@@ -88,7 +88,7 @@ def train(
                 time.sleep(10)
             raise
         if joined.first:
-            _report(result, family, config.settings.steps)
+            _report(result, family, config)
     return 0 if result.finished else 130
 
 
@@ -103,9 +103,13 @@ def _opened(
     return run, run.config
 
 
-def _report(result: TrainResult, family: str, steps: int) -> None:
+def _report(result: TrainResult, family: str, config: TrainConfig) -> None:
     if result.finished:
-        print(f"{result.step} steps in {result.seconds:.1f} s, best validation loss {result.best:.4g}, in {result.run}")
+        unit = "nats" if config.loss == "cross_entropy" else "on normalized y"
+        loss = f"best validation loss {result.best:.4g} {unit}"
+        print(f"{result.step} steps in {result.seconds:.1f} s, {loss}, in {result.run}")
     else:
         again = shlex.join(["msr", "train", family, str(result.run), "--resume"])
-        print(f"interrupted after step {result.step} of {steps}; continue with: {again}", file=sys.stderr)
+        print(
+            f"interrupted after step {result.step} of {config.settings.steps}; continue with: {again}", file=sys.stderr
+        )

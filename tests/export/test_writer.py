@@ -143,3 +143,20 @@ def test_a_learner_of_another_family_is_refused(exporter, tmp_path) -> None:
         export_bundle(
             learner, exporter.scaled, tmp_path / "bundle", family=family, shots=6, seed=3, config_digest="0" * 64
         )
+
+
+def test_a_number_too_far_from_zero_is_refused_by_name(exporter, tmp_path) -> None:
+    """Training refuses it since it knows how; a checkpoint may be older. It is not blamed on the export."""
+    center = (0.5, -1.0, 5e6, 0.0)
+    far = exporter.scaled.model_copy(update={"input_center": center})
+    with pytest.raises(ExportError, match=r"field 'wind' element 0 of x lies around 5e\+06 m/s and varies by 0.5 m/s"):
+        export_bundle(
+            exporter.build("msr", "mse"),
+            far,
+            tmp_path / "bundle",
+            family=exporter.family,
+            shots=6,
+            seed=3,
+            config_digest="0" * 64,
+        )
+    assert list(tmp_path.iterdir()) == []
