@@ -1,7 +1,13 @@
 """What every test shares."""
 
 import contextlib
+import fcntl
 import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 # Tests run in parallel processes, so one thread each is fastest; without torch the robot's side can still be tested.
 with contextlib.suppress(ImportError):
@@ -14,3 +20,53 @@ with contextlib.suppress(ImportError):
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
+
+SMALL = {
+    "--settings.steps": 20,
+    "--settings.validation-every": 20,
+    "--settings.training-tasks": 40,
+    "--learner.width": 16,
+    "--learner.depth": 2,
+    "--learner.filters": 8,
+}
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A function that makes a folder once for all tests: the first process fills it, another one waits.
+
+    It takes the folder's name and a function that fills the empty folder, and returns the folder. Read only.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, filled = base / "once" / name, base / "once" / f"{name}.filled"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (base / "once" / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not filled.exists():
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small() -> list[str]:
+    """The options that make `msr train` a matter of seconds."""
+    numbers = [str(word) for option in SMALL.items() for word in option]
+    return [*numbers, "--settings.insist-on-augmentation"]  # its test takes longer than all the rest
+
+
+@pytest.fixture(scope="session")
+def ring_run(once: Callable[..., Path], small: list[str]) -> Path:
+    """A run of a small network on ring-nav, trained for a few outer steps, with its `bundle`. Read only."""
+    from msr_runtime.cli import run
+
+    def fill(folder: Path) -> None:
+        assert run(["train", "ring-nav", str(folder), *small]) == 0
+        assert run(["export", str(folder), str(folder / "bundle")]) == 0
+
+    return once("ring", fill)

@@ -9,34 +9,16 @@ import numpy as np
 import pytest
 
 from msr_envs.ring_nav.family import RingNav
-from msr_runtime.cli import run
 
 ROOT = Path(__file__).parents[2]
-SMALL = {
-    "--settings.steps": 20,
-    "--settings.validation-every": 20,
-    "--settings.training-tasks": 40,
-    "--learner.width": 16,
-    "--learner.depth": 2,
-    "--learner.filters": 8,
-}
 
 
 @pytest.fixture(scope="session")
-def small() -> list[str]:
-    """The options that make `msr train` a matter of seconds."""
-    numbers = [str(word) for option in SMALL.items() for word in option]
-    return [*numbers, "--settings.insist-on-augmentation"]  # its test takes longer than all the rest
-
-
-@pytest.fixture(scope="session")
-def prepared(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(ring_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `runs/`, `samples.npz`, `flight.mcap` and `examples/`. Copy it before you write into it."""
     folder = tmp_path_factory.mktemp("prepared")
-    ring, demo = folder / "runs/ring", folder / "runs/demo"
-    assert run(["train", "ring-nav", str(ring), *small]) == 0
-    assert run(["export", str(ring), str(ring / "bundle")]) == 0
-    shutil.copytree(ring, demo)
+    for name in ("ring", "demo"):
+        shutil.copytree(ring_run, folder / "runs" / name)
     shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("__pycache__"))
 
     batch = RingNav().sample(np.random.default_rng(0), 1, 10, 20, "test")
@@ -56,6 +38,6 @@ def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 @pytest.fixture(scope="session")
-def bundle(prepared: Path) -> Path:
+def bundle(ring_run: Path) -> Path:
     """The small bundle. Read only."""
-    return prepared / "runs/demo/bundle"
+    return ring_run / "bundle"

@@ -1,7 +1,5 @@
 """A tiny real family, and small learners that are exported once for all tests."""
 
-import fcntl
-import os
 import pickle
 from collections.abc import Callable
 from hashlib import sha256
@@ -178,20 +176,21 @@ class Exporter:
     assert_updates_of_right_size = staticmethod(assert_updates_of_right_size)
     freeze = staticmethod(freeze)
 
-    def __init__(self, folder: Path) -> None:
-        """Keep what is frozen in `folder`."""
-        self._folder = folder
+    def __init__(self, once: Callable[..., Path]) -> None:
+        """Keep what is frozen in folders of `once`."""
+        self._once = once
 
     def exported(self, method: str, loss: Loss, form: str = "full", **changes: object) -> Export:
         """Freeze a learner under the normalization of its loss, once per test run."""
         learner = build(method, loss, form=form, terms=2 if form == "kronecker" else 1, **changes)
         normalization = UNSCALED_Y if learner.classifies else SCALED
-        path = self._folder / sha256(repr((method, loss, form, sorted(changes.items()))).encode()).hexdigest()
-        with path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the other process of the tests waits, and then reads
-            if not path.exists():
-                path.write_bytes(pickle.dumps(freeze(learner, normalization)))
-            return Export(learner, normalization, pickle.loads(path.read_bytes()))
+
+        def fill(folder: Path) -> None:
+            (folder / "frozen").write_bytes(pickle.dumps(freeze(learner, normalization)))
+
+        name = sha256(repr((method, loss, form, sorted(changes.items()))).encode()).hexdigest()
+        frozen = pickle.loads((self._once(name, fill) / "frozen").read_bytes())
+        return Export(learner, normalization, frozen)
 
     def write(self, export: Export, folder: Path, **options: Any) -> Path:
         """Write the bundle of a frozen learner, with all checks of an export. Labels are those of `Sides`."""
@@ -203,9 +202,6 @@ class Exporter:
 
 
 @pytest.fixture(scope="session")
-def exporter(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
-    """Small learners, each exported once. Parallel tests share what is frozen."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "frozen"
-    folder.mkdir(exist_ok=True)
-    return Exporter(folder)
+def exporter(once: Callable[..., Path]) -> Exporter:
+    """Small learners, each exported once."""
+    return Exporter(once)

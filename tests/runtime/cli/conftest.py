@@ -104,13 +104,15 @@ def tiny() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(once: Callable[..., Path]) -> Path:
     """A folder with the file of a task family, a run of 20 steps on it and its bundle. Read only."""
-    folder = tmp_path_factory.mktemp("cli")
-    (folder / "push.py").write_text(FAMILY, encoding="utf-8")
-    assert _msr("train", f"{folder / 'push.py'}:Push", folder / "run", *TINY) == 0
-    assert _msr("export", folder / "run", folder / "bundle", "--family", f"{folder / 'push.py'}:Push") == 0
-    return folder
+
+    def fill(folder: Path) -> None:
+        (folder / "push.py").write_text(FAMILY, encoding="utf-8")
+        assert _msr("train", f"{folder / 'push.py'}:Push", folder / "run", *TINY) == 0
+        assert _msr("export", folder / "run", folder / "bundle", "--family", f"{folder / 'push.py'}:Push") == 0
+
+    return once("push", fill)
 
 
 @pytest.fixture
