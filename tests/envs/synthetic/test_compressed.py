@@ -178,7 +178,7 @@ def test_normalization_finds_nothing_to_centre_and_the_images_scale() -> None:
     family = Noise((2, 9, 9), (3, 7, 7))
     compressed = Compressed(family, kernel=3, bias=True)
     images = family.sample(np.random.default_rng(0), 64, 1, 128, "train")
-    found = measure_normalization(compressed, np.random.default_rng(0), None)
+    found = measure_normalization(compressed, np.random.default_rng(0), None).normalization
     np.testing.assert_allclose((*found.input_center, *found.output_center), 0.0, atol=1e-8)
     np.testing.assert_allclose(found.input_scale[-1], 1.0, rtol=1e-6)
     np.testing.assert_allclose(found.input_scale[:-1], np.sqrt(np.square(images.query_x).mean()), rtol=0.01)
@@ -244,7 +244,7 @@ def test_a_samples_rows_are_drawn_together_and_scored_together() -> None:
 @pytest.mark.parametrize(("method", "changes"), [("msr", {"depth": 1}), ("maml", {"bias": True}), ("cavia", {})])
 def test_a_network_that_is_not_linear_is_refused(method: str, changes: dict[str, Any], tmp_path: Path) -> None:
     """Rows are useless with a nonlinearity, a bias or a context, and the training loss would not show it."""
-    learner = LearnerConfig(**({"depth": 0, "bias": False} | changes))
+    learner = LearnerConfig(**({"depth": 0, "bias": method == "cavia"} | changes))
     config = TrainConfig.of(CONV_C8_HARD_COMPRESSED, method, learner, TrainSettings(augment=False))
     with pytest.raises(TrainingError, match=f"gives 11 rows for each sample.*the network of method '{method}' is not"):
         train(CONV_C8_HARD_COMPRESSED, config, tmp_path, progress=False)
