@@ -8,9 +8,10 @@ from msr_runtime.adaptation.inner_loop import InnerLoop
 from msr_runtime.adaptation.judges import HeldOut
 from msr_runtime.adaptation.measured import Limits
 from msr_runtime.adaptation.model import AdaptiveModel
-from msr_runtime.adaptation.online import OnlineAdapter, SampleRecorder
+from msr_runtime.adaptation.online import OnlineAdapter
 from msr_runtime.adaptation.report import OnlineReport
 from msr_runtime.adaptation.result import AdaptResult
+from msr_runtime.adaptation.sample_recorder import SampleRecorder
 from msr_runtime.adaptation.sample_window import SampleWindow
 from msr_runtime.adaptation.start import Start
 from msr_runtime.adaptation.update_guard import Refusal, UpdateGuard

@@ -11,6 +11,7 @@ from typing import NoReturn, Self
 from numpy.typing import ArrayLike
 
 from msr_runtime.adaptation.result import AdaptResult
+from msr_runtime.adaptation.sample_recorder import SampleRecorder
 from msr_runtime.adaptation.self_test import replay_golden_example
 from msr_runtime.adaptation.sessions import Check, Sessions, check_samples
 from msr_runtime.adaptation.start import Start, check_start
@@ -206,6 +207,7 @@ class AdaptiveModel:
         held_out: tuple[ArrayLike, ArrayLike] | None = None,
         guard: UpdateGuard | None = None,
         check: Check | None = None,
+        recorder: SampleRecorder | None = None,
     ) -> AdaptResult:
         """Adapt `v` to the support set by inner steps. The adapted weights act at once, unless they are refused.
 
@@ -224,6 +226,8 @@ class AdaptiveModel:
                 export. In a bundle without them (format version 3 and older) None sets no limit.
             check: A function that is called before each inner step. What it raises ends the adaptation, and the earlier
                 weights still act. Use it to stop a long adaptation.
+            recorder: Records this adaptation: before the new weights act, and when they do. Use it if another thread
+                predicts meanwhile, so that a replay knows which weights each action can come from.
 
         Returns:
             What the adaptation did, and why it was refused if it was. After a refusal the earlier weights still act.
@@ -256,10 +260,16 @@ class AdaptiveModel:
             guard=guard or (UNLIMITED if self.manifest.validation is None else UpdateGuard()),
             check=check,
         )
-        if update.network is not None:
+        result, network = replace(update.result, seconds=time.perf_counter() - began), update.network
+        if recorder is not None:
+            v = (self._acting if network is None else network).tensors["v"]
+            recorder.adaptation(support_x, support_y, result, v, start, pending=network is not None)
+        if network is not None:
             # one atomic assignment: `predict` sees the old weights or the new, never a mix
-            self._acting = update.network
-        return replace(update.result, seconds=time.perf_counter() - began)
+            self._acting = network
+            if recorder is not None:
+                recorder.swapped()
+        return result
 
     def adapted(self, support_x: ArrayLike, support_y: ArrayLike, steps: int | None = None) -> Predict:
         """Return a network adapted to the whole support set, without a guard and without changing this model.

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter, deque
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.adaptation.report import OnlineReport
 from msr_runtime.adaptation.result import AdaptResult
+from msr_runtime.adaptation.sample_recorder import SampleRecorder
 from msr_runtime.adaptation.sample_window import LeftOut, SampleWindow
 from msr_runtime.adaptation.start import Start, check_start
 from msr_runtime.adaptation.update_guard import Refusal, UpdateGuard
@@ -23,28 +24,6 @@ from msr_runtime.inference.input_bounds import OutsideCounter
 from msr_runtime.task import Array
 
 _KEPT = 1024  # latest adaptations whose times are kept for the percentiles
-
-
-class SampleRecorder(Protocol):
-    """Stores the samples and adaptations of an OnlineAdapter, as `msr_runtime.Recorder` does. No method may block."""
-
-    def sample(self, x: NDArray, y: NDArray) -> None:
-        """Store one observed sample, x `(*x)` and y `(*y)` in raw units."""
-        ...
-
-    def adaptation(
-        self, support_x: NDArray, support_y: NDArray, result: AdaptResult, v: Array, start: Start = "v0"
-    ) -> None:
-        """Store one adaptation.
-
-        Args:
-            support_x: `(shots, *x)` in raw units; a view, valid during the call only.
-            support_y: `(shots, *y)` in raw units; a view, valid during the call only.
-            result: What the adaptation did.
-            v: The filter parameters that act after it, `(1, K)`.
-            start: Where its inner loop began.
-        """
-        ...
 
 
 class OnlineAdapter:
@@ -105,8 +84,8 @@ class OnlineAdapter:
                 together with the loop's when other programs share the processor. The two threads share one interpreter
                 lock: another program could preempt an ordinary adaptation thread while it holds the lock, and the loop
                 would wait for both.
-            recorder: Stores every observed sample and every adaptation. Close it after the end of this `with`. A
-                `Recorder` wants all calls of `observe` to come from one thread.
+            recorder: Stores every observed sample and every adaptation. Close it after the end of this `with`. With a
+                `Recorder`, all calls of `observe` come from one thread, which need not be the one that acts.
 
         Raises:
             InputError: If a number is out of its range, or if the guard has a trust region of its own and the model's
@@ -275,9 +254,13 @@ class OnlineAdapter:
         support = self._samples.support
         if len(support.x) < self._needed or self._learned_from == self._samples.entered:
             return
-        result = self.model.adapt(*support, start=self._start, held_out=self._samples.held_out, guard=self._guard)
-        if self._recorder:
-            self._recorder.adaptation(*support, result, self.model.v, self._start)
+        result = self.model.adapt(
+            *support,
+            start=self._start,
+            held_out=self._samples.held_out,
+            guard=self._guard,
+            recorder=self._recorder,
+        )
         self._seconds[self._tried % _KEPT] = result.seconds
         if result.refusal is None:
             self._accepted += 1

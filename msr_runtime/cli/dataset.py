@@ -101,7 +101,7 @@ def _tasks(recording: Recording) -> tuple[list[list[tuple[NDArray, NDArray]]], i
     broken = 0
     for event in recording.events(SAMPLE, ADAPTATION):
         if event.topic == ADAPTATION:
-            if recording.adaptation(event).kind != "adapt":  # a reset or a load: another task begins
+            if recording.adaptation(event).kind in ("reset", "load"):  # another task begins
                 tasks.append([])
             continue
         x, y = recording.pair(event)

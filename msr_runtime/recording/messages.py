@@ -24,8 +24,10 @@ from msr_runtime.control.report import LoopReport
 from msr_runtime.recording.vectors import Values, Vectors, json_object
 from msr_runtime.task import Field, Loss
 
-RECORDING_VERSION = 1
-"""Version of the messages. `Recording.open` refuses a file of another version."""
+RECORDING_VERSION = 2
+"""Version of the messages. Version 2 added the kind `swap` and the entry `pending` to `/adaptation`."""
+READ_VERSIONS = (1, 2)
+"""The versions that `Recording.open` reads."""
 METADATA, OBSERVATION, ACTION = "/policy_metadata", "/observation", "/action"
 SAMPLE, ADAPTATION, LOOP, RECORDER = "/sample", "/adaptation", "/loop", "/recorder"
 
@@ -69,12 +71,15 @@ class Pair(_Message):
 class Adaptation(_Message):
     """One message of `/adaptation`."""
 
-    kind: Literal["adapt", "reset", "load"]
-    """Cause of the change: a support set, a reset to v0, or the file of an earlier adaptation."""
+    kind: Literal["adapt", "swap", "reset", "load"]
+    """Cause of the change: a support set, a reset to v0, or the file of an earlier adaptation. `swap` says that the
+    weights of the adaptation before it act by now."""
     v: list[float] = []
     """The filter parameters that act after this message, `(K,)`; empty for a reset, after which v0 acts."""
     accepted: bool = True
     """Whether the adapted weights act. If not, the previous weights remain."""
+    pending: bool = False
+    """Whether the adapted weights do not act yet. They begin to act between this message and the next `swap`."""
     reason: str = ""
     """Why the adaptation was refused; empty if it was accepted."""
     start: Literal["v0", "accepted"] = "v0"
@@ -109,6 +114,7 @@ def schemas(vectors: Vectors) -> dict[str, dict[str, Any]]:
         "kind": text,
         "v": {"type": "array", "items": number},
         "accepted": flag,
+        "pending": flag,
         "reason": text,
         "start": text,
         "steps": integer,

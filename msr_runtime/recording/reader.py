@@ -23,6 +23,7 @@ from msr_runtime.recording._mcap import (
 from msr_runtime.recording.messages import (
     METADATA,
     OBSERVATION,
+    READ_VERSIONS,
     RECORDER,
     RECORDING_VERSION,
     Adaptation,
@@ -73,18 +74,18 @@ class Recording:
             path: The file that a Recorder wrote.
 
         Raises:
-            InputError: If the file does not exist, is not a recording or has another `RECORDING_VERSION`.
+            InputError: If the file does not exist, is not a recording, or has none of the `READ_VERSIONS`.
         """
         path = Path(path)
         topics: set[str] = set()
         for event in _events(path):
             if event.topic == METADATA:
                 policy = _parse(Policy, event, path)
-                if (version := policy.recording_version) != RECORDING_VERSION:
+                if (version := policy.recording_version) not in READ_VERSIONS:
+                    age = "a newer" if version > RECORDING_VERSION else "an older"
                     raise InputError(
-                        f"recording '{path}' has version {version}, but this runtime reads {RECORDING_VERSION}; it was "
-                        f"written by {'a newer' if version > RECORDING_VERSION else 'an older'} msr-runtime: read it "
-                        "with that version"
+                        f"recording '{path}' has version {version}, but this runtime reads {READ_VERSIONS[0]} to "
+                        f"{READ_VERSIONS[-1]}; it was written by {age} msr-runtime: read it with that version"
                     )
                 manifest = policy.manifest
                 return cls(path, policy, Vectors.of(manifest.inputs, manifest.outputs, manifest.loss))

@@ -7,10 +7,11 @@ are dropped and counted. If the disk fails, the recording ends and the control l
 
 import base64
 import dataclasses
+import operator
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,8 +47,12 @@ class RecorderReport:
 class Recorder:
     """Records one run of a robot.
 
-    No method waits for the disk or for another thread. Call each method from one thread only; different methods may be
-    called from different threads. Stamps are nanoseconds since 1970. They start at the system's clock and continue with
+    No method waits for the disk or for another thread. `observation` and `action` come from the thread that acts.
+    `sample` may come from another thread, but always from the same one; so may `OnlineAdapter.observe`, which calls it.
+    What tells of the weights, `adaptation`, `swapped`, `reset` and `loaded`, comes from one thread at a time: leave the
+    `with` of an `OnlineAdapter` before you reset its model or load into it.
+
+    Stamps are nanoseconds since 1970. They start at the system's clock and continue with
     the monotonic clock, so they never jump.
 
     Example:
@@ -95,7 +100,7 @@ class Recorder:
     ) -> None:
         self.close()
 
-    def observation(self, x: ArrayLike, stamp: int | None = None) -> int:
+    def observation(self, x: ArrayLike, stamp: SupportsIndex | None = None) -> int:
         """Begin a tick: record the input that the network is about to get.
 
         Args:
@@ -106,14 +111,14 @@ class Recorder:
             The stamp of the tick. `action` and `sample` use it unless they are given another one.
 
         Raises:
-            InputError: If `x` is not numeric or does not fit the bundle's inputs.
+            InputError: If `x` is not numeric or does not fit the bundle's inputs, or the stamp is no time.
         """
         row = self._vectors.x.copy(x)
-        self._stamp = stamp = self._now() if stamp is None else stamp
-        self._put(OBSERVATION, stamp, lambda: self._vectors.x.to_message(row))
-        return stamp
+        self._stamp = when = self._now() if stamp is None else _checked(stamp)
+        self._put(OBSERVATION, when, lambda: self._vectors.x.to_message(row))
+        return when
 
-    def action(self, action: ArrayLike, stamp: int | None = None) -> None:
+    def action(self, action: ArrayLike, stamp: SupportsIndex | None = None) -> None:
         """Record the network's output for the observation of this tick, before an action guard or the robot limits it.
 
         Args:
@@ -121,12 +126,12 @@ class Recorder:
             stamp: Stamp of the observation, in ns since 1970. Default: the latest observation's.
 
         Raises:
-            InputError: If `action` is not numeric or does not fit the bundle's outputs.
+            InputError: If `action` is not numeric or does not fit the bundle's outputs, or the stamp is no time.
         """
-        row = self._vectors.action.copy(action)
-        self._put(ACTION, self._tick(stamp), lambda: self._vectors.action.to_message(row))
+        row, when = self._vectors.action.copy(action), self._tick(stamp)
+        self._put(ACTION, when, lambda: self._vectors.action.to_message(row))
 
-    def sample(self, x: ArrayLike, y: ArrayLike, stamp: int | None = None) -> None:
+    def sample(self, x: ArrayLike, y: ArrayLike, stamp: SupportsIndex | None = None) -> None:
         """Record one sample that the robot learns from: an input and its target output.
 
         Args:
@@ -135,7 +140,8 @@ class Recorder:
             stamp: Time of the sample, in ns since 1970. Default: the latest observation's stamp.
 
         Raises:
-            InputError: If `x` or `y` is not numeric or does not fit the bundle's inputs or outputs.
+            InputError: If `x` or `y` is not numeric or does not fit the bundle's inputs or outputs, or the stamp is no
+                time.
         """
         pair = self._vectors.x.copy(x), self._vectors.y.copy(y)
         self._put(SAMPLE, self._tick(stamp), lambda: self._pair(*pair))
@@ -147,11 +153,14 @@ class Recorder:
         result: AdaptResult,
         v: ArrayLike,
         start: Start = "v0",
-        stamp: int | None = None,
+        stamp: SupportsIndex | None = None,
+        *,
+        pending: bool = False,
     ) -> None:
-        """Record an adaptation, whether it was accepted or refused. Call it directly after `AdaptiveModel.adapt`.
+        """Record an adaptation, whether it was accepted or refused.
 
-        Samples that the adaptation left out are not recorded with it.
+        `AdaptiveModel.adapt(recorder=...)` and `OnlineAdapter` call it. In a program of one thread, you may instead
+        call it directly after `adapt`. Samples that the adaptation left out are not recorded with it.
 
         Args:
             support_x: The inputs of the support set `(shots, *x)`, in raw units; copied.
@@ -160,9 +169,10 @@ class Recorder:
             v: The filter parameters that act now: `model.v`.
             start: The `start` that `adapt` was given.
             stamp: Time since which `v` acts, in ns since 1970. Default: now.
+            pending: The new weights do not act yet. They do when `swapped` is called.
 
         Raises:
-            InputError: If the support set is empty or does not fit the bundle.
+            InputError: If the support set is empty or does not fit the bundle, or the stamp is no time.
         """
         x, y = self._vectors.x.copy_batch(support_x), self._vectors.y.copy_batch(support_y)
         if len(x) != len(y) or not len(x):
@@ -173,6 +183,7 @@ class Recorder:
         left_out = list(result.left_out)
         x, y = np.delete(x, left_out, 0), np.delete(y, left_out, 0)
         acting = np.array(v, np.float32).reshape(-1)
+        when = self._now() if stamp is None else _checked(stamp)
 
         def message() -> dict[str, Any]:
             held_out = {"held_out": to_plain(result.held_out)} if result.held_out else {}
@@ -180,6 +191,7 @@ class Recorder:
                 "kind": "adapt",
                 "v": acting.tolist(),
                 "accepted": result.accepted,
+                "pending": pending,
                 "reason": result.reason or "",
                 "start": start,
                 "steps": result.steps,
@@ -190,7 +202,11 @@ class Recorder:
                 "support": [self._pair(*pair) for pair in zip(x, y, strict=True)],
             }
 
-        self._put(ADAPTATION, self._now() if stamp is None else stamp, message)
+        self._put(ADAPTATION, when, message)
+
+    def swapped(self) -> None:
+        """Record that the weights of the latest adaptation, which was `pending`, act by now."""
+        self._put(ADAPTATION, self._now(), lambda: {"kind": "swap"})
 
     def reset(self) -> None:
         """Record that the model was reset: from now on `v0` acts, and a new task begins."""
@@ -228,14 +244,28 @@ class Recorder:
         """Write the waiting messages and finish the file. Later messages are dropped. Closing again does nothing."""
         self._writer.close()
 
-    def _tick(self, stamp: int | None) -> int:
+    def _tick(self, stamp: SupportsIndex | None) -> int:
         """The given stamp, or else the latest observation's, or else the present time."""
-        if stamp is None:
-            stamp = self._stamp
-        return self._now() if stamp is None else stamp
+        if stamp is not None:
+            return _checked(stamp)
+        return self._now() if self._stamp is None else self._stamp
 
     def _pair(self, x: NDArray, y: NDArray) -> dict[str, Any]:
         return {"x": self._vectors.x.to_message(x), "y": self._vectors.y.to_message(y)}
+
+
+def _checked(stamp: SupportsIndex) -> int:
+    """Return a stamp that the file can hold: an unsigned number of 64 bits."""
+    try:
+        number = operator.index(stamp)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**64:
+        raise InputError(
+            f"stamp is {stamp!r}, but a whole number of nanoseconds since 1970, from 0 to 2**64 - 1, is wanted; take "
+            "time.time_ns(), or round(seconds * 1e9) for a time in seconds"
+        )
+    return number
 
 
 def _acting(model: AdaptiveModel) -> dict[str, Any] | None:

@@ -71,7 +71,8 @@ class _Tick:
     """One observation, its action, and every model that may have computed this action.
 
     The robot may adapt on another thread during a tick. Then the order of the messages does not show whether the action
-    came from the weights before or after the adaptation, so both are tried and the nearer one counts.
+    came from the weights before or after the adaptation, so both are tried and the nearer one counts. This holds for
+    every tick between the message of a pending adaptation and the message that its weights act.
     """
 
     stamp: int
@@ -108,19 +109,28 @@ def replay(recording: Recording, model: AdaptiveModel, tolerance: float | None =
     manifest = model.manifest
     _check_fields(recording, manifest.inputs, manifest.outputs)
     comparison = _Comparison(recording, model, manifest.parity.tolerance if tolerance is None else tolerance)
-    acting, tick = model.fork(), None
+    acting, pending, tick = model.fork(), None, None
     seen: dict[str, int] = {OBSERVATION: 0, ACTION: 0}
     for event in recording.events(OBSERVATION, ACTION, ADAPTATION):
         if event.topic == ADAPTATION:
-            acting = comparison.adapt(acting, event)
+            message = recording.adaptation(event)
+            if message.kind == "swap" or pending is not None:  # without its `swap`, which was dropped, it acts by now
+                acting, pending = pending or acting, None
+            if message.kind == "swap":
+                continue
+            after = comparison.adapt(acting, message, event)
+            if message.pending:
+                pending = after
+            else:
+                acting = after
             if tick:  # the tick is not over: its action may come from these weights too
-                tick.models.append(acting)
+                tick.models.append(after)
             continue
         seen[event.topic] += 1
         if event.topic == OBSERVATION:
             # Compare the previous tick only now: an adaptation recorded after its action may have acted already.
             comparison.act(tick)
-            tick = _Tick(event.stamp, recording.vector(event), [acting])
+            tick = _Tick(event.stamp, recording.vector(event), [acting] if pending is None else [acting, pending])
         elif tick and tick.stamp == event.stamp and tick.action is None:
             tick.action = recording.vector(event)
         else:
@@ -172,12 +182,11 @@ class _Comparison:
                 self.firsts.setdefault(name, tick.stamp)
                 self._note_first(tick.stamp)
 
-    def adapt(self, acting: AdaptiveModel, event: Event) -> AdaptiveModel:
+    def adapt(self, acting: AdaptiveModel, recorded: Adaptation, event: Event) -> AdaptiveModel:
         """Return the model after a message of `/adaptation`.
 
         `acting` is not changed, because the present tick may still need it.
         """
-        recorded = self.recording.adaptation(event)
         if recorded.kind == "reset":
             return acting.fork()
         if not recorded.accepted:

@@ -164,6 +164,7 @@ class RecordingWriter:
                 self._writer.finish()
                 self._file.flush()
                 os.fsync(self._file.fileno())
+                self._require_name()
         except Exception as error:  # noqa: BLE001 - a full disk, for example: `report` tells it, and the robot acts on
             self.error = f"{type(error).__name__}: {error}"
             _LOGGER.error(  # noqa: TRY400 - the sentence is enough; a traceback would not help on a robot
@@ -171,6 +172,13 @@ class RecordingWriter:
                 self._path,
                 self.error,
             )
+
+    def _require_name(self) -> None:
+        """Notice a file that was deleted: what is written to it takes room on the disk and can never be read."""
+        if not os.fstat(self._file.fileno()).st_nlink:
+            for channel in self._channels.values():
+                channel.written = 0
+            raise FileNotFoundError(f"'{self._path}' was deleted while it was written")
 
     def _drain(self) -> None:
         """Write all messages in the queue to the chunk in memory."""
@@ -195,6 +203,7 @@ class RecordingWriter:
         self._add(self._counts_id, 0, now, now, {"written": taken, "dropped": dropped})
         self._writer.flush()
         os.fsync(self._file.fileno())
+        self._require_name()
         # only now: a message in a chunk that did not reach the disk does not count as written
         for channel in self._channels.values():
             channel.written = channel.taken

@@ -1,0 +1,43 @@
+"""SampleRecorder: what an adaptation needs of a recorder. `msr_runtime.Recorder` has it."""
+
+from typing import Protocol
+
+from numpy.typing import ArrayLike, NDArray
+
+from msr_runtime.adaptation.result import AdaptResult
+from msr_runtime.adaptation.start import Start
+from msr_runtime.task import Array
+
+
+class SampleRecorder(Protocol):
+    """Stores the samples and adaptations of a model, as `msr_runtime.Recorder` does. No method may block."""
+
+    def sample(self, x: NDArray, y: NDArray) -> None:
+        """Store one observed sample, x `(*x)` and y `(*y)` in raw units."""
+        ...
+
+    def adaptation(
+        self,
+        support_x: ArrayLike,
+        support_y: ArrayLike,
+        result: AdaptResult,
+        v: Array,
+        start: Start = "v0",
+        *,
+        pending: bool = False,
+    ) -> None:
+        """Store one adaptation.
+
+        Args:
+            support_x: `(shots, *x)` in raw units; a view, valid during the call only.
+            support_y: `(shots, *y)` in raw units; a view, valid during the call only.
+            result: What the adaptation did.
+            v: The filter parameters that act after it, `(1, K)`.
+            start: Where its inner loop began.
+            pending: The new weights do not act yet. They do when `swapped` is called.
+        """
+        ...
+
+    def swapped(self) -> None:
+        """Store that the weights of the latest adaptation act by now."""
+        ...
