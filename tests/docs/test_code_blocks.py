@@ -5,8 +5,11 @@ steps and a small network, `exit N` wants another exit code than 0. The blocks o
 share their variables; an `invisible-code-block: python` comment sets up what a reader would have.
 """
 
+import contextlib
+import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +20,8 @@ from numpy.lib.npyio import NpzFile
 from sybil import Document, Example, Region
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown.lexers import DirectiveInHTMLCommentLexer, RawFencedCodeBlockLexer
+
+from msr_runtime.cli import run
 
 ROOT = Path(__file__).parents[2]
 GENERATED = (
@@ -35,6 +40,7 @@ _INVISIBLE = DirectiveInHTMLCommentLexer(directive="invisible-code-block", argum
 _CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"<!--\s*run:\s*(?P<how>[^>]*?)\s*-->\s*\Z")
 _TRAIN = re.compile(r"\bmsr train\b(?:\\\n|[^#\n;|&])*")
+_NEEDS_TORCH = re.compile(r"(msr (train|export|evaluate) [^\n\\#|&;<>$*`]+\n?)+")
 _HOW = re.compile(r"no, \S.{5,}|small|exit [1-9]\d*", re.DOTALL)
 
 
@@ -48,6 +54,20 @@ def marks(document: Document, region: Region) -> str:
     """What the comment before the block says, or nothing."""
     mark = _MARK.search(document.text[: region.start])
     return mark["how"] if mark else ""
+
+
+def run_here(script: str) -> tuple[int, str]:
+    """Run commands of `msr`, line by line, in this process: a new one would spend seconds on the import of torch.
+
+    Returns:
+        The exit code of the last one that ran, and what all of them printed.
+    """
+    code, said = 0, io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        for line in script.splitlines():
+            if code := run(shlex.split(line)[1:]):
+                break
+    return code, said.getvalue()
 
 
 def fences(document: Document) -> Iterator[Region]:
@@ -85,6 +105,11 @@ class Page:
         if how == "small":
             # after the page's own options, because the last one counts
             script = _TRAIN.sub(lambda command: " ".join([command[0].rstrip(), *self._small, ""]), script)
+        wanted = int(how.removeprefix("exit ")) if how.startswith("exit ") else 0
+        code, said = run_here(script) if _NEEDS_TORCH.fullmatch(script) else self._bash(script)
+        return None if code == wanted else f"{script}\nexit code {code}:\n{said}"
+
+    def _bash(self, script: str) -> tuple[int, str]:
         environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "OMP_NUM_THREADS": "1",
@@ -100,8 +125,7 @@ class Page:
             timeout=SECONDS,
             check=False,
         )
-        wanted = int(how.removeprefix("exit ")) if how.startswith("exit ") else 0
-        return None if done.returncode == wanted else f"{script}\nexit code {done.returncode}:\n{done.stdout}"
+        return done.returncode, done.stdout
 
 
 @pytest.mark.parametrize("page", pages())
