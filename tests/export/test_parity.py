@@ -102,7 +102,7 @@ def test_a_wrong_graph_that_is_not_finite_is_refused(exporter) -> None:
 def test_a_wrong_loss_is_refused(exporter) -> None:
     """loss.onnx is compared too: here it holds another loss."""
     export = exporter.exported("maml", "huber")
-    wrong = export.frozen._replace(loss=exporter.freeze(exporter.build("maml", "mse"), export.normalization).loss)
+    wrong = export.frozen._replace(loss=exporter.exported("msr", "mse").frozen.loss)
     with pytest.raises(ParityError, match="disagree on 'loss' "):
         check_parity(export.learner, export.normalization, wrong, exporter.inputs(export.normalization), 1)
 

@@ -55,6 +55,7 @@ class Push:
 TINY = [
     *("--settings.steps", "20", "--settings.training-tasks", "16", "--settings.samples-per-task", "32"),
     *("--settings.validation-every", "10", "--learner.width", "8", "--learner.depth", "1", "--learner.filters", "4"),
+    "--settings.insist-on-augmentation",  # its test takes longer than all the rest
 ]
 TRAINING = {"torch", "gymnasium", "mujoco", "onnx", "onnxscript", "rich", "tensorboard"}
 WITHOUT = """
