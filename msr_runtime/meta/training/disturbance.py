@@ -43,6 +43,18 @@ def draw_disturbance(rng: np.random.Generator, shape: Shape, settings: TrainSett
     return (away + wrong * signs * settings.outlier_size).astype(np.float32)
 
 
+def describe_disturbance(settings: TrainSettings) -> str:
+    """Return what is disturbed in the support sets, as text. Empty without a disturbance."""
+    parts = []
+    if settings.noise:
+        parts.append(f"noise of {settings.noise:g} scales of y")
+    if settings.outliers:
+        parts.append(f"{settings.outliers:.3g} of the samples off by {settings.outlier_size:g} scales")
+    if len(counts := shot_counts(settings)) > 1:
+        parts.append(f"{counts.start} to {counts.stop - 1} shots")
+    return ", ".join(parts)
+
+
 def require_disturbance(family: TaskFamily, settings: TrainSettings) -> None:
     """Refuse settings of noise, outliers or shots that cannot be followed.
 

@@ -12,7 +12,7 @@ from msr_runtime.meta.training.augmentation import augment_queries, augments
 from msr_runtime.meta.training.checkpoint import build_learner
 from msr_runtime.meta.training.config import TrainConfig
 from msr_runtime.meta.training.distributed import ALONE, Processes
-from msr_runtime.meta.training.disturbance import require_disturbance
+from msr_runtime.meta.training.disturbance import describe_disturbance, require_disturbance
 from msr_runtime.meta.training.drawing import draw_tasks
 from msr_runtime.meta.training.normalization import measure_normalization
 from msr_runtime.meta.training.outer import require_inner_steps
@@ -67,6 +67,7 @@ class Preparation:
             **({"note": "; ".join(notes)} if (notes := getattr(self.family, "notes", ())) else {}),
             "training": f"{len(data.support_x)} tasks {self._source()}, {size:.0f} MiB",
             "validation": f"{len(self.validation.support_x)} tasks, {settings.shots} shots",
+            **({"disturbed": words} if (words := describe_disturbance(settings)) else {}),
         }
         return "\n".join(f"{name:<13} {value}" for name, value in rows.items())
 

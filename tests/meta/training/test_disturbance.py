@@ -123,3 +123,18 @@ def test_settings_that_cannot_be_followed_are_refused(
     config = TrainConfig.of(loaded, "msr", learner, TrainSettings(augment=False, **changes))
     with pytest.raises(TrainingError, match=says):
         prepare(loaded, config, progress=False)
+
+
+def test_the_preparation_says_what_is_disturbed(training) -> None:
+    """One row, which a clean run does not have."""
+
+    def rows(**changes: Any) -> list[str]:
+        config = training.config(training.Plane(), **changes)
+        return [
+            row for row in str(prepare(training.Plane(), config, progress=False)).splitlines() if "disturbed" in row
+        ]
+
+    assert rows() == []
+    assert rows(**NOISY) == [
+        "disturbed     noise of 0.3 scales of y, 0.1 of the samples off by 8 scales, 2 to 5 shots",
+    ]
