@@ -233,6 +233,55 @@ def faults(rows: Rows) -> Lines:
     return [{"fault": row["fault"], **{head: f"{row[key]:,}" for key, head in heads.items()}} for row in rows]
 
 
+def guard_updates(rows: Rows) -> Lines:
+    """One line per robot, rule and kind of samples. The robots of drives have no kind of samples."""
+    return [
+        {
+            "robot, rule: samples": f"{row['robot']}, {row['rule']}: {row['samples']}",
+            "error at v0": _error(row["error_v0"]),
+            "not guarded": _error(row["error_plain"]),
+            "guarded": _error(row["error_guarded"]),
+            "worse than v0, not guarded": f"{row['worse_plain'] / row['tasks']:.1%}",
+            "accepted": f"{row['accepted'] / row['tasks']:.1%}",
+            "of these worse than v0": f"{row['worse_accepted']} of {row['accepted']}",
+            "of these without some samples": f"{row['cleaned']} of {row['accepted']}",
+        }
+        for row in rows
+        if "samples" in row
+    ]
+
+
+def guard_drives(rows: Rows) -> Lines:
+    """One line per loop without a real fault, without hiccups and with them."""
+    return [
+        {
+            "loop": f"{row['loop']}{', hiccups' if row['hiccups'] else ''}",
+            "goals reached": f"{row['reached'] / row['drives']:.1%}",
+            "drives": str(row["drives"]),
+            "robots latched": f"{row['latched']} of {row['robots']}",
+            "actions clipped": f"{row['clipped']:,}",
+            "actions refused": _counts(row["refused"]),
+        }
+        for row in rows
+        if "loop" in row
+    ]
+
+
+def guard_faults(rows: Rows) -> Lines:
+    """One line per real fault and fallback."""
+    return [
+        {
+            "fault, fallback": f"{row['fault']}, {row['fallback']}",
+            "latched": f"{row['caught']} of {row['robots']}",
+            "until the latch, at most, s": _number(row["seconds"], 1, ".1f"),
+            "way until standstill, at most, m": f"{row['distance']:.2f}",
+            "way after the latch, at most, m": _number(row["after_latch"], 1, ".2f"),
+        }
+        for row in rows
+        if "fault" in row
+    ]
+
+
 def serving(rows: Rows) -> Lines:
     """One line per way to ask for an action."""
     return [

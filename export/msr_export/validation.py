@@ -9,6 +9,7 @@ from torch.func import vmap
 
 from msr_export.freeze import flatten
 from msr_runtime.bundle.manifest import ShotFigures, Validation
+from msr_runtime.bundle.spread import spread
 from msr_runtime.errors import FamilyError
 from msr_runtime.meta.evaluation.scores import score_sample
 from msr_runtime.meta.learners.learner import Learner
@@ -34,6 +35,8 @@ class _Outcome(NamedTuple):
     """Support loss after the last step."""
     move: NDArray
     """`|v - v0| / |v0|`, or `|v|` where v0 is zero."""
+    spread: NDArray
+    """The spread of the support inputs, see `msr_runtime.bundle.spread`."""
     error_at_v0: NDArray
     """Error on the queries before adapting."""
     error: NDArray
@@ -52,7 +55,8 @@ def measure_validation(
     """Adapt to clean validation tasks with several numbers of shots, and return what came out.
 
     Each task has two support sets: one as in meta-training, and one from the family's last query set, because a robot
-    that adapts while it acts learns from wherever it is. The limits hold for both. The errors are those of the first.
+    that adapts while it acts learns from wherever it is. What looks everywhere fits less closely, so support sets as
+    narrow as those of meta-training have limits of their own. The errors are those of the first support set.
 
     Args:
         learner: The learner, as in `export_bundle`.
@@ -79,19 +83,23 @@ def measure_validation(
         if count > most:
             break
         outcomes = [_adapt(learner, normalization, family, each.first(count * rows), queries) for each in (own, wide)]
-        helped = [outcome.helped for outcome in outcomes]
-        if not any(each.any() for each in helped):
+        helped, after, move, spreads = (
+            np.concatenate([getattr(outcome, name) for outcome in outcomes])
+            for name in ("helped", "after", "move", "spread")
+        )
+        if not helped.any():
             continue
-        largest = [
-            max(float(values[each].max(initial=0.0)) for values, each in zip(pair, helped, strict=True))
-            for pair in ([outcome.after for outcome in outcomes], [outcome.move for outcome in outcomes])
-        ]
         trained, error_at_v0 = outcomes[0], float(np.median(outcomes[0].error_at_v0))
+        usual_spread = _rounded_up(float(trained.spread.max()))
+        usual = helped & (spreads <= usual_spread)
         figures.append(
             ShotFigures(
                 shots=count * rows,
-                largest_loss=_rounded(largest[0]),
-                largest_move=_rounded(largest[1]),
+                usual_spread=usual_spread,
+                usual_loss=_rounded_up(float(after[usual].max(initial=0.0))),
+                usual_move=_rounded_up(float(move[usual].max(initial=0.0))),
+                largest_loss=_rounded_up(float(after[helped].max())),
+                largest_move=_rounded_up(float(move[helped].max())),
                 median_error=_rounded(float(np.median(trained.error))),
                 high_error=_rounded(float(np.percentile(trained.error, 95))),
                 worse=_rounded(float((trained.error > trained.error_at_v0).mean())),
@@ -163,9 +171,15 @@ def _adapt(
     ]
     # The robot refuses what is not finite, and goes on with v0.
     acts = np.isfinite(after) & np.isfinite(move) & np.isfinite(errors[1])
-    return _Outcome(before, after, move, errors[0], np.where(acts, errors[1], errors[0]))
+    spreads = np.array([spread(normalization, x) for x in support.x])
+    return _Outcome(before, after, move, spreads, errors[0], np.where(acts, errors[1], errors[0]))
 
 
 def _rounded(value: float) -> float:
     """Four digits: more would differ between machines, and no limit needs them."""
     return float(f"{value:.4g}")
+
+
+def _rounded_up(value: float) -> float:
+    """Four digits, and never less than the value: a limit holds for the adaptation that it was measured on."""
+    return _rounded(1.0005 * value)

@@ -4,9 +4,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msr_runtime.adaptation.start import Start
 from msr_runtime.bundle.manifest import Manifest, Validation
+from msr_runtime.bundle.spread import spread
 
 _SMALLEST = 1e-6
 """Smallest limit. Below it lies what float32 rounds: closed-form steps may fit a single sample exactly."""
@@ -32,8 +34,11 @@ NO_LIMITS = Limits(math.inf, math.inf)
 """Limits that nothing misses."""
 
 
-def measured_limits(manifest: Manifest, shots: int, steps: int, start: Start) -> Limits:
-    """Return the limits that were measured at export, for one adaptation.
+def measured_limits(manifest: Manifest, x: NDArray, steps: int, start: Start) -> Limits:
+    """Return the limits that were measured at export, for one adaptation to inputs x `(shots, *x)` in raw units.
+
+    If the inputs do not lie further apart than those of meta-training, the limits of such support sets hold, and else
+    those of all support sets: what looks everywhere fits less closely.
 
     Between two measured numbers of samples, the limits are interpolated over the logarithm of the number. Below the
     smallest and above the largest, those of the nearest hold: with more samples, a clean fit only becomes steadier.
@@ -44,8 +49,9 @@ def measured_limits(manifest: Manifest, shots: int, steps: int, start: Start) ->
     """
     if manifest.validation is None:
         return NO_LIMITS
-    loss = _at(manifest.validation, shots, "largest_loss")
-    move = _at(manifest.validation, shots, "largest_move")
+    found, shots = manifest.validation, len(x)
+    usual = spread(manifest.normalization, x) <= _at(found, shots, "usual_spread")
+    loss, move = (_at(found, shots, f"{'usual' if usual else 'largest'}_{name}") for name in ("loss", "move"))
     longer = steps > manifest.inner_steps or start == "accepted"
     return Limits(
         math.inf if steps < manifest.inner_steps and start == "v0" else max(loss, _SMALLEST),

@@ -28,7 +28,7 @@ class Fit(NamedTuple):
     kept: NDArray[np.intp]
     """Indices of the samples that were learned from."""
     limits: Limits
-    """The limits for so many samples."""
+    """The limits for these samples."""
     move: float
     """How far v moved, see `distance`. NaN if the weights are not finite."""
 
@@ -55,8 +55,8 @@ class Fitting:
     """The network that acts now."""
     begin: BoundPredictor | None
     """Where the inner loop begins; None for `v0`."""
-    limits: Callable[[int], Limits]
-    """The limits for a number of samples."""
+    limits: Callable[[NDArray], Limits]
+    """The limits for inputs `(shots, *x)`."""
     check: Check | None
     """Called before each inner step."""
 
@@ -64,7 +64,7 @@ class Fitting:
         """Adapt to the samples of these indices."""
         adapted = self.sessions.adapt(self.x[kept], self.y[kept], self.steps, self.acting, self.begin, self.check)
         move = math.nan if adapted.predictor is None else self.sessions.moved(adapted.predictor)
-        return Fit(adapted, kept, self.limits(len(kept)), move)
+        return Fit(adapted, kept, self.limits(self.x[kept]), move)
 
     def robustly(self, kept: NDArray[np.intp], most: int) -> Fit:
         """Adapt to the samples `kept`. While a limit is missed, drop the sample whose absence helps most.

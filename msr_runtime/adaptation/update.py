@@ -80,7 +80,7 @@ def make_update(
         )
         return Update(result, None)
     fitting = Fitting(sessions, x, y, steps, acting, None if start == "v0" else acting, limits, check)
-    fit = fitting.robustly(kept, 0 if limits(len(kept)) == NO_LIMITS else most - wrong)
+    fit = fitting.robustly(kept, 0 if limits(x[kept]) == NO_LIMITS else most - wrong)
     verdict = _verdict(sessions, acting, fit, held_out)
     adapted = fit.adapted
     losses = adapted.loss_before, adapted.loss_after

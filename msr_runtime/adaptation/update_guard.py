@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from numpy.typing import NDArray
+
 from msr_runtime.adaptation.judges import HeldOut
 from msr_runtime.adaptation.measured import Limits, measured_limits
 from msr_runtime.adaptation.start import Start
@@ -46,8 +48,8 @@ class Objection(NamedTuple):
 class UpdateGuard:
     """Accepts an update that is finite, fits its samples, is near `v0`, and is no worse on held-out samples.
 
-    Without arguments, it takes the limits that were measured at the export on clean tasks, for the number of samples
-    that the update has (see `Manifest.validation`). It has no state, so several models and threads may share one guard.
+    Without arguments, it takes the limits that were measured at the export on clean tasks, for as many samples as the
+    update has (see `Manifest.validation`). It has no state, so several models and threads may share one guard.
 
     Example:
         >>> import numpy as np
@@ -74,8 +76,8 @@ class UpdateGuard:
             if value is not None and not value > 0:
                 raise InputError(f"{name} is {value}, but a positive {what} is wanted; math.inf switches it off")
 
-    def limits(self, manifest: Manifest, steps: int, start: Start, scale: float) -> Callable[[int], Limits]:
-        """Return the function from a number of samples to its limits.
+    def limits(self, manifest: Manifest, steps: int, start: Start, scale: float) -> Callable[[NDArray], Limits]:
+        """Return the function from the inputs of a support set, `(shots, *x)` in raw units, to its limits.
 
         Args:
             manifest: The manifest of the model.
@@ -95,8 +97,8 @@ class UpdateGuard:
                 "UpdateGuard(trust=inf)"
             )
 
-        def at(shots: int) -> Limits:
-            measured = measured_limits(manifest, shots, steps, start)
+        def at(x: NDArray) -> Limits:
+            measured = measured_limits(manifest, x, steps, start)
             # Where the measured move does not hold, the wide trust region does.
             move = TRUST if scale and measured.move == math.inf else measured.move
             return Limits(measured.loss if self.loss is None else self.loss, move if trust is None else trust)
@@ -109,7 +111,7 @@ class UpdateGuard:
         """Return why the adapted weights must not act, or None if they may.
 
         Args:
-            limits: What `limits` gave for the number of samples.
+            limits: What `limits` gave for the samples.
             move: How far v moved from `v0`, in norms of `v0`.
             losses: The support loss before and after the adaptation.
             held_out: The loss on held-out samples; None if there are no such samples.

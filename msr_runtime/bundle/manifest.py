@@ -68,10 +68,18 @@ class ShotFigures(_Frozen):
 
     shots: PositiveInt
     """Support samples per task."""
+    usual_spread: NonNegativeFloat
+    """The largest spread of x in the support sets that are drawn as in meta-training: the variance of each normalized
+    number over the samples, averaged over the numbers. A support set that is not wider counts as usual."""
+    usual_loss: NonNegativeFloat
+    """The largest support loss after adapting, on normalized outputs, among the adaptations to usual support sets that
+    helped."""
+    usual_move: NonNegativeFloat
+    """The largest move of v among the same adaptations: `|v - v0| / |v0|`, or `|v|` where `v0` is zero."""
     largest_loss: NonNegativeFloat
-    """The largest support loss after adapting, on normalized outputs, among the adaptations that helped."""
+    """The largest support loss among all adaptations that helped. Wide support sets fit less closely."""
     largest_move: NonNegativeFloat
-    """The largest move of v among the adaptations that helped: `|v - v0| / |v0|`, or `|v|` where `v0` is zero."""
+    """The largest move of v among all adaptations that helped."""
     median_error: NonNegativeFloat
     """The median error after adapting. It is relative: 1 is the error of always predicting zero. For a classifier it is
     the share of wrong labels. Where an adaptation is not finite, the error of `v0` counts."""

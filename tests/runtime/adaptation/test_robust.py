@@ -34,8 +34,15 @@ def limited(write: Callable[..., Path], linear: Any, task: tuple[np.ndarray, np.
         v = linear.adapt(x[first : first + 10], y[first : first + 10], 3)
         losses.append(linear.step(v, x[first : first + 10], y[first : first + 10])[1])
         moves.append(float(np.linalg.norm(v - linear.v0) / np.linalg.norm(linear.v0)))
-    figures = {"shots": 10, "largest_loss": 1.5 * max(losses), "largest_move": 1.5 * max(moves)}
-    figures |= {"median_error": 0.1, "high_error": 0.2, "worse": 0.0}
+    loss, move = 1.5 * max(losses), 1.5 * max(moves)
+    figures = {"shots": 10, "usual_spread": 100.0, "usual_loss": loss, "usual_move": move}
+    figures |= {
+        "largest_loss": 2 * loss,
+        "largest_move": 2 * move,
+        "median_error": 0.1,
+        "high_error": 0.2,
+        "worse": 0.0,
+    }
     return AdaptiveModel.load(write(validation={"tasks": 4, "error_at_v0": 1.0, "by_shots": [figures]}))
 
 

@@ -12,9 +12,11 @@ from msr_runtime import AdaptiveModel, InputError, UpdateGuard
 from msr_runtime.adaptation.judges import HeldOut
 from msr_runtime.adaptation.measured import NO_LIMITS, Limits
 from msr_runtime.adaptation.update_guard import Refusal
-from msr_runtime.bundle.manifest import ShotFigures, Validation
+from msr_runtime.bundle.manifest import Validation
 
 LIMITS = Limits(loss=0.5, move=1.0)
+FOUR = np.zeros((4, 3))
+"""The inputs of four samples."""
 BETTER, WORSE = HeldOut(1.0, 0.9, worse=False), HeldOut(1.0, 1.2, worse=True)
 
 
@@ -66,13 +68,17 @@ def test_a_limit_has_a_size(name: str, size: float) -> None:
 class TestLimits:
     """The limits that hold for an update."""
 
-    MEASURED = Validation(
-        tasks=200,
-        error_at_v0=1.0,
-        by_shots=(
-            ShotFigures(shots=1, largest_loss=0.4, largest_move=0.8, median_error=0.7, high_error=9.0, worse=0.3),
-            ShotFigures(shots=4, largest_loss=0.2, largest_move=0.6, median_error=0.1, high_error=0.3, worse=0.0),
-        ),
+    MEASURED = Validation.model_validate(
+        {
+            "tasks": 200,
+            "error_at_v0": 1.0,
+            "by_shots": [
+                {"shots": 1, "usual_spread": 0.0, "usual_loss": 0.4, "usual_move": 0.8, "largest_loss": 0.5}
+                | {"largest_move": 0.9, "median_error": 0.7, "high_error": 9.0, "worse": 0.3},
+                {"shots": 4, "usual_spread": 5.0, "usual_loss": 0.2, "usual_move": 0.6, "largest_loss": 0.3}
+                | {"largest_move": 0.7, "median_error": 0.1, "high_error": 0.3, "worse": 0.0},
+            ],
+        }
     )
 
     @pytest.fixture
@@ -84,30 +90,38 @@ class TestLimits:
         """Between two measured numbers they are interpolated over the logarithm; outside, the nearest hold."""
         limits = UpdateGuard().limits(manifest, 3, "v0", 1.0)
         for shots, wanted in ((1, (0.4, 0.8)), (2, (0.3, 0.7)), (4, (0.2, 0.6)), (99, (0.2, 0.6))):
-            assert limits(shots) == pytest.approx(wanted)
+            assert limits(np.zeros((shots, 3))) == pytest.approx(wanted)
+
+    def test_samples_that_lie_further_apart_have_limits_of_their_own(self, manifest: Any) -> None:
+        """What looks everywhere fits less closely. One number spreads by its variance, a third of it over all three."""
+        limits = UpdateGuard().limits(manifest, 3, "v0", 1.0)
+        x = np.zeros((4, 3))
+        x[:, 0] = [-1, 1, -1, 1]
+        assert limits(7.7 * x) == pytest.approx((0.2, 0.6))  # of a scale of 2: a spread of 4.94
+        assert limits(7.8 * x) == pytest.approx((0.3, 0.7))  # and of 5.07
 
     def test_what_does_not_hold_is_left_out(self, manifest: Any) -> None:
         """More steps and another start move further: the trust region of 2 holds. Fewer steps fit less."""
-        assert UpdateGuard().limits(manifest, 4, "v0", 1.0)(4) == (0.2, 2.0)
-        assert UpdateGuard().limits(manifest, 3, "accepted", 1.0)(4) == (0.2, 2.0)
-        assert UpdateGuard().limits(manifest, 2, "v0", 1.0)(4) == (math.inf, 0.6)
-        assert UpdateGuard().limits(manifest, 4, "v0", 0.0)(4) == (0.2, math.inf)
+        assert UpdateGuard().limits(manifest, 4, "v0", 1.0)(FOUR) == (0.2, 2.0)
+        assert UpdateGuard().limits(manifest, 3, "accepted", 1.0)(FOUR) == (0.2, 2.0)
+        assert UpdateGuard().limits(manifest, 2, "v0", 1.0)(FOUR) == (math.inf, 0.6)
+        assert UpdateGuard().limits(manifest, 4, "v0", 0.0)(FOUR) == (0.2, math.inf)
 
     def test_the_callers_own_come_first(self, manifest: Any) -> None:
         """Each alone, and infinity switches it off."""
-        assert UpdateGuard(trust=0.1).limits(manifest, 3, "v0", 1.0)(4) == (0.2, 0.1)
-        assert UpdateGuard(loss=7.0).limits(manifest, 3, "v0", 1.0)(4) == (7.0, 0.6)
-        assert UpdateGuard(math.inf, math.inf).limits(manifest, 3, "v0", 1.0)(4) == NO_LIMITS
+        assert UpdateGuard(trust=0.1).limits(manifest, 3, "v0", 1.0)(FOUR) == (0.2, 0.1)
+        assert UpdateGuard(loss=7.0).limits(manifest, 3, "v0", 1.0)(FOUR) == (7.0, 0.6)
+        assert UpdateGuard(math.inf, math.inf).limits(manifest, 3, "v0", 1.0)(FOUR) == NO_LIMITS
 
     def test_without_a_measurement_there_is_the_wide_trust_region(self, linear: Any) -> None:
         """The bundles of format version 3 and older."""
-        assert UpdateGuard().limits(linear.manifest(), 3, "v0", 1.0)(4) == (math.inf, 2.0)
+        assert UpdateGuard().limits(linear.manifest(), 3, "v0", 1.0)(FOUR) == (math.inf, 2.0)
 
     def test_no_distance_is_relative_to_zero(self, linear: Any) -> None:
         """A zero v0 raises; the option that the error names works."""
         with pytest.raises(InputError, match="trust=inf"):
             UpdateGuard().limits(linear.manifest(), 3, "v0", 0.0)
-        assert UpdateGuard(math.inf).limits(linear.manifest(), 3, "v0", 0.0)(4) == NO_LIMITS
+        assert UpdateGuard(math.inf).limits(linear.manifest(), 3, "v0", 0.0)(FOUR) == NO_LIMITS
 
 
 def test_a_refused_update_leaves_the_old_weights_acting(bundle_path: Path, linear: Any) -> None:
