@@ -34,9 +34,9 @@ def evaluate(
 
     Each figure is the mean over the tasks and half of its 95 % confidence interval.
 
-    An error is the mean squared error divided by the mean square of y: 1 is the error of always giving zero.
+    An error is the mean squared error over the mean square of y: 1 is the error of always giving zero.
 
-    "Over variance" is the same error divided by the variance of y: 1 is the error of always giving the mean.
+    "Over variance" is the same error over the variance of y: 1 is the error of always giving the mean.
 
     For labels, an error is the share of wrong labels.
 
