@@ -243,12 +243,14 @@ class OnlineAdapter:
             self._observed, self._taken = max(self._observed, number + 1), self._taken + 1
 
     def _offer(self, x: NDArray, y: NDArray) -> None:
-        try:
-            self.model.bounds.count(self._specs, x[None], y[None], self._outside.add)
-        except InputError:
-            self._samples.leave_out(LeftOut.ABSURD)
-        else:
-            self._samples.offer(x, y)
+        # Only finite values are some distance away from their bounds. The window counts the others.
+        if np.isfinite(x).all() and np.isfinite(y).all():
+            try:
+                self.model.bounds.count(self._specs, x[None], y[None], self._outside.add)
+            except InputError:
+                self._samples.leave_out(LeftOut.ABSURD)
+                return
+        self._samples.offer(x, y)
 
     def _adapt(self) -> None:
         support = self._samples.support

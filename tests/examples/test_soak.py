@@ -24,8 +24,9 @@ def test_a_short_soak_loses_nothing(ring_bundle: Path, tmp_path: Path) -> None:
     assert adapting["tried"] == adapting["accepted"] + sum(adapting["refused"].values()) > 0
     left_out = adapting["left_out"]
     assert adapting["observed"] == adapting["entered"] + sum(left_out.values()) + adapting["dropped"]
-    assert left_out["not finite"] == 4  # every 997th and every 1999th
-    assert left_out["outlier"] == 1
+    # Every 997th and every 1999th is not finite. A slow machine may drop samples before they are looked at.
+    for reason, sent in (("not finite", 4), ("absurd", 1)):
+        assert sent - adapting["dropped"] <= left_out.get(reason, 0) <= sent
     assert still["tried"] == 0
     for row in (adapting, still):
         assert row["latched"] >= row["dead"] == 1  # a slow machine may make more observations stale

@@ -183,10 +183,12 @@ def test_samples_outside_their_bounds_are_counted_and_absurd_ones_left_out(write
         online.observe([0, 0, 4], [0, 11.5])
         online.observe([0, 0, 180], [0, 0])
         online.observe([0, 0, 0], [-999, 0])
+        online.observe([0, 0, math.inf], [0, math.inf])
         online.predict([0, 0, 4])
-        wait_for(lambda: online.report().observed == 4)
+        wait_for(lambda: online.report().observed == 5)
     report = online.report()
-    assert (report.entered, report.left_out) == (1, {str(LeftOut.ABSURD): 2, str(LeftOut.OUTSIDE): 1})
+    wanted = {str(LeftOut.ABSURD): 2, str(LeftOut.OUTSIDE): 1, str(LeftOut.NOT_FINITE): 1}
+    assert (report.entered, report.left_out) == (1, wanted)
     assert report.outside == {"x.angle": 3, "y.force": 2}
     assert report.predicted_outside == {"x.angle": 1}
     assert accounted(report)
