@@ -24,7 +24,7 @@ class TrainSettings(BaseModel):
 
     steps: PositiveInt = 4000
     """Number of outer steps."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Limits(ge=0, lt=2**63)] = 0
     """Seed of the initial weights, of the tasks and of every random draw."""
     tasks_per_step: PositiveInt = 16
     """Tasks per outer step."""

@@ -92,6 +92,14 @@ def test_figures_that_no_run_has_are_refused(config, tmp_path, changes: dict[str
     assert says in refused(write(tmp_path, config, **changes))
 
 
+def test_a_seed_that_no_generator_takes_is_refused(config, tmp_path) -> None:
+    """torch takes seeds of 64 bits."""
+    settings = config.settings.model_copy(update={"seed": 10**30})
+    assert "settings.seed: Input should be less than" in refused(
+        write(tmp_path, config, config.model_copy(update={"settings": settings}))
+    )
+
+
 def test_tensors_of_another_shape_are_named(config, tmp_path) -> None:
     """The first one that does not fit, with both shapes."""
     wider = config.model_copy(update={"learner": config.learner.model_copy(update={"width": 9})})
