@@ -93,7 +93,7 @@ def test_figures_that_no_run_has_are_refused(config, tmp_path, changes: dict[str
 
 
 def test_a_seed_that_no_generator_takes_is_refused(config, tmp_path) -> None:
-    """torch takes seeds of 64 bits."""
+    """It has more than the 64 bits of a seed."""
     settings = config.settings.model_copy(update={"seed": 10**30})
     assert "settings.seed: Input should be less than" in refused(
         write(tmp_path, config, config.model_copy(update={"settings": settings}))
