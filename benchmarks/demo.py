@@ -28,6 +28,7 @@ from msr_envs.registry import load_family
 from msr_envs.ring_nav.family import RingNav
 from msr_export import export_checkpoint
 from msr_runtime import AdaptiveModel
+from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.cli.bench import in_turns
 from msr_runtime.errors import ExportError
 from msr_runtime.meta.evaluation.predictor import torch_adapt
@@ -158,7 +159,9 @@ def seconds_in_turns(
     """Time every model on the same samples, in turns: median seconds of adapt, and of predict for one observation."""
     batch = family.sample(np.random.default_rng(3), 1, shots, 2, "test")
     support, x = (batch.support_x[0], batch.support_y[0]), batch.query_x[0, 0]
-    adapt = in_turns({name: lambda model=model: model.adapt(*support) for name, model in models.items()}, 100, 1)
+    adapt = in_turns(
+        {name: lambda model=model: model.adapt(*support, guard=UNLIMITED) for name, model in models.items()}, 100, 1
+    )
     predict = in_turns({name: lambda model=model: model.predict(x) for name, model in models.items()}, 50, 20)
     return {name: (float(np.median(adapt[name])), float(np.median(predict[name]))) for name in models}
 

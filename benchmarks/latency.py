@@ -31,6 +31,7 @@ from terminal import print_lines
 from msr_envs.registry import load_family
 from msr_export import export_bundle
 from msr_runtime import AdaptiveModel
+from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.arrays import relative_error
 from msr_runtime.cli.bench import in_turns
 from msr_runtime.inference.session import make_session
@@ -111,12 +112,19 @@ def measure(form: Form, run: int, options: Options) -> list[Timing]:
     normalization = measure_normalization(family, rng, None).normalization
     with tempfile.TemporaryDirectory() as folder:
         out = export_bundle(
-            learner, normalization, Path(folder) / "bundle", family=family, shots=SHOTS, seed=0, config_digest=""
+            learner,
+            normalization,
+            Path(folder) / "bundle",
+            family=family,
+            shots=SHOTS,
+            seed=0,
+            config_digest="",
+            validation_tasks=1,
         )
         model = AdaptiveModel.load(out)
     batch = family.sample(rng, 1, SHOTS, 2 * len(family.query_sets), "test")
     support, x = (batch.support_x[0], batch.support_y[0]), batch.query_x[0, :1]
-    model.adapt(*support)
+    model.adapt(*support, guard=UNLIMITED)  # the network is not trained, so that no limit says anything
     bare = make_session(_constant_weights(model), "predict", ("CPUExecutionProvider",))
 
     peers: dict[str, TorchPeer | JaxPeer] = {"torch eager": TorchPeer(learner, normalization, compiled=False)}
@@ -146,7 +154,7 @@ def measure(form: Form, run: int, options: Options) -> list[Timing]:
             np.copyto(copy, U)
 
     for steps in STEPS:
-        calls = {"AdaptiveModel": lambda steps=steps: model.adapt(*support, steps=steps)}
+        calls = {"AdaptiveModel": lambda steps=steps: model.adapt(*support, steps=steps, guard=UNLIMITED)}
         calls |= {who: partial(peer.adapt, *support, steps) for who, peer in peers.items()}
         calls["copying U"] = partial(copy_symmetry, steps)
         rows += _compare(f"{form} U, adapt, steps: {steps}", run, calls, options.rounds // 5, options.calls)

@@ -93,7 +93,9 @@ def export(out: Path, width: int) -> Path:
     config = LearnerConfig(width=width, filters=width, rule="gauss-newton", inner_steps=2)
     learner = MSR(config, sample_shape(family.inputs), sample_shape(family.outputs), family.loss)
     normalization = measure_normalization(family, np.random.default_rng(0), None).normalization
-    return export_bundle(learner, normalization, out, family=family, shots=TEN, seed=0, config_digest="")
+    return export_bundle(
+        learner, normalization, out, family=family, shots=TEN, seed=0, config_digest="", validation_tasks=1
+    )
 
 
 def measure(model: AdaptiveModel, family: TaskFamily, rounds: int) -> list[Timing]:

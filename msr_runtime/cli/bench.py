@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from msr_runtime.adaptation.model import AdaptiveModel
+from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.bundle.store import PREDICT
 from msr_runtime.cli.output import BundlePath, JsonPath, TrustedKeys, print_rows, write_json
 from msr_runtime.inference._onnxruntime import onnxruntime
@@ -48,7 +49,8 @@ def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = ()) -
     ratio = float(np.median(medians["predict"] / medians["session"]))
 
     adaptations = {
-        steps: lambda steps=steps: model.adapt(golden.support_x, golden.support_y, steps) for steps in _STEPS
+        steps: lambda steps=steps: model.adapt(golden.support_x, golden.support_y, steps, guard=UNLIMITED)
+        for steps in _STEPS
     }
     seconds = in_turns(adaptations, _ADAPTATIONS, 1)
     adapted = {steps: float(1e3 * np.median(blocks)) for steps, blocks in seconds.items()}

@@ -43,6 +43,21 @@ class TestAdapt:
             model.predict(x[1]), model.adapted(x[0], np.float32(0.7) * x[0])(x[1]), strict=True
         )
 
+    def test_what_the_guard_found_is_said(self, trained, tmp_path, capsys, msr) -> None:
+        """A y outside its bounds is left out, by its number; the limits stand there, and why an update is refused."""
+        x = np.random.default_rng(1).normal(size=(10, 2)).astype(np.float32)
+        y = np.float32(0.7) * x
+        y[4] = 20.0  # of 8 N
+        np.savez(tmp_path / "a.npz", support_x=x, support_y=y)
+        assert msr("adapt", trained / "bundle", tmp_path / "a.npz") == 0
+        lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+        assert lines["left out"].strip().startswith("sample 4, counted from 0")
+        assert "times the nearer one (support loss" in lines["limits"]
+        y[:, 0] = 20.0
+        np.savez(tmp_path / "a.npz", support_x=x, support_y=y)
+        assert msr("adapt", trained / "bundle", tmp_path / "a.npz") == 1
+        assert "no: 10 of 10 support samples have a y outside" in capsys.readouterr().out
+
     def test_nan_in_the_support(self, bundle_path, samples, tmp_path, refusal, msr) -> None:
         """The refusal of a NaN names the sample and the field."""
         samples["support_x"][2, 1] = np.nan
