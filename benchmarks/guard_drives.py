@@ -39,7 +39,7 @@ FAULT_AT = 20
 _OBSERVED = 60
 """Control periods after a fault. The robot stands by then, or the fault was not caught."""
 _SHOTS = 10
-_LOOPS: dict[str, Fallback | None] = {"no guard": None, "guard, as in the README": "zero", "guard, hold": "hold"}
+_LOOPS: dict[str, Fallback | None] = {"no guard": None, "guard, hold, as in the README": "hold", "guard, zero": "zero"}
 
 
 class DriveRow(TypedDict):
@@ -196,7 +196,7 @@ FAULTS: dict[str, Broken] = {
 
 
 def faults(model: AdaptiveModel, robots: int) -> list[FaultRow]:
-    """Let every fault happen to every robot in an empty world, under both fallbacks."""
+    """Let every fault happen to every robot, under both fallbacks. Obstacles stop no robot here."""
     adapted, rng = adapted_robots(model, robots), np.random.default_rng(8)
     worlds = [draw_world(rng) for _ in adapted]
     rows = []
