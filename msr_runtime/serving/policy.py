@@ -38,6 +38,11 @@ _shortened = reprlib.Repr()  # error messages show what the client sent, but a c
 _shortened.maxlist, _shortened.maxstring = 32, 64
 
 
+def _shown(value: object) -> str:
+    """What a client sent, on one line: the repr of an array has several."""
+    return " ".join(_shortened.repr(value).split())
+
+
 def kind_of(message: object) -> str:
     """Return what a message asks for, one of `KINDS`.
 
@@ -50,7 +55,7 @@ def kind_of(message: object) -> str:
         return "infer"
     kind = message[REQUEST]
     if not isinstance(kind, str) or kind not in KINDS[1:]:
-        raise InputError(f"'{REQUEST}' is {_shortened.repr(kind)}, but one of {', '.join(KINDS[1:])} is wanted")
+        raise InputError(f"'{REQUEST}' is {_shown(kind)}, but one of {', '.join(KINDS[1:])} is wanted")
     return kind
 
 
@@ -205,10 +210,10 @@ class Policy:
         # type() and not isinstance: True and False are ints too, but a mistake here
         if type(trust := message.get("trust")) not in (int, float, type(None)):
             raise InputError(
-                f"trust is {_shortened.repr(trust)}, but a number is wanted: the radius of the trust region"
+                f"trust is {_shown(trust)}, but a number is wanted: the radius of the trust region"
             )
         if type(steps := message.get("steps")) not in (int, type(None)) or (steps or 1) > self._max_steps:
-            raise InputError(f"steps is {_shortened.repr(steps)}, but an integer up to {self._max_steps} is wanted")
+            raise InputError(f"steps is {_shown(steps)}, but an integer up to {self._max_steps} is wanted")
         self._check_cost(len(support[0]), self._manifest.inner_steps if steps is None else steps)
         self._model.bounds.count(self._model.sample_specs, *support, self._outside)
         guard = None if trust is None else UpdateGuard(trust=trust)
@@ -261,7 +266,7 @@ class Policy:
         if values.keys() - self._ignored != set(wanted):
             more = values.keys() > set(wanted)
             raise InputError(
-                f"{what} has the fields {_shortened.repr(sorted(values, key=str))}, but {wanted} are wanted"
+                f"{what} has the fields {_shown(sorted(values, key=str))}, but {wanted} are wanted"
                 + (f", and {sorted(self._ignored)} are ignored" if self._ignored else "")
                 + "; the client was written for another model or for another version of this model"
                 + ("; to ignore a key, give it to `msr serve` with --ignore" if more else "")
@@ -298,7 +303,7 @@ def _numbers(what: str, name: str, value: object) -> NDArray:
 def _check_keys(message: dict, needed: set[str], allowed: set[str]) -> None:
     if not needed <= message.keys() <= needed | allowed:
         raise InputError(
-            f"a message '{message[REQUEST]}' has the keys {_shortened.repr(sorted(message, key=str))}, but "
+            f"a message '{message[REQUEST]}' has the keys {_shown(sorted(message, key=str))}, but "
             f"{sorted(needed)} are wanted"
             + (f", and {sorted(allowed)} may be given" if allowed else "")
             + "; a key is missing, misspelled or of another version"
