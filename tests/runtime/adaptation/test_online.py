@@ -141,6 +141,23 @@ def test_held_out_samples_judge_the_update(model: AdaptiveModel, linear: Any) ->
     np.testing.assert_allclose(model.v, linear.v0, rtol=1e-6)
 
 
+def test_an_outlier_is_left_out_of_the_update_and_counted(
+    limited: AdaptiveModel, linear: Any, clean: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """By the limits that were measured at the export, without any argument. The model adapts to the other samples."""
+    x, y = (part[:10] for part in clean)
+    spoiled = y.copy()
+    spoiled[7, 1] += 5.0  # fifty scales, inside the bounds
+    online = OnlineAdapter(limited, window=10, hz=FAST, held_out=0)
+    feed(online, x, spoiled)
+    with online:
+        settle(online, 10)
+    others = np.arange(10) != 7
+    np.testing.assert_allclose(limited.v, linear.adapt(x[others], y[others], 3), rtol=1e-4)
+    assert online.report().cleaned == 1
+    assert "1 accepted (1 without samples that spoil them), refused: none" in str(online.report())
+
+
 def test_the_guard_it_is_given_judges(model: AdaptiveModel, linear: Any) -> None:
     """A tiny trust region refuses every update, and the report names the reason."""
     with OnlineAdapter(model, window=5, hz=FAST, guard=UpdateGuard(trust=1e-6)) as online:
