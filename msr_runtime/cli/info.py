@@ -54,6 +54,7 @@ def _bundle(bundle: Bundle) -> dict[str, object]:
         "group": manifest.group or "none",
         "equivariance": "not measured" if error is None else f"{error:.2e} relative error at v0",
         "parity": f"{parity.max_relative_error:.1e} relative error at most, {parity.tolerance:.0e} allowed",
+        "limits": _limits(manifest),
         "graphs": f"opset {manifest.opset}, IR {manifest.ir_version}, {oldest}",
         "configuration": f"{provenance.config_digest}, seed {provenance.seed}",
         "exported with": ", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
@@ -65,6 +66,17 @@ def _shots(manifest: Manifest) -> str:
     samples = manifest.provenance.samples
     fewest = manifest.shots if samples is None else samples.fewest_shots
     return f"{manifest.shots}" if fewest == manifest.shots else f"{fewest} to {manifest.shots}"
+
+
+def _limits(manifest: Manifest) -> str:
+    found = manifest.validation
+    if found is None:
+        return "none: no update is refused for its support loss or its move"
+    own = min(found.by_shots, key=lambda figures: abs(figures.shots - manifest.shots))
+    return (
+        f"support loss {own.usual_loss:.3g}, move of v {own.usual_move:.3g} with {own.shots} samples (up to "
+        f"{own.largest_loss:.3g} and {own.largest_move:.3g} where they lie far apart), from {found.tasks} clean tasks"
+    )
 
 
 def _disturbance(samples: TrainingSamples) -> str:

@@ -15,7 +15,17 @@ class TestInfo:
         """`info` describes the bundle of a real run."""
         assert msr("info", trained / "bundle") == 0
         out = capsys.readouterr().out
-        for part in ("push", "msr-full", "velocity", "m/s", "C4", "10 shots, 5 inner steps", "50 Hz", "adapt.onnx"):
+        for part in (
+            "push",
+            "msr-full",
+            "velocity",
+            "m/s",
+            "C4",
+            "10 shots, 5 inner steps",
+            "50 Hz",
+            "adapt.onnx",
+            "from 200 clean tasks",
+        ):
             assert part in out
 
     def test_info_of_the_machine(self, capsys, msr) -> None:
