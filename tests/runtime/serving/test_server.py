@@ -76,7 +76,9 @@ class TestOpenpisClient:
         def drive(seed: int) -> None:
             client, x = running.openpi(), draw(seed, 4, 3)
             for turn in range(5):
-                support = draw(10 * seed + turn, 6, 3), draw(10 * seed + turn + 1, 6, 2)
+                # Near the center, where no step is too long: the guard refuses an update that raises its own loss.
+                near = linear.x_center + np.float32(0.3) * draw(10 * seed + turn, 6, 3)
+                support = near, draw(10 * seed + turn + 1, 6, 2)
                 assert client.infer(adapting(*support))["accepted"]
                 wanted = linear.predict(linear.adapt(*support, 3), x)
                 for _ in range(3):
