@@ -26,6 +26,7 @@ from terminal import print_lines
 from msr_envs.registry import load_family
 from msr_export import export_bundle
 from msr_runtime import AdaptiveModel
+from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.cli.bench import in_turns
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.methods import MSR
@@ -103,7 +104,8 @@ def measure(model: AdaptiveModel, family: TaskFamily, rounds: int) -> list[Timin
     batch = family.sample(np.random.default_rng(0), 1, max(SHOTS), len(family.query_sets), "test")
     calls, most = {}, {}
     for count in SHOTS:
-        calls[count] = partial(model.adapt, batch.support_x[0, :count], batch.support_y[0, :count])
+        support = batch.support_x[0, :count], batch.support_y[0, :count]
+        calls[count] = partial(model.adapt, *support, guard=UNLIMITED)  # none is tried again without a sample
         calls[count]()
         most[count] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return [
