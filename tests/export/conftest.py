@@ -153,7 +153,7 @@ def export_to() -> Callable[[Path], Path]:
 
     def write(folder: Path) -> Path:
         return export_bundle(
-            build("msr", "mse"), SCALED, folder, family=FAMILY, shots=6, seed=3, config_digest="0" * 64
+            build("msr", "mse"), SCALED, folder, family=FAMILY, shots=6, seed=3, config_digest="0", validation_tasks=8
         )
 
     return write
@@ -197,7 +197,7 @@ class Exporter:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(writer, "freeze", lambda *_: export.frozen)
             family = SIDES if export.learner.classifies else FAMILY
-            known = {"family": family, "shots": 6, "seed": 3, "config_digest": "0" * 64} | options
+            known = {"family": family, "shots": 6, "seed": 3, "config_digest": "0", "validation_tasks": 8} | options
             return export_bundle(export.learner, export.normalization, folder, **known)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from msr_export.freeze import flatten
 from msr_runtime import AdaptiveModel, Bundle
+from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.bundle.store import MANY, SOLVE, SUMS, write_bundle
 from msr_runtime.errors import BundleError
 from msr_runtime.inference import many_samples
@@ -46,7 +47,7 @@ def test_it_adapts_as_torch_does(exporter, learner, newton, monkeypatch, shots: 
     monkeypatch.setattr(many_samples, "_PER_ROW", 0)  # the system of v is then the cheaper one for most
     model = AdaptiveModel.load(newton)
     support = _support(exporter, shots)
-    result = model.adapt(*support)
+    result = model.adapt(*support, guard=UNLIMITED)
     x, y = map(torch.from_numpy, exporter.scaled.normalize(*support))
     adapted = learner.adapt(x, y)
     wanted = flatten(learner, adapted).numpy()
@@ -61,10 +62,10 @@ def test_it_adapts_as_torch_does(exporter, learner, newton, monkeypatch, shots: 
 def test_it_starts_where_it_is_told_and_stops_between_parts(exporter, newton, monkeypatch) -> None:
     monkeypatch.setattr(many_samples, "_PART", 1)
     model, support, asked = AdaptiveModel.load(newton), _support(exporter, 120), []
-    model.adapt(*support, steps=1)
-    model.adapt(*support, steps=1, start="accepted")
+    model.adapt(*support, steps=1, guard=UNLIMITED)
+    model.adapt(*support, steps=1, start="accepted", guard=UNLIMITED)
     again = AdaptiveModel.load(newton)
-    again.adapt(*support, steps=2, check=lambda: asked.append(1))
+    again.adapt(*support, steps=2, guard=UNLIMITED, check=lambda: asked.append(1))
     # Both steps of this rule have a damping of their own, so two first steps are not the two steps.
     assert not np.array_equal(model.v, again.v)
     assert len(asked) > 200
@@ -76,7 +77,7 @@ def test_it_starts_where_it_is_told_and_stops_between_parts(exporter, newton, mo
 
     before = again.v
     with pytest.raises(TimeoutError):
-        again.adapt(*support, check=stop)
+        again.adapt(*support, guard=UNLIMITED, check=stop)
     assert np.array_equal(again.v, before)
 
 
@@ -99,5 +100,5 @@ def test_half_of_the_graphs_is_refused_and_a_bundle_without_them_adapts(exporter
     old = {key: value for key, value in whole.files.items() if key not in (SUMS, SOLVE)}
     models = [AdaptiveModel.load(write_bundle(tmp_path / "old", whole.manifest, old)), AdaptiveModel.load(newton)]
     for model in models:
-        model.adapt(*_support(exporter, 150))
+        model.adapt(*_support(exporter, 150), guard=UNLIMITED)
     np.testing.assert_allclose(models[0].v, models[1].v, rtol=1e-5, atol=1e-6)

@@ -37,9 +37,8 @@ class OneRate(Rule):
 def test_it_is_exported_and_adapts(exporter, tmp_path: Path) -> None:
     learner = exporter.build("msr", "mse", depth=1)
     learner.rule = OneRate()
-    bundle = export_bundle(
-        learner, exporter.scaled, tmp_path / "bundle", family=exporter.family, shots=6, seed=3, config_digest="0"
-    )
+    known = {"family": exporter.family, "shots": 6, "seed": 3, "config_digest": "0", "validation_tasks": 8}
+    bundle = export_bundle(learner, exporter.scaled, tmp_path / "bundle", **known)
     model = AdaptiveModel.load(bundle)
     assert model.manifest.rule == "OneRate"
     assert model.manifest.learned == {"rate": (torch.tensor(0.01).item(),)}
