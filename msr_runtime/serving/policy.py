@@ -209,9 +209,7 @@ class Policy:
         held_out = self._samples(message, "held_out") if held <= message.keys() else None
         # type() and not isinstance: True and False are ints too, but a mistake here
         if type(trust := message.get("trust")) not in (int, float, type(None)):
-            raise InputError(
-                f"trust is {_shown(trust)}, but a number is wanted: the radius of the trust region"
-            )
+            raise InputError(f"trust is {_shown(trust)}, but a number is wanted: the radius of the trust region")
         if type(steps := message.get("steps")) not in (int, type(None)) or (steps or 1) > self._max_steps:
             raise InputError(f"steps is {_shown(steps)}, but an integer up to {self._max_steps} is wanted")
         self._check_cost(len(support[0]), self._manifest.inner_steps if steps is None else steps)
