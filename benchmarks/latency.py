@@ -103,7 +103,10 @@ def measure(form: Form, run: int, options: Options) -> list[Timing]:
     """Export one learner and time everybody on it."""
     family = load_family("ring-nav")
     torch.manual_seed(0)
-    config = LearnerConfig(depth=options.depth, width=options.width, filters=options.filters, form=form)
+    # A low rate: an untrained network would diverge, and the export would refuse it. No time depends on the rate.
+    config = LearnerConfig(
+        depth=options.depth, width=options.width, filters=options.filters, form=form, inner_rate=0.01
+    )
     learner = MSR(config, sample_shape(family.inputs), sample_shape(family.outputs), family.loss)
     with torch.no_grad():
         for parameter in learner.network.parameters():  # no two alike, as identities are, which are stored as one

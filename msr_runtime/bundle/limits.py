@@ -32,4 +32,5 @@ def largest_graph(manifest: Manifest) -> int:
 
 def largest_tensors(manifest: Manifest) -> int:
     """Return the most bytes of a safetensors file with v and the folded weights: their numbers, and a header."""
-    return 4 * (manifest.filter_parameters + manifest.weight_entries) + 2**16 + 2**10 * len(manifest.weights)
+    numbers = manifest.filter_parameters + manifest.weight_entries
+    return min(MAX_BYTES, 4 * numbers + 2**16 + 2**10 * len(manifest.weights))

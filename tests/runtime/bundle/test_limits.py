@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from msr_runtime import AdaptiveModel, Bundle, BundleError
 from msr_runtime.bundle import decode_adaptation
+from msr_runtime.bundle.limits import MAX_BYTES, largest_graph, largest_tensors
 from msr_runtime.bundle.manifest import MANIFEST, Manifest
 from msr_runtime.bundle.store import ADAPT, GOLDEN, PREDICT, START
 
@@ -53,6 +54,12 @@ def test_a_file_larger_than_its_manifest_explains_is_refused_unread(bundle_path:
         file.truncate(2_000_000_000)
     with pytest.raises(BundleError, match=f"{name} has 2000000000 bytes, more than"):
         Bundle.open(bundle_path)
+
+
+def test_no_limit_is_above_that_of_any_file(linear: Any) -> None:
+    """A manifest may claim any number of filter parameters. No more is read than a file may have."""
+    claims = linear.manifest().model_copy(update={"filter_parameters": 10**40})
+    assert largest_graph(claims) == largest_tensors(claims) == MAX_BYTES
 
 
 def test_a_manifest_of_many_files_is_refused(linear: Any) -> None:
