@@ -1,6 +1,6 @@
 """Write every published table and number anew from the stored results: `make tables`.
 
-* Between `<!-- table: NAME -->` and `<!-- end -->` stands a table of `tables.py`, and where its figures come from.
+* Between `<!-- table: NAME -->` and `<!-- end -->` stands a table of `tables`, and where its figures come from.
 * Between `<!-- picture: NAME -->` and `<!-- end -->` stands a picture of `pictures.py`, light or dark as the page is.
 * Between `<!-- value: ... -->` and `<!-- /value -->` stands one number, inside a sentence. A page with such numbers and
   without their table says where they come from between `<!-- measured -->` and `<!-- end -->`. A value never begins a
@@ -93,7 +93,7 @@ class Renderer:
     def lines(self, name: str) -> Lines:
         """Return a table's lines."""
         if name not in TABLES:
-            raise PageError(f"there is no table '{name}'; benchmarks/tables.py has {', '.join(TABLES)}")
+            raise PageError(f"there is no table '{name}'; benchmarks/tables has {', '.join(TABLES)}")
         table = TABLES[name]
         return table.lines(*(self._result(source)["rows"] for source in table.sources))
 

@@ -1,0 +1,89 @@
+"""Every published table: which stored results it is made of, its columns, their order and their formats.
+
+A page names a table (`<!-- table: NAME -->`), and `render.py` writes it there. A sentence names one cell of a table
+(`<!-- value: NAME | ROW | COLUMN -->`) or one of `VALUES`. The scripts print their own rows by the same functions.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from tables.cells import Lines, Rows, significant
+from tables.learned import NEWTON, demo, demo_short, families, orbit_errors, synthetic
+from tables.running import faults, guard_drives, guard_faults, guard_updates, recording, serving, soak, soak_counts
+from tables.timed import latency, memory, processes, shots, throughput
+
+
+class Table(NamedTuple):
+    """One table: `lines` is called with the rows of each of `sources`, stored results by name."""
+
+    sources: tuple[str, ...]
+    lines: Callable[..., Lines]
+
+
+class Value(NamedTuple):
+    """One number that no table holds: `text` is called with the rows of each of `sources`."""
+
+    sources: tuple[str, ...]
+    text: Callable[..., str]
+
+
+_FAMILIES = ("families-ring-nav", "families-ring-nav-gauss-newton")
+_HEX = ("families-hex-drive", "families-hex-drive-gauss-newton")
+_SOAKS = ("soak-million", "soak-beside-training", "soak-realtime", "soak-ordinary", "soak-slower")
+TABLES = {
+    "demo": Table(("demo",), demo),
+    "demo/short": Table(("demo",), demo_short),
+    "families/ring-nav": Table(_FAMILIES[:1], families),
+    "families/ring-nav-gauss-newton": Table(_FAMILIES[1:], families),
+    "families/hex-drive": Table(_HEX[:1], families),
+    "families/hex-drive-gauss-newton": Table(_HEX[1:], families),
+    "families/hex-drive-long": Table(("families-hex-drive-long",), families),
+    "families/orbit-errors": Table(_FAMILIES + _HEX, orbit_errors),
+    "synthetic/signals": Table(("synthetic-signals",), synthetic),
+    "synthetic/images-e2cnn": Table(("synthetic-images-e2cnn",), synthetic),
+    "synthetic/images": Table(("synthetic-images",), synthetic),
+    "synthetic/images-hard": Table(("synthetic-images-hard",), synthetic),
+    "latency": Table(("latency",), latency),
+    "latency/cached": Table(("latency-cached",), latency),
+    "shots": Table(("shots",), shots),
+    "throughput": Table(("throughput",), throughput),
+    "scaling/processes": Table(("scaling",), processes),
+    "scaling/memory": Table(("scaling",), memory),
+    "soak": Table(_SOAKS, soak),
+    "soak/counts": Table(_SOAKS, soak_counts),
+    "faults": Table(("faults",), faults),
+    "guard/updates": Table(("guard",), guard_updates),
+    "guard/drives": Table(("guard",), guard_drives),
+    "guard/faults": Table(("guard",), guard_faults),
+    "serving": Table(("serving",), serving),
+    "recording": Table(("recording",), recording),
+}
+
+
+def _over(method: str, other: str) -> Callable[..., str]:
+    """How many times the orbit error of `other` that of `method` is; both are looked up in all the rows."""
+
+    def text(*results: Rows) -> str:
+        orbit = {row["method"]: np.mean(row["error_orbit"]) for rows in results for row in rows}
+        return significant(orbit[method] / orbit[other], 2)
+
+    return text
+
+
+VALUES = {
+    "faults/tried": Value(("faults",), lambda rows: f"{sum(row['tried'] for row in rows):,}"),
+    **{
+        f"families/{family}/{name}": Value(sources, _over(method, other))
+        for family, sources in {"ring-nav": _FAMILIES, "hex-drive": _HEX}.items()
+        for name, method, other in (
+            ("gauss-newton-over-gradient", "msr" + NEWTON, "msr"),
+            ("cavia-over-gauss-newton", "cavia", "msr" + NEWTON),
+            ("maml-over-gauss-newton", "maml", "msr" + NEWTON),
+            ("cavia-over-msr", "cavia", "msr"),
+            ("maml-over-msr", "maml", "msr"),
+            ("random-directions-over-msr", "msr, W0 free, U random", "msr"),
+        )
+    },
+}

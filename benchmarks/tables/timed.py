@@ -1,0 +1,79 @@
+"""The tables of time and memory."""
+
+import numpy as np
+
+from tables.cells import Lines, Rows, grouped, median, number, significant
+
+PEERS = ("bare session", "torch eager", "torch.compile", "JAX jit", "copying U")
+"""The contenders of the latency table, each over AdaptiveModel."""
+
+
+def latency(rows: Rows) -> Lines:
+    """One line per call: each contender's median over that of `AdaptiveModel` in the same run."""
+    lines = []
+    for what in dict.fromkeys(row["what"] for row in rows):
+        times = {(row["who"], row["run"]): row["p50_seconds"] for row in rows if row["what"] == what}
+        line = {"call": what}
+        for peer in PEERS:
+            ratios = [p50 / times["AdaptiveModel", run] for (who, run), p50 in times.items() if who == peer]
+            line[peer] = median(ratios, ".2f")
+        ours = [p50 for (who, _), p50 in times.items() if who == "AdaptiveModel"]
+        lines.append(line | {"AdaptiveModel, p50, µs": f"{1e6 * np.median(ours):,.1f}"})
+    return lines
+
+
+def shots(rows: Rows) -> Lines:
+    """One line per number of samples: the times over those of ten samples."""
+    ten = next(row for row in rows if row["shots"] == 10)
+    return [
+        {
+            "samples": f"{row['shots']:,}",
+            "median over ten samples'": f"{row['p50_seconds'] / ten['p50_seconds']:.1f}",
+            "at most": number(row["most_times"], 1, ".0f"),
+            "best over ten samples'": f"{row['best_seconds'] / ten['best_seconds']:.1f}",
+            "p50, ms": f"{1e3 * row['p50_seconds']:.2f}",
+            "memory more, MB": f"{row['more_bytes'] / 1e6:.0f}",
+        }
+        for row in sorted(rows, key=lambda row: row["shots"])
+    ]
+
+
+def throughput(rows: Rows) -> Lines:
+    """One line per problem and contender; several rows of one contender are several runs."""
+    return [
+        {
+            "problem": f"{problem}: {contender}",
+            "outer steps per second": median([r["steps_per_second"] for r in ours], ".1f"),
+            "over a Python loop's": median([r["ratio"] for r in ours], ".1f"),
+            "largest difference of the gradients": significant(max(r["difference"] for r in ours), 1),
+        }
+        for (problem, contender), ours in grouped(rows, "problem", "contender")
+        if contender != "loop"
+    ]
+
+
+def processes(rows: Rows) -> Lines:
+    """One line per number of tasks and of processes."""
+    return [
+        {
+            "tasks per step, processes": f"{row['tasks']}, {row['processes']}",
+            "tasks per second": number(row["tasks_per_second"], 1, ",.0f"),
+            "over one process": f"{row['ratio']:.2f}",
+        }
+        for row in rows
+        if "processes" in row
+    ]
+
+
+def memory(rows: Rows) -> Lines:
+    """One line per number of inner steps."""
+    return [
+        {
+            "inner steps": str(row["inner_steps"]),
+            "kept, MB": f"{row['megabytes']:.0f}",
+            "computed again, MB": f"{row['megabytes_recomputed']:.0f}",
+            "time, again over kept": number(row["time_ratio"], 1, ".2f"),
+        }
+        for row in rows
+        if "inner_steps" in row
+    ]
