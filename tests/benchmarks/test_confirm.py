@@ -19,7 +19,8 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     result = read_result(store.RESULTS / "synthetic-signals.json")
     code = Code(roots=[*ROOTS, SCRIPT], digest="other")
     path = tmp_path / "synthetic-signals.json"
-    write_result(path, Result(**{**result, "commit": head, "changed": False, "transcribed": False, "code": code}))
+    made = {"commit": head, "changed": False, "transcribed": False, "code": code, "confirmed": []}
+    write_result(path, Result(**{**result, **made}))
     return path
 
 
