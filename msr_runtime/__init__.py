@@ -1,8 +1,8 @@
 """Load a bundle, adapt it to the robot in a few inner steps, and predict actions, with ONNX Runtime and numpy only.
 
 Everything that a robot's program needs can be imported from here. `Recorder`, `RecorderReport` and `replay` need the
-extra `log`. `PolicyServer` needs the extra `serve`. What needs ONNX Runtime or an extra is imported at its first use.
-So keys, signatures and manifests can be handled without them.
+extra `log`. `PolicyServer` needs the extra `serve`. Each name is imported at its first use. So keys, signatures and
+manifests can be handled without ONNX Runtime and without extras.
 
 Example:
     The robot's side, with random numbers in place of measurements. `bundle` is the folder that `msr export` wrote:
@@ -23,21 +23,6 @@ Example:
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from msr_runtime.bundle import Bundle, Manifest, check_robot
-from msr_runtime.control import ActionGuard, ControlLoop, GuardReport, LoopLimits, LoopReport, Trip
-from msr_runtime.errors import (
-    BundleError,
-    ContractError,
-    InputError,
-    KeyFileError,
-    MsrError,
-    ProviderError,
-    RealTimeError,
-    ServerError,
-    SignatureError,
-)
-from msr_runtime.task import Field
-
 if TYPE_CHECKING:
     from msr_runtime.adaptation import (
         AdaptiveModel,
@@ -49,8 +34,22 @@ if TYPE_CHECKING:
         SampleRecorder,
         UpdateGuard,
     )
+    from msr_runtime.bundle import Bundle, Manifest, check_robot
+    from msr_runtime.control import ActionGuard, ControlLoop, GuardReport, LoopLimits, LoopReport, Trip
+    from msr_runtime.errors import (
+        BundleError,
+        ContractError,
+        InputError,
+        KeyFileError,
+        MsrError,
+        ProviderError,
+        RealTimeError,
+        ServerError,
+        SignatureError,
+    )
     from msr_runtime.recording import Recorder, RecorderReport, replay
     from msr_runtime.serving import PolicyServer
+    from msr_runtime.task import Field
 
 _BY_ROOM = {
     "msr_runtime.adaptation": (
@@ -63,10 +62,25 @@ _BY_ROOM = {
         "SampleRecorder",
         "UpdateGuard",
     ),
+    "msr_runtime.bundle": ("Bundle", "Manifest", "check_robot"),
+    "msr_runtime.control": ("ActionGuard", "ControlLoop", "GuardReport", "LoopLimits", "LoopReport", "Trip"),
+    "msr_runtime.errors": (
+        "BundleError",
+        "ContractError",
+        "InputError",
+        "KeyFileError",
+        "MsrError",
+        "ProviderError",
+        "RealTimeError",
+        "ServerError",
+        "SignatureError",
+    ),
     "msr_runtime.recording": ("Recorder", "RecorderReport", "replay"),
     "msr_runtime.serving": ("PolicyServer",),
+    "msr_runtime.task": ("Field",),
 }
-"""Names that need ONNX Runtime or an extra, by the package that defines them."""
+"""Names by the package that defines them. None is imported before its first use: so the command can first prepare for
+Ctrl-C, and what needs no ONNX Runtime and no extra runs without them."""
 _AT_FIRST_USE = {name: room for room, names in _BY_ROOM.items() for name in names}
 
 __all__ = [

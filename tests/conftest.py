@@ -63,7 +63,7 @@ def small() -> list[str]:
 @pytest.fixture(scope="session")
 def ring_run(once: Callable[..., Path], small: list[str]) -> Path:
     """A run of a small network on ring-nav, trained for a few outer steps, with its `bundle`. Read only."""
-    from msr_runtime.cli import run
+    from msr_runtime.cli.command import run
 
     def fill(folder: Path) -> None:
         assert run(["train", "ring-nav", str(folder), *small]) == 0

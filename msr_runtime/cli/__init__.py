@@ -3,6 +3,6 @@
 The commands for the robot run without torch. `train`, `export` and `evaluate` need the extra `train`.
 """
 
-from msr_runtime.cli.command import COMMANDS, main, run
+from msr_runtime.cli.start import main
 
-__all__ = ["COMMANDS", "main", "run"]
+__all__ = ["main"]

@@ -1,5 +1,5 @@
 """`python -m msr_runtime.cli` is the `msr` command. torchrun starts it in this form."""
 
-from msr_runtime.cli.command import main
+from msr_runtime.cli import main
 
 main()

@@ -17,12 +17,12 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from typing import NoReturn
 
 import tyro
 
 from msr_runtime.cli.output import refuse
 from msr_runtime.cli.parsing import plain_parsing
+from msr_runtime.cli.start import interrupt_exits
 from msr_runtime.errors import MsrError
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
@@ -60,11 +60,6 @@ TRAINING_PACKAGES = frozenset({"torch", "gymnasium", "mujoco", "onnx", "onnxscri
 """The packages that only `pip install "msr-runtime[train]"` installs."""
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit with its code. `arguments` are by default those of the process."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
-
-
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. An expected error is printed as one sentence on stderr."""
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -80,13 +75,11 @@ def run(arguments: Sequence[str]) -> int:
         return _refuse(f"there is no command '{name}'.{hint} The commands are {', '.join(COMMANDS)}.")
     module, function = COMMANDS[name][0].split(":")
     try:
-        command = getattr(importlib.import_module(f"msr_runtime.cli.{module}"), function)
+        with interrupt_exits():
+            command = getattr(importlib.import_module(f"msr_runtime.cli.{module}"), function)
         code = tyro.cli(command, prog=f"msr {name}", args=rest, registry=plain_parsing())
         sys.stdout.flush()  # a closed pipe raises here and is handled below; at exit it would print a traceback
         return code
-    except KeyboardInterrupt:
-        print("msr: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader of the output has ended, as in `msr info | head -1`
         # Python flushes stdout once more at exit. It goes to /dev/null, where it cannot fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

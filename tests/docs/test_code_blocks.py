@@ -21,7 +21,7 @@ from sybil import Document, Example, Region
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown.lexers import DirectiveInHTMLCommentLexer, RawFencedCodeBlockLexer
 
-from msr_runtime.cli import run
+from msr_runtime.cli.command import run
 
 ROOT = Path(__file__).parents[2]
 GENERATED = (

@@ -5,7 +5,7 @@ import io
 import os
 from unittest import mock
 
-from msr_runtime.cli import COMMANDS, run
+from msr_runtime.cli.command import COMMANDS, run
 
 _PAGE = """\
 # msr {name}

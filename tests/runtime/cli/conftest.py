@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msr_runtime.cli.command import main
+from msr_runtime.cli import main
 
 FAMILY = '''
 """A planar push with an unknown gain: symmetric under quarter turns."""
@@ -67,7 +67,7 @@ class Missing:
             raise ModuleNotFoundError(f"No module named '{{name}}'", name=name)
 
 sys.meta_path.insert(0, Missing())
-from msr_runtime.cli.command import main
+from msr_runtime.cli import main
 main()
 """
 

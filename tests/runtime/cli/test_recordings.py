@@ -99,7 +99,7 @@ class TestReplay:
 def test_without_mcap_the_extra_is_named() -> None:
     """Without mcap, `msr replay` and the Recorder say what to install."""
     blocked = "import sys; sys.modules['mcap'] = None; "
-    command = "from msr_runtime.cli import run; sys.exit(run(['replay', 'a.mcap', 'bundle']))"
+    command = "from msr_runtime.cli.command import run; sys.exit(run(['replay', 'a.mcap', 'bundle']))"
     for code, rest in ((2, command), (1, "import msr_runtime.recording.recorder")):
         ran = subprocess.run([sys.executable, "-c", blocked + rest], capture_output=True, text=True, check=False)
         assert ran.returncode == code

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from msr_runtime.bundle.signing import make_keys
-from msr_runtime.cli.command import main
+from msr_runtime.cli import main
 from msr_runtime.serving.wire import decode, encode
 
 OBSERVATION = encode({"position": np.zeros(2), "angle": np.zeros(1)})
