@@ -4,6 +4,13 @@ Every message names the thing, the value seen, the value wanted, the likely caus
 it. All exceptions share the base `MsrError`. The `msr` command catches it, prints the message and exits with code 2.
 """
 
+import contextlib
+import os
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
+
 
 class MsrError(Exception):
     """Base of every error that this project raises on purpose."""
@@ -19,9 +26,29 @@ class InputError(MsrError):
 class FamilyError(MsrError):
     """Raised when a task family is unknown, cannot be imported or breaks the `TaskFamily` contract."""
 
+    @classmethod
+    def raised(cls, family: object, call: str, error: Exception) -> "FamilyError":
+        """Return the error to raise where the code of a family fails.
+
+        Args:
+            family: The family.
+            call: What was called, such as `augment(rng, x, y)`.
+            error: What it raised.
+
+        """
+        where = line_of_users_code(error, family) or "its code"
+        return cls(
+            f"family '{_name(family)}': {call} failed with {type(error).__name__}: {error}, in {where}; correct "
+            f"`{call.partition('(')[0]}`"
+        )
+
 
 class AugmentationError(MsrError):
     """Raised when the augmentation of a task family is not a symmetry of its tasks."""
+
+
+class AugmentationWarning(UserWarning):
+    """Given when it is in doubt whether the augmentation of a task family is a symmetry of its tasks."""
 
 
 class CheckpointError(MsrError):
@@ -73,3 +100,49 @@ class ServerError(MsrError):
 
 class RealTimeError(MsrError):
     """Raised when the system refuses real-time scheduling or locked memory."""
+
+
+def line_of_users_code(error: BaseException, family: object = None) -> str | None:
+    """Return file and line of the user's code that raised an error, or called what raised it. None if there is none.
+
+    Code is the user's if it belongs neither to this project, nor to Python, nor to an installed package.
+
+    Args:
+        error: The error, as it was caught.
+        family: A task family, whose code counts too where it is installed.
+
+    Example:
+        >>> from msr_runtime.errors import line_of_users_code
+        >>> try:
+        ...     float("fast")
+        ... except ValueError as error:
+        ...     print(line_of_users_code(error))  # these lines lie in no file
+        None
+
+    """
+    names = {part.__module__ for part in type(family).__mro__ if part.__module__.partition(".")[0] not in _PROJECT}
+    own = {getattr(sys.modules.get(name), "__file__", None) for name in names}
+    frames = traceback.extract_tb(error.__traceback__)
+    found = [f"{at.filename}, line {at.lineno}" for at in frames if at.filename in own or _is_users(at.filename)]
+    return found[-1] if found else None
+
+
+_PROJECT = ("msr_runtime", "msr_envs", "msr_export")
+_ROOT = Path(__file__).parents[1]
+_OTHERS = (
+    *(f"{_ROOT / place}{os.sep}" for place in ("msr_runtime", "envs/msr_envs", "export/msr_export")),
+    *(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib")),
+    "<",  # code without a file, such as that of Python's own importer
+)
+"""Where code is not the user's: this project, also as a checkout, Python and installed packages."""
+
+
+def _is_users(path: str) -> bool:
+    return not path.startswith(_OTHERS)
+
+
+def _name(family: object) -> str:
+    with contextlib.suppress(Exception):  # it may be a property that fails
+        if isinstance(name := getattr(family, "name", None), str):
+            return name
+    return type(family).__name__

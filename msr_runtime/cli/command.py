@@ -15,6 +15,7 @@ import difflib
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import metadata
 
@@ -23,7 +24,7 @@ import tyro
 from msr_runtime.cli.output import refuse
 from msr_runtime.cli.parsing import plain_parsing
 from msr_runtime.cli.start import interrupt_exits
-from msr_runtime.errors import MsrError
+from msr_runtime.errors import MsrError, line_of_users_code
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "For training, on a workstation (extra `train`)": {
@@ -56,6 +57,9 @@ COMMANDS = {name: command for group in GROUPS.values() for name, command in grou
 # this at its first error.
 os.environ.setdefault("PYDANTIC_ERRORS_INCLUDE_URL", "0")
 
+TRACEBACK = "MSR_TRACEBACK"
+"""The environment variable with which a refusal is preceded by Python's traceback."""
+
 TRAINING_PACKAGES = frozenset({"torch", "gymnasium", "mujoco", "onnx", "onnxscript", "rich", "tensorboard"})
 """The packages that only `pip install "msr-runtime[train]"` installs."""
 
@@ -87,14 +91,23 @@ def run(arguments: Sequence[str]) -> int:
     except ImportError as error:
         if missing := _missing_package(error):
             return _refuse(f"`msr {name}` needs {missing}, which is not installed: {_INSTALL}")
-        if error.name is not None:
-            raise
-        return _refuse(str(error))  # an ImportError without a name is this project's own: it says what to install
-    except (MsrError, OSError) as error:
+        if error.name is None:
+            return _refuse(str(error))  # this project's own: it says what to install
+        if where := line_of_users_code(error):
+            return _refuse(_raised(where, error))
+        raise
+    except MsrError as error:
         # the cause can be a package that is missing for the module of a task family
         if missing := _missing_package(error.__cause__):
             return _refuse(f"{error}; {_INSTALL}")
         return _refuse(str(error))
+    except OSError as error:
+        where = line_of_users_code(error)
+        return _refuse(_raised(where, error) if where else str(error))
+    except Exception as error:
+        if where := line_of_users_code(error):
+            return _refuse(_raised(where, error))
+        raise
 
 
 _INSTALL = 'pip install "msr-runtime[train]"'
@@ -107,8 +120,17 @@ def _missing_package(error: BaseException | None) -> str | None:
 
 
 def _refuse(sentence: str) -> int:
+    if os.environ.get(TRACEBACK) and sys.exc_info()[0]:
+        traceback.print_exc()
     refuse(sentence)
     return 2
+
+
+def _raised(where: str, error: Exception) -> str:
+    return (
+        f"{where} raised {type(error).__name__}: {error}; correct it. {TRACEBACK}=1 before the command shows how the "
+        "line was reached"
+    )
 
 
 def _usage() -> str:
@@ -119,5 +141,9 @@ def _usage() -> str:
     ]
     for title, commands in GROUPS.items():
         lines += ["", f"{title}:", *(f"  {name:<9} {summary}" for name, (_, summary) in commands.items())]
-    lines += ["", "`msr COMMAND --help` explains a command and its options. `msr --version` prints the version."]
+    lines += [
+        "",
+        "`msr COMMAND --help` explains a command and its options. `msr --version` prints the version.",
+        f"With {TRACEBACK}=1 in the environment, an error also prints Python's traceback.",
+    ]
     return "\n".join(lines)

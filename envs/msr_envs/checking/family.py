@@ -1,19 +1,22 @@
 """`check_family`: does an object keep the `TaskFamily` contract? It tells before hours of training are spent."""
 
-from collections.abc import Sequence
-from typing import Any, NoReturn, get_args
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msr_envs.checking.group import check_action, check_group
-from msr_runtime.errors import FamilyError
+from msr_runtime.errors import FamilyError, MsrError
 from msr_runtime.task import (
     SLACK,
     SPLITS,
     ClosedLoop,
     ClosedLoopFamily,
     Field,
+    FiniteFamily,
+    Group,
     Loss,
     Split,
     SymmetricFamily,
@@ -28,6 +31,11 @@ from msr_runtime.task import (
 _MEMBERS = ("name", "inputs", "outputs", "loss", "query_sets", "sample", "augment")
 _SIZES = ((1, 1, 1), (2, 3, 2), (3, 10, 16))
 """Sizes of the batches that are drawn: tasks, shots, and queries per query set."""
+_FARTHEST = 0.5
+"""How far an augmented value may lie outside its field's bounds, as a share of `high - low`. Turning the corner of a
+square or of a cube goes 0.21 or 0.37 beyond; a sign that the bounds do not allow goes up to 1 beyond."""
+
+T = TypeVar("T")
 
 
 def check_family(family: object, closed_loop: bool = False) -> None:
@@ -42,7 +50,7 @@ def check_family(family: object, closed_loop: bool = False) -> None:
 
     Raises:
         FamilyError: At the first broken rule. The message says which value was seen, which value is wanted, and the
-            likely cause.
+            likely cause. Where the family's own code fails, the message names file and line.
 
     Example:
         >>> from msr_envs import check_family, load_family
@@ -54,7 +62,7 @@ def check_family(family: object, closed_loop: bool = False) -> None:
     """
     checked = require_members(family)
     _check_attributes(checked)
-    for sizes in _SIZES:
+    for sizes in _sizes(checked):
         for split in SPLITS:
             _check_batch(checked, _sample(checked, 0, sizes, split), sizes, split)
     _check_randomness(checked)
@@ -73,7 +81,7 @@ def require_members(family: object) -> TaskFamily:
     """
     if isinstance(family, type):
         raise FamilyError(f"{family!r} is a class, but an instance is wanted: call it, {family.__name__}()")
-    missing = [member for member in _MEMBERS if not hasattr(family, member)]
+    missing = [member for member in _MEMBERS if not _has(family, member)]
     if missing:
         raise FamilyError(f"{_shown(family)} is not a TaskFamily: it lacks {', '.join(missing)}; add these members")
     if not isinstance(family, TaskFamily):
@@ -81,6 +89,29 @@ def require_members(family: object) -> TaskFamily:
             f"{_shown(family)} is not a TaskFamily: sample or augment cannot be called, but both must be methods"
         )
     return family
+
+
+def _has(family: object, member: str) -> bool:
+    try:
+        getattr(family, member)
+    except AttributeError as error:
+        if inspect.getattr_static(family, member, None) is None:
+            return False
+        raise FamilyError.raised(family, member, error) from error  # it is there, and its own code fails
+    except MsrError:
+        raise
+    except Exception as error:
+        raise FamilyError.raised(family, member, error) from error
+    return True
+
+
+def _sizes(family: TaskFamily) -> list[tuple[int, int, int]]:
+    if not isinstance(family, FiniteFamily):
+        return list(_SIZES)
+    examples: Any = family.examples
+    if not isinstance(examples, int) or examples < 2:
+        _fail(family, f"examples is {examples!r}, but it must be a whole number of at least 2: a sample and a query")
+    return [(tasks, min(shots, examples - 1), queries) for tasks, shots, queries in _SIZES]
 
 
 def _shown(family: object) -> str:
@@ -218,6 +249,7 @@ def _check_augment(family: TaskFamily) -> None:
             )
         if not np.isfinite(after).all():
             _fail(family, f"augment put values into {side} that are not finite")
+    _check_augmented_bounds(family, *first)
     if not all(np.array_equal(a, b) for a, b in zip(first, _augment(family, *given), strict=True)):
         _fail(
             family,
@@ -225,9 +257,31 @@ def _check_augment(family: TaskFamily) -> None:
             "than `rng` (np.random, random, a generator kept in the family)",
         )
     if isinstance(family, SymmetricFamily):
-        group = family.group()
+        group = _call(family, "group()", family.group)
+        if not isinstance(group, Group):
+            _fail(
+                family,
+                f"group returned {type(group).__name__}, but it must return a Group: inputs and outputs as "
+                "matrices (order, width, width)",
+            )
         check_group(family.name, group, width(family.inputs), width(family.outputs))
         check_action(family.name, group, _vectors(family, *given), _vectors(family, *first))
+
+
+def _check_augmented_bounds(family: TaskFamily, x: NDArray, y: NDArray) -> None:
+    sides = [(family.inputs, x)] + ([(family.outputs, y)] if family.loss != "cross_entropy" else [])
+    for fields, array in sides:
+        rows = array.reshape(-1, width(fields))
+        for field in fields:
+            reach = _FARTHEST * (field.high - field.low)
+            values = rows[:, field_slices(fields)[field.name]]
+            if values.min() < field.low - reach or values.max() > field.high + reach:
+                _fail(
+                    family,
+                    f"augment gave values from {values.min():.4g} to {values.max():.4g} {field.unit} in field "
+                    f"'{field.name}', far outside its bounds {field.low:g} to {field.high:g}; the likely cause is a "
+                    "sign that the robot cannot have there, or bounds that are not as symmetric as the group",
+                )
 
 
 def _check_closed_loop(family: TaskFamily) -> None:
@@ -235,7 +289,8 @@ def _check_closed_loop(family: TaskFamily) -> None:
         _fail(family, "the closed loop was to be checked, but rate_hz or evaluate is missing")
     if not family.rate_hz > 0:
         _fail(family, f"rate_hz is {family.rate_hz}, but it must be above 0")
-    first, second = (family.evaluate(None, np.random.default_rng(0), 2, "validation") for _ in range(2))
+    drive = lambda: family.evaluate(None, np.random.default_rng(0), 2, "validation")  # noqa: E731
+    first, second = (_call(family, "evaluate(None, rng, 2, 'validation')", drive) for _ in range(2))
     if not isinstance(first, ClosedLoop):
         _fail(family, f"evaluate returned {type(first).__name__}, but it must return a ClosedLoop")
     if np.shape(first.values) != (2,) or not np.isfinite(first.values).all():
@@ -252,15 +307,29 @@ def _check_closed_loop(family: TaskFamily) -> None:
 
 
 def _sample(family: TaskFamily, seed: int, sizes: tuple[int, int, int], split: Split) -> TaskBatch:
-    tasks, shots, queries = sizes
-    return family.sample(np.random.default_rng(seed), tasks, shots, queries * len(family.query_sets), split)
+    tasks, shots, queries = sizes[0], sizes[1], sizes[2] * len(family.query_sets)
+    return _call(
+        family,
+        f"sample(rng, {tasks}, {shots}, {queries}, '{split}')",
+        lambda: family.sample(np.random.default_rng(seed), tasks, shots, queries, split),
+    )
 
 
 def _augment(family: TaskFamily, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
-    pair: Any = family.augment(np.random.default_rng(0), x, y)
+    pair: Any = _call(family, "augment(rng, x, y)", lambda: family.augment(np.random.default_rng(0), x, y))
     if not isinstance(pair, tuple) or len(pair) != 2:
         _fail(family, f"augment returned {type(pair).__name__}, but it must return the pair (x, y)")
     return pair
+
+
+def _call(family: TaskFamily, call: str, function: Callable[[], T]) -> T:
+    """Call the family's own code, and name file and line if it fails."""
+    try:
+        return function()
+    except MsrError:
+        raise
+    except Exception as error:
+        raise FamilyError.raised(family, call, error) from error
 
 
 def _vectors(family: TaskFamily, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:

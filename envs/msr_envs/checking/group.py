@@ -119,6 +119,31 @@ def check_action(family: str, group: Group, before: tuple[NDArray, NDArray], aft
             f"augment moved all {fits.shape[1]} examples by element {element}; the likely cause is one draw a batch, "
             "where each example needs its own",
         )
+    reached = _generated(group, np.flatnonzero(fits.any(1)).tolist())
+    if len(reached) < group.order:
+        absent = next(element for element in range(group.order) if element not in reached)
+        _fail(
+            family,
+            group,
+            f"augment never moves by element {absent}, nor by elements that make it: on {fits.shape[1]} examples it "
+            f"stayed among {len(reached)} of the {group.order} elements; augment and group() must apply the same group",
+        )
+
+
+def _generated(group: Group, elements: list[int]) -> set[int]:
+    """Return every element that is a product of the given ones."""
+    reached, new = {0}, [0]
+    while new:
+        products = [
+            j
+            for i in new
+            for e in elements
+            for j in _matches(group.inputs, group.inputs[i] @ group.inputs[e])
+            if _close(group.outputs[j], group.outputs[i] @ group.outputs[e])
+        ]
+        new = list(set(products) - reached)
+        reached |= set(new)
+    return reached
 
 
 def _matches(matrices: NDArray, matrix: NDArray) -> list[int]:

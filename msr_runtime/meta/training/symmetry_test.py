@@ -1,23 +1,33 @@
 """The test that an augmentation must pass before training: is it a symmetry of each single task?"""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.errors import AugmentationError
-from msr_runtime.task import Field, SymmetricFamily, TaskFamily, field_slices, width
+from msr_runtime.errors import AugmentationError, AugmentationWarning
+from msr_runtime.task import Field, FiniteFamily, SymmetricFamily, TaskFamily, field_slices, width
 
 Floats = NDArray[np.float64]
 
-# An augmentation is refused only if all three are reached: the error grows by this factor, the growth is this certain,
-# and the error grows by this much.
-_LEAST_RATIO = 1.2
-_LEAST_T = 4.0
-_LEAST_EXCESS = 1e-3
+Verdict = Literal["holds", "in doubt", "refused"]
+"""What the test found: a symmetry of each task; copies that surely do harm, but little beside the whole of y, or too
+few samples to judge by; or no symmetry of each task."""
 
-_TASKS, _TRAIN, _HELD_OUT, _COPIES = 24, 256, 256, 2
+LEAST_RATIO = 1.2
+"""An augmentation holds if the error grows by less than this factor."""
+LEAST_T = 4.0
+"""It holds, too, if the growth is less certain than this Student's t."""
+LEAST_EXCESS = 1e-3
+"""Otherwise it is refused if the error grows by this share of the field's variance, and in doubt if by less."""
+ENOUGH = 256
+"""Samples of each task to learn from, and as many held out. With fewer recorded examples, no augmentation holds without
+doubt."""
+
+_TASKS, _COPIES = 24, 2
 _BANDWIDTHS = (1.0, 3.0)
 _RIDGES = (1e-6, 1e-4, 1e-2)
 _BUMPS = np.linspace(-2.0, 2.0, 7)
@@ -33,6 +43,8 @@ class AugmentationReport:
         >>> from msr_runtime.meta import AugmentationReport
         >>> print(AugmentationReport("cart", "the group C2", "speed", error_without=0.02, error_with=0.01, t=-9.0))
         a symmetry of each task: held-out error of 'speed' 0.02 without augmented copies, 0.01 with them ...
+        >>> AugmentationReport("cart", "the group C2", "speed", error_without=1e-6, error_with=3e-4, t=30.0).verdict
+        'in doubt'
 
     """
 
@@ -49,6 +61,8 @@ class AugmentationReport:
     """The same error, with augmented copies among the training samples."""
     t: float
     """Student's t of the logarithm of `ratio`, paired over the tasks. Large and positive: the error surely grows."""
+    samples: int = ENOUGH
+    """Held-out samples of each task."""
 
     @property
     def ratio(self) -> float:
@@ -56,17 +70,49 @@ class AugmentationReport:
         return self.error_with / self.error_without
 
     @property
+    def verdict(self) -> Verdict:
+        """Whether the augmentation may be used, by `LEAST_RATIO`, `LEAST_T`, `LEAST_EXCESS` and `ENOUGH`."""
+        if self.ratio < LEAST_RATIO or self.t < LEAST_T:
+            return "holds" if self.samples >= ENOUGH else "in doubt"
+        return "refused" if self.error_with - self.error_without >= LEAST_EXCESS else "in doubt"
+
+    @property
     def accepted(self) -> bool:
-        """Whether the augmentation may be used: the error grows by a small factor, uncertainly, or by a tiny amount."""
-        excess = self.error_with - self.error_without
-        return self.ratio < _LEAST_RATIO or self.t < _LEAST_T or excess < _LEAST_EXCESS
+        """Whether training goes on: the augmentation holds, or is in doubt."""
+        return self.verdict != "refused"
 
     def __str__(self) -> str:
-        verdict = "a symmetry of each task" if self.accepted else "no symmetry of each task"
+        return f"{_WORDS[self.verdict]}: {self.figures()}"
+
+    def figures(self) -> str:
+        """Return both errors, their ratio and t, as text."""
         return (
-            f"{verdict}: held-out error of '{self.field}' {self.error_without:.2g} without augmented copies, "
+            f"held-out error of '{self.field}' {self.error_without:.2g} without augmented copies, "
             f"{self.error_with:.2g} with them (ratio {self.ratio:.2f}, t {self.t:.1f})"
         )
+
+    def doubt(self) -> str:
+        """Return in words why the augmentation is in doubt, and what to do."""
+        said = f"family '{self.family}': it is in doubt whether {self.group} is a symmetry of each of its tasks: "
+        if self.ratio < LEAST_RATIO or self.t < LEAST_T:
+            return (
+                f"{said}it was tested on {self.samples} held-out samples of each task, and a sure test needs {ENOUGH}. "
+                f"They show no harm: {self.figures()}. Record more, or train with and without it and compare "
+                "(--settings.no-augment)"
+            )
+        return (
+            f"{said}augmented copies surely raise the error, {self.figures()}. This is little beside the variance of "
+            f"'{self.field}', but it can be all that differs between your tasks, for example if y is the next state, "
+            "most of which x holds already. Then let y be the change of the state: the test can tell with that. If it "
+            "is a tolerance of the robot, go on"
+        )
+
+
+_WORDS: dict[Verdict, str] = {
+    "holds": "a symmetry of each task",
+    "in doubt": "IN DOUBT whether a symmetry of each task",
+    "refused": "no symmetry of each task",
+}
 
 
 def check_augmentation(family: TaskFamily, rng: np.random.Generator) -> AugmentationReport:
@@ -78,7 +124,8 @@ def check_augmentation(family: TaskFamily, rng: np.random.Generator) -> Augmenta
     to another task and raise the error.
 
     Samples come from the last of `family.query_sets`, the widest one: an augmentation can be tested only where samples
-    that are not augmented lie among the augmented copies.
+    that are not augmented lie among the augmented copies. A family that has few examples of each task (`FiniteFamily`)
+    is tested on as many as it has.
 
     A vehicle with one weak thruster is refused, because a turn moves the weakness to another thruster:
 
@@ -91,19 +138,25 @@ def check_augmentation(family: TaskFamily, rng: np.random.Generator) -> Augmenta
         rng: Source of every random draw.
 
     Returns:
-        The report of the output field whose error grows most. `accepted` is the verdict.
+        The report of the output field with the worst verdict and, among these, whose error grows most.
 
     """
-    count = _TRAIN + _HELD_OUT
+    train = min(ENOUGH, (family.examples - 1) // 2) if isinstance(family, FiniteFamily) else ENOUGH
+    if train < 2:
+        raise AugmentationError(
+            f"family '{family.name}': a task has too few examples to test whether the augmentation is a symmetry of "
+            "it, and 5 are the least; record more, or train without augmentation (--settings.no-augment)"
+        )
+    count = 2 * train
     batch = family.sample(rng, _TASKS, 1, count * len(family.query_sets), "train")
     x, y = batch.query_x[:, -count:], batch.query_y[:, -count:]
-    copies = [family.augment(rng, x[:, :_TRAIN], y[:, :_TRAIN]) for _ in range(_COPIES)]
+    copies = [family.augment(rng, x[:, :train], y[:, :train]) for _ in range(_COPIES)]
     features = _scaled(family.inputs, np.concatenate([x, *(copy_x for copy_x, _ in copies)], 1))
     targets = _targets(family, np.concatenate([y, *(copy_y for _, copy_y in copies)], 1))
 
-    held_out = slice(_TRAIN, count)
+    held_out = slice(train, count)
     # the axis of samples is now: training samples, held-out samples, copies of the training samples
-    own = np.arange(_TRAIN)
+    own = np.arange(train)
     own_and_copies = np.concatenate([own, np.arange(count, features.shape[1])])
     parts = list(field_slices(family.outputs).values())
     without = _held_out_errors(features, targets, own, held_out, parts)
@@ -120,14 +173,17 @@ def check_augmentation(family: TaskFamily, rng: np.random.Generator) -> Augmenta
             error_without=float(np.exp(np.log(without[:, i]).mean())),
             error_with=float(np.exp(np.log(with_copies[:, i]).mean())),
             t=float(t[i]),
+            samples=train,
         )
         for i, field in enumerate(family.outputs)
     ]
-    return max(reports, key=lambda report: (not report.accepted, report.ratio))
+    return max(reports, key=lambda report: (list(_WORDS).index(report.verdict), report.ratio))
 
 
 def require_symmetry(family: TaskFamily, rng: np.random.Generator) -> AugmentationReport:
     """Refuse a family whose augmentation is not a symmetry of each of its tasks (see `check_augmentation`).
+
+    An augmentation that is in doubt is accepted, with an `AugmentationWarning`.
 
     Returns:
         The report of an accepted augmentation.
@@ -148,6 +204,8 @@ def require_symmetry(family: TaskFamily, rng: np.random.Generator) -> Augmentati
             "without augmentation (--settings.no-augment), or set insist_on_augmentation to train anyway "
             "(--settings.insist-on-augmentation)."
         )
+    if report.verdict == "in doubt":
+        warnings.warn(report.doubt(), AugmentationWarning, stacklevel=2)
     return report
 
 

@@ -111,6 +111,15 @@ def _apart(_: Planar, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple
     return random_action(Planar().group(), rng, x, y)[0], random_action(Planar().group(), rng, x, y)[1]
 
 
+def _half_of_the_group(_: Planar, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+    half = Group("C2", *(matrices[::2] for matrices in Planar().group()[1:]))
+    return random_action(half, rng, x, y)
+
+
+def _forward(_: Planar, *call: Any) -> TaskBatch:
+    return TaskBatch(*map(np.abs, Planar().sample(*call)))
+
+
 _kept = np.random.default_rng(0)
 _IN, _OUT = Planar().group().inputs, Planar().group().outputs
 _EIGHTH = direct_sum(rotation(8)[:4], trivial(4, 1))
@@ -156,6 +165,15 @@ _PUSH = Planar.inputs[0]
             "augment gave different results",
         ),
         (_with(augment=lambda _, _r, x, y: (x + np.float32(0.1), y)), "returned an x that no element"),
+        (_with(augment=_half_of_the_group), "augment never moves by element 1.* 2 of the 4 elements.*same group"),
+        (
+            _with(
+                inputs=(Field(name="push", shape=(2,), unit="N", low=-0.1, high=1), Planar.inputs[1]), sample=_forward
+            ),
+            "augment gave values from .* in field 'push', far outside its bounds -0.1 to 1",
+        ),
+        (_with(group=lambda _: (_IN, _OUT)), "group returned tuple, but it must return a Group"),
+        (_with(examples=1), "examples is 1, but it must be a whole number of at least 2"),
         (_with(augment=_apart), "its y by none that fits.*apart"),
         (_with(augment=lambda _, _r, x, y: (x, y)), "all 64 examples by element 0.*its own"),
         (_with_group(_OUT, _OUT), r"inputs has the shape \(4, 2, 2\).*\(4, 3, 3\).*leaves out"),
@@ -200,3 +218,47 @@ def test_a_family_without_a_group_or_a_closed_loop_is_a_family() -> None:
     check_family(Bare())
     with pytest.raises(FamilyError, match="rate_hz or evaluate is missing"):
         check_family(Bare(), closed_loop=True)
+
+
+def _fails(*_: Any) -> Any:
+    return np.stack([np.zeros(2), np.zeros(3)])
+
+
+@pytest.mark.parametrize(
+    ("family", "call"),
+    [
+        (_with(sample=_fails), r"sample\(rng, 1, 1, 1, 'train'\)"),
+        (_with(augment=_fails), r"augment\(rng, x, y\)"),
+        (_with(group=_fails), r"group\(\)"),
+        (_with(evaluate=_fails), r"evaluate\(None, rng, 2, 'validation'\)"),
+        (_with(outputs=property(_fails)), "outputs"),
+    ],
+    ids=["sample", "augment", "group", "evaluate", "property"],
+)
+def test_code_that_fails_is_named_with_file_and_line(family: Planar, call: str) -> None:
+    """The line of the family, and not that of a library which it calls."""
+    line = _fails.__code__.co_firstlineno + 1
+    says = f"'planar': {call} failed with ValueError: all input .*, in {__file__}, line {line}; correct `"
+    with pytest.raises(FamilyError, match=says) as caught:
+        check_family(family, closed_loop=True)
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_a_property_that_lacks_something_is_not_called_missing() -> None:
+    """An AttributeError in its code says which attribute, and where."""
+    family = _with(loss=property(lambda self: self.unknown))
+    with pytest.raises(FamilyError, match=r"'planar': loss failed with AttributeError: .*'unknown', in .*, line"):
+        check_family(family)
+
+
+def test_a_recording_of_few_examples_is_checked() -> None:
+    """No more samples of a task are asked for than it has."""
+
+    class Few(Planar):
+        examples = 4
+
+        def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
+            assert shots < self.examples
+            return super().sample(rng, tasks, shots, queries, split)
+
+    check_family(Few())

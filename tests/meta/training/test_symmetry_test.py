@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from msr_envs.groups import direct_sum, random_action, rotation, shift
 from msr_envs.hex_drive.family import HexDrive, WeakThruster
 from msr_envs.ring_nav.family import RingNav
-from msr_runtime.errors import AugmentationError
-from msr_runtime.meta.training.symmetry_test import check_augmentation, require_symmetry
+from msr_runtime.errors import AugmentationError, AugmentationWarning
+from msr_runtime.meta.training.symmetry_test import AugmentationReport, check_augmentation, require_symmetry
 from msr_runtime.task import Field, Group, Loss, Split, TaskBatch
 
 
@@ -104,8 +104,85 @@ def test_a_group_that_moves_tasks_onto_others_is_refused(family: Any) -> None:
 
 
 def test_an_asymmetry_too_small_to_matter_is_accepted() -> None:
-    """A real robot has tolerances, here 1 %. It may still be trained with augmentation."""
-    assert require_symmetry(Plane(skew=0.01), np.random.default_rng(0)).ratio > 10
+    """A real robot has tolerances, here 1 %. It may still be trained with augmentation, and is told loudly."""
+    with pytest.warns(AugmentationWarning, match="'plane': it is in doubt whether its augmentation is a symmetry"):
+        report = require_symmetry(Plane(skew=0.01), np.random.default_rng(0))
+    assert report.ratio > 10
+    assert str(report).startswith("IN DOUBT whether a symmetry of each task: held-out error of 'speed'")
+
+
+class Wheels(Plane):
+    """A differential drive with wheels of other strength in each task, which mirrors itself. y is its next state."""
+
+    name = "wheels"
+    inputs = (
+        Field(name="yaw_rate", shape=(1,), unit="rad/s", low=-3, high=3),
+        Field(name="wheels", shape=(2,), unit="V", low=-1, high=1),
+    )
+    outputs = (Field(name="yaw_rate", shape=(1,), unit="rad/s", low=-5, high=5),)
+    query_sets: tuple[str, ...] = ("all",)
+    change = False
+
+    def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
+        x = rng.uniform(-1, 1, (tasks, shots + queries, 3)) * np.array([3, 1, 1])
+        left, right = rng.uniform(0.7, 1.4, (2, tasks, 1))
+        turn = (right * x[..., 2] - left * x[..., 1]) / 0.4  # rad/s, where the yaw rate goes with these voltages
+        y = ((turn - x[..., 0]) / 6)[..., None] + (0 if self.change else x[..., :1])
+        x, y = x.astype(np.float32), y.astype(np.float32)
+        return TaskBatch(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:])
+
+    def augment(self, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+        mirrored = rng.choice([False, True], (*x.shape[:-1], 1))
+        return np.where(mirrored, np.stack([-x[..., 0], x[..., 2], x[..., 1]], -1), x), np.where(mirrored, -y, y)
+
+
+class WheelsOfChange(Wheels):
+    """The same robot. y is the change of its state."""
+
+    change = True
+
+
+def test_wheels_that_differ_are_no_mirror_images() -> None:
+    """The mirror spoils what differs between the tasks. In the next state this is little, and the doubt is loud."""
+    with pytest.warns(AugmentationWarning, match="Then let y be the change of the state"):
+        assert require_symmetry(Wheels(), np.random.default_rng(0)).t > 4
+    with pytest.raises(AugmentationError, match="'wheels'"):
+        require_symmetry(WheelsOfChange(), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("figures", "verdict"),
+    [
+        ({"error_without": 0.02, "error_with": 0.0239, "t": 9.0}, "holds"),
+        ({"error_without": 0.02, "error_with": 0.03, "t": 3.9}, "holds"),
+        ({"error_without": 0.02, "error_with": 0.03, "t": 4.1}, "refused"),
+        ({"error_without": 0.002, "error_with": 0.0025, "t": 4.1}, "in doubt"),
+        ({"error_without": 0.02, "error_with": 0.01, "t": -9.0, "samples": 255}, "in doubt"),
+        ({"error_without": 0.02, "error_with": 0.03, "t": 4.1, "samples": 8}, "refused"),
+    ],
+)
+def test_the_verdict_follows_the_documented_thresholds(figures: dict[str, Any], verdict: str) -> None:
+    """A ratio of 1.2, a t of 4, an excess of a thousandth and 256 held-out samples part the verdicts."""
+    report = AugmentationReport("cart", "its augmentation", "speed", **figures)
+    assert (report.verdict, report.accepted) == (verdict, verdict != "refused")
+
+
+class Few(Plane):
+    """A recording with few examples of each task."""
+
+    examples = 41
+
+
+def test_few_examples_leave_a_doubt() -> None:
+    """The test takes as many as there are, none of them twice, and says how many a sure test needs."""
+    with pytest.warns(
+        AugmentationWarning, match=r"tested on 20 held-out samples of each task, .* a sure test needs 256"
+    ):
+        assert require_symmetry(Few(), np.random.default_rng(0)).samples == 20
+    few = Few()
+    few.examples = 4
+    with pytest.raises(AugmentationError, match=r"'plane': a task has too few examples .*5 are the least"):
+        require_symmetry(few, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("family", [RingNav(), HexDrive()], ids=lambda family: family.name)
