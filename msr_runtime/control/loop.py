@@ -38,7 +38,7 @@ class ControlLoop:
     the robot is cut in two. Then the `for` raises `SystemExit`, with exit code 143 for SIGTERM and 129 for SIGHUP. The
     signal does not wait in three cases:
 
-    * No tick is executing: the exception is raised at once.
+    * No tick is executing: the exception is raised at once. After the loop too, because the robot may still move.
     * The tick still executes after one second: it is interrupted, because it may hang.
     * A second signal comes, more than 0.1 s after the first: it interrupts at once, a `finally` too.
 

@@ -1,7 +1,8 @@
 """SIGTERM and SIGHUP end a control loop: its tick is finished, and then every `finally` and `with` of the program.
 
 By default both kill a Python program at once, without a `finally`: the robot keeps its last command. And process 1 of a
-container is not ended by SIGTERM at all unless it has a handler.
+container is not ended by SIGTERM at all unless it has a handler. So the handler stays after the loop: until the program
+has brought the robot to a stop, the robot keeps the last command of the loop.
 """
 
 import _thread  # not `threading`: a signal's handler must wait for no lock that the interrupted code may hold
@@ -40,26 +41,26 @@ class Stop:
 
     Only a signal that has the system's default handler is taken: one that the program handles or ignores stays as it
     is. `SystemExit` carries 128 plus the signal's number, as shells report it: 143 for SIGTERM, 129 for SIGHUP.
+
+    The handler stays when no loop is left, and then raises `SystemExit` at once: a recording may be open, the robot may
+    still move, and the next loop may come.
     """
 
     def __init__(self) -> None:
         self._phases: dict[object, Phase] = {}
         self._asked, self._asked_at = 0, 0.0  # number and time of the first signal; 0 for none
-        self._pythons: int | None = None  # Python's one handler in C, which calls `_handle`
-        self._uninstalling = threading.Lock()  # the handler never takes it
 
     def enter(self, loop: object) -> None:
         """Install the handler, if this is the first loop of the main thread. In another thread, do nothing."""
         if threading.current_thread() is not threading.main_thread():
             return
         first = not self._phases
-        self._phases[loop] = Phase.CHANGING  # before the handlers, so that `leave` restores them after Ctrl-C as well
+        self._phases[loop] = Phase.CHANGING
         if first:
             self._asked = 0
             for number in _SIGNALS:
                 if _handler_in_c(number) is None:  # the system's default
                     signal.signal(number, self._handle)
-                    self._pythons = _handler_in_c(number)
 
     def mark(self, loop: object, phase: Phase) -> None:
         """Say what the loop does now."""
@@ -76,10 +77,7 @@ class Stop:
             raise SystemExit(128 + self._asked)
 
     def leave(self, loop: object, error: BaseException | None) -> None:
-        """Restore the default handlers after the last loop. Calling it again does nothing.
-
-        After a signal the handler stays. The program is ending then, and a second signal with the default handler would
-        kill it in the middle of a `finally`.
+        """Forget a loop that has ended. Calling it again does nothing.
 
         Args:
             loop: The loop.
@@ -91,16 +89,9 @@ class Stop:
         """
         if loop not in self._phases:
             return
-        if not self._asked and len(self._phases) == 1:
-            with self._uninstalling:
-                for number in _SIGNALS:
-                    # a handler that the program or a C library has set inside the `with` stays
-                    if signal.getsignal(number) == self._handle and self._pythons in (None, _handler_in_c(number)):
-                        signal.signal(number, signal.SIG_DFL)
-        asked = self._asked
-        del self._phases[loop]  # last, so that the next call repeats what Ctrl-C has interrupted
-        if asked and (error is None or isinstance(error, Exception)):
-            raise SystemExit(128 + asked) from error
+        del self._phases[loop]  # before the next line: from here on a signal raises by itself
+        if self._asked and (error is None or isinstance(error, Exception)):
+            raise SystemExit(128 + self._asked) from error
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         now, again = time.monotonic(), self._asked != 0
@@ -118,10 +109,9 @@ class Stop:
 
     def _interrupt(self, number: int) -> None:
         time.sleep(PATIENCE)
-        with self._uninstalling:  # without the handler, the signal would kill the program in its `finally`
-            if self._asked and Phase.TICK in self._phases.values():
-                # a real signal to this thread, because it ends a blocking call too
-                signal.pthread_kill(threading.main_thread().ident or 0, number)
+        if Phase.TICK in self._phases.values():
+            # a real signal to this thread, because it ends a blocking call too
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 STOP = Stop()

@@ -23,7 +23,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 @pytest.fixture(autouse=True)
 def default_handlers() -> Iterator[None]:
-    """Begin and end with the system's handlers: after a signal the loop's own stay."""
+    """Begin and end with the system's handlers: the loop's own stay after it."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
     yield
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
@@ -129,6 +131,46 @@ def test_a_second_signal_does_not_kill_in_the_finally() -> None:
     assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+def test_between_two_loops_it_ends_at_once(number: signal.Signals) -> None:
+    """The robot keeps the last command of the first loop, so `finally` must run here too, and no second loop begin."""
+    done = []
+
+    def drive() -> None:
+        try:
+            for episode in range(2):
+                with ControlLoop(hz=500, ticks=2) as loop:
+                    list(loop)
+                done.append(episode)
+                signal.raise_signal(number)
+        finally:
+            done.append("finally")
+
+    with pytest.raises(SystemExit, match=str(128 + number)):
+        drive()
+    assert done == [0, "finally"]
+
+
+def test_a_loop_in_the_finally_runs() -> None:
+    """A program that drives home before it ends does so, and a further signal ends that loop."""
+    home = ControlLoop(hz=500, ticks=3, warmup=0)
+
+    def drive() -> None:
+        try:
+            with ControlLoop(hz=500, ticks=2) as loop:
+                list(loop)
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            with home:
+                for tick in home:
+                    if tick == 1:
+                        signal.raise_signal(signal.SIGHUP)
+
+    with pytest.raises(SystemExit, match="129"):
+        drive()
+    assert home.report().ticks == 2
+
+
 @pytest.mark.parametrize("leave", [lambda: None, lambda: 1 / 0], ids=["break", "error"])
 def test_a_tick_that_ends_the_loop_itself_does_not_lose_the_signal(leave: Callable[[], object]) -> None:
     """A program that catches its own errors and drives on must stop as well."""
@@ -144,16 +186,6 @@ def test_a_tick_that_ends_the_loop_itself_does_not_lose_the_signal(leave: Callab
     with pytest.raises(SystemExit, match="143") as end:
         drive()
     assert (end.value.__cause__ is None) == (end.value.__context__ is None)
-
-
-def test_the_default_handler_is_back_after_the_loop() -> None:
-    """Of nested loops, the last one restores it."""
-    with ControlLoop(hz=500, ticks=2) as outer:
-        for _ in outer:
-            with ControlLoop(hz=500, ticks=2) as inner:
-                list(inner)
-            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
-    assert [signal.getsignal(number) for number in SIGNALS] == [signal.SIG_DFL] * 2
 
 
 def test_nested_loops_end_together() -> None:
@@ -202,7 +234,6 @@ def test_a_handler_in_c_is_left_alone(inside: bool) -> None:
             signal.raise_signal(signal.SIGTERM)
     assert loop.report().ticks == 3
     assert stop._handler_in_c(signal.SIGTERM) == in_c
-    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
 
 
 def test_a_loop_in_another_thread_takes_no_signals() -> None:
