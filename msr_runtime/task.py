@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from msr_runtime.representation import Representation
+
 Array = NDArray[np.float32]
 """A float32 array of any shape."""
 
@@ -19,6 +21,8 @@ Loss = Literal["mse", "huber", "cross_entropy"]
 
 SLACK = 0.05
 """How far samples may lie outside a field's bounds, as a share of `high - low`. Sensor noise is allowed."""
+
+_SHOWN_NAMES = 4
 
 Split = Literal["train", "validation", "test"]
 """The part of the tasks to draw from. Each part has tasks of its own."""
@@ -80,6 +84,12 @@ class Field(BaseModel):
     wraps: float | None = None
     """One full turn, in `unit`, if the numbers are angles that jump from one end to the other: `2 * math.pi` for rad,
     360 for deg. None if they do not wrap, or if nobody said so. The bounds are at least one turn apart."""
+    names: tuple[str, ...] = ()
+    """The names of the field's elements, in order, such as joints. Empty if nobody named them.
+
+    `check_robot` compares them: it sees joints in another order."""
+    representation: Representation | None = None
+    """How the family's symmetry group acts on the field, see `msr_runtime.representation`. None if nobody said so."""
 
     @model_validator(mode="after")
     def _check(self) -> "Field":
@@ -99,6 +109,16 @@ class Field(BaseModel):
                 "must be one full turn, above 0, and the bounds at least one turn apart: correct wraps, widen the "
                 "bounds (write pi as math.pi), or leave wraps out"
             )
+        if self.names and (len(self.names) != self.size or len(set(self.names)) < self.size):
+            raise ValueError(
+                f"field '{self.name}': names are {', '.join(self.names)}, but each of its {self.size} elements needs "
+                "one name of its own: correct names or shape"
+            )
+        if self.representation is not None:
+            try:
+                self.representation.require_fit(self.shape, self.names)
+            except ValueError as error:
+                raise ValueError(f"field '{self.name}' as {self.representation.describe()}: {error}") from error
         return self
 
     @property
@@ -110,16 +130,24 @@ class Field(BaseModel):
         """Return shape, unit, bounds and what else is said of the numbers, as text."""
         kind = "" if self.kind == "other" else f", {self.kind}"
         turn = "" if self.wraps is None else f", wraps after {self.wraps:g}"
-        return f"{self.shape} {self.unit}, {self.low:g} to {self.high:g}{kind}{turn}"
+        shown = self.names if len(self.names) <= _SHOWN_NAMES else (*self.names[: _SHOWN_NAMES - 1], "…")
+        names = f" [{', '.join(shown)}]" if shown else ""
+        return f"{self.shape} {self.unit}{names}, {self.low:g} to {self.high:g}{kind}{turn}"
 
     def agrees(self, other: "Field") -> bool:
         """Return whether two fields can describe the same numbers.
 
-        What one of them leaves open, `kind` or `wraps`, is not compared: older bundles and checkpoints do not say it.
+        What one of them leaves open is not compared: `kind`, `wraps`, `names`, `representation`. Older bundles and
+        checkpoints do not say it.
         """
         said = ((field.name, field.shape, field.unit, field.low, field.high) for field in (self, other))
-        kinds, turns = {self.kind, other.kind} - {"other"}, {self.wraps, other.wraps} - {None}
-        return len(set(said)) == 1 and len(kinds) < 2 and len(turns) < 2
+        optional = (
+            (self.kind, other.kind, "other"),
+            (self.wraps, other.wraps, None),
+            (self.names, other.names, ()),
+            (self.representation, other.representation, None),
+        )
+        return len(set(said)) == 1 and all(one == two or unsaid in (one, two) for one, two, unsaid in optional)
 
 
 def fields_agree(fields: Sequence[Field], others: Sequence[Field]) -> bool:
@@ -263,6 +291,15 @@ class SymmetricFamily(TaskFamily, Protocol):
 
     def group(self) -> Group:
         """Return the group that acts on the input vector and on the output vector."""
+        ...
+
+
+@runtime_checkable
+class DeclaredFamily(SymmetricFamily, Protocol):
+    """A family whose group follows from what its fields say, see `msr_envs.symmetry.DeclaredSymmetry`."""
+
+    def symmetry_in_words(self) -> tuple[str, ...]:
+        """Return a line for each generator of the group: what it does to each field."""
         ...
 
 
