@@ -14,6 +14,7 @@ from msr_runtime.cli.output import refuse, visible_lines
 from msr_runtime.errors import MsrError
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.methods import LEARNERS, learner_class
+from msr_runtime.meta.learners.unused import refuse_unused
 from msr_runtime.meta.training.config import TrainConfig, TrainSettings
 from msr_runtime.meta.training.distributed import LostProcessError, processes
 from msr_runtime.meta.training.preparation import prepare
@@ -60,7 +61,9 @@ def train(
         settings: The outer loop and its data.
     """
     torch.set_num_threads(1)  # the networks are small: with more threads, each would mostly wait for the others
-    learner_class(method)
+    chosen = learner_class(method)
+    if not resume:
+        refuse_unused(method, learner, chosen.unused(learner), LearnerConfig.model_fields)
     loaded = named_family(family)
     with processes() as joined:
         try:

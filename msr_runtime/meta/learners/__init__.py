@@ -3,7 +3,9 @@
 `config` sizes a network and its inner loop, `learner` holds what all methods share, and `methods` holds the methods.
 """
 
+from msr_runtime.meta.learners.attention import Attention
 from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.function_encoder import FunctionEncoder
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.methods import (
     ANIL,
@@ -25,8 +27,10 @@ __all__ = [
     "LEARNERS",
     "MAML",
     "MSR",
+    "Attention",
     "BigMAML",
     "FineTuning",
+    "FunctionEncoder",
     "Learner",
     "LearnerConfig",
     "MetaSGD",

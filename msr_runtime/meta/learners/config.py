@@ -55,7 +55,7 @@ class LearnerConfig(BaseModel):
     reparameterized: bool = False
     """Put a symmetry matrix behind every weight, for any method. MSR is MAML on such a network."""
     context: PositiveInt = 32
-    """Length of the context vector. Only for method `cavia`."""
+    """Length of the context vector of method `cavia`; number of basis functions of method `function-encoder`."""
 
     @model_validator(mode="after")
     def _check(self) -> "LearnerConfig":

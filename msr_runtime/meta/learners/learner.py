@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.unused import unused_by_network, unused_by_rule
 from msr_runtime.meta.networks.registry import NETWORKS
 from msr_runtime.meta.rules.gauss_newton import GaussNewton, Ridge
 from msr_runtime.meta.rules.gradient import GradientSteps
@@ -58,6 +59,15 @@ class Learner(nn.Module):
             self._reparameterize()
         self.adapted_names = self.choose_adapted()
         self.rule = self.build_rule()
+
+    @classmethod
+    def unused(cls, config: LearnerConfig) -> dict[str, str]:
+        """Return the options that this method does not use with such a configuration: name to reason.
+
+        Of a learner of your own, with a rule or an `adapt` of its own, nobody knows which options of the rule it uses.
+        """
+        known = (cls.build_rule, cls.adapt) == (Learner.build_rule, Learner.adapt)
+        return unused_by_network(config) | (unused_by_rule(config) if known else {})
 
     def build_network(self) -> nn.Module:
         """Return the plain network. CAVIA and ProtoNets override this."""

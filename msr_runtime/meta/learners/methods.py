@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from msr_runtime.errors import TrainingError
+from msr_runtime.meta.learners.attention import Attention
 from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.function_encoder import FunctionEncoder
 from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.learners.unused import INNER_LOOP, refuse_unused, unused_by_rule
 from msr_runtime.meta.networks.mlp import ContextMLP
 from msr_runtime.meta.networks.prototypes import PrototypeNetwork
 from msr_runtime.meta.networks.registry import NETWORKS
@@ -35,6 +38,11 @@ class BigMAML(MAML):
     """
 
     name = "maml-big"
+
+    @classmethod
+    def unused(cls, config: LearnerConfig) -> dict[str, str]:
+        """Return the options that MSR does not use: it is as big as MSR."""
+        return MSR.unused(config)
 
     def build_network(self) -> nn.Module:
         """Return a network of the configured depth and of the greatest widths that has no more numbers than MSR's.
@@ -75,6 +83,12 @@ class MetaSGD(Learner):
 
     name = "meta-sgd"
 
+    @classmethod
+    def unused(cls, config: LearnerConfig) -> dict[str, str]:
+        """Return the options of other rules and of other rates."""
+        why = "it learns one rate per number, for gradient steps"
+        return super().unused(config) | dict.fromkeys(("rule", "step_rates", "damping"), why)
+
     def build_rule(self) -> Rule:
         """Return gradient steps with one rate per number.
 
@@ -82,7 +96,7 @@ class MetaSGD(Learner):
             TrainingError: Another rule, or a rate per step, is configured.
 
         """
-        _refuse_ignored(self, "rule", "step_rates", why="it learns one rate per number, for gradient steps")
+        refuse_unused(self.name, self.config, self.unused(self.config), ("rule", "step_rates"))
         starts = {name: torch.full_like(tensor, self.first_rate(name)) for name, tensor in self.start().items()}
         return SignedSteps(starts, self.config.inner_steps, first_order=self.config.first_order)
 
@@ -92,6 +106,13 @@ class CAVIA(Learner):
 
     name = "cavia"
 
+    @classmethod
+    def unused(cls, config: LearnerConfig) -> dict[str, str]:
+        """Return the options of other methods, and `bias`."""
+        unused = super().unused(config)
+        unused.pop("context")
+        return unused | {"bias": "its context enters as a bias, so its layers have biases"}
+
     def build_network(self) -> nn.Module:
         """Return an MLP that reads the context."""
         config = self.config
@@ -100,7 +121,7 @@ class CAVIA(Learner):
                 f"method '{self.name}' puts its context beside the input of an 'mlp', but the network is "
                 f"'{config.network}'; take network 'mlp', which flattens images"
             )
-        _refuse_ignored(self, "bias", why="its context enters as a bias, so its layers have biases")
+        refuse_unused(self.name, config, self.unused(config), ["bias"])
         return ContextMLP(self.inputs, self.outputs, config.widths, config.context)
 
     def choose_adapted(self) -> tuple[str, ...]:
@@ -117,6 +138,11 @@ class MSR(MAML):
 
     name = "msr"
 
+    @classmethod
+    def unused(cls, config: LearnerConfig) -> dict[str, str]:
+        """Return the options that a reparameterized network does not use."""
+        return super().unused(config.model_copy(update={"reparameterized": True}))
+
     def __init__(
         self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss, group: Group | None = None
     ) -> None:
@@ -130,6 +156,13 @@ class ProtoNets(Learner):
 
     name = "protonets"
 
+    @classmethod
+    def unused(cls, config: LearnerConfig) -> dict[str, str]:
+        """Return the options of steps, and `bias`. The embedding is as wide as a hidden layer, also without one."""
+        unused = super().unused(config)
+        unused.pop("width", None)  # there only with depth 0
+        return unused | dict.fromkeys(("bias", *INNER_LOOP), "it averages an embedding of its own, and takes no steps")
+
     def __init__(
         self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss, group: Group | None = None
     ) -> None:
@@ -142,8 +175,8 @@ class ProtoNets(Learner):
 
     def build_network(self) -> nn.Module:
         """Return an embedding as wide as the last hidden layer, and one prototype per class."""
-        _refuse_ignored(self, "bias", "rule", why="it averages an embedding of its own, and takes no steps")
         config = self.config
+        refuse_unused(self.name, config, self.unused(config), ("bias", "rule"))
         width = config.width if isinstance(config.width, int) else config.width[-1]
         embedding = NETWORKS[config.network](self.inputs, (width,), config.widths)
         return PrototypeNetwork(embedding, self.outputs[0], width)
@@ -176,6 +209,12 @@ class NoAdaptation(Learner):
 
     name = "no-adaptation"
 
+    @classmethod
+    def unused(cls, config: LearnerConfig) -> dict[str, str]:
+        """Return the options of steps and the settings of support sets too."""
+        why = "nothing adapts, and no support set is read"
+        return super().unused(config) | dict.fromkeys((*INNER_LOOP, "noise", "outliers", "fewest_shots"), why)
+
     def choose_adapted(self) -> tuple[str, ...]:
         """Return no names."""
         return ()
@@ -193,6 +232,13 @@ class FineTuning(Learner):
 
     name = "fine-tuning"
 
+    @classmethod
+    def unused(cls, config: LearnerConfig) -> dict[str, str]:
+        """Return the options of an outer loop with inner steps too. Noise is used: it disturbs the validation."""
+        why = "its outer loop takes no inner steps"
+        own = dict.fromkeys(("step_rates", "first_order", "fewest_shots"), why)
+        return super().unused(config) | unused_by_rule(config) | own
+
     def build_rule(self) -> Rule | None:
         """Return the configured rule with fixed numbers: its outer loop takes no steps and could not learn them."""
         rule = super().build_rule()
@@ -201,17 +247,6 @@ class FineTuning(Learner):
     def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:
         """Take the inner steps in evaluation mode. In training mode, return the start."""
         return self.start() if self.training else super().adapt(support_x, support_y, steps)
-
-
-def _refuse_ignored(learner: Learner, *options: str, why: str) -> None:
-    """Refuse a configuration that sets an option which the method does not use."""
-    for option in options:
-        seen, usual = getattr(learner.config, option), LearnerConfig.model_fields[option].default
-        if seen != usual:
-            raise TrainingError(
-                f"method '{learner.name}' does not use the option {option}, but it is set to {seen!r}: {why}; leave it "
-                f"at {usual!r}, or take another method"
-            )
 
 
 def _layer(name: str) -> str:
@@ -224,7 +259,20 @@ def _count(network: nn.Module) -> int:
 
 
 LEARNERS: dict[str, type[Learner]] = {
-    learner.name: learner for learner in (MSR, MAML, BigMAML, ANIL, MetaSGD, CAVIA, ProtoNets, NoAdaptation, FineTuning)
+    learner.name: learner
+    for learner in (
+        MSR,
+        MAML,
+        BigMAML,
+        ANIL,
+        MetaSGD,
+        CAVIA,
+        FunctionEncoder,
+        Attention,
+        ProtoNets,
+        NoAdaptation,
+        FineTuning,
+    )
 }
 """Method name to its class."""
 

@@ -1,18 +1,34 @@
 """Checks of the family and the settings that are made before anything is simulated for long."""
 
 import math
-import traceback
 
 import numpy as np
 import torch
 
 from msr_runtime.errors import FamilyError, MsrError, TrainingError
 from msr_runtime.meta.learners.learner import Learner
-from msr_runtime.meta.training.config import TrainSettings
+from msr_runtime.meta.learners.unused import INNER_LOOP, refuse_unused
+from msr_runtime.meta.training.config import TrainConfig, TrainSettings
 from msr_runtime.meta.training.drawing import draw_tasks
 from msr_runtime.meta.training.memory import machine_memory
 from msr_runtime.meta.training.pool import examples_to_share
 from msr_runtime.task import FiniteFamily, TaskBatch, TaskFamily, rows_per_sample, sample_shape
+
+
+def require_used(config: TrainConfig, learner: type[Learner]) -> None:
+    """Refuse settings, and options of the inner loop, that nothing uses.
+
+    The options that size the network are left: a program may compare methods on one configuration of them.
+
+    Raises:
+        TrainingError: Such an option has not its default.
+
+    """
+    unused = learner.unused(config.learner)
+    refuse_unused(config.method, config.learner, unused, INNER_LOOP)
+    if not config.settings.outliers:
+        unused |= {"outlier_size": "there are no outliers (--settings.outliers)"}
+    refuse_unused(config.method, config.settings, unused, TrainSettings.model_fields, group="settings")
 
 
 def require_pool(family: TaskFamily, settings: TrainSettings) -> None:
@@ -107,10 +123,4 @@ def _first_sample(family: TaskFamily, seed: int) -> TaskBatch:
     except MsrError:
         raise
     except Exception as error:  # whatever the user's code raises
-        frames = traceback.extract_tb(error.__traceback__)
-        code = getattr(family.sample, "__code__", None)  # a function of C has none
-        own = [frame for frame in frames if code and frame.filename == code.co_filename] or frames
-        raise FamilyError(
-            f"family '{family.name}': sample(rng, 1, 1, {queries}, 'train') failed with {type(error).__name__}: "
-            f"{error}, in {own[-1].filename}, line {own[-1].lineno}; correct `sample`"
-        ) from error
+        raise FamilyError.raised(family, f"sample(rng, 1, 1, {queries}, 'train')", error) from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.learners.methods import learner_class
 from msr_runtime.meta.training.augmentation import augment_queries, augments
 from msr_runtime.meta.training.checkpoint import build_learner
 from msr_runtime.meta.training.config import TrainConfig
@@ -17,7 +18,7 @@ from msr_runtime.meta.training.drawing import draw_tasks
 from msr_runtime.meta.training.normalization import measure_normalization
 from msr_runtime.meta.training.outer import require_inner_steps
 from msr_runtime.meta.training.pool import TaskPool
-from msr_runtime.meta.training.preflight import require_linear, require_pool, require_samples
+from msr_runtime.meta.training.preflight import require_linear, require_pool, require_samples, require_used
 from msr_runtime.meta.training.progress import working
 from msr_runtime.meta.training.run import Saved
 from msr_runtime.meta.training.streams import NORMALIZATION, POOL, SYMMETRY, VALIDATION, stream
@@ -120,8 +121,8 @@ def prepare(
         FamilyError: The family's `sample` fails, or gives something else than was asked for.
         TrainingError: An outer step needs more tasks or samples than are simulated; there are more processes than tasks
             per step; the shape of the samples is not that of the family's fields; the samples need more memory than
-            the machine has; a number is too far from zero for float32 (`Normalization.far_from_zero`); or the settings
-            do not fit the learner.
+            the machine has; a number is too far from zero for float32 (`Normalization.far_from_zero`); an option is
+            set that nothing uses; or the settings do not fit the learner.
 
     Example:
         >>> from msr_envs import load_family
@@ -136,6 +137,8 @@ def prepare(
 
     """
     settings, shown = config.settings, progress and processes.first
+    if saved is None:  # a run that was begun before an option was refused can still be finished
+        require_used(config, learner or learner_class(config.method))
     require_pool(family, settings)
     require_disturbance(family, settings)
     require_samples(family, settings)

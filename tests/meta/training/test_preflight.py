@@ -5,8 +5,42 @@ from typing import Any
 import numpy as np
 import pytest
 
+from msr_envs import load_family
 from msr_runtime.errors import FamilyError, TrainingError
-from msr_runtime.meta.training.preflight import require_pool, require_samples
+from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.methods import LEARNERS
+from msr_runtime.meta.training.config import TrainConfig, TrainSettings
+from msr_runtime.meta.training.preflight import require_pool, require_samples, require_used
+from msr_runtime.meta.training.preparation import prepare
+
+
+@pytest.mark.parametrize(
+    ("method", "learner", "settings", "says"),
+    [
+        ("no-adaptation", {}, {"noise": 0.3}, "option noise"),
+        ("no-adaptation", {}, {"outliers": 0.1}, "option outliers"),
+        ("no-adaptation", {}, {"fewest_shots": 2}, "option fewest_shots"),
+        ("no-adaptation", {"inner_steps": 2}, {}, "option inner_steps"),
+        ("fine-tuning", {}, {"fewest_shots": 2}, "option fewest_shots"),
+        ("maml", {}, {"outlier_size": 3.0}, "option outlier_size, but it is set to 3.0: there are no outliers"),
+    ],
+)
+def test_what_nothing_uses_is_refused(method: str, learner: Any, settings: Any, says: str) -> None:
+    """Options that the method ignores, and settings of outliers without outliers."""
+    family = load_family("rank1")
+    config = TrainConfig.of(family, method, LearnerConfig(**learner), TrainSettings(**settings))
+    with pytest.raises(TrainingError, match=f"'{method}' does not use the {says}"):
+        prepare(family, config, progress=False)
+
+
+def test_what_matters_is_not_refused() -> None:
+    """Noise, to a method that chooses its best checkpoint by adapting; sizes, which a program may give all methods."""
+    family = load_family("rank1")
+    for method, learner, settings in (
+        ("fine-tuning", LearnerConfig(), TrainSettings(noise=0.3, outliers=0.1, outlier_size=3.0)),
+        ("maml", LearnerConfig(filters=5, context=3), TrainSettings()),
+    ):
+        require_used(TrainConfig.of(family, method, learner, settings), LEARNERS[method])
 
 
 @pytest.mark.parametrize("side", ["x", "y"])

@@ -45,6 +45,30 @@ def test_noise_a_range_of_shots_and_widths_reach_the_run(trained, tmp_path, msr,
     assert "is complete: it has taken all its 3 steps" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--method", "maml", "--learner.filters", "8"], "option filters, but it is set to 8: the network has no symm"),
+        (
+            ["--method", "anil", "--learner.context", "8"],
+            "option context, but it is set to 8: the network 'mlp' has no",
+        ),
+        (["--learner.terms", "2"], "option terms, but it is set to 2: the form 'full' has no terms"),
+        (["--learner.damping", "0.1"], "option damping, but it is set to 0.1: the rule 'gradient' has no damping"),
+        (
+            ["--method", "no-adaptation", "--settings.noise", "0.3"],
+            "option noise, but it is set to 0.3: nothing adapts",
+        ),
+        (["--settings.outlier-size", "3"], "leave it at 10.0 (--settings.outlier-size), or choose what uses it"),
+    ],
+)
+def test_an_option_that_nothing_uses_is_refused(options, says, tmp_path, msr, refusal) -> None:
+    """By name, before a folder is made or a task is simulated."""
+    assert msr("train", "rank1", tmp_path / "run", *options) == 2
+    assert says in refusal()
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def test_info_says_what_a_bundle_was_trained_with(trained, msr, capsys) -> None:
     """The settings of the run reach the bundle."""
     assert msr("info", trained / "bundle") == 0

@@ -1,0 +1,61 @@
+"""Options that a configuration sets and nothing uses.
+
+A run whose configuration says what was not done misleads. So such options are refused by name, before anything is
+simulated.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from pydantic import BaseModel
+
+from msr_runtime.errors import TrainingError
+from msr_runtime.meta.learners.config import LearnerConfig
+
+INNER_LOOP = ("rule", "inner_steps", "inner_rate", "step_rates", "damping", "first_order")
+"""The options of `LearnerConfig` that say how a support set moves what adapts. The others size the network."""
+
+
+def unused_by_rule(config: LearnerConfig) -> dict[str, str]:
+    """Return the options that the configured rule does not use: name to reason."""
+    if config.rule == "gradient":
+        return {"damping": "the rule 'gradient' has no damping"}
+    rates = f"the rule '{config.rule}' has no inner rates"
+    unused = {"inner_rate": rates, "step_rates": rates}
+    return unused | ({"inner_steps": "the rule 'ridge' takes one step"} if config.rule == "ridge" else {})
+
+
+def unused_by_network(config: LearnerConfig) -> dict[str, str]:
+    """Return the options of sizes that a network of this configuration does not have: name to reason."""
+    unused = {"context": f"the network '{config.network}' has no context"}
+    if not config.depth:
+        unused["width"] = "with depth 0 there is no hidden layer"
+    if not config.reparameterized:
+        return unused | dict.fromkeys(("filters", "form", "terms"), "the network has no symmetry matrix")
+    if config.form != "kronecker":
+        return unused | {"terms": f"the form '{config.form}' has no terms"}
+    return unused if config.bias else unused | {"filters": "only the biases of the form 'kronecker' have filters"}
+
+
+def refuse_unused(
+    name: str, config: BaseModel, unused: Mapping[str, str], options: Iterable[str], group: str = "learner"
+) -> None:
+    """Refuse a configuration that sets an option which is not used.
+
+    Args:
+        name: The method's name.
+        config: Its configuration, or the settings of a run.
+        unused: The options that are not used: name to reason.
+        options: The names of the options to look at.
+        group: What stands before the option's name on the command line.
+
+    Raises:
+        TrainingError: One of the options has not its default, and is not used.
+
+    """
+    for option in options:
+        seen, usual = getattr(config, option), type(config).model_fields[option].default
+        if option in unused and seen != usual:
+            raise TrainingError(
+                f"method '{name}' does not use the option {option}, but it is set to {seen!r}: {unused[option]}; leave "
+                f"it at {usual!r} (--{group}.{option.replace('_', '-')}), or choose what uses it"
+            )

@@ -1,0 +1,112 @@
+"""Options that a configuration sets and nothing uses: they are refused, and no other option is."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.func import functional_call
+
+from msr_runtime.errors import TrainingError
+from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.learners.methods import LEARNERS, MAML
+from msr_runtime.meta.learners.unused import refuse_unused
+from msr_runtime.meta.rules.gradient import GradientSteps
+from msr_runtime.task import Loss
+
+OTHER: dict[str, Any] = {
+    "width": 3,
+    "bias": False,
+    "rule": "gauss-newton",
+    "inner_steps": 2,
+    "inner_rate": 0.3,
+    "step_rates": True,
+    "damping": 0.7,
+    "first_order": True,
+    "filters": 2,
+    "form": "kronecker",
+    "terms": 2,
+    "context": 5,
+}
+"""Values that are not the default. Not among them: `network`, `depth` and `reparameterized` are always used."""
+SITUATIONS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "ridge": {"rule": "ridge"},
+    "gauss-newton": {"rule": "gauss-newton"},
+    "reparameterized": {"reparameterized": True},
+    "kronecker": {"reparameterized": True, "form": "kronecker"},
+    "kronecker, no bias": {"reparameterized": True, "form": "kronecker", "bias": False},
+    "linear": {"depth": 0},
+}
+
+
+def _trace(method: str, config: LearnerConfig) -> list[torch.Tensor]:
+    """What a learner computes: its tensors, the gradient of its loss after adapting, and this loss in use."""
+    torch.manual_seed(0)
+    loss: Loss = "cross_entropy" if method == "protonets" else "mse"
+    learner = LEARNERS[method](config, (3,), (2,), loss)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(6, 3, generator=generator)
+    y = torch.arange(6) % 2 if loss == "cross_entropy" else torch.randn(6, 2, generator=generator)
+    trained = {name: tensor for name, tensor in learner.named_parameters() if tensor.requires_grad}
+
+    class Outer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.learner = learner
+
+        def forward(self) -> torch.Tensor:
+            return learner.support_loss(learner.adapt(x, y), x, y)
+
+    value = functional_call(Outer(), {f"learner.{name}": tensor for name, tensor in trained.items()}, ())
+    gradient = torch.autograd.grad(value, list(trained.values()), allow_unused=True)
+    in_use = learner.eval().support_loss(learner.adapt(x, y), x, y)
+    return [*(tensor.detach() for tensor in trained.values()), *(g for g in gradient if g is not None), in_use.detach()]
+
+
+def _equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+@pytest.mark.parametrize("method", LEARNERS)
+def test_an_option_is_unused_if_it_changes_nothing(method: str, situation: str) -> None:
+    """What a method computes is the same with another value of each option that it calls unused, and of no other."""
+    base = LearnerConfig(**{"depth": 1, "width": 5, "filters": 4, **SITUATIONS[situation]})
+    cls = LEARNERS[method]
+    try:
+        before = _trace(method, base)
+    except TrainingError:  # the method refuses the situation itself
+        return
+    for option, value in OTHER.items():
+        if option in SITUATIONS[situation]:
+            continue
+        config = base.model_copy(update={option: value})
+        try:
+            same = _equal(before, _trace(method, config))
+        except TrainingError:
+            continue
+        assert same == (option in cls.unused(base)), f"{method}, {situation}: {option}"
+
+
+def test_a_rule_of_ones_own_may_use_every_option_of_rules() -> None:
+    """Nobody knows what it reads."""
+
+    class Own(MAML):
+        def build_rule(self) -> GradientSteps:
+            return GradientSteps(dict.fromkeys(self.adapted_names, self.config.damping or 0.1), 1)
+
+    assert "damping" in MAML.unused(LearnerConfig())
+    assert "damping" not in Own.unused(LearnerConfig())
+    assert issubclass(Own, Learner)
+
+
+def test_the_refusal_names_what_mends_it() -> None:
+    """The method, the option, the value seen, the reason, the value wanted and the option of the command."""
+    config = LearnerConfig(step_rates=True, rule="ridge")
+    with pytest.raises(TrainingError) as error:
+        refuse_unused("maml", config, MAML.unused(config), ["rule", "step_rates"])
+    assert str(error.value) == (
+        "method 'maml' does not use the option step_rates, but it is set to True: the rule 'ridge' has no inner rates; "
+        "leave it at False (--learner.step-rates), or choose what uses it"
+    )
