@@ -4,9 +4,9 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -104,16 +104,24 @@ def changed(file: Path, data: bytes) -> Iterator[None]:
     file.write_bytes(whole)
 
 
-def vouch(bundle: Path) -> None:
-    """Make a bundle's digests anew, as someone would who changes it on purpose."""
-    try:
-        manifest = json.loads((bundle / MANIFEST).read_bytes())
-        manifest["files"] = {
-            name: hashlib.sha256((bundle / name).read_bytes()).hexdigest() for name in manifest["files"]
-        }
+def vouch(bundle: Path, manifest: Any = None) -> None:
+    """Make a bundle's digests anew, as someone would who changes it on purpose.
+
+    Args:
+        bundle: The folder. Where it lacks a file that the manifest lists, the digest of this file stays.
+        manifest: What to write as the manifest. By default the manifest stays, with new digests.
+
+    """
+    if manifest is None:
+        with suppress(ValueError):  # it is broken: only its own digest is made
+            manifest = json.loads((bundle / MANIFEST).read_bytes())
+    if manifest is not None:
+        listed = manifest.get("files") if isinstance(manifest, dict) else None
+        listed = listed if isinstance(listed, dict) else {}
+        for name in listed:
+            with suppress(OSError, ValueError):
+                listed[name] = hashlib.sha256((bundle / name).read_bytes()).hexdigest()
         (bundle / MANIFEST).write_text(json.dumps(manifest))
-    except (ValueError, TypeError, KeyError, OSError):
-        pass  # there is no list of digests any more, but its own is still made
     digest = hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest()
     (bundle / MANIFEST_DIGEST).write_text(f"{digest}  {MANIFEST}\n")
 

@@ -26,6 +26,12 @@ HUGE = 2_000_000_000
 _PRIME = 2**255 - 19
 _EIGHTH = int.from_bytes(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little")
 """The y of a point of order 8 on the curve of Ed25519."""
+WEAK_POINTS = tuple(
+    (y | sign << 255).to_bytes(32, "little")
+    for y in (0, 1, _EIGHTH, _PRIME - _EIGHTH, _PRIME - 1, _PRIME, _PRIME + 1, 2**255 - 1)
+    for sign in (0, 1)
+)
+"""Public keys of Ed25519 that anyone could sign for: points of small order, and second forms of a point."""
 
 
 def hostile_graphs(robot: Robot) -> None:
@@ -33,7 +39,7 @@ def hostile_graphs(robot: Robot) -> None:
     with robot.row("graph with a loop, foreign code or a huge constant, digests made anew") as attempt:
         for name in (PREDICT, ADAPT, LOSS):
             whole = (robot.bundle / name).read_bytes()
-            for add in _ADDITIONS:
+            for add in ADDITIONS.values():
                 model = onnx.load_from_string(whole)
                 add(model)
                 with vouched(robot, robot.bundle / name, model.SerializeToString()):
@@ -70,18 +76,21 @@ def weak_keys(robot: Robot) -> None:
     """Trust public keys that anyone could sign for, keys of other kinds, and no key at all."""
     key = robot.bundle.parent / "weak.pem"
     with robot.row("public key that anyone could sign for, or no key at all") as attempt:
-        for y in (0, 1, _EIGHTH, _PRIME - _EIGHTH, _PRIME - 1, _PRIME, _PRIME + 1, 2**255 - 1):
-            for sign in (0, 1):
-                public = Ed25519PublicKey.from_public_bytes((y | sign << 255).to_bytes(32, "little"))
-                form = serialization.PublicFormat.SubjectPublicKeyInfo
-                key.write_bytes(public.public_bytes(serialization.Encoding.PEM, form))
-                attempt(lambda: _opens(robot, [key]))
+        for point in WEAK_POINTS:
+            key.write_bytes(public_pem(point))
+            attempt(lambda: _opens(robot, [key]))
         for data in (b"", b"-----BEGIN PUBLIC KEY-----\n", b"\0" * 1000):
             key.write_bytes(data)
             attempt(lambda: _opens(robot, [key]))
         key.unlink()
         for keys in ([key], []):
             attempt(lambda keys=keys: _opens(robot, keys))
+
+
+def public_pem(point: bytes) -> bytes:
+    """Return a public key of Ed25519 as the text of a PEM file."""
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return Ed25519PublicKey.from_public_bytes(point).public_bytes(serialization.Encoding.PEM, form)
 
 
 def wrong_samples(robot: Robot) -> None:
@@ -170,17 +179,18 @@ def _branch(name: str) -> onnx.GraphProto:
 
 
 _SHAPE = numpy_helper.from_array(np.array([100_000, 100_000]), "added")
-_ADDITIONS: tuple[Callable[[onnx.ModelProto], None], ...] = (
-    _node("If", "added", then_branch=_branch("a"), else_branch=_branch("b")),
-    _node("Loop", "", "added", "added", body=_branch("a")),
-    _node("Scan", "added", body=_branch("a"), num_scan_inputs=1),
-    _node("Gelu", "added", domain="com.microsoft"),
-    _node("Own", "added", domain="my.own"),
-    _function,
-    _sparse,
-    _constant(TensorProto(name="added", dims=[10**6, 10**6], data_type=TensorProto.FLOAT)),
-    *(
-        _constant(_SHAPE, _node(operator, *inputs, "added"))
-        for operator, inputs in (("ConstantOfShape", ()), ("Expand", ("x",)), ("Tile", ("x",)))
-    ),
-)
+ADDITIONS: dict[str, Callable[[onnx.ModelProto], None]] = {
+    "If": _node("If", "added", then_branch=_branch("a"), else_branch=_branch("b")),
+    "Loop": _node("Loop", "", "added", "added", body=_branch("a")),
+    "Scan": _node("Scan", "added", body=_branch("a"), num_scan_inputs=1),
+    "ONNX Runtime's operator": _node("Gelu", "added", domain="com.microsoft"),
+    "foreign operator": _node("Own", "added", domain="my.own"),
+    "function": _function,
+    "sparse constant": _sparse,
+    "huge constant": _constant(TensorProto(name="added", dims=[10**6, 10**6], data_type=TensorProto.FLOAT)),
+    **{
+        operator: _constant(_SHAPE, _node(operator, *inputs, "added"))
+        for operator, inputs in {"ConstantOfShape": (), "Expand": ("x",), "Tile": ("x",)}.items()
+    },
+}
+"""What is added to a graph: its name to a function that adds it to a model."""

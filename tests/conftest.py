@@ -4,10 +4,14 @@ import contextlib
 import fcntl
 import functools
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# The benchmarks are programs: they find each other because they lie in one folder. Tests use some of their parts.
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 # Tests run in parallel processes, so one thread each is fastest; without torch the robot's side can still be tested.
 with contextlib.suppress(ImportError):

@@ -1,25 +1,17 @@
 """The `msr` command as a whole: its help, its refusals and its exit codes."""
 
-import hashlib
 import json
 import os
 from importlib import metadata
-from pathlib import Path
 
 import numpy as np
 import pytest
+from fault_robot import vouch
 
 from msr_runtime import Bundle
 from msr_runtime.cli import command
 from msr_runtime.cli.command import COMMANDS, GROUPS
 from msr_runtime.recording.recorder import Recorder
-
-
-def vouch(bundle: Path, manifest: dict) -> None:
-    """Write a manifest with its digest, as an attacker who changes a bundle on purpose would do."""
-    raw = json.dumps(manifest).encode()
-    (bundle / "manifest.json").write_bytes(raw)
-    (bundle / "manifest.sha256").write_text(f"{hashlib.sha256(raw).hexdigest()}  manifest.json\n")
 
 
 class TestHelp:
