@@ -64,8 +64,11 @@ class ActionBounds:
 
 
 def _inside(value: float, low: float, high: float, turn: float) -> float:
-    if turn < math.inf and not low <= value <= high:
-        value = low + (value - low) % turn
+    if turn < math.inf:  # from the bound that it passed: the other one may be infinite
+        if value < low:
+            value = low + (value - low) % turn
+        elif value > high:
+            value = high - (high - value) % turn
     return min(max(value, low), high)
 
 

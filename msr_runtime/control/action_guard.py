@@ -141,14 +141,15 @@ class ActionGuard:
             margin: How far outside its bounds a value is clipped and not refused, as a share of `high - low`. With an
                 infinite bound there is no margin.
             latch_after: Number of refusals at which the guard latches.
-            window: The time within which they count, in s. The default is 100 control periods. From one call to the
-                next two periods pass at most, so that a slow loop latches too.
+            window: The time within which they count, in s. The default is 100 control periods, or two for each of
+                `latch_after` if that is more. From one call to the next two periods pass at most, so that a slow loop
+                latches too.
             clock: Returns the time in s, as `observed` is given. Simulations and tests give their own.
 
         Raises:
-            InputError: If a number is out of range, `rates` names an unknown field, `rates` are given without `state`,
-                bounds cannot be kept, `fallback` is an unknown word, or `fallback` is `zero` and zero is outside the
-                bounds.
+            InputError: If a number is out of range, `window` is too short for `latch_after`, `rates` names an unknown
+                field, `rates` are given without `state`, bounds cannot be kept, `fallback` is an unknown word, or
+                `fallback` is `zero` and zero is outside the bounds.
         """
         rates = rates or {}
         numbers = {"hz": hz, "max_age": max_age, "latch_after": latch_after}
@@ -157,6 +158,13 @@ class ActionGuard:
         for name, value in numbers.items():
             if not value > 0 or (value == math.inf and name not in _MAY_BE_INFINITE):
                 raise InputError(f"{name} is {value}, but a positive number is wanted")
+        window = window or max(_WINDOW, LONGEST * latch_after) / hz
+        if latch_after - 1 >= window * hz:
+            raise InputError(
+                f"latch_after is {latch_after}, but a window of {window:g} s has {window * hz:.0f} control periods, so "
+                f"the guard would never latch; give a smaller latch_after, or a window of "
+                f"{LONGEST * latch_after / hz:g} s, or none"
+            )
         if not 0 <= margin < math.inf:
             raise InputError(f"margin is {margin}, but a share of the range is wanted, 0 or more")
         places = field_slices(fields)
@@ -186,7 +194,7 @@ class ActionGuard:
         # Other threads hold this lock for microseconds only (`rearm`, `report`), so a tick hardly waits. It is an RLock
         # because a fallback function may call `report` itself.
         self._lock = threading.RLock()
-        self._trips, self._latched = TripWindow(latch_after, window or _WINDOW / hz), False
+        self._trips, self._latched = TripWindow(latch_after, window), False
         self._passed = self._clipped = self._slowed = 0
         self._refused: dict[str, int] = {}
         self._failed: dict[str, int] = {}

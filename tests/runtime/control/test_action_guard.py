@@ -260,12 +260,32 @@ def test_the_window_can_be_given() -> None:
         assert robot.guard.report().latched is latched
 
 
-def test_a_loop_that_hardly_runs_latches_too() -> None:
-    """An overloaded machine calls the guard once per second. Ten refusals in a row are a fault all the same."""
-    robot = Guarded()
-    for _ in range(10):
+@pytest.mark.parametrize("latch_after", [10, 200])
+def test_a_loop_that_hardly_runs_latches_too(latch_after: int) -> None:
+    """An overloaded machine calls the guard once per second. Refusals in a row are a fault all the same."""
+    robot = Guarded(latch_after=latch_after)
+    for _ in range(latch_after):
         robot.ask([9, 0, 0], after=1.0)
     assert robot.guard.report().latched
+
+
+def test_a_window_in_which_it_never_latches_is_refused() -> None:
+    """At 10 Hz, eleven refusals take a second."""
+    with pytest.raises(InputError, match="would never latch"):
+        Guarded(latch_after=11, window=1.0)
+    robot = Guarded(latch_after=10, window=1.0)
+    for _ in range(10):
+        robot.ask([9, 0, 0])
+    assert robot.guard.report().latched
+
+
+@pytest.mark.parametrize(("low", "high", "asked", "sent"), [(-math.inf, 10, 11, -349), (-10, math.inf, -11, 349)])
+def test_an_angle_with_one_bound_is_turned_back_inside(low: float, high: float, asked: float, sent: float) -> None:
+    """The other bound is infinite, and must not enter the sum."""
+    cable = Field(name="cable", shape=(1,), unit="deg", low=low, high=high, wraps=360)
+    robot = Guarded((cable,), state=[asked])
+    assert robot.ask([0], age=9)[0] == sent  # stale, so the state is held
+    assert robot.ask([asked])[0] == sent
 
 
 def test_hold_is_not_the_last_word_for_a_moving_robot() -> None:
