@@ -1,8 +1,9 @@
 """`msr evaluate`: errors on new tasks, and in the closed loop if the family has one."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import tyro
@@ -13,9 +14,12 @@ from msr_runtime.bundle.manifest import MANIFEST
 from msr_runtime.cli.families import family_of
 from msr_runtime.cli.output import JsonPath, option, print_rows, write_json
 from msr_runtime.errors import FamilyError, InputError
-from msr_runtime.meta.evaluation.scores import score
+from msr_runtime.meta.evaluation.floor_methods import floors
+from msr_runtime.meta.evaluation.scores import Scores, score_all
+from msr_runtime.normalization import Normalization
 from msr_runtime.task import Adapt, ClosedLoopFamily, Field, Split, TaskFamily, fields_agree
 
+_NETWORK = "the network"
 _STREAM = (0, 2)
 """What follows --seed in the seeds of all draws: no stream of a training with this seed is the same."""
 
@@ -40,6 +44,9 @@ def evaluate(
 
     For labels, an error is the share of wrong labels.
 
+    Beside the network stand floors, which need no meta-learning: the network before it adapts, the mean of the support
+    set, and ridge regression on x, also with the images of the support set under the family's group.
+
     Args:
         path: The folder of a bundle, the folder of a run or a checkpoint file.
         family: The task family: a built-in name, module:attribute, file.py:attribute or file.npz.
@@ -53,50 +60,69 @@ def evaluate(
     for name, value, least in (("tasks", tasks, 1), ("closed-loop-tasks", closed_loop_tasks, 0), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"--{name} is {value}, but at least {least} is wanted")
-    if (path / MANIFEST).is_file():
-        model = AdaptiveModel.load(path)
-        manifest = model.manifest
-        adapt: Adapt = model.adapted
-        source, fields, method, shots = (
-            manifest.name,
-            (manifest.inputs, manifest.outputs),
-            manifest.method,
-            manifest.shots,
-        )
-    else:
-        adapt, source, fields, method, shots = _open_checkpoint(path)
-    loaded = _family(path, family, source, fields)
+    model = _open_bundle(path) if (path / MANIFEST).is_file() else _open_checkpoint(path)
+    loaded = _family(path, family, model.source, model.fields)
     if closed_loop_tasks and not isinstance(loaded, ClosedLoopFamily):
         raise FamilyError(
             f"family '{loaded.name}' has no closed loop, but --closed-loop-tasks is {closed_loop_tasks}; leave it out"
         )
 
-    scores = score(loaded, adapt, _rng(seed), tasks=tasks, shots=shots, split=split)
+    methods = {_NETWORK: model.adapt, "no adaptation": model.unadapted} | floors(loaded, model.normalization)
+    scored = score_all(loaded, methods, _rng(seed), tasks=tasks, shots=model.shots, split=split)
     figures: dict[str, Any] = {
         "path": str(path),
         "family": loaded.name,
-        "method": method,
+        "method": model.method,
         "split": split,
         "seed": seed,
         "tasks": tasks,
-        "shots": shots,
+        "shots": model.shots,
     }
-    means = {f"error {name}": mean_and_half_width(values) for name, values in scores.sets.items()}
-    means |= {
-        f"error {name} over variance": mean_and_half_width(values) for name, values in scores.over_variance.items()
-    }
-    means["error orbit"] = mean_and_half_width(scores.orbit)
+    scores = scored.pop(_NETWORK)
+    means = {f"error {name}": mean_and_half_width(values) for name, values in _errors(scores).items()}
     if not np.isnan(scores.equivariance).all():
         means["equivariance error"] = mean_and_half_width(scores.equivariance)
     if isinstance(loaded, ClosedLoopFamily) and closed_loop_tasks:
-        for who, driver in (("adapted", adapt), ("reference", None)):
+        for who, driver in (("adapted", model.adapt), ("reference", None)):
             driven = loaded.evaluate(driver, _rng(seed), closed_loop_tasks, split)
             means[f"{driven.metric} [{driven.unit}], {who}"] = mean_and_half_width(driven.values)
     rows = {name: f"{mean:.4g} ± {half:.2g}" for name, (mean, half) in means.items()}
-    print_rows({"model": f"{path} ({method})", "tasks": f"{tasks} of {loaded.name}, {split}, {shots} shots"} | rows)
+    beside = {floor: _in_words(found) for floor, found in scored.items()}
+    better = {"note": words} if (words := _what_is_better(scores, scored)) else {}
+    shown = {
+        "model": f"{path} ({model.method})",
+        "tasks": f"{tasks} of {loaded.name}, {split}, {model.shots} shots",
+    }
+    print_rows(shown | rows | beside | better)
     if json:
+        for floor, found in scored.items():
+            means |= {f"error {name}, {floor}": mean_and_half_width(values) for name, values in _errors(found).items()}
         write_json(json, figures | {name: _measured(mean, half) for name, (mean, half) in means.items()})
     return 0
+
+
+def _errors(scores: Scores) -> dict[str, NDArray[np.float64]]:
+    """All errors of one method, by name, `(tasks,)` each."""
+    over_variance = {f"{name} over variance": values for name, values in scores.over_variance.items()}
+    return {**scores.sets, **over_variance, "orbit": scores.orbit}
+
+
+def _in_words(scores: Scores) -> str:
+    return ", ".join(f"{name} {values.mean():.3g}" for name, values in _errors(scores).items())
+
+
+def _what_is_better(network: Scores, others: Mapping[str, Scores]) -> str:
+    """Name the floors that are below the network. Empty if there is none, as there should not be."""
+    found = [
+        f"'{floor}' on {' and '.join(better)}"
+        for floor, scores in others.items()
+        if (better := [name for name in _named(network) if _named(scores)[name] < _named(network)[name]])
+    ]
+    return f"the network is worse than {', '.join(found)}: it has learned too little there" if found else ""
+
+
+def _named(scores: Scores) -> dict[str, float]:
+    return {name: float(values.mean()) for name, values in {**scores.sets, "orbit": scores.orbit}.items()}
 
 
 def _rng(seed: int) -> np.random.Generator:
@@ -117,17 +143,43 @@ def _measured(mean: float, half_width: float) -> dict[str, float | None]:
     return {key: x if math.isfinite(x) else None for key, x in (("mean", mean), ("half_width", half_width))}
 
 
-def _open_checkpoint(path: Path) -> tuple[Adapt, str, tuple[tuple[Field, ...], ...], str, int]:
+class _Model(NamedTuple):
+    adapt: Adapt
+    unadapted: Adapt
+    normalization: Normalization
+    source: str
+    fields: tuple[tuple[Field, ...], ...]
+    method: str
+    shots: int
+
+
+def _open_bundle(path: Path) -> _Model:
+    model = AdaptiveModel.load(path)
+    about = model.manifest
+    unadapted: Adapt = lambda *_: model.predict  # noqa: E731
+    fields = about.inputs, about.outputs
+    return _Model(model.adapted, unadapted, about.normalization, about.name, fields, about.method, about.shots)
+
+
+def _open_checkpoint(path: Path) -> _Model:
     import torch  # imported here, because a bundle is scored without torch
 
-    from msr_runtime.meta.evaluation.predictor import torch_adapt
+    from msr_runtime.meta.evaluation.predictor import torch_adapt, torch_unadapted
     from msr_runtime.meta.training.checkpoint import load_checkpoint
 
     torch.set_num_threads(1)
     found = load_checkpoint(path)
-    config = found.config
-    adapt = torch_adapt(found.learner, found.normalization)
-    return adapt, config.family, (config.inputs, config.outputs), config.method, config.settings.shots
+    config, network = found.config, (found.learner, found.normalization)
+    fields = config.inputs, config.outputs
+    return _Model(
+        torch_adapt(*network),
+        torch_unadapted(*network),
+        found.normalization,
+        config.family,
+        fields,
+        config.method,
+        config.settings.shots,
+    )
 
 
 def _family(path: Path, name: str | None, source: str, fields: tuple[tuple[Field, ...], ...]) -> TaskFamily:

@@ -13,7 +13,7 @@ Train on a family in one call:
     MetaTrainer(prepared, run).train()  # trains, and does nothing else
 """
 
-from msr_runtime.meta.evaluation import Scores, score, torch_adapt
+from msr_runtime.meta.evaluation import Scores, floors, score, torch_adapt
 from msr_runtime.meta.learners import LEARNERS, Learner, LearnerConfig
 from msr_runtime.meta.symmetry import LayerReport, LayerSpec, filter_parameter_names, fold, reparameterize
 from msr_runtime.meta.training import (
@@ -52,6 +52,7 @@ __all__ = [
     "TrainSettings",
     "check_augmentation",
     "filter_parameter_names",
+    "floors",
     "fold",
     "load_checkpoint",
     "open_run",

@@ -5,13 +5,14 @@ learners and exported bundles are scored in the same way.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.meta.symmetry.measures import equivariance_error
-from msr_runtime.task import Adapt, Split, SymmetricFamily, TaskFamily, rows_per_sample
+from msr_runtime.task import Adapt, Split, SymmetricFamily, TaskBatch, TaskFamily, rows_per_sample
 
 
 class Scores(NamedTuple):
@@ -70,11 +71,46 @@ def score(
         1.000
 
     """
+    return score_all(family, {"": adapt}, rng, tasks=tasks, shots=shots, queries=queries, split=split)[""]
+
+
+def score_all(
+    family: TaskFamily,
+    methods: Mapping[str, Adapt],
+    rng: np.random.Generator,
+    *,
+    tasks: int = 100,
+    shots: int = 10,
+    queries: int = 64,
+    split: Split = "test",
+) -> dict[str, Scores]:
+    """Score several methods on the same tasks, which are drawn once.
+
+    Args:
+        family: The family.
+        methods: The methods, by name.
+        rng: As in `score`, and so are the other arguments.
+        tasks: Number of tasks.
+        shots: Support samples per task.
+        queries: Query samples per task and query set.
+        split: The split that the tasks come from.
+
+    Returns:
+        What `score` returns, by the method's name.
+
+    """
     batch = family.sample(rng, tasks, shots, queries * len(family.query_sets), split)
     queries *= rows_per_sample(family)
-    orbit_x, orbit_y = family.augment(rng, batch.query_x[:, :queries], batch.query_y[:, :queries])
-    group = family.group() if isinstance(family, SymmetricFamily) else None
+    orbit = family.augment(rng, batch.query_x[:, :queries], batch.query_y[:, :queries])
     parts = {name: slice(i * queries, (i + 1) * queries) for i, name in enumerate(family.query_sets)}
+    return {name: _scores(family, adapt, batch, orbit, parts) for name, adapt in methods.items()}
+
+
+def _scores(
+    family: TaskFamily, adapt: Adapt, batch: TaskBatch, orbit: tuple[NDArray, NDArray], parts: Mapping[str, slice]
+) -> Scores:
+    (orbit_x, orbit_y), tasks = orbit, len(batch.support_x)
+    group = family.group() if isinstance(family, SymmetricFamily) else None
     rows = np.empty((tasks, len(parts) + 2))
     for task in range(tasks):
         predict = adapt(batch.support_x[task], batch.support_y[task])
@@ -82,9 +118,9 @@ def score(
             score_sample(family, predict(batch.query_x[task, part]), batch.query_y[task, part])
             for part in parts.values()
         ]
-        orbit = score_sample(family, predict(orbit_x[task]), orbit_y[task])
+        orbit_error = score_sample(family, predict(orbit_x[task]), orbit_y[task])
         asymmetry = np.nan if group is None else equivariance_error(predict, group, batch.query_x[task, :16])
-        rows[task] = [*sets, orbit, asymmetry]
+        rows[task] = [*sets, orbit_error, asymmetry]
     zero = np.zeros(1)
     sizes = [1.0] * (len(parts) + 1)
     if family.loss != "cross_entropy":

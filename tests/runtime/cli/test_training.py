@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,10 @@ from msr_runtime.meta.training.streams import stream
 from msr_runtime.task import TaskFamily
 
 
-def _nothing(family: TaskFamily) -> Scores:
-    """Scores of one task."""
-    return Scores({name: np.ones(1) for name in family.query_sets}, np.ones(1), np.ones(1), {})
+def _nothing(family: TaskFamily, methods: Iterable[str]) -> dict[str, Scores]:
+    """Scores of one task for each method."""
+    scores = Scores({name: np.ones(1) for name in family.query_sets}, np.ones(1), np.ones(1), {})
+    return dict.fromkeys(methods, scores)
 
 
 class TestTrain:
@@ -121,18 +123,24 @@ class TestEvaluate:
         assert msr("evaluate", trained / "bundle", "--family", family, *common, tmp_path / "bundle.json") == 0
         run, bundle = (json.loads((tmp_path / f"{name}.json").read_text())[0] for name in ("run", "bundle"))
         names = [name for name, value in run.items() if isinstance(value, dict)]
+        errors = ["error all", "error all over variance", "error orbit"]
+        floors = ["no adaptation", "mean of the support", "ridge on x", "ridge on x, mirrored"]
         assert names == [
-            "error all",
-            "error all over variance",
-            "error orbit",
+            *errors,
             "equivariance error",
             "force missed [N], adapted",
             "force missed [N], reference",
+            *(f"{error}, {floor}" for floor in floors for error in errors),
         ]
         for name in names:
             assert bundle[name]["mean"] == pytest.approx(run[name]["mean"], rel=1e-3, abs=1e-6)
         assert run["force missed [N], reference"]["mean"] == 0
-        assert "±" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert "±" in out
+        assert run["error all, ridge on x"]["mean"] < 1e-3  # a push is linear, and 20 steps of training are few
+        note = next(line for line in out.splitlines() if line.startswith("note "))
+        assert "the network is worse than " in note
+        assert "'ridge on x' on all and orbit, " in note
 
     @pytest.mark.parametrize("arguments", [["evaluate", "bundle"], ["evaluate", "run"], ["export", "run", "new"]])
     def test_own_family_has_to_be_named(self, arguments, trained, refusal, monkeypatch, msr) -> None:
@@ -164,7 +172,9 @@ class TestEvaluate:
     def test_evaluation_shares_no_draw_with_training(self, trained, tmp_path, monkeypatch, msr) -> None:
         """Not even where the seeds are equal."""
         seen = []
-        monkeypatch.setattr(evaluate, "score", lambda family, adapt, rng, **_: seen.append(rng) or _nothing(family))
+        monkeypatch.setattr(
+            evaluate, "score_all", lambda family, methods, rng, **_: (seen.append(rng), _nothing(family, methods))[1]
+        )
         assert msr("evaluate", trained / "run", "--family", f"{trained / 'push.py'}:Push") == 0
         states = [stream(0, number).bit_generator.state for number in range(100)]
         assert seen[0].bit_generator.state not in states
