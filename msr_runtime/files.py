@@ -1,12 +1,46 @@
-"""Write files that are never half written: write to another name, flush to the disk, then rename."""
+"""Write files that are never half written: write to another name, flush to the disk, then rename.
+
+Paths name files of this machine: `local_path` refuses addresses.
+"""
 
 import ctypes
 import json
 import os
+import re
 import secrets
 from pathlib import Path
 
+from msr_runtime.errors import InputError
+
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # constants of renameat2 in Linux: relative to the current folder; swap two names
+
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # `Path` makes one slash of two; a drive has one letter alone
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file or folder of this machine.
+
+    Raises:
+        InputError: It is an address, such as `s3://bucket/run`. It would become a folder called `s3:`.
+
+    Example:
+        >>> from msr_runtime.files import local_path
+        >>> local_path("runs/first").name
+        'first'
+        >>> local_path("s3://bucket/run")
+        Traceback (most recent call last):
+        msr_runtime.errors.InputError: 's3://bucket/run' is an address (s3), but a path of this machine is wanted: ...
+
+    """
+    if found := _ADDRESS.match(os.fspath(path)):
+        scheme = found[1]
+        address = re.sub(rf"^{re.escape(scheme)}:/+", f"{scheme}://", os.fspath(path))
+        raise InputError(
+            f"'{address}' is an address ({scheme}), but a path of this machine is wanted: mount the store, or copy "
+            "between it and a local folder"
+        )
+    return Path(path)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

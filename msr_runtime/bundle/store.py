@@ -32,7 +32,7 @@ from msr_runtime.bundle.limits import (
 from msr_runtime.bundle.manifest import MANIFEST, MANIFEST_DIGEST, Manifest, parse_manifest
 from msr_runtime.bundle.signing import SIGNATURE, PathLike, check_signature, sign
 from msr_runtime.errors import BundleError
-from msr_runtime.files import exchange, sync_folder, write_atomically, write_new
+from msr_runtime.files import exchange, local_path, sync_folder, write_atomically, write_new
 from msr_runtime.task import Array
 
 PREDICT, ADAPT, LOSS = "predict.onnx", "adapt.onnx", "loss.onnx"
@@ -95,7 +95,7 @@ class Bundle:
             >>> sorted(opened.files)
             ['adapt.onnx', 'golden.npz', 'loss.onnx', 'predict.onnx', 'start.safetensors']
         """
-        folder = Path(path)
+        folder = local_path(path)
         if not folder.is_dir():
             raise BundleError(
                 f"bundle '{folder}' is not a folder; give the path of the whole folder that `msr export` wrote"
@@ -248,7 +248,7 @@ def write_bundle(path: PathLike, manifest: Manifest, files: Mapping[str, bytes])
         ValueError: If a file name is not allowed in a bundle (pydantic's ValidationError).
         OSError: If the system refuses, for example because the disk is full. An older bundle stays as it was.
     """
-    target = Path(path).resolve()
+    target = local_path(path).resolve()
     if absent := [name for name in REQUIRED if name not in files]:
         raise BundleError(
             f"bundle '{target}' cannot be written: '{absent[0]}' is missing from its files {sorted(files)}; a bundle "

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from msr_envs.registry import BUILT_IN, load_family
 from msr_runtime.errors import FamilyError
+from msr_runtime.files import local_path
 from msr_runtime.task import TaskFamily
 
 ENTRY_POINTS = "msr.families"
@@ -21,7 +22,9 @@ def named_family(name: str) -> TaskFamily:
 
     Raises:
         FamilyError: As `load_family`.
+        InputError: The name is an address, such as `s3://bucket/logs.npz`.
     """
+    local_path(name)
     if name in BUILT_IN:
         return load_family(name)
     for entry in entry_points(group=ENTRY_POINTS, name=name):

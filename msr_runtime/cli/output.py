@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from msr_runtime.files import write_atomically
+from msr_runtime.files import local_path, write_atomically
 
 
 def visible(text: object) -> str:
@@ -37,7 +37,7 @@ def _keys(paths: list[str]) -> tuple[Path, ...]:
     if not all(paths) or not paths:
         # Without this, an empty variable in `--key $KEY` would switch the check of the signature off.
         raise ValueError("it is given without a file, but at least one public key is wanted; leave it out for no check")
-    return tuple(map(Path, paths))
+    return tuple(map(local_path, paths))
 
 
 Keys = Annotated[

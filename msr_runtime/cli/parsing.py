@@ -2,6 +2,7 @@
 
 import dataclasses
 import types
+from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -13,11 +14,14 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from msr_runtime.files import local_path
+
 
 def plain_parsing() -> ConstructorRegistry:
     """Return the rules of all commands."""
     registry = ConstructorRegistry()
     registry.primitive_rule(_number)
+    registry.primitive_rule(_path)
     registry.primitive_rule(_optional)
     registry.struct_rule(_settings)
     return registry
@@ -44,6 +48,19 @@ def _number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 
 
 _NUMBERS = {int: ("INT", "a whole number"), float: ("FLOAT", "a number")}
+
+
+def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+    """Refuse addresses in place of paths: `s3://...` would become a folder."""
+    if info.type is not Path:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: local_path(words[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from msr_runtime.errors import CheckpointError, MsrError
-from msr_runtime.files import sort_metadata, write_atomically
+from msr_runtime.files import local_path, sort_metadata, write_atomically
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.methods import learner_class
 from msr_runtime.meta.training.checkpoint_fit import load_tensors, oversize, wrong_scaling
@@ -156,7 +156,7 @@ def load_checkpoint(path: Path, learner: type[Learner] | None = None) -> Checkpo
         (2, 'msr')
 
     """
-    path = Path(path)
+    path = local_path(path)
     if path.is_dir():
         path = path / BEST
     if not path.is_file():

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from msr_runtime.errors import CheckpointError, InputError
-from msr_runtime.files import write_atomically
+from msr_runtime.files import local_path, write_atomically
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.meta.training.checkpoint import LAST, damaged, load_checkpoint, stored_digest
@@ -150,7 +150,7 @@ def open_run(
         None False
 
     """
-    path = Path(path)
+    path = local_path(path)
     _require_writable(path)
     require_free(path)
     if not resume:
