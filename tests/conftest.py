@@ -74,3 +74,9 @@ def ring_run(once: Callable[..., Path], small: list[str]) -> Path:
         assert run(["export", str(folder), str(folder / "bundle")]) == 0
 
     return once("ring", fill)
+
+
+@pytest.fixture(scope="session")
+def ring_bundle(ring_run: Path) -> Path:
+    """The bundle of this network. Read only."""
+    return ring_run / "bundle"

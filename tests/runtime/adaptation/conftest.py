@@ -1,4 +1,4 @@
-"""A model with limits, and clean samples that keep them."""
+"""A model, another one with limits, and clean samples that keep them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,12 @@ from msr_runtime import AdaptiveModel
 def draw(seed: int, *shape: int) -> np.ndarray:
     """Standard normal float32."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.fixture
+def model(bundle_path: Path) -> AdaptiveModel:
+    """The reference's bundle, loaded."""
+    return AdaptiveModel.load(bundle_path)
 
 
 @pytest.fixture

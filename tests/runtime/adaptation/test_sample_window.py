@@ -1,10 +1,8 @@
 """SampleWindow: which samples enter, which are held out, and that every sample left out is counted by reason."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from msr_runtime import AdaptiveModel
 from msr_runtime.adaptation.sample_window import LeftOut, SampleWindow
@@ -19,12 +17,6 @@ ANY = InputBounds("y", (), None)
 def draw(seed: int, *shape: int) -> np.ndarray:
     """Standard normal float32."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-@pytest.fixture
-def model(bundle_path: Path) -> AdaptiveModel:
-    """The reference's bundle, loaded."""
-    return AdaptiveModel.load(bundle_path)
 
 
 def window(
