@@ -135,8 +135,6 @@ def test_an_angle_far_away_is_reached_through_the_end_of_its_bounds(guarded: Any
 def test_an_angle_with_one_bound_is_turned_back_inside(
     guarded: Any, low: float, high: float, asked: float, sent: float
 ) -> None:
-    guarded: Any, low: float, high: float, asked: float, sent: float
-) -> None:
     """The other bound is infinite, and must not enter the sum."""
     cable = Field(name="cable", shape=(1,), unit="deg", low=low, high=high, wraps=360)
     robot = guarded((cable,), state=[asked])
