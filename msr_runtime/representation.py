@@ -22,16 +22,23 @@ Example:
 import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, field_validator
 
 Shape = tuple[int, ...]
 Part = int | str
 """A part or an element of a field, by its number, from 0, or by its name."""
 _ORTHOGONAL = 1e-6
+
+
+def _tuples(value: Any) -> Any:
+    """Lists and tuples mean the same: make them equal."""
+    if isinstance(value, Mapping):
+        return {name: _tuples(each) for name, each in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 class _Kind(BaseModel):
@@ -159,10 +166,10 @@ class Parts(_Kind):
     """
 
     kind: Literal["parts"] = "parts"
-    cycles: dict[str, tuple[tuple[Part, ...], ...]]
+    cycles: Annotated[Mapping[str, Sequence[Sequence[Part]]], AfterValidator(_tuples)]
     """By generator: the parts that change places, in cycles. `("left", "right")` swaps two. In `("a", "b", "c")` a goes
     where b was, b where c was, and c where a was. Parts in no cycle stay."""
-    flips: dict[str, tuple[Part, ...]] = {}
+    flips: Annotated[Mapping[str, Sequence[Part]], AfterValidator(_tuples)] = {}
     """By generator: the single numbers whose sign changes as they move, such as joints whose axis flips. By the name or
     the number of the element that they come from."""
     parts: tuple[str, ...] = ()
@@ -233,7 +240,7 @@ class Matrices(_Kind):
     """Any other action: one orthogonal matrix for each generator."""
 
     kind: Literal["matrices"] = "matrices"
-    generators: dict[str, tuple[tuple[float, ...], ...]]
+    generators: Annotated[Mapping[str, Sequence[Sequence[float]]], AfterValidator(_tuples)]
     """By generator: the rows of its matrix on the flattened field."""
 
     def require_fit(self, shape: Shape, names: Sequence[str]) -> None:  # noqa: ARG002

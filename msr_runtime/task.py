@@ -302,6 +302,11 @@ class DeclaredFamily(SymmetricFamily, Protocol):
         """Return a line for each generator of the group: what it does to each field."""
         ...
 
+    @property
+    def turns_freely(self) -> bool:
+        """Whether `augment` turns by any angle. `group()` then holds a sample of the turns."""
+        ...
+
 
 @runtime_checkable
 class StackedFamily(TaskFamily, Protocol):

@@ -19,7 +19,7 @@ _Pair = tuple[Field | None, Field | None]
 def check_robot(bundle: Bundle, inputs: Sequence[Field], outputs: Sequence[Field], hz: float | None) -> None:
     """Compare what a bundle wants with what a robot has: field names, order, shapes, units, bounds and control rate.
 
-    The kinds of fields, and whether they wrap, are compared where both say it.
+    Kinds, turns (`wraps`), names of elements and representations of fields are compared where both say them.
 
     Args:
         bundle: An opened bundle. For a loaded model it is `model.bundle`.
@@ -116,7 +116,24 @@ def _differences(wanted: Field | None, seen: Field | None) -> list[str]:
             f"'{wanted.name}' wraps after {seen.wraps} on the robot, but after {wanted.wraps} in the bundle: one full "
             "turn is 2 * math.pi rad or 360 deg"
         )
+    if len(wanted.names) == len(seen.names) and wanted.names != seen.names:
+        causes.append(_other_names(wanted, seen))
+    ours, robots = wanted.representation, seen.representation
+    if ours is not None and robots is not None and ours != robots:
+        causes.append(
+            f"a turn or a mirror acts on '{wanted.name}' as on a {robots.describe()} on the robot, but as on a "
+            f"{ours.describe()} in the bundle: the axes or the parts stand in another order, or one of the programs "
+            "gives the wrong representation"
+        )
     return causes
+
+
+def _other_names(wanted: Field, seen: Field) -> str:
+    first = next(i for i, (ours, robots) in enumerate(zip(wanted.names, seen.names, strict=True)) if ours != robots)
+    where = f"element {first} of '{wanted.name}' is '{seen.names[first]}' on the robot, but '{wanted.names[first]}'"
+    if sorted(wanted.names) == sorted(seen.names):
+        return f"{where} in the bundle: the robot has them in another order, so reorder its vector"
+    return f"{where} in the bundle: the two are different joints or sensors, or one is named otherwise: rename it"
 
 
 def _same_bound(wanted: float, seen: float) -> bool:

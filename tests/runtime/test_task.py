@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from msr_runtime import Field
+from msr_runtime.representation import Angle, Scalar
 from msr_runtime.task import channels_last, fields_agree, image_layout
 
 HEADING: dict[str, Any] = {"name": "heading", "shape": (1,), "unit": "rad", "low": -math.pi, "high": math.pi}
@@ -19,6 +20,8 @@ def test_a_field_says_what_it_is() -> None:
     assert (plain.kind, plain.wraps) == ("other", None)
     assert plain.describe() == "(1,) rad, -3.14159 to 3.14159"
     assert said.describe() == "(1,) rad, -3.14159 to 3.14159, position, wraps after 6.28319"
+    joints = Field(name="joints", shape=(5,), unit="rad", low=-1, high=1, names=tuple("abcde"))
+    assert joints.describe() == "(5,) rad [a, b, c, …], -1 to 1"
     assert Field.model_validate_json(said.model_dump_json()) == said
 
 
@@ -30,6 +33,10 @@ def test_a_field_says_what_it_is() -> None:
         ({"wraps": math.nan}, "wraps is nan"),
         ({"wraps": 360.0}, "the bounds at least one turn apart"),
         ({"wraps": 2 * math.pi, "high": 3.14159}, "write pi as math.pi"),
+        ({"names": ("a", "b")}, "names are a, b, but each of its 1 elements needs one name of its own"),
+        ({"names": ("a", "a"), "shape": (2,)}, "each of its 2 elements"),
+        ({"representation": "vectors"}, "does not match any of the expected tags: 'scalar', 'pseudoscalar', 'vector'"),
+        ({"representation": {"kind": "vector", "axis": "xy"}}, "Extra inputs"),
     ],
 )
 def test_what_a_field_cannot_be_is_refused(more: dict, message: str) -> None:
@@ -48,6 +55,12 @@ def test_fields_agree_where_both_say_something() -> None:
     assert not fields_agree((turned,), (Field(**HEADING, wraps=5.0),))
     assert not fields_agree((plain,), (Field.model_validate(HEADING | {"unit": "deg"}),))
     assert not fields_agree((plain,), (plain, plain))
+    named, other = (Field(**HEADING, names=(name,)) for name in "ab")
+    assert fields_agree((plain, named), (named, named))
+    assert not fields_agree((named,), (other,))
+    angle, scalar = (Field(**HEADING, representation=kind) for kind in (Angle(), Scalar()))
+    assert fields_agree((plain, angle), (angle, angle))
+    assert not fields_agree((angle,), (scalar,))
 
 
 @pytest.mark.parametrize(

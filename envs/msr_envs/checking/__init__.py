@@ -25,7 +25,8 @@ Example:
     ...     def augment(self, rng, x, y):
     ...         sign = rng.choice(np.float32([-1, 1]), x.shape)  # one group element per sample
     ...         return sign * x, sign * y
-    >>> check_family(Cart())  # raises FamilyError at the first broken rule
+    >>> print(check_family(Cart()))  # raises FamilyError at the first broken rule
+    family 'cart' keeps the contract
 
 """
 

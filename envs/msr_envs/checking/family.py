@@ -14,6 +14,7 @@ from msr_runtime.task import (
     SPLITS,
     ClosedLoop,
     ClosedLoopFamily,
+    DeclaredFamily,
     Field,
     FiniteFamily,
     Group,
@@ -38,7 +39,7 @@ square or of a cube goes 0.21 or 0.37 beyond; a sign that the bounds do not allo
 T = TypeVar("T")
 
 
-def check_family(family: object, closed_loop: bool = False) -> None:
+def check_family(family: object, closed_loop: bool = False) -> str:
     """Check the members, fields, samples, splits, augmentation and group of a family.
 
     It does not check whether the augmentation is a symmetry of each task: `msr_runtime.meta.check_augmentation` does,
@@ -48,13 +49,17 @@ def check_family(family: object, closed_loop: bool = False) -> None:
         family: The object to check.
         closed_loop: Check `rate_hz` and `evaluate` too. This drives two tasks twice.
 
+    Returns:
+        A sentence that all is well and, where the fields say how they turn, what that means, in words.
+
     Raises:
         FamilyError: At the first broken rule. The message says which value was seen, which value is wanted, and the
             likely cause. Where the family's own code fails, the message names file and line.
 
     Example:
         >>> from msr_envs import check_family, load_family
-        >>> check_family(load_family("ring-nav"))
+        >>> print(check_family(load_family("ring-nav")).splitlines()[0])
+        family 'ring-nav' keeps the contract, group C16
         >>> check_family("ring-nav")
         Traceback (most recent call last):
         msr_runtime.errors.FamilyError: 'ring-nav' is not a TaskFamily: it lacks name, inputs, ...
@@ -69,6 +74,10 @@ def check_family(family: object, closed_loop: bool = False) -> None:
     _check_augment(checked)
     if closed_loop:
         _check_closed_loop(checked)
+    words = f"family '{checked.name}' keeps the contract"
+    if isinstance(checked, SymmetricFamily):
+        words += f", group {checked.group().name}"
+    return "\n".join([words, *(checked.symmetry_in_words() if isinstance(checked, DeclaredFamily) else ())])
 
 
 def require_members(family: object) -> TaskFamily:
@@ -265,7 +274,8 @@ def _check_augment(family: TaskFamily) -> None:
                 "matrices (order, width, width)",
             )
         check_group(family.name, group, width(family.inputs), width(family.outputs))
-        check_action(family.name, group, _vectors(family, *given), _vectors(family, *first))
+        if not (isinstance(family, DeclaredFamily) and family.turns_freely):  # no element of the sample turns so
+            check_action(family.name, group, _vectors(family, *given), _vectors(family, *first))
 
 
 def _check_augmented_bounds(family: TaskFamily, x: NDArray, y: NDArray) -> None:

@@ -24,7 +24,7 @@ from msr_runtime.meta.training.run import Saved
 from msr_runtime.meta.training.streams import NORMALIZATION, POOL, SYMMETRY, VALIDATION, stream
 from msr_runtime.meta.training.symmetry_test import AugmentationReport, require_symmetry
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import Group, SymmetricFamily, TaskBatch, TaskFamily, image_layout
+from msr_runtime.task import DeclaredFamily, Group, SymmetricFamily, TaskBatch, TaskFamily, image_layout
 
 _VALIDATION_QUERIES = 32
 """Queries per query set of each validation task."""
@@ -61,6 +61,7 @@ class Preparation:
         group = f"group {self.group.name}" if self.group else "no group given as matrices"
         rows = {
             "family": f"{self.config.family}, {group}",
+            **({"symmetry": words} if (words := self._declared()) else {}),
             "augmentation": self.symmetry or self._why_untested(),
             "learner": f"{self.config.method}, {self.learner.adapted_size():,} adapted numbers",
             **({"image": layout} if (layout := image_layout(self.family.inputs)) else {}),
@@ -71,6 +72,10 @@ class Preparation:
             **({"disturbed": words} if (words := describe_disturbance(settings)) else {}),
         }
         return "\n".join(f"{name:<13} {value}" for name, value in rows.items())
+
+    def _declared(self) -> str:
+        lines = self.family.symmetry_in_words() if isinstance(self.family, DeclaredFamily) else ()
+        return f"\n{'':<14}".join(lines)
 
     def _source(self) -> str:
         shared = self.pool.shared

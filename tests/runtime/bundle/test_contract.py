@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from msr_runtime import Bundle, BundleError, ContractError, Field, check_robot
+from msr_runtime.representation import Angle, Vector
 
 Check = Callable[..., str]
 
@@ -154,8 +155,37 @@ def test_kinds_and_turns_are_compared_where_both_say_them(
     assert len(marked(str(refusal.value))) == 1
 
 
+@pytest.mark.parametrize(
+    ("robots", "bundles", "cause"),
+    [
+        (
+            {"names": ("b", "a")},
+            {"names": ("a", "b")},
+            "0 of 'position' is 'b' on the robot, but 'a' in.*another order",
+        ),
+        ({"names": ("a", "c")}, {"names": ("a", "b")}, "1 of 'position' is 'c' on the robot, but 'b' in.*rename it"),
+        (
+            {"representation": Vector(axes="yx")},
+            {"representation": Vector()},
+            "as on a vector yx on the robot, but as on a vector in the bundle: the axes",
+        ),
+    ],
+)
+def test_the_elements_are_compared_where_both_name_them(
+    write: Callable[..., Path], linear: Any, robots: dict, bundles: dict, cause: str
+) -> None:
+    """Joints in another order are seen, and axes in another order. Who says nothing is not refused."""
+    (position, angle), outputs = linear.manifest().inputs, linear.manifest().outputs
+    said = Bundle.open(write(inputs=(changed(position, **bundles), angle)))
+    check_robot(said, (changed(position, **bundles), angle), outputs, 100)
+    check_robot(said, (position, angle), outputs, 100)
+    with pytest.raises(ContractError, match=cause) as refusal:
+        check_robot(said, (changed(position, **robots), angle), outputs, 100)
+    assert len(marked(str(refusal.value))) == 1
+
+
 def test_an_older_bundle_says_no_kind(bundle: Bundle, linear: Any) -> None:
     """A robot may say more than its bundle."""
     position, angle = linear.manifest().inputs
-    more = changed(angle, kind="position", wraps=6.0)
+    more = changed(angle, kind="position", wraps=6.0, names=("heading",), representation=Angle())
     check_robot(bundle, (position, more), linear.manifest().outputs, 100)
