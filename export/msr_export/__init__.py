@@ -4,7 +4,7 @@ U becomes a constant. On the robot, only v and the weights made from v change:
 
     predict.onnx   x, weights                          -> y
     adapt.onnx     support x, support y, v, weights    -> v and weights one inner step later, and the loss
-    loss.onnx      support x, support y, weights       -> loss
+    loss.onnx      support x, support y, weights       -> loss, and the loss of each sample
 
 The way of a learner: `freeze` builds the three graphs. For them, `gradients` traces the inner step, `convolutions` and
 `patches` write image operators so that ONNX can hold them, and `lowering` writes the ONNX file. `parity` compares the

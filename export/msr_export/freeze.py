@@ -32,11 +32,12 @@ from msr_export.elimination import LARGEST, freeze_elimination
 from msr_export.gradients import trace
 from msr_export.lowering import encode, lower
 from msr_export.patches import AnySamples
-from msr_runtime.bundle.manifest import next_name
+from msr_runtime.bundle.manifest import LOSSES, next_name
 from msr_runtime.errors import ExportError
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.gauss_newton import GaussNewton
 from msr_runtime.meta.rules.gradient import GradientSteps
+from msr_runtime.meta.rules.rule import LOSSES as TORCH_LOSSES
 from msr_runtime.meta.rules.rule import Index, Rule, Tensors
 from msr_runtime.meta.symmetry.reparameterize import fold
 from msr_runtime.normalization import Normalization, split_center
@@ -53,7 +54,7 @@ class Frozen(NamedTuple):
     loss before.
     """
     loss: bytes
-    """ONNX: support x, support y and the weights to the loss."""
+    """ONNX: support x, support y and the weights to the loss, and to the loss of each sample."""
     v0: Array
     """All adapted tensors at the start, side by side: `(1, K)`."""
     weights: dict[str, Array]
@@ -113,7 +114,7 @@ def freeze(learner: Learner, normalization: Normalization) -> Frozen:
     return Frozen(
         predict=_freeze_predict(learner, normalization, weights),
         adapt=_freeze_step(learner, normalization, v0, weights),
-        loss=_freeze_traced(_Loss(learner, normalization), {"weights": weights}, ["loss"]),
+        loss=_freeze_traced(_Loss(learner, normalization), {"weights": weights}, ["loss", LOSSES]),
         v0=v0.numpy(),
         weights={name: weight.numpy() for name, weight in weights.items()},
         sums=sums,
@@ -196,10 +197,13 @@ class _Predict(_Plain):
 
 
 class _Loss(_Plain):
-    """The graph `support_x, support_y, *weights -> loss`."""
+    """The graph `support_x, support_y, *weights -> loss, losses`: the learner's loss, and that of each sample."""
 
-    def forward(self, support_x: Tensor, support_y: Tensor, weights: Tensors) -> Tensor:
-        return self.loss(support_x, support_y, weights)
+    def forward(self, support_x: Tensor, support_y: Tensor, weights: Tensors) -> tuple[Tensor, Tensor]:
+        x, y = self._normalized(support_x, support_y)
+        y_hat, loss = self.plain(weights, x), TORCH_LOSSES[self.plain.loss]
+        each = loss(y_hat, y, reduction="none")
+        return loss(y_hat, y), each if each.ndim == 1 else each.mean(tuple(range(1, each.ndim)))
 
 
 class _Means(_Plain):

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.func import vmap
 
 from msr_export.freeze import Frozen, flatten, folded_name, folded_weights
-from msr_runtime.bundle.manifest import STEP, Parity, next_name
+from msr_runtime.bundle.manifest import LOSSES, STEP, Parity, next_name
 from msr_runtime.bundle.store import Golden
 from msr_runtime.errors import ExportError, ParityError
 from msr_runtime.inference.many_samples import ManySamples
@@ -113,7 +114,7 @@ def check_parity(
                     v, weights, before = _step(adapt, support, v, weights, step - 1)
                 seen = {"loss before the step": before, **_slices(learner, v)}
             seen |= weights
-            seen["loss"] = _run(judge, ["loss"], {**support, **weights})[0]
+            seen["loss"], seen[LOSSES] = _run(judge, ["loss", LOSSES], {**support, **weights})
             given = weights if step > 0 else {}  # at the start, test predict.onnx's own default weights
             seen["y"] = np.concatenate([_run(predict, ["y"], {"x": x, **given})[0] for x in queries])
             wanted = _reference(learner, normalization, support_x, support_y, step, np.concatenate(queries))
@@ -126,8 +127,9 @@ def check_parity(
     failed = {key: error for key, error in relative.items() if not error <= tolerance}
     if failed:
         # An error spreads to everything that is computed from it. So the cause is the one at the earliest step, and a
-        # weight rather than a prediction or loss.
-        name, shots, step = min(failed, key=lambda key: (key[2], key[0] in ("y", "loss"), -np.nan_to_num(failed[key])))
+        # weight rather than a prediction or loss, and the loss rather than that of each sample.
+        rank = {"y": 1, "loss": 1, LOSSES: 2}
+        name, shots, step = min(failed, key=lambda key: (key[2], rank.get(key[0], 0), -np.nan_to_num(failed[key])))
         raise ParityError(
             f"ONNX and torch disagree on '{name}' with {shots} shots after {step} steps: the relative error is "
             f"{failed[name, shots, step]:.1e}, at most {tolerance:.0e} is wanted; either the export of that layer or "
@@ -209,6 +211,8 @@ def _reference(
         before = learner.adapt(support_x, support_y, steps - 1)
         values["loss before the step"] = learner.support_loss(before, support_x, support_y).detach().numpy()
     values["loss"] = learner.support_loss(adapted, support_x, support_y).detach().numpy()
+    one_by_one = vmap(lambda x, y: learner.support_loss(adapted, x[None], y[None]))
+    values[LOSSES] = one_by_one(support_x, support_y).detach().numpy()
     values |= _slices(learner, flatten(learner, adapted).numpy())
     with torch.no_grad():
         y_hat = learner(adapted, torch.from_numpy(normalization.normalize_x(query_x))).numpy()

@@ -171,7 +171,8 @@ def _adapt(
     ]
     # The robot refuses what is not finite, and goes on with v0.
     acts = np.isfinite(after) & np.isfinite(move) & np.isfinite(errors[1])
-    spreads = np.array([spread(normalization, x) for x in support.x])
+    input_scale = np.asarray(normalization.input_scale)
+    spreads = np.array([spread(input_scale, x) for x in support.x])
     return _Outcome(before, after, move, spreads, errors[0], np.where(acts, errors[1], errors[0]))
 
 

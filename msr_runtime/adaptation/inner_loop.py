@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.bundle.manifest import STEP, next_name
+from msr_runtime.bundle.manifest import LOSSES, STEP, next_name
 from msr_runtime.inference._onnxruntime import onnxruntime
 from msr_runtime.inference.many_samples import ManySamples
 from msr_runtime.inference.state import State
@@ -43,6 +43,7 @@ class InnerLoop:
         self._adapt, self._loss, self._start, self._many = adapt, loss, start, many
         self._pool: list[_Buffers] = []
         self._loss_inputs = [part.name for part in loss.get_inputs() if part.name in start.tensors]
+        self._each_at_once = any(part.name == LOSSES for part in loss.get_outputs())
 
     def __call__(
         self, x: Array, y: NDArray, steps: int, begin: Array | None = None, check: Callable[[], None] | None = None
@@ -99,9 +100,19 @@ class InnerLoop:
             y: `(samples, *y)`; labels for a classifier.
             tensors: The tensors of a state by name; loss.onnx reads its weights.
         """
+        return float(self._run_loss("loss", x, y, tensors))
+
+    def losses(self, x: Array, y: NDArray, tensors: Mapping[str, Array]) -> Array:
+        """The loss of one set of weights on each sample, `(samples,)`; the arguments are those of `loss`."""
+        if self._each_at_once:
+            return self._run_loss(LOSSES, x, y, tensors)
+        one_by_one = (slice(index, index + 1) for index in range(len(x)))
+        return np.array([self.loss(x[one], y[one], tensors) for one in one_by_one])
+
+    def _run_loss(self, output: str, x: Array, y: NDArray, tensors: Mapping[str, Array]) -> Array:
         feed = {"support_x": x, "support_y": y} | {name: tensors[name] for name in self._loss_inputs}
-        (loss,) = self._loss.run(None, feed)
-        return float(np.asarray(loss))
+        (values,) = self._loss.run([output], feed)
+        return np.asarray(values)
 
 
 class _Buffers:

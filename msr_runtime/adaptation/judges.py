@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_runtime.arrays import all_finite
+
 _LEFT_OUT = 5
 """One of so many judges may be an outlier."""
 _ERRORS = 2.0
@@ -35,20 +37,27 @@ def judge(before: NDArray, after: NDArray) -> HeldOut:
 
     Source: Wilcoxon, "Individual Comparisons by Ranking Methods", 1945.
     """
-    kept = np.argsort(np.minimum(before, after), kind="stable")[: len(before) - len(before) // _LEFT_OUT]
+    kept = np.minimum(before, after).argsort(kind="stable")[: len(before) - len(before) // _LEFT_OUT]
     before, after = before[kept].astype(np.float64), after[kept].astype(np.float64)
     rises = after - before
     # If the acting weights give NaN, any finite loss is better. Adapted weights that give NaN are refused elsewhere.
-    worse = len(kept) > 1 and bool(np.isfinite(rises).all()) and (_mean_rises(rises) or _ranks_rise(rises))
-    return HeldOut(float(before.mean()), float(after.mean()), worse)
+    worse = len(kept) > 1 and all_finite(rises) and (_mean_rises(rises) or _ranks_rise(rises))
+    return HeldOut(_mean(before), _mean(after), worse)
+
+
+def _mean(values: NDArray) -> float:
+    return float(np.add.reduce(values)) / len(values)  # what `mean` computes, in a third of its time
 
 
 def _mean_rises(rises: NDArray) -> bool:
-    return bool(rises.mean() > _ERRORS * rises.std(ddof=1) / math.sqrt(len(rises)))
+    count, mean = len(rises), _mean(rises)
+    around = rises - mean
+    return mean > _ERRORS * math.sqrt(np.vdot(around, around) / (count - 1) / count)
 
 
 def _ranks_rise(rises: NDArray) -> bool:
     count = len(rises)
-    ranks = np.abs(rises).argsort(kind="stable").argsort(kind="stable") + 1
+    by_size = rises[np.abs(rises).argsort(kind="stable")]
+    ranks = np.flatnonzero(by_size > 0) + 1
     spread = math.sqrt(count * (count + 1) * (2 * count + 1) / 24)
-    return float(ranks[rises > 0].sum()) - count * (count + 1) / 4 > _ERRORS * spread
+    return float(np.add.reduce(ranks)) - count * (count + 1) / 4 > _ERRORS * spread

@@ -4,7 +4,6 @@ import copy
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, Self
 
@@ -28,6 +27,8 @@ from msr_runtime.inference.sample_spec import SampleSpec
 from msr_runtime.inference.session import Provider
 from msr_runtime.inference.state import State
 from msr_runtime.task import Array, Predict
+
+_USUAL = UpdateGuard()
 
 
 class AdaptiveModel:
@@ -250,17 +251,17 @@ class AdaptiveModel:
         sessions = self._sessions
         update = make_update(
             sessions,
-            self.manifest,
             self.bounds,
             check_samples(sessions.support, support_x, support_y),
+            began=began,
             acting=acting,
             steps=sessions.steps(steps),
             start=start,
             held_out=None if held_out is None else check_samples(sessions.held_out, *held_out),
-            guard=guard or (UNLIMITED if self.manifest.validation is None else UpdateGuard()),
+            guard=guard or (_USUAL if sessions.measured.known else UNLIMITED),
             check=check,
         )
-        result, network = replace(update.result, seconds=time.perf_counter() - began), update.network
+        result, network = update
         if recorder is not None:
             v = (self._acting if network is None else network).tensors["v"]
             recorder.adaptation(support_x, support_y, result, v, start, pending=network is not None)

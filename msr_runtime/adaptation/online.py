@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from msr_runtime.adaptation.measured import Measured
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.adaptation.report import OnlineReport
 from msr_runtime.adaptation.result import AdaptResult
@@ -107,9 +108,9 @@ class OnlineAdapter:
         self.model = model
         self._guard, self._period = guard or UpdateGuard(), 1 / hz
         self._start: Start = start
-        v0 = model.bundle.start()["v"]
         # raise an error of the guard here, in the caller, not in the thread
-        self._guard.limits(model.manifest, model.manifest.inner_steps, start, float(np.linalg.norm(v0)))
+        v0 = model.bundle.start()["v"]
+        self._guard.limits(Measured(model.manifest), model.manifest.inner_steps, start, float(np.linalg.norm(v0)))
         self._specs, normalization = model.sample_specs, model.manifest.normalization
         self._samples = SampleWindow(self._specs, normalization, model.bounds.y, window, stride, novelty, held_out)
         self._needed = min(window, model.manifest.shots)
@@ -243,14 +244,15 @@ class OnlineAdapter:
             self._observed, self._taken = max(self._observed, number + 1), self._taken + 1
 
     def _offer(self, x: NDArray, y: NDArray) -> None:
+        inside = self.model.bounds.hold(x, y)
         # Only finite values are some distance away from their bounds. The window counts the others.
-        if np.isfinite(x).all() and np.isfinite(y).all():
+        if not inside and np.isfinite(x).all() and np.isfinite(y).all():
             try:
                 self.model.bounds.count(self._specs, x[None], y[None], self._outside.add)
             except InputError:
                 self._samples.leave_out(LeftOut.ABSURD)
                 return
-        self._samples.offer(x, y)
+        self._samples.offer(x, y, inside)
 
     def _adapt(self) -> None:
         support = self._samples.support

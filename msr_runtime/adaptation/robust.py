@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.adaptation.measured import Limits
+from msr_runtime.adaptation.measured import NO_LIMITS, Limits
 from msr_runtime.adaptation.sessions import Adapted, Check, Sessions
 from msr_runtime.inference.predictor import BoundPredictor
 from msr_runtime.task import Array
@@ -62,9 +62,12 @@ class Fitting:
 
     def to(self, kept: NDArray[np.intp]) -> Fit:
         """Adapt to the samples of these indices."""
-        adapted = self.sessions.adapt(self.x[kept], self.y[kept], self.steps, self.acting, self.begin, self.check)
+        x, y = self.x, self.y
+        if len(kept) < len(x):  # else an index would copy them
+            x, y = x[kept], y[kept]
+        adapted = self.sessions.adapt(x, y, self.steps, self.acting, self.begin, self.check)
         move = math.nan if adapted.predictor is None else self.sessions.moved(adapted.predictor)
-        return Fit(adapted, kept, self.limits(self.x[kept]), move)
+        return Fit(adapted, kept, self.limits(x), move)
 
     def robustly(self, kept: NDArray[np.intp], most: int) -> Fit:
         """Adapt to the samples `kept`. While a limit is missed, drop the sample whose absence helps most.
@@ -74,12 +77,14 @@ class Fitting:
 
         Args:
             kept: Indices of the samples to begin with.
-            most: How many of them may be dropped. 0 if there are no limits: then nothing says what is a bad sample.
+            most: How many of them may be dropped. None is if there are no limits: nothing says what is a bad sample.
 
         Returns:
             The first fit that keeps its limits; if there is none, the fit to all samples.
         """
         whole = best = self.to(kept)
+        if whole.missed <= 1 or whole.limits == NO_LIMITS:
+            return whole
         at_once = -(-most // _ROUNDS)
         while not best.missed <= 1 and most > 0:
             trials = (self.to(best.kept[best.kept != sample]) for sample in self._worst(best, _CANDIDATES))

@@ -110,33 +110,39 @@ class SampleWindow:
         self.offered += 1
         self.left_out[why] += 1
 
-    def offer(self, x: NDArray, y: NDArray) -> None:
-        """Let one sample x `(*x)`, y `(*y)` in raw units enter, or count why it is left out."""
+    def offer(self, x: NDArray, y: NDArray, inside: bool = False) -> None:
+        """Let one sample x `(*x)`, y `(*y)` in raw units enter, or count why it is left out.
+
+        Args:
+            x: The sample's x.
+            y: The sample's y.
+            inside: Whether y is known to be inside its bounds. Else it is compared with them.
+        """
         self.offered += 1
         if self.offered % self._stride:
             self.left_out[LeftOut.STRIDE] += 1
             return
-        if not (all_finite(x.reshape(-1)) and (self._labels or all_finite(y.reshape(-1)))):
+        values = x.reshape(-1) if self._labels else np.concatenate((x.reshape(-1), y.reshape(-1)))
+        # float64, as center and scale are: in float32 the division could overflow for a value near its limit
+        normalized = (values - self._center) / self._scale
+        far = not np.maximum.reduce(np.abs(normalized)) <= _OUTLIER  # also true for NaN
+        if far and not all_finite(values):
             self.left_out[LeftOut.NOT_FINITE] += 1
             return
         if self._labels and not self._y.holds_classes(y):
             self.left_out[LeftOut.NO_CLASS] += 1
             return
-        values = x.reshape(-1) if self._labels else np.concatenate((x.reshape(-1), y.reshape(-1)))
-        # float64, as center and scale are: in float32 the division could overflow for a value near its limit
-        normalized = (values - self._center) / self._scale
-        if np.abs(normalized).max() > _OUTLIER:
+        if far:
             self.left_out[LeftOut.OUTLIER] += 1
             return
-        if self._bounds.outside(y[None])[0]:
+        if not (inside or self._bounds.hold(y)):
             self.left_out[LeftOut.OUTSIDE] += 1
             return
-        rings = [ring for ring in (self._support, self._judging) if ring]
-        if self._novelty is not None and any(
-            ring.distance(normalized, y if self._labels else None) <= self._novelty for ring in rings
-        ):
-            self.left_out[LeftOut.NEAR] += 1
-            return
+        if self._novelty is not None:
+            rings = [ring for ring in (self._support, self._judging) if ring]
+            if any(ring.distance(normalized, y if self._labels else None) <= self._novelty for ring in rings):
+                self.left_out[LeftOut.NEAR] += 1
+                return
         self.entered += 1
         judges = self._judging is not None and self.entered % self._held_out == 0
         (self._judging if judges and self._judging else self._support).add(x, y, normalized)

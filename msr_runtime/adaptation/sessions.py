@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from msr_runtime.adaptation.inner_loop import InnerLoop
+from msr_runtime.adaptation.measured import Measured
 from msr_runtime.arrays import all_finite
-from msr_runtime.bundle.manifest import STEP, next_name
+from msr_runtime.bundle.manifest import LOSSES, STEP, next_name
 from msr_runtime.bundle.store import ADAPT, LOSS, PREDICT, SOLVE, SUMS, Bundle
 from msr_runtime.errors import BundleError, InputError
 from msr_runtime.inference._onnxruntime import onnxruntime
@@ -66,7 +67,9 @@ class Sessions:
             others = ("support_x", "support_y", STEP)
             _check_parts(where, file, [part for part in session.get_inputs() if part.name not in others], wanted)
         _check_parts(where, ADAPT, adapt.get_outputs(), {next_name(name): state[name] for name in state} | {"loss": []})
-        _check_parts(where, LOSS, loss.get_outputs(), {"loss": []})
+        # Bundles of format version 4 and older have no output of each sample's loss.
+        each = [part for part in loss.get_outputs() if part.name == LOSSES and len(part.shape) == 1]
+        _check_parts(where, LOSS, [part for part in loss.get_outputs() if part not in each], {"loss": []})
         y = read_spec(predict, "y", manifest.outputs, output=True)
         labels = manifest.loss == "cross_entropy"
         support_x = read_spec(adapt, "support_x", manifest.inputs)
@@ -77,7 +80,11 @@ class Sessions:
         """What one sample of a support set is: its x and its y."""
         self.held_out = support_x._replace(name="held_out_x"), support_y._replace(name="held_out_y")
         """The same for a sample that judges."""
+        self.measured = Measured(manifest)
+        """What was measured at the export of the bundle."""
         start = State(bundle.start(), device_of(providers))
+        self.scale = float(np.linalg.norm(start.tensors["v"]))
+        """The norm of `v0`."""
         self._inner_loop = InnerLoop(adapt, loss, start, _many(bundle, varying))
         self._inner_steps = manifest.inner_steps
         self.predictors = Predictors(predict, read_spec(predict, "x", manifest.inputs), y, start)
@@ -135,13 +142,12 @@ class Sessions:
             y: `(samples, *y)` in raw units; labels for a classifier.
             network: The network.
         """
-        one_by_one = (slice(index, index + 1) for index in range(len(x)))
-        return np.array([self._inner_loop.loss(x[each], y[each], network.tensors) for each in one_by_one])
+        return self._inner_loop.losses(x, y, network.tensors)
 
     def moved(self, network: BoundPredictor) -> float:
         """Return how far the v of a network is from `v0`: `|v - v0| / |v0|`, or `|v|` where `v0` is zero."""
-        v0, v = (each.tensors["v"] for each in (self.start, network))
-        return float(np.linalg.norm(v - v0)) / (float(np.linalg.norm(v0)) or 1.0)
+        moved = network.tensors["v"] - self.start.tensors["v"]
+        return math.sqrt(np.vdot(moved, moved)) / (self.scale or 1.0)
 
 
 def _many(bundle: Bundle, providers: Sequence[Provider]) -> ManySamples | None:

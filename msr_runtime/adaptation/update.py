@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.adaptation.judges import HeldOut, judge
-from msr_runtime.adaptation.measured import NO_LIMITS, too_few
 from msr_runtime.adaptation.result import AdaptResult
 from msr_runtime.adaptation.robust import SHARE, Fit, Fitting
 from msr_runtime.adaptation.sessions import Check, Sessions
 from msr_runtime.adaptation.start import Start
 from msr_runtime.adaptation.update_guard import NOT_FINITE, UpdateGuard, too_many_outside
-from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.inference.input_bounds import SampleBounds
 from msr_runtime.inference.predictor import BoundPredictor
 from msr_runtime.task import Array
@@ -33,10 +31,10 @@ class Update(NamedTuple):
 
 def make_update(
     sessions: Sessions,
-    manifest: Manifest,
     bounds: SampleBounds,
     support: Samples,
     *,
+    began: float,
     acting: BoundPredictor,
     steps: int,
     start: Start,
@@ -48,9 +46,9 @@ def make_update(
 
     Args:
         sessions: The sessions of the bundle.
-        manifest: Its manifest.
         bounds: The bounds of its fields.
         support: The support set.
+        began: When the call began, by `time.perf_counter`.
         acting: The network that acts now.
         steps: Inner steps.
         start: Where they begin.
@@ -61,16 +59,15 @@ def make_update(
     Raises:
         InputError: As `SampleBounds.count` and `UpdateGuard.limits` do.
     """
-    began = time.perf_counter()
     x, y = support
     outside = bounds.count(sessions.support, x, y)
-    if held_out:
-        bounds.count(sessions.held_out, *held_out)
+    # A y outside its bounds is no measurement: it is never learned from, and never judges. Which samples are meant is
+    # looked up only where some value is outside.
+    if held_out and bounds.count(sessions.held_out, *held_out):
         inside = ~bounds.y.outside(held_out[1])
         held_out = (held_out[0][inside], held_out[1][inside]) if inside.any() else None
-    limits = guard.limits(manifest, steps, start, float(np.linalg.norm(sessions.start.tensors["v"])))
-    # A y outside its bounds is no measurement: it is never learned from.
-    kept = np.flatnonzero(~bounds.y.outside(y))
+    limits = guard.limits(sessions.measured, steps, start, sessions.scale)
+    kept = np.flatnonzero(~bounds.y.outside(y)) if outside else np.arange(len(x))
     wrong, most = len(x) - len(kept), len(x) // SHARE
     if wrong > most:
         objection = too_many_outside(wrong, len(x))
@@ -80,7 +77,7 @@ def make_update(
         )
         return Update(result, None)
     fitting = Fitting(sessions, x, y, steps, acting, None if start == "v0" else acting, limits, check)
-    fit = fitting.robustly(kept, 0 if limits(x[kept]) == NO_LIMITS else most - wrong)
+    fit = fitting.robustly(kept, most - wrong)
     verdict = _verdict(sessions, acting, fit, held_out)
     adapted = fit.adapted
     losses = adapted.loss_before, adapted.loss_after
@@ -96,10 +93,10 @@ def make_update(
         refusal=refusal,
         held_out=verdict,
         outside=outside,
-        left_out=tuple(np.setdiff1d(np.arange(len(x)), fit.kept).tolist()),
+        left_out=() if len(fit.kept) == len(x) else tuple(np.setdiff1d(np.arange(len(x)), fit.kept).tolist()),
         move=fit.move,
         limits=fit.limits,
-        few_samples=too_few(manifest, len(fit.kept)),
+        few_samples=sessions.measured.too_few(len(fit.kept)),
     )
     return Update(result, adapted.predictor if objection is None else None)
 

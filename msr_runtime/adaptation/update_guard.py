@@ -9,9 +9,8 @@ from typing import NamedTuple
 from numpy.typing import NDArray
 
 from msr_runtime.adaptation.judges import HeldOut
-from msr_runtime.adaptation.measured import Limits, measured_limits
+from msr_runtime.adaptation.measured import Limits, Measured
 from msr_runtime.adaptation.start import Start
-from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.errors import InputError
 
 TRUST = 2.0
@@ -76,11 +75,11 @@ class UpdateGuard:
             if value is not None and not value > 0:
                 raise InputError(f"{name} is {value}, but a positive {what} is wanted; math.inf switches it off")
 
-    def limits(self, manifest: Manifest, steps: int, start: Start, scale: float) -> Callable[[NDArray], Limits]:
+    def limits(self, measured: Measured, steps: int, start: Start, scale: float) -> Callable[[NDArray], Limits]:
         """Return the function from the inputs of a support set, `(shots, *x)` in raw units, to its limits.
 
         Args:
-            manifest: The manifest of the model.
+            measured: What was measured at the export of the model's bundle.
             steps: Inner steps of the update.
             start: Where it begins.
             scale: The norm of `v0`.
@@ -88,8 +87,8 @@ class UpdateGuard:
         Raises:
             InputError: If `v0` is zero and the trust region has a size: a relative distance from zero does not exist.
         """
-        trust = self.trust
-        if trust is None and manifest.validation is None:
+        loss, trust = self.loss, self.trust
+        if trust is None and not measured.known:
             trust = TRUST
         if trust is not None and trust < math.inf and not scale:
             raise InputError(
@@ -98,10 +97,12 @@ class UpdateGuard:
             )
 
         def at(x: NDArray) -> Limits:
-            measured = measured_limits(manifest, x, steps, start)
+            if loss is not None and trust is not None:
+                return Limits(loss, trust)
+            usual = measured.limits(x, steps, start)
             # Where the measured move does not hold, the wide trust region does.
-            move = TRUST if scale and measured.move == math.inf else measured.move
-            return Limits(measured.loss if self.loss is None else self.loss, move if trust is None else trust)
+            move = TRUST if scale and usual.move == math.inf else usual.move
+            return Limits(usual.loss if loss is None else loss, move if trust is None else trust)
 
         return at
 
@@ -117,7 +118,9 @@ class UpdateGuard:
             held_out: The loss on held-out samples; None if there are no such samples.
         """
         before, after = losses
-        if not all(map(math.isfinite, (move, *losses, *((held_out.after,) if held_out else ())))):
+        if not (math.isfinite(move) and math.isfinite(before) and math.isfinite(after)):
+            return NOT_FINITE
+        if held_out and not math.isfinite(held_out.after):
             return NOT_FINITE
         if after > before:
             return Objection(

@@ -23,7 +23,7 @@ from msr_runtime.errors import BundleError
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Field, Loss
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """The format version that is written."""
 OLDEST_FORMAT = 2
 """The oldest format version that can be read. In it, the field `normalization` is called `normalisation`."""
@@ -31,7 +31,9 @@ MANIFEST, MANIFEST_DIGEST = "manifest.json", "manifest.sha256"
 # Without separators and leading dots, a name cannot point outside the folder.
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAX_FILES = 32  # each of them is read into memory
-_GRAPH_NAMES = frozenset({"x", "y", "v", "v_next", "loss", "support_x", "support_y", "step", "sums", "samples"})
+_GRAPH_NAMES = frozenset(
+    {"x", "y", "v", "v_next", "loss", "losses", "support_x", "support_y", "step", "sums", "samples"}
+)
 
 
 class _Frozen(BaseModel):
@@ -229,6 +231,10 @@ class Manifest(_Frozen):
         return self.model_dump_json(indent=2).encode() + b"\n"
 
 
+LOSSES = "losses"
+"""Name of the output of loss.onnx that holds the loss of each sample, `(samples,)`.
+
+Bundles of format version 4 and older do not have it."""
 STEP = "step"
 """Name of the input of adapt.onnx that holds the index of the inner step, from 0, int64 `(1,)`.
 

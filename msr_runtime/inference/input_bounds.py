@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_runtime.arrays import FLOAT32
 from msr_runtime.errors import InputError
 from msr_runtime.inference.sample_spec import SampleSpec
 from msr_runtime.task import SLACK, Field, field_slices
@@ -41,8 +42,19 @@ class InputBounds:
             limit: `Manifest.input_limit`.
         """
         self._side, self._fields, self._slices = side, fields, field_slices(fields)
-        self._low, self._high = (np.array([b for f in fields for b in [bound(f)] * f.size]) for bound in (_low, _high))
+        # float32, as samples are: numpy would convert every sample to float64 to compare it
+        self._low, self._high = (
+            np.array([b for f in fields for b in [bound(f)] * f.size], FLOAT32) for bound in (_low, _high)
+        )
         self._limit = math.inf if limit is None else limit
+
+    def hold(self, samples: NDArray) -> bool:
+        """Return whether no value of the samples `(*shape)` or `(samples, *shape)` is outside. NaN is not outside."""
+        if not self._fields:
+            return True
+        flat = samples.reshape(-1, len(self._low))
+        # Nearly always it is so, and control loops wait for the answer. `any` would take several times as long.
+        return not (np.count_nonzero(flat < self._low) or np.count_nonzero(flat > self._high))
 
     def outside(self, samples: NDArray) -> NDArray[np.bool_]:
         """Return which of the samples `(samples, *shape)` have a value outside, `(samples,)`."""
@@ -62,12 +74,10 @@ class InputBounds:
         Raises:
             InputError: If a value is further outside than the limit, as a multiple of its field's range.
         """
-        if not self._fields:
+        if self.hold(samples):
             return {}
         flat = samples.reshape(-1, len(self._low))
         outside = (flat < self._low) | (flat > self._high)
-        if not outside.any():
-            return {}
         found = {field: int(outside[:, self._slices[field.name]].any(1).sum()) for field in self._fields}
         counts = {f"{self._side}.{field.name}": number for field, number in found.items() if number}
         if into:
@@ -103,6 +113,10 @@ class SampleBounds(NamedTuple):
     def of(cls, inputs: Sequence[Field], outputs: Sequence[Field], limit: float | None) -> Self:
         """Take the bounds from the fields of x and of y; labels have none. `limit` is `Manifest.input_limit`."""
         return cls(InputBounds("x", inputs, limit), InputBounds("y", outputs, limit))
+
+    def hold(self, x: NDArray, y: NDArray) -> bool:
+        """Return whether no value of one sample x `(*x)`, y `(*y)`, or of several, is outside."""
+        return self.x.hold(x) and self.y.hold(y)
 
     def count(
         self, specs: tuple[SampleSpec, SampleSpec], x: NDArray, y: NDArray, into: Counting | None = None

@@ -35,6 +35,9 @@ class SampleSpec(NamedTuple):
             InputError: If the rows of `value` differ in length, it does not hold numbers of a fitting kind, or it is
                 masked.
         """
+        # A plain array of this dtype, as control loops hand over, needs no conversion. A masked one is of another type.
+        if type(value) is np.ndarray and value.dtype == self.dtype:
+            return value
         refuse_masked(self.name, value)
         try:
             array = np.asarray(value)

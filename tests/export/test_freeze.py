@@ -102,7 +102,7 @@ def test_signature(exporter) -> None:
     assert [(part.name, part.shape) for part in session.get_outputs()] == list({**moved, "loss": []}.items())
     loss = make_session(export.frozen.loss, "loss", CPU)
     assert [(part.name, part.shape) for part in loss.get_inputs()] == list({**support, **weights}.items())
-    assert [(part.name, part.shape) for part in loss.get_outputs()] == [("loss", [])]
+    assert [(part.name, part.shape) for part in loss.get_outputs()] == [("loss", []), ("losses", ["shots"])]
     assert list(export.frozen.weights)[:2] == ["layers.0.weight", "layers.0.bias"]
     predict = make_session(export.frozen.predict, "predict", CPU)
     assert [(part.name, part.shape) for part in predict.get_outputs()] == [("y", ["batch", 2])]

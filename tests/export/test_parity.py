@@ -107,6 +107,21 @@ def test_a_wrong_loss_is_refused(exporter) -> None:
         check_parity(export.learner, export.normalization, wrong, exporter.inputs(export.normalization), 1)
 
 
+def test_wrong_losses_of_the_samples_are_refused(exporter) -> None:
+    """Those of a batch in another order have the right mean, and are not those of the samples."""
+    export = exporter.exported("msr", "mse")
+    model = onnx.load_from_string(export.frozen.loss)
+    (last,) = (node for node in model.graph.node if node.output[0] == "losses")
+    last.output[0] = "each"
+    back = {name: numpy_helper.from_array(np.array([end]), name) for name, end in (("first", -1), ("stop", -(2**31)))}
+    axes = numpy_helper.from_array(np.array([0]), "axis")
+    model.graph.initializer.extend([*back.values(), axes, numpy_helper.from_array(np.array([-1]), "back")])
+    model.graph.node.append(onnx.helper.make_node("Slice", ["each", "first", "stop", "axis", "back"], ["losses"]))
+    wrong = export.frozen._replace(loss=model.SerializeToString())
+    with pytest.raises(ParityError, match="disagree on 'losses' "):
+        check_parity(export.learner, export.normalization, wrong, exporter.inputs(export.normalization), 1)
+
+
 def test_a_wrong_normalization_is_refused(exporter) -> None:
     """The reference normalizes by itself, so a graph with another normalization fails."""
     export = exporter.exported("msr", "mse")

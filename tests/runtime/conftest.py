@@ -116,7 +116,9 @@ class Linear:
     def loss_onnx(self) -> bytes:
         """Return the bytes of loss.onnx."""
         inputs = {"support_x": ["shots", OBS], "support_y": ["shots", OUT], "layer.weight": [OUT, OBS]}
-        return model_bytes(self._loss_nodes(), inputs, {"loss": []}, self._scaling())
+        nodes = [*self._loss_nodes(), ("ReduceMean", ["squared", "values"], "losses", {"keepdims": 0})]
+        outputs, constants = {"loss": [], "losses": ["shots"]}, {"values": np.array([1])}
+        return model_bytes(nodes, inputs, outputs, self._scaling() | constants)
 
     @staticmethod
     def _loss_nodes() -> list:

@@ -18,7 +18,7 @@ Tensors = dict[str, Tensor]
 Forward = Callable[[Tensors, Tensor], Tensor]
 """The network: adapted tensors and x `(samples, ...)` to outputs `(samples, y)`. Each sample is computed by itself."""
 
-LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
+LOSSES: dict[Loss, Callable[..., Tensor]] = {
     "mse": nn.functional.mse_loss,
     "huber": nn.functional.huber_loss,
     "cross_entropy": nn.functional.cross_entropy,

@@ -45,3 +45,18 @@ def test_a_check_runs_before_each_step_and_may_end_the_adaptation(linear: Any, l
     with pytest.raises(KeyError, match="enough"):
         inner_loop(x, y, 5, check=check)
     np.testing.assert_allclose(inner_loop(x, y, 5).block[:4][None], linear.adapt(x, y, 5), rtol=1e-4, atol=1e-5)
+
+
+def test_the_losses_of_all_samples_take_one_run(
+    linear: Any, linear_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is that of the sample alone. A run per sample would hold up a control loop in the same interpreter."""
+    adapt, loss = (make_session(linear_files[f"{name}.onnx"], name, CPU) for name in ("adapt", "loss"))
+    inner_loop, run, runs = InnerLoop(adapt, loss, State(linear.start())), type(loss).run, []
+    x, y = (np.random.default_rng(0).standard_normal((6, size)).astype(np.float32) for size in (3, 2))
+    monkeypatch.setattr(type(loss), "run", lambda *given: runs.append(1) or run(*given))
+    losses = inner_loop.losses(x, y, linear.start())
+    assert len(runs) == 1
+    alone = [linear.step(linear.v0, x[each : each + 1], y[each : each + 1])[1] for each in range(6)]
+    np.testing.assert_allclose(losses, alone, rtol=1e-5)
+    assert inner_loop.loss(x, y, linear.start()) == pytest.approx(losses.mean(), rel=1e-6)

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from msr_runtime import AdaptiveModel, InputError, UpdateGuard
+from msr_runtime.adaptation import measured
 from msr_runtime.adaptation.judges import HeldOut
-from msr_runtime.adaptation.measured import NO_LIMITS, Limits
+from msr_runtime.adaptation.measured import NO_LIMITS, Limits, Measured
 from msr_runtime.adaptation.update_guard import Refusal
 from msr_runtime.bundle.manifest import Validation
+from msr_runtime.bundle.spread import spread
 
 LIMITS = Limits(loss=0.5, move=1.0)
 FOUR = np.zeros((4, 3))
@@ -82,46 +84,65 @@ class TestLimits:
     )
 
     @pytest.fixture
-    def manifest(self, linear: Any) -> Any:
-        """The reference's manifest, with limits; it wants three steps."""
-        return linear.manifest().model_copy(update={"validation": self.MEASURED})
+    def found(self, linear: Any) -> Measured:
+        """The limits in the reference's manifest, which wants three steps."""
+        return Measured(linear.manifest().model_copy(update={"validation": self.MEASURED}))
 
-    def test_they_are_those_of_the_number_of_samples(self, manifest: Any) -> None:
+    def test_they_are_those_of_the_number_of_samples(self, found: Measured) -> None:
         """Between two measured numbers they are interpolated over the logarithm; outside, the nearest hold."""
-        limits = UpdateGuard().limits(manifest, 3, "v0", 1.0)
+        limits = UpdateGuard().limits(found, 3, "v0", 1.0)
         for shots, wanted in ((1, (0.4, 0.8)), (2, (0.3, 0.7)), (4, (0.2, 0.6)), (99, (0.2, 0.6))):
             assert limits(np.zeros((shots, 3))) == pytest.approx(wanted)
 
-    def test_samples_that_lie_further_apart_have_limits_of_their_own(self, manifest: Any) -> None:
+    def test_samples_that_lie_further_apart_have_limits_of_their_own(self, found: Measured) -> None:
         """What looks everywhere fits less closely. One number spreads by its variance, a third of it over all three."""
-        limits = UpdateGuard().limits(manifest, 3, "v0", 1.0)
+        limits = UpdateGuard().limits(found, 3, "v0", 1.0)
         x = np.zeros((4, 3))
         x[:, 0] = [-1, 1, -1, 1]
         assert limits(7.7 * x) == pytest.approx((0.2, 0.6))  # of a scale of 2: a spread of 4.94
         assert limits(7.8 * x) == pytest.approx((0.3, 0.7))  # and of 5.07
 
-    def test_what_does_not_hold_is_left_out(self, manifest: Any) -> None:
+    def test_what_does_not_hold_is_left_out(self, found: Measured) -> None:
         """More steps and another start move further: the trust region of 2 holds. Fewer steps fit less."""
-        assert UpdateGuard().limits(manifest, 4, "v0", 1.0)(FOUR) == (0.2, 2.0)
-        assert UpdateGuard().limits(manifest, 3, "accepted", 1.0)(FOUR) == (0.2, 2.0)
-        assert UpdateGuard().limits(manifest, 2, "v0", 1.0)(FOUR) == (math.inf, 0.6)
-        assert UpdateGuard().limits(manifest, 4, "v0", 0.0)(FOUR) == (0.2, math.inf)
+        assert UpdateGuard().limits(found, 4, "v0", 1.0)(FOUR) == (0.2, 2.0)
+        assert UpdateGuard().limits(found, 3, "accepted", 1.0)(FOUR) == (0.2, 2.0)
+        assert UpdateGuard().limits(found, 2, "v0", 1.0)(FOUR) == (math.inf, 0.6)
+        assert UpdateGuard().limits(found, 4, "v0", 0.0)(FOUR) == (0.2, math.inf)
 
-    def test_the_callers_own_come_first(self, manifest: Any) -> None:
+    def test_the_callers_own_come_first(self, found: Measured) -> None:
         """Each alone, and infinity switches it off."""
-        assert UpdateGuard(trust=0.1).limits(manifest, 3, "v0", 1.0)(FOUR) == (0.2, 0.1)
-        assert UpdateGuard(loss=7.0).limits(manifest, 3, "v0", 1.0)(FOUR) == (7.0, 0.6)
-        assert UpdateGuard(math.inf, math.inf).limits(manifest, 3, "v0", 1.0)(FOUR) == NO_LIMITS
+        assert UpdateGuard(trust=0.1).limits(found, 3, "v0", 1.0)(FOUR) == (0.2, 0.1)
+        assert UpdateGuard(loss=7.0).limits(found, 3, "v0", 1.0)(FOUR) == (7.0, 0.6)
+        assert UpdateGuard(math.inf, math.inf).limits(found, 3, "v0", 1.0)(FOUR) == NO_LIMITS
 
     def test_without_a_measurement_there_is_the_wide_trust_region(self, linear: Any) -> None:
         """The bundles of format version 3 and older."""
-        assert UpdateGuard().limits(linear.manifest(), 3, "v0", 1.0)(FOUR) == (math.inf, 2.0)
+        assert UpdateGuard().limits(Measured(linear.manifest()), 3, "v0", 1.0)(FOUR) == (math.inf, 2.0)
 
     def test_no_distance_is_relative_to_zero(self, linear: Any) -> None:
         """A zero v0 raises; the option that the error names works."""
         with pytest.raises(InputError, match="trust=inf"):
-            UpdateGuard().limits(linear.manifest(), 3, "v0", 0.0)
-        assert UpdateGuard(math.inf).limits(linear.manifest(), 3, "v0", 0.0)(FOUR) == NO_LIMITS
+            UpdateGuard().limits(Measured(linear.manifest()), 3, "v0", 0.0)
+        assert UpdateGuard(math.inf).limits(Measured(linear.manifest()), 3, "v0", 0.0)(FOUR) == NO_LIMITS
+
+    def test_the_inputs_of_an_update_are_looked_at_once(
+        self, limited: AdaptiveModel, clean: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And not at all where the caller gives both limits."""
+        looks: list[int] = []
+        monkeypatch.setattr(measured, "spread", lambda scale, x: looks.append(len(x)) or spread(scale, x))
+        x, y = (part[:10] for part in clean)
+        limited.adapt(x, y)
+        assert looks == [10]
+        limited.adapt(x, y, guard=UpdateGuard(trust=2.0, loss=1.0))
+        assert looks == [10]
+
+    def test_the_spread_does_not_depend_on_the_center(self) -> None:
+        """It is the variance in scales, averaged over the numbers; also of an image, with a scale per channel."""
+        x = np.random.default_rng(0).standard_normal((50, 2, 3, 4)).astype(np.float32) * 3
+        scale = np.array([1.0, 4.0]).reshape(2, 1, 1)
+        assert spread(scale, x + 1000) == pytest.approx((x / scale).var(0).mean(), rel=1e-5)
+        assert spread(scale, x[:1]) == 0
 
 
 def test_a_refused_update_leaves_the_old_weights_acting(bundle_path: Path, linear: Any) -> None:

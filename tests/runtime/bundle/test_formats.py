@@ -37,6 +37,18 @@ def test_an_adaptation_of_format_2_is_saved_and_loaded(tmp_path: Path) -> None:
     assert (other.v == model.v).all()
 
 
+def test_a_bundle_of_format_4_and_older_judges_its_samples_one_by_one() -> None:
+    """Its loss.onnx gives the loss of all samples alone, so that each judge needs a run."""
+    model = AdaptiveModel.load(FORMAT_2)
+    x, y = model.bundle.golden().support_x, model.bundle.golden().support_y
+    before = model.predict(x)
+    held_out = model.adapt(x, y, held_out=(x, y)).held_out
+    assert held_out
+    for seen, y_hat in ((held_out.before, before), (held_out.after, model.predict(x))):
+        losses = (((y_hat - y) / model.manifest.normalization.output_scale) ** 2).mean(1)
+        assert losses.min() < seen < losses.mean()  # the worst judges are left out
+
+
 @pytest.mark.parametrize(("version", "advice"), [(1, "export again"), (FORMAT_VERSION + 1, "update msr-runtime")])
 def test_another_format_is_refused_with_what_to_do(version: int, advice: str) -> None:
     """The message names the version seen and the versions that can be read."""

@@ -31,6 +31,17 @@ def test_samples_outside_are_counted_by_field() -> None:
     assert InputBounds("y", (), 10.0).count("y", np.array([3, 4])) == {}  # labels
 
 
+def test_samples_inside_hold() -> None:
+    """One look for one sample or several; NaN is not outside, and labels never are."""
+    bounds = InputBounds("x", FIELDS, 10.0)
+    inside = samples([0.0, 1.0, -1.0, 0.0], [1.05, -0.05, 1.1, math.nan])
+    assert bounds.hold(inside)
+    assert bounds.hold(inside[1])
+    assert not bounds.hold(samples([0, 0, 0, 0], [0, 0, 1.2, 0]))
+    assert not bounds.hold(samples([0, -0.06, 0, 0])[0])
+    assert InputBounds("y", (), 10.0).hold(np.array([3, 4]))
+
+
 def test_no_rounding_puts_a_bound_outside() -> None:
     """float32 rounds 0.1 up; a field that ends there takes it."""
     tenth = Field(name="speed", shape=(1,), unit="m/s", low=-0.1, high=0.1)
