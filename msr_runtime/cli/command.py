@@ -22,7 +22,7 @@ from importlib import metadata
 import tyro
 
 from msr_runtime.cli.output import refuse
-from msr_runtime.cli.parsing import plain_parsing
+from msr_runtime.cli.parsing import complete, plain_parsing
 from msr_runtime.cli.start import interrupt_exits
 from msr_runtime.errors import MsrError, line_of_users_code
 
@@ -81,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         with interrupt_exits():
             command = getattr(importlib.import_module(f"msr_runtime.cli.{module}"), function)
-        code = tyro.cli(command, prog=f"msr {name}", args=rest, registry=plain_parsing())
+        code = tyro.cli(command, prog=f"msr {name}", args=complete(rest), registry=plain_parsing(rest))
         sys.stdout.flush()  # a closed pipe raises here and is handled below; at exit it would print a traceback
         return code
     except BrokenPipeError:  # the reader of the output has ended, as in `msr info | head -1`

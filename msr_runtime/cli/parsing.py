@@ -1,7 +1,9 @@
 """How the commands' arguments are parsed where tyro's own rules would give messages in the words of Python."""
 
 import dataclasses
+import functools
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
@@ -17,14 +19,36 @@ from tyro.constructors import (
 from msr_runtime.files import local_path
 
 
-def plain_parsing() -> ConstructorRegistry:
-    """Return the rules of all commands."""
+def complete(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the value that an option has when it stands alone: `--resume` is `--resume yes`."""
+    full = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        full.append(argument)
+        if argument in ALONE and following not in ALONE[argument]:
+            full.append(ALONE[argument][0])
+    return full
+
+
+ALONE = {"--resume": ("yes", "auto", "no")}
+"""Options whose value may be left out: the values, the one that is then meant first."""
+
+
+def plain_parsing(arguments: Sequence[str] = ()) -> ConstructorRegistry:
+    """Return the rules of all commands.
+
+    Settings that are parsed with them know which of their options `arguments` give: `model_fields_set`.
+    """
     registry = ConstructorRegistry()
     registry.primitive_rule(_number)
     registry.primitive_rule(_path)
     registry.primitive_rule(_optional)
-    registry.struct_rule(_settings)
+    registry.struct_rule(functools.partial(_settings, given=frozenset(map(_field, arguments))))
     return registry
+
+
+def _field(argument: str) -> str:
+    """The field that an option sets: `--settings.no-augment` and `--settings.augment=x` both set `augment`."""
+    return argument.partition("=")[0].rpartition(".")[2].replace("-", "_").removeprefix("no_")
 
 
 def _number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
@@ -78,7 +102,7 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     )
 
 
-def _settings(info: StructTypeInfo) -> StructConstructorSpec | None:
+def _settings(info: StructTypeInfo, given: frozenset[str]) -> StructConstructorSpec | None:
     """Name each option that has a wrong value, and what is wanted, in place of pydantic's own report."""
     if not (isinstance(info.type, type) and issubclass(info.type, BaseModel)) or info.markers is _ASKED:
         return None
@@ -89,7 +113,8 @@ def _settings(info: StructTypeInfo) -> StructConstructorSpec | None:
 
     def instantiate(**values: Any) -> Any:
         try:
-            return spec.instantiate(**values)
+            made = spec.instantiate(**values)
+            return made.model_construct(_fields_set=given & type(made).model_fields.keys(), **dict(made))
         except ValidationError as error:
             # One error per option. An option that may have one of two types has an error of each: the one of the other
             # type comes first here, so that it is replaced.

@@ -3,26 +3,35 @@
 import shlex
 import sys
 import time
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeVar
 
 import torch
 import tyro
+from pydantic import BaseModel
 
+from msr_envs.checking.family import check_family
+from msr_envs.recorded import Recorded
+from msr_envs.registry import BUILT_IN
 from msr_runtime.cli.families import named_family
 from msr_runtime.cli.output import refuse, visible_lines
-from msr_runtime.errors import MsrError
+from msr_runtime.errors import AugmentationWarning, MsrError
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.methods import LEARNERS, learner_class
 from msr_runtime.meta.learners.unused import refuse_unused
+from msr_runtime.meta.training.checkpoint import LAST
 from msr_runtime.meta.training.config import TrainConfig, TrainSettings
 from msr_runtime.meta.training.distributed import LostProcessError, processes
-from msr_runtime.meta.training.preparation import prepare
+from msr_runtime.meta.training.preparation import Preparation, prepare
 from msr_runtime.meta.training.run import Run, open_run
 from msr_runtime.meta.training.trainer import MetaTrainer, TrainResult
 from msr_runtime.task import TaskFamily
 
 _DEFAULTS = ("msr", LearnerConfig(), TrainSettings())
+
+Resume = Literal["no", "yes", "auto"]
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 def train(
@@ -32,15 +41,15 @@ def train(
     method: Annotated[
         str, tyro.conf.arg(metavar="NAME", help=f"The learning method. One of {', '.join(LEARNERS)}.")
     ] = _DEFAULTS[0],
-    resume: Annotated[
-        tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="(default: begin a new run)")
-    ] = False,
+    resume: Annotated[Resume, tyro.conf.arg(metavar="[auto]", help_behavior_hint="(default: begin a new run)")] = "no",
     learner: LearnerConfig = _DEFAULTS[1],
     settings: TrainSettings = _DEFAULTS[2],
 ) -> int:
     """Meta-train a network on a task family.
 
     A mean squared error is measured on normalized outputs: 1 is the loss of always giving the mean.
+
+    A family that is not built in is checked first, as `check_family` does.
 
     Ctrl-C ends the run after it has written a checkpoint; --resume continues the run.
 
@@ -57,12 +66,14 @@ def train(
         run: The folder of the run: configuration, checkpoints, metrics and TensorBoard events.
         method: The learning method.
         resume: Continue the run from its last checkpoint, with the settings of the run.
+            With auto, begin it if there is none yet: one command that can be given again.
+            More --settings.steps extend the run.
         learner: The network and its inner loop.
         settings: The outer loop and its data.
     """
     torch.set_num_threads(1)  # the networks are small: with more threads, each would mostly wait for the others
     chosen = learner_class(method)
-    if not resume:
+    if resume != "yes":
         refuse_unused(method, learner, chosen.unused(learner), LearnerConfig.model_fields)
     loaded = named_family(family)
     with processes() as joined:
@@ -75,12 +86,14 @@ def train(
                     print(f"{run} is complete: it has taken all its {opened.saved.step} steps; nothing is left to do")
                 return 0
             try:
-                prepared = prepare(loaded, config, saved=opened.saved, processes=joined)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", AugmentationWarning)  # it is printed below
+                    prepared = prepare(loaded, config, saved=opened.saved, processes=joined)
             except KeyboardInterrupt:
                 refuse(f"interrupted before the first step: {run} is as it was; give the same command again")
                 return 130
             if joined.first:
-                print(*visible_lines(prepared), sep="\n", flush=True)
+                _show(prepared)
             result = MetaTrainer(prepared, opened, processes=joined).train()
         except LostProcessError:
             raise
@@ -96,14 +109,39 @@ def train(
 
 
 def _opened(
-    path: Path, family: TaskFamily, source: str, given: tuple[str, LearnerConfig, TrainSettings], resume: bool
+    path: Path, family: TaskFamily, source: str, given: tuple[str, LearnerConfig, TrainSettings], resume: Resume
 ) -> tuple[Run, TrainConfig]:
-    """Look into the run's folder. Returns the run and its configuration, which only a resumed run may leave out."""
-    run = open_run(path, None if resume else TrainConfig.of(family, *given, source=source), resume=resume)
-    if resume:
-        stored = run.config.method, run.config.learner, run.config.settings
-        run.require(TrainConfig.of(family, *(stored if given == _DEFAULTS else given), source=source))
+    """Check the family and look into the run's folder.
+
+    Returns:
+        The run and its configuration, of which a resumed run takes what is not given from its checkpoint.
+    """
+    if source not in BUILT_IN and type(family) is not Recorded:
+        check_family(family)
+    if resume == "no" or (resume == "auto" and not (path / LAST).exists()):
+        run = open_run(path, TrainConfig.of(family, *given, source=source))
+        return run, run.config
+    run = open_run(path, None, resume=True)
+    method, learner, settings = given
+    own = run.config
+    asked = (
+        own.method if method == _DEFAULTS[0] else method,
+        _changed(own.learner, learner),
+        _changed(own.settings, settings),
+    )
+    run = run.continued(TrainConfig.of(family, *asked, source=source))
     return run, run.config
+
+
+def _changed(own: Settings, given: Settings) -> Settings:
+    """The settings of a run, with those that the command line gives in place of its own."""
+    return own.model_copy(update={name: getattr(given, name) for name in given.model_fields_set})
+
+
+def _show(prepared: Preparation) -> None:
+    print(*visible_lines(prepared), sep="\n", flush=True)
+    if prepared.symmetry is not None and prepared.symmetry.verdict == "in doubt":
+        refuse(f"WARNING: {prepared.symmetry.doubt()}")
 
 
 def _report(result: TrainResult, family: str, config: TrainConfig) -> None:

@@ -88,6 +88,10 @@ class TrainConfig(BaseModel):
         """The run's seed."""
         return self.settings.seed
 
+    def extended(self, steps: int) -> "TrainConfig":
+        """Return this configuration with another number of outer steps."""
+        return self.model_copy(update={"settings": self.settings.model_copy(update={"steps": steps})})
+
     def differences(self, other: "TrainConfig") -> str:
         """Return how another configuration differs from that of this run, as text. Empty if it can be the same run's.
 

@@ -8,6 +8,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+QUIET = 60.0
+"""Seconds after which a line is written without a terminal, even without a validation."""
+
 Show = Callable[[int, Mapping[str, float]], None]
 """A function of the outer steps taken and the figures of the last one: `loss`, and `validation_loss` if it has one."""
 
@@ -27,7 +30,7 @@ def working(what: str, *, shown: bool) -> AbstractContextManager[object]:
 def training_progress(steps: int, start: int, label: str, *, shown: bool) -> Iterator[Show]:
     """Show outer step, loss, speed and, on a terminal, the time left. Yields a `Show`, to call after each step.
 
-    Without a terminal, as in a log file, each validation writes one line.
+    Without a terminal, as in a log file, each validation writes one line, and so do `QUIET` seconds without a line.
     """
     console = Console(stderr=True)
     if not shown:
@@ -53,15 +56,17 @@ def training_progress(steps: int, start: int, label: str, *, shown: bool) -> Ite
 
 
 def _lines(steps: int, start: int, label: str) -> Show:
-    began = time.monotonic()
+    began = written = time.monotonic()
 
     def show(step: int, figures: Mapping[str, float]) -> None:
-        if "validation_loss" in figures:
-            rate = (step - start) / max(time.monotonic() - began, 1e-9)
-            _print(
-                f"{label}: step {step} of {steps}, loss {figures['loss']:.4f}, validation loss "
-                f"{figures['validation_loss']:.4f}, {rate:.1f} steps/s"
-            )
+        nonlocal written
+        now = time.monotonic()
+        if "validation_loss" not in figures and now - written < QUIET:
+            return
+        written = now
+        validated = f", validation loss {figures['validation_loss']:.4f}" if "validation_loss" in figures else ""
+        rate = (step - start) / max(now - began, 1e-9)
+        _print(f"{label}: step {step} of {steps}, loss {figures['loss']:.4f}{validated}, {rate:.1f} steps/s")
 
     return show
 

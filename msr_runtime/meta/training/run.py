@@ -54,18 +54,22 @@ class Run(NamedTuple):
     saved: Saved | None = None
     """State of the last checkpoint. None if the run starts anew."""
 
-    def require(self, config: TrainConfig) -> None:
-        """Refuse a configuration that is not the run's.
+    def continued(self, config: TrainConfig) -> "Run":
+        """Return the run, extended if a configuration has more outer steps and is the run's in all else.
+
+        The outer rate then goes on along the schedule of a run with that many steps: it rises again.
 
         Raises:
             CheckpointError: It differs. The message names each setting that does.
 
         """
-        if differ := self.config.differences(config):
+        own = self.config.extended(max(self.config.settings.steps, config.settings.steps))
+        if differ := own.differences(config):
             raise CheckpointError(
                 f"run {self.path} was trained with other settings than the ones given now: {differ}; give --resume "
-                "alone, which takes the run's own settings, or choose another folder"
+                "alone, which takes the run's own settings, or choose another folder. Only more steps extend a run"
             )
+        return self._replace(config=own)
 
     @contextmanager
     def claimed(self, last: str | None) -> Iterator[None]:
@@ -129,7 +133,8 @@ def open_run(
     Args:
         path: The folder. It need not exist: `MetaTrainer` makes it.
         config: The configuration of the run. None takes that of the run that resumes.
-        resume: Continue from the folder's last checkpoint.
+        resume: Continue from the folder's last checkpoint. More outer steps in `config`, or in the folder's
+            `config.json`, extend the run.
         learner: The class of your own learner. Without it, the built-in learner named in the configuration.
 
     Returns:
@@ -169,7 +174,7 @@ def open_run(
     checkpoint = load_checkpoint(path / LAST, learner)
     if (wrong := wrong_optimizer(checkpoint.learner, checkpoint.optimizer)) is not None:
         raise damaged(path / LAST, wrong)
-    _require_unedited(path / CONFIG, checkpoint.config)
+    there = _with_steps_of(path / CONFIG, checkpoint.config)
     saved = Saved(
         checkpoint.learner.state_dict(),
         checkpoint.normalization,
@@ -178,10 +183,8 @@ def open_run(
         checkpoint.optimizer,
         checkpoint.digest,
     )
-    run = Run(path, checkpoint.config, saved)
-    if config is not None:
-        run.require(config)
-    return run
+    run = Run(path, there, saved)
+    return run if config is None else run.continued(config)
 
 
 def _require_writable(path: Path) -> None:
@@ -198,16 +201,25 @@ def _require_writable(path: Path) -> None:
         ) from error
 
 
-def _require_unedited(path: Path, config: TrainConfig) -> None:
-    """Refuse to resume a run whose `config.json` says something else than its checkpoint: neither may be ignored."""
+def _with_steps_of(path: Path, config: TrainConfig) -> TrainConfig:
+    """Return a checkpoint's configuration with the steps of `config.json`, if these are more: the run was extended.
+
+    Refuse a `config.json` that says something else than the checkpoint in any other way: neither may be ignored.
+    """
     try:
-        differ = config.differences(TrainConfig.model_validate_json(path.read_bytes()))
+        stored = TrainConfig.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        return  # it is written again
+        return config  # it is written again
     except ValidationError as error:
-        differ = first_fault(error)
-    if differ:
-        raise CheckpointError(
-            f"{path} was edited after the run began, but a run keeps the settings that it began with: {differ}; undo "
-            "the edit, or begin a run with these settings in another folder"
-        )
+        raise _edited(path, first_fault(error)) from error
+    extended = config.extended(max(config.settings.steps, stored.settings.steps))
+    if differ := extended.differences(stored):
+        raise _edited(path, differ)
+    return extended
+
+
+def _edited(path: Path, differ: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} was edited after the run began, but a run keeps the settings that it began with: {differ}; undo "
+        "the edit, or begin a run with these settings in another folder"
+    )

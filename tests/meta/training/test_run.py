@@ -1,16 +1,18 @@
 """The folder of a run: when it is refused, what a run resumes from, and the three calls that `train` makes."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from msr_runtime.errors import CheckpointError
+from msr_runtime.errors import CheckpointError, InputError
 from msr_runtime.meta import MetaTrainer, load_checkpoint, open_run, prepare, train
 from msr_runtime.meta.training.checkpoint import BEST, LAST
 from msr_runtime.meta.training.run import METRICS, Run
+from msr_runtime.meta.training.trainer import one_cycle
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
@@ -104,6 +106,39 @@ def test_a_resumed_run_has_the_state_of_its_last_checkpoint(training, finished: 
     for tensors, expected in ((saved.learner, last.learner.state_dict()), (saved.optimizer, last.optimizer)):
         assert tensors.keys() == expected.keys() > set()
         assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
+def test_more_steps_extend_a_run(training, finished: Path, tmp_path) -> None:
+    """The outer rate goes on along the longer schedule. A process that was killed before its first checkpoint, when
+    `config.json` alone had the new number, resumes as if it had not been.
+    """
+    family, longer = training.Plane(), training.config(training.Plane(), steps=60)
+    folders = [tmp_path / name for name in ("straight", "killed")]
+    for folder in folders:
+        shutil.copytree(finished, folder)
+    Run(folders[1], longer, open_run(finished, None, resume=True).saved).begin()
+    assert open_run(folders[1], None, resume=True).config == longer
+    for folder, asked in zip(folders, (longer, training.config(family, steps=60)), strict=True):
+        assert train(family, asked, folder, resume=True, progress=False).step == 60
+    assert load_checkpoint(folders[0] / LAST).digest == load_checkpoint(folders[1] / LAST).digest
+    rates = {row["step"]: row["outer_rate"] for row in metrics(folders[0])}
+    assert rates[40] < 0.1 * rates[50]
+    assert rates[50] == one_cycle(49, 60, longer.settings.outer_rate)
+    with pytest.raises(CheckpointError, match=r"--settings.steps 40 \(the run has 60\)"):
+        train(family, training.config(family), folders[0], resume=True, progress=False)
+
+
+def test_an_address_is_no_folder(training, tmp_path, monkeypatch) -> None:
+    """Neither a new run nor one that resumes makes a folder called `s3:`."""
+    monkeypatch.chdir(tmp_path)
+    for call in (
+        lambda: open_run("s3://bucket/run", training.config(training.Plane())),
+        lambda: open_run("s3://bucket/run", None, resume=True),
+        lambda: load_checkpoint(Path("s3://bucket/run")),
+    ):
+        with pytest.raises(InputError, match="'s3://bucket/run' is an address"):
+            call()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_resumed_run_drops_the_rows_after_its_checkpoint(training, finished: Path, tmp_path) -> None:

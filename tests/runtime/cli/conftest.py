@@ -30,7 +30,7 @@ class Push:
     rate_hz = 50.0
 
     def sample(self, rng, tasks, shots, queries, split):
-        low, high = (1.0, 2.0) if split == "train" else (0.5, 1.0)
+        low, high = {"train": (1.0, 2.0), "validation": (0.5, 0.75), "test": (0.75, 1.0)}[split]
         x = rng.normal(size=(tasks, shots + queries, 2))
         y = rng.uniform(low, high, (tasks, 1, 1)) * x
         x, y = x.astype(np.float32), y.astype(np.float32)

@@ -1,6 +1,7 @@
 """`msr train`: what it says when it is stopped early, and options that reach the run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,30 @@ def test_ctrl_c_before_the_first_step(trained, tmp_path, monkeypatch, refusal, m
     assert msr("train", f"{trained / 'push.py'}:Push", run, *more) == 130
     assert f"interrupted before the first step: {run} is as it was; give the same command again" in refusal()
     assert {path: path.read_bytes() for path in run.rglob("*")} == before
+
+
+def test_more_steps_extend_a_run(trained, tmp_path, msr, capsys) -> None:
+    """Its other settings stay, its rows stay, and so do its steps in the next `--resume`."""
+    run, family = tmp_path / "run", f"{trained / 'push.py'}:Push"
+    shutil.copytree(trained / "run", run)
+    rows = (run / "metrics.jsonl").read_text()
+    assert msr("train", family, run, "--resume", "--settings.steps", 30) == 0
+    assert "30 steps in " in capsys.readouterr().out
+    assert (run / "metrics.jsonl").read_text().startswith(rows)
+    stored = json.loads((run / "config.json").read_text())["settings"]
+    assert (stored["steps"], stored["training_tasks"], stored["validation_every"]) == (30, 16, 10)
+    assert msr("train", family, run, "--resume") == 0
+    assert "is complete: it has taken all its 30 steps" in capsys.readouterr().out
+
+
+def test_resume_auto_begins_or_goes_on(trained, tmp_path, msr, tiny, capsys) -> None:
+    """One command, given twice: the second time the run is there, and complete."""
+    asked = ["train", f"{trained / 'push.py'}:Push", tmp_path / "run", *tiny, "--settings.steps", 3]
+    for options in (["--resume", "auto"], ["--resume=auto"]):
+        assert msr(*asked, *options) == 0
+    assert "is complete: it has taken all its 3 steps" in capsys.readouterr().out
+    assert msr("train", "--resume", *asked[1:3]) == 0  # before the positional arguments too
+    assert "is complete" in capsys.readouterr().out
 
 
 def _unfinished(run):  # noqa: ANN202

@@ -35,10 +35,12 @@ class TestTrain:
         shutil.copytree(trained / "run", run)
         assert msr("train", family, run, "--resume") == 0
         assert "is complete: it has taken all its 20 steps" in capsys.readouterr().out
-        assert msr("train", family, run, "--resume", "--settings.steps", "40") == 2
+        others = ["--settings.steps", "10", "--settings.training-tasks", "1000", "--learner.width", "8"]
+        assert msr("train", family, run, "--resume", *others, "--settings.no-augment") == 2
         said = refusal()
-        assert "--settings.steps 40 (the run has 20), --settings.training-tasks 1000 (the run has 16)" in said
-        assert "--settings.seed" not in said
+        assert "--settings.steps 10 (the run has 20), --settings.training-tasks 1000 (the run has 16), --set" in said
+        assert "--settings.augment False (the run has True); give --resume alone" in said
+        assert "width" not in said  # it is the run's own
         assert msr("train", family, run) == 2
         assert "holds a run already" in refusal()
 
