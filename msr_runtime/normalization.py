@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
-from msr_runtime.task import Array, Field, Figures, sample_shape
+from msr_runtime.task import Array, Field, Figures, Shape, sample_shape
 
 FARTHEST = 1e5
 """The largest center, in scales, with which a network is trained. float32 keeps 24 binary digits. At this distance from
@@ -85,6 +85,21 @@ class Normalization(BaseModel):
         apart = np.abs(seen - exact) - 2 * FLOAT32_STEP * np.abs(center)
         size = np.abs((exact - center) / scale).max(initial=0)
         return float(size), float((np.maximum(apart, 0.0) / scale).max(initial=0))
+
+    def unfit(self, inputs: Shape, outputs: Shape) -> str | None:
+        """Return why this is no normalization of x `(*x)` and y `(*y)`, or None if it is one.
+
+        Args:
+            inputs: The shape of one input.
+            outputs: The shape of one output.
+        """
+        for name, figures in self:
+            shape = inputs if name.startswith("input") else outputs
+            if np.shape(figures) != (wanted := (shape[0], *[1] * (len(shape) - 1))):
+                return f"its {name} has shape {np.shape(figures)}, but {wanted} is wanted"
+            if not np.isfinite(figures).all() or (name.endswith("scale") and np.min(figures) <= 0):
+                return f"its {name} holds a number that is not finite, or a scale that is not above 0"
+        return None
 
     def far_from_zero(self, inputs: Sequence[Field], outputs: Sequence[Field]) -> str | None:
         """Return what is wrong with a number whose center is too far from zero, in its scale. None if all are near.

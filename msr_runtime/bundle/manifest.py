@@ -21,7 +21,7 @@ from pydantic_core import from_json
 from msr_runtime.bundle.signing import SIGNATURE
 from msr_runtime.errors import BundleError
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import Field, Loss
+from msr_runtime.task import Field, Loss, output_shape, sample_shape
 
 FORMAT_VERSION = 5
 """The format version that is written."""
@@ -31,6 +31,7 @@ MANIFEST, MANIFEST_DIGEST = "manifest.json", "manifest.sha256"
 # Without separators and leading dots, a name cannot point outside the folder.
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAX_FILES = 32  # each of them is read into memory
+_MAX_NUMBERS = 2**24  # of one x or y; an image of 4096 x 4096
 _GRAPH_NAMES = frozenset(
     {"x", "y", "v", "v_next", "loss", "losses", "support_x", "support_y", "step", "sums", "samples"}
 )
@@ -55,7 +56,7 @@ class Parity(_Frozen):
 
     max_relative_error: float
     """The largest error seen, relative to the largest value that torch computed."""
-    tolerance: float
+    tolerance: float = Bounded(gt=0, lt=1)
     """The largest relative error allowed, at the export and in the self-test at load."""
     shots: tuple[PositiveInt, ...]
     """The sizes of the support sets that were compared."""
@@ -171,7 +172,7 @@ class Manifest(_Frozen):
     """How far outside its bounds a value may be, as a multiple of its field's range `high - low`. What is further
     outside is refused: no working sensor is that far off. None sets no limit, as in bundles of format version 3 and
     older."""
-    rate_hz: PositiveFloat | None
+    rate_hz: float | None = Bounded(gt=0, allow_inf_nan=False)
     """The control rate of the training simulation, in Hz. None if the data has no rate."""
     opset: PositiveInt
     """The version of the ONNX operators in the graphs."""
@@ -204,6 +205,11 @@ class Manifest(_Frozen):
                 f"a weight is named '{min(taken)}', but that name belongs to another input or output of the graphs: "
                 "rename the weight"
             )
+        shapes = sample_shape(self.inputs), output_shape(self.outputs, self.loss)
+        if (size := max(map(math.prod, shapes))) > _MAX_NUMBERS:
+            raise ValueError(f"a sample has {size:.3g} numbers on one side, but at most {_MAX_NUMBERS} are allowed")
+        if wrong := self.normalization.unfit(*shapes):
+            raise ValueError(f"the normalization does not fit the fields: {wrong}")
         measured = [each.shots for each in self.validation.by_shots] if self.validation else []
         if any(next_one <= one for one, next_one in pairwise(measured)):
             raise ValueError(

@@ -23,7 +23,7 @@ from msr_runtime.errors import CheckpointError, MsrError
 from msr_runtime.files import local_path, sort_metadata, write_atomically
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.methods import learner_class
-from msr_runtime.meta.training.checkpoint_fit import load_tensors, oversize, wrong_scaling
+from msr_runtime.meta.training.checkpoint_fit import load_tensors, oversize
 from msr_runtime.meta.training.config import TrainConfig, first_fault
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Group, output_shape, sample_shape
@@ -188,7 +188,8 @@ def load_checkpoint(path: Path, learner: type[Learner] | None = None) -> Checkpo
             "another version of this program wrote it: read it with that version, or train again"
         ) from error
     own = {name.removeprefix(LEARNER): tensor for name, tensor in tensors.items() if name.startswith(LEARNER)}
-    wrong = wrong_scaling(normalization, config) or (oversize(config, own) if learner is None else None)
+    shapes = sample_shape(config.inputs), output_shape(config.outputs, config.loss)
+    wrong = normalization.unfit(*shapes) or (oversize(config, own) if learner is None else None)
     if wrong is not None:
         raise damaged(path, wrong)
     try:

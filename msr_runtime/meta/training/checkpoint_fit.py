@@ -6,7 +6,6 @@ are compared with the tensors of the file before anything is built.
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,8 +14,7 @@ from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.networks.registry import NETWORKS
 from msr_runtime.meta.training.config import TrainConfig
 from msr_runtime.meta.training.memory import machine_memory
-from msr_runtime.normalization import Normalization
-from msr_runtime.task import Shape, output_shape, sample_shape
+from msr_runtime.task import output_shape, sample_shape
 
 _SLACK = 4
 """How many times the numbers in the file a learner may need by this count, which knows the methods only roughly."""
@@ -72,22 +70,6 @@ def load_tensors(learner: Learner, tensors: Mapping[str, Tensor]) -> str | None:
         return f"it has a tensor '{more[0]}', which this learner has not"
     learner.load_state_dict(dict(tensors))
     return None
-
-
-def wrong_scaling(normalization: Normalization, config: TrainConfig) -> str | None:
-    """Return why a normalization is not that of the configuration's fields, or None if it is."""
-    inputs, outputs = sample_shape(config.inputs), output_shape(config.outputs, config.loss)
-    for name, figures in normalization:
-        shape = inputs if name.startswith("input") else outputs
-        if np.shape(figures) != (wanted := _per_channel(shape)):
-            return f"its {name} has shape {np.shape(figures)}, but {wanted} is wanted"
-        if not np.isfinite(figures).all() or (name.endswith("scale") and np.min(figures) <= 0):
-            return f"its {name} holds a number that is not finite, or a scale that is not above 0"
-    return None
-
-
-def _per_channel(shape: Shape) -> Shape:
-    return (shape[0], *[1] * (len(shape) - 1))
 
 
 def wrong_optimizer(learner: Learner, tensors: Mapping[str, Tensor]) -> str | None:

@@ -62,6 +62,17 @@ def start(**parts: np.ndarray) -> bytes:
     return encode_start(tensors)
 
 
+THREE_OUTPUTS = {
+    "outputs": [{"name": "f", "shape": (3,), "unit": "1", "low": 0, "high": 1}],
+    "normalization": {
+        "input_center": [0.0] * 3,
+        "input_scale": [1.0] * 3,
+        "output_center": [0.0] * 3,
+        "output_scale": [1.0] * 3,
+    },
+}
+
+
 @pytest.mark.parametrize(
     ("files", "values", "message"),
     [
@@ -77,7 +88,7 @@ def start(**parts: np.ndarray) -> bytes:
         ({}, {"filter_parameters": 5}, r"'v': \[1, 5\]"),
         ({}, {"weights": ({"name": "layer.weight", "shape": (3, 2)},)}, "manifest wants"),
         ({}, {"weights": ({"name": "other", "shape": (2, 3)},)}, "manifest wants"),
-        ({}, {"outputs": ({"name": "f", "shape": (3,), "unit": "1", "low": 0, "high": 1},)}, "make 3 numbers"),
+        ({}, THREE_OUTPUTS, "make 3 numbers"),
     ],
 )
 def test_files_that_do_not_belong_together_are_refused(

@@ -1,6 +1,7 @@
 """What is too large is refused by its size: before it is read, unpacked or run."""
 
 import io
+import math
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -60,6 +61,50 @@ def test_no_limit_is_above_that_of_any_file(linear: Any) -> None:
     """A manifest may claim any number of filter parameters. No more is read than a file may have."""
     claims = linear.manifest().model_copy(update={"filter_parameters": 10**40})
     assert largest_graph(claims) == largest_tensors(claims) == MAX_BYTES
+
+
+def test_samples_larger_than_any_image_are_refused(linear: Any) -> None:
+    """One number per channel describes any image, so a short manifest could claim gigabytes per sample."""
+    image = {"name": "camera", "shape": (3, 20_000, 20_000), "unit": "1", "low": 0, "high": 1}
+    with pytest.raises(ValueError, match=r"1\.2e\+09 numbers on one side, but at most 16777216 are allowed"):
+        Manifest.model_validate(linear.manifest().model_dump() | {"inputs": [image]})
+
+
+@pytest.mark.parametrize(
+    ("name", "figures", "wrong"),
+    [
+        ("input_center", [0.0], r"shape \(1,\), but \(3,\) is wanted"),
+        ("input_center", [0.0, math.nan, 0.0], "not finite"),
+        ("input_scale", [1.0, 0.0, 1.0], "not above 0"),
+        ("output_scale", [1.0, -1.0], "not above 0"),
+        ("output_scale", [math.inf, 1.0], "not finite"),
+    ],
+)
+def test_a_normalization_that_fits_no_sample_is_refused(
+    linear: Any, name: str, figures: list[float], wrong: str
+) -> None:
+    """Predictions are compared in these scales: in an infinite one, every golden example would pass."""
+    manifest = linear.manifest().model_dump()
+    manifest["normalization"][name] = figures
+    with pytest.raises(ValueError, match=f"the normalization does not fit the fields: its {name} .*{wrong}"):
+        Manifest.model_validate(manifest)
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"rate_hz": math.inf}, "rate_hz"),
+        ({"parity": {"tolerance": math.inf}}, "tolerance"),
+        ({"parity": {"tolerance": 0.0}}, "tolerance"),
+    ],
+)
+def test_numbers_that_switch_a_check_off_are_refused(linear: Any, change: dict[str, Any], place: str) -> None:
+    """No loop has an infinite rate, and with an infinite tolerance the self-test would see nothing."""
+    manifest = linear.manifest().model_dump()
+    for name, value in change.items():
+        manifest[name] = manifest[name] | value if isinstance(value, dict) else value
+    with pytest.raises(ValueError, match=place):
+        Manifest.model_validate(manifest)
 
 
 def test_a_manifest_of_many_files_is_refused(linear: Any) -> None:

@@ -305,8 +305,8 @@ class TestImagesAndLabels:
             "outputs": [Field(name="shape", shape=(3,), unit="1", low=-1, high=1)],
             "loss": "cross_entropy",
             "normalization": {
-                "input_center": (0.0,),
-                "input_scale": (1.0,),
+                "input_center": ((0.0,),) * 2,
+                "input_scale": ((1.0,),) * 2,
                 "output_center": (0.0,) * 3,
                 "output_scale": (1.0,) * 3,
             },
