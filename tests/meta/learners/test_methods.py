@@ -23,7 +23,7 @@ INPUTS, OUTPUTS = 4, 2
 SIZES = {"msr": 4 * 5 + 5 + 2, "maml": 130, "meta-sgd": 130, "anil": 18, "cavia": 3}
 
 
-STEPPING = [name for name in LEARNERS if name not in ("protonets", "no-adaptation")]
+STEPPING = ("msr", "maml", "maml-big", "anil", "meta-sgd", "cavia", "fine-tuning")
 """The methods that adapt by gradient steps."""
 
 
@@ -172,8 +172,9 @@ def test_every_method_learns_from_images(method: str, network) -> None:
     """The outer gradient reaches the first layer. Classes are told apart by a vector of scores."""
     labels = method == "protonets"
     config = LearnerConfig(network=network, width=4, depth=2, inner_steps=2, filters=3, context=3)
-    if (method, network) == ("cavia", "conv"):
-        with pytest.raises(TrainingError, match=r"'cavia' puts its context beside the input of an 'mlp'.*is 'conv'"):
+    flat = {"cavia": "puts its context beside the input of an 'mlp'", "attention": "makes one token of a whole sample"}
+    if method in flat and network == "conv":
+        with pytest.raises(TrainingError, match=f"'{method}' {flat[method]}, but the network is 'conv'"):
             LEARNERS[method](config, (1, 8, 8), (2, 2, 2), "mse")
         return
     torch.manual_seed(0)
@@ -186,7 +187,7 @@ def test_every_method_learns_from_images(method: str, network) -> None:
     value, gradients = outer_gradient(loss)(batch)
     assert value.isfinite()
     symmetries = {"layers.0.weight", "layers.0.parametrizations.weight.0.U", "mlp.layers.0.weight"}
-    first = [g for name, g in gradients.items() if name.endswith(tuple(symmetries))]
+    first = [g for name, g in gradients.items() if name.endswith(tuple(symmetries)) and ".blocks." not in name]
     assert len(first) == 1
     assert first[0].any()
 
