@@ -1,4 +1,6 @@
-"""MSR against MAML, ANIL, Meta-SGD and CAVIA on ring-nav and hex-drive, and against itself with the sharing destroyed.
+"""MSR against its rivals on ring-nav and hex-drive, and against itself with the sharing destroyed.
+
+MAML, ANIL, Meta-SGD and CAVIA adapt by steps, the function encoder by one ridge regression, and attention by none.
 
 Every method gets the same search over depth, width and outer rate: short runs name the best network of each rate,
 these are trained in full with every seed, and the lowest mean loss on validation tasks decides, since a high rate is
@@ -28,6 +30,7 @@ from tables import families as family_lines
 from terminal import print_lines
 from training import (
     ROOTS,
+    WITHOUT_STEPS,
     Job,
     Row,
     diverged,
@@ -43,7 +46,11 @@ from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.training.checkpoint import load_checkpoint
 from msr_runtime.meta.training.config import TrainSettings
 
-METHODS = ("msr", "maml", "anil", "meta-sgd", "cavia", *(method + NEWTON for method in ("msr", "anil", "cavia")))
+METHODS = (
+    *("msr", "maml", "anil", "meta-sgd", "cavia"),
+    *(method + NEWTON for method in ("msr", "anil", "cavia")),
+    *WITHOUT_STEPS,
+)
 """By gradient steps or, where few numbers adapt, by Gauss-Newton steps too: with MAML's all, a step takes seconds."""
 DEPTHS, WIDTHS, OUTER_RATES = (3, 4), (64, 128), (8e-3, 16e-3)
 TRAINING_TASKS = {"ring-nav": 1200, "hex-drive": 300}
@@ -75,7 +82,9 @@ class Options(Output):
 
 
 _BY_GRADIENT = Options(methods=("msr", "cavia", "meta-sgd", "maml", "anil"))
-_BY_GAUSS_NEWTON = Options(methods=tuple(method + NEWTON for method in ("msr", "cavia", "anil")), control_seeds=1)
+_BY_GAUSS_NEWTON = Options(
+    methods=(*(method + NEWTON for method in ("msr", "cavia", "anil")), *WITHOUT_STEPS), control_seeds=1
+)
 STORED = {
     f"families-{family}{suffix}": replace(options, families=(family,))
     for family in ("ring-nav", "hex-drive")

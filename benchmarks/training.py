@@ -21,6 +21,7 @@ from msr_envs.registry import load_family
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.evaluation.predictor import torch_adapt, torch_unadapted
 from msr_runtime.meta.evaluation.scores import Scores, score
+from msr_runtime.meta.learners.attention import Attention
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.symmetry.reparameterize import fold
@@ -31,6 +32,8 @@ from msr_runtime.task import Adapt, ClosedLoopFamily, Split
 
 ROOTS = (*TRAINING, "benchmarks/training.py", "benchmarks/sharing.py")
 """The code that decides what a run learns and how it is scored."""
+WITHOUT_STEPS = ("function-encoder", "attention")
+"""Methods that take no steps, and so have no rates to start from. Their tables are those of the Gauss-Newton steps."""
 CODE = "code.sha256"
 """File in a run's folder: the digest of the code that trained it."""
 
@@ -63,6 +66,8 @@ def learner_config(method: str, depth: int = 3, width: int = 64) -> LearnerConfi
     filter parameters of MSR grow with the width: 64 a tensor suit 64 units better than 32 do.
     """
     config = LearnerConfig(depth=depth, width=width, filters=min(width, 64))
+    if method in WITHOUT_STEPS:
+        return config
     if method.endswith(NEWTON):
         return config.model_copy(update={"rule": "gauss-newton", "inner_steps": 2})
     widest = 8 * width if method == "maml-big" else width  # that is how wide a network as big as MSR's is, about
@@ -171,7 +176,7 @@ def measure(
     return Row(
         family=config.family,
         method=config.method + (NEWTON if config.learner.rule == "gauss-newton" else ""),
-        network=_network(learner),
+        network=network_size(learner),
         seed=config.seed,
         adapted_parameters=learner.adapted_size(),
         error_sector=float(scores.sets["sector"].mean()),
@@ -185,8 +190,13 @@ def measure(
     )
 
 
-def _network(learner: Learner) -> str:
-    """Hidden layers and units of each, as `3x64`: read from the weights, since MAML (Big) chooses its own width."""
+def network_size(learner: Learner) -> str:
+    """Return hidden layers and units of each, as `3x64`: read from the weights, since MAML (Big) chooses its own width.
+
+    Of attention, the blocks and the length of a token.
+    """
+    if isinstance(learner, Attention):
+        return f"{learner.config.depth}x{learner.config.width}"
     weights = [weight for name, weight in fold(learner.network).items() if name.endswith("weight")]
     return f"{len(weights) - 1}x{len(weights[0])}"
 

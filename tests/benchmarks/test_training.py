@@ -5,11 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import training
-from families import Scored, summarise
-from training import CODE, Job, Row, train
+from families import METHODS, Scored, summarise
+from tables import NEWTON
+from training import CODE, Job, Row, learner_config, network_size, train
 
+from msr_envs.registry import load_family
 from msr_runtime.meta.learners.config import LearnerConfig
-from msr_runtime.meta.training.config import TrainSettings
+from msr_runtime.meta.learners.methods import learner_class
+from msr_runtime.meta.training.config import TrainConfig, TrainSettings
+from msr_runtime.meta.training.preflight import require_used
 
 
 def test_a_run_of_other_code_is_trained_anew(tmp_path: Path, capsys, monkeypatch) -> None:
@@ -53,6 +57,14 @@ def test_seeds_are_put_together(monkeypatch) -> None:
     assert control["outer_rate"] == 0.008
     assert control["seeds"] == [0, 1]
     assert control["error_orbit"] == pytest.approx([0.4, 0.4])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_of_the_search_is_built_as_its_table_says(method: str) -> None:
+    """With no option that it ignores. MSR reads its size from weights that U makes, and attention counts blocks."""
+    config, name = learner_config(method, depth=4, width=24), method.removesuffix(NEWTON)
+    require_used(TrainConfig.of(load_family("ring-nav"), name, config, TrainSettings()), learner_class(name))
+    assert network_size(learner_class(name)(config, (18,), (2,), "mse")) == "4x24"
 
 
 def _row(method: str, seed: int, orbit: float) -> Row:
