@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from msr_runtime.errors import MsrError
+from msr_runtime.meta.learners.function_encoder import FunctionEncoder
 from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.networks.basis import basis_shape
 from msr_runtime.meta.networks.registry import NETWORKS
 from msr_runtime.meta.training.config import TrainConfig
 from msr_runtime.meta.training.memory import machine_memory
@@ -41,6 +43,10 @@ def oversize(config: TrainConfig, tensors: Mapping[str, Tensor]) -> str | None:
         if value > most:
             return f"its {name} is {value:,}, but the file holds {held:,} numbers of a learner"
     inputs, outputs = sample_shape(config.inputs), output_shape(config.outputs, config.loss)
+    if config.method == FunctionEncoder.name:
+        outputs = basis_shape(outputs, learner.context)
+        if outputs[0] > most:
+            return f"its context is {learner.context:,}, but the file holds {held:,} numbers of a learner"
     try:
         with torch.device("meta"):  # tensors without memory: only their sizes are needed
             network = NETWORKS[learner.network](inputs, outputs, learner.widths, bias=learner.bias)

@@ -60,6 +60,8 @@ def refused(path: Path) -> str:
         ("maml-big", {"filters": 10_000, "width": 1_000}, "its network has"),
         ("msr", {"form": "kronecker", "terms": 10**9}, "its terms is 1,000,000,000"),
         ("cavia", {"context": 10**12}, "its context is"),
+        ("function-encoder", {"context": 10_000}, "its context is 10,000, but the file holds "),
+        ("function-encoder", {"context": 2_000, "width": 900}, "its network has 3,6"),
         ("msr", {"network": "local"}, "set depth to 0"),
         ("msr", {"form": "equivariant"}, "needs the group's matrices"),
         ("mamel", {}, "there is no method 'mamel'"),
