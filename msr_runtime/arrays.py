@@ -18,6 +18,11 @@ def all_finite(flat: Array) -> bool:
     return math.isfinite(np.vdot(flat, flat)) or bool(np.isfinite(flat).all())
 
 
+def norm(array: Array) -> float:
+    """Return the Euclidean norm of a float32 array. It is infinite where the sum of squares overflows."""
+    return math.sqrt(np.vdot(array, array))  # without a warning, and in a fraction of the time of `linalg.norm`
+
+
 def refuse_masked(name: str, value: object) -> None:
     """Refuse a masked array, and a list of them.
 

@@ -58,6 +58,6 @@ def _mean_rises(rises: NDArray) -> bool:
 def _ranks_rise(rises: NDArray) -> bool:
     count = len(rises)
     by_size = rises[np.abs(rises).argsort(kind="stable")]
-    ranks = np.flatnonzero(by_size > 0) + 1
+    (ranks,) = (by_size > 0).nonzero()
     spread = math.sqrt(count * (count + 1) * (2 * count + 1) / 24)
-    return float(np.add.reduce(ranks)) - count * (count + 1) / 4 > _ERRORS * spread
+    return float(np.add.reduce(ranks + 1)) - count * (count + 1) / 4 > _ERRORS * spread

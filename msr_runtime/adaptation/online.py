@@ -19,6 +19,7 @@ from msr_runtime.adaptation.sample_recorder import SampleRecorder
 from msr_runtime.adaptation.sample_window import LeftOut, SampleWindow
 from msr_runtime.adaptation.start import Start, check_start
 from msr_runtime.adaptation.update_guard import Refusal, UpdateGuard
+from msr_runtime.arrays import norm
 from msr_runtime.control.realtime import ADAPTATION_PRIORITY, schedule
 from msr_runtime.errors import InputError
 from msr_runtime.inference.input_bounds import OutsideCounter
@@ -109,8 +110,8 @@ class OnlineAdapter:
         self._guard, self._period = guard or UpdateGuard(), 1 / hz
         self._start: Start = start
         # raise an error of the guard here, in the caller, not in the thread
-        v0 = model.bundle.start()["v"]
-        self._guard.limits(Measured(model.manifest), model.manifest.inner_steps, start, float(np.linalg.norm(v0)))
+        v0 = norm(model.bundle.start()["v"])
+        self._guard.limits(Measured(model.manifest), model.manifest.inner_steps, start, v0)
         self._specs, normalization = model.sample_specs, model.manifest.normalization
         self._samples = SampleWindow(self._specs, normalization, model.bounds.y, window, stride, novelty, held_out)
         self._needed = min(window, model.manifest.shots)

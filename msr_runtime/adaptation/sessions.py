@@ -5,12 +5,11 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from msr_runtime.adaptation.inner_loop import InnerLoop
 from msr_runtime.adaptation.measured import Measured
-from msr_runtime.arrays import all_finite
+from msr_runtime.arrays import all_finite, norm
 from msr_runtime.bundle.manifest import LOSSES, STEP, next_name
 from msr_runtime.bundle.store import ADAPT, LOSS, PREDICT, SOLVE, SUMS, Bundle
 from msr_runtime.errors import BundleError, InputError
@@ -83,7 +82,7 @@ class Sessions:
         self.measured = Measured(manifest)
         """What was measured at the export of the bundle."""
         start = State(bundle.start(), device_of(providers))
-        self.scale = float(np.linalg.norm(start.tensors["v"]))
+        self.scale = norm(start.tensors["v"])
         """The norm of `v0`."""
         self._inner_loop = InnerLoop(adapt, loss, start, _many(bundle, varying))
         self._inner_steps = manifest.inner_steps
@@ -146,8 +145,7 @@ class Sessions:
 
     def moved(self, network: BoundPredictor) -> float:
         """Return how far the v of a network is from `v0`: `|v - v0| / |v0|`, or `|v|` where `v0` is zero."""
-        moved = network.tensors["v"] - self.start.tensors["v"]
-        return math.sqrt(np.vdot(moved, moved)) / (self.scale or 1.0)
+        return norm(network.tensors["v"] - self.start.tensors["v"]) / (self.scale or 1.0)
 
 
 def _many(bundle: Bundle, providers: Sequence[Provider]) -> ManySamples | None:
