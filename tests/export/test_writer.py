@@ -75,6 +75,19 @@ def test_prototypes_reach_the_robot(exporter, tmp_path) -> None:
     assert np.array_equal(once, twice)
 
 
+def test_a_basis_of_functions_reaches_the_robot(exporter, tmp_path) -> None:
+    """One adaptation is one ridge regression. Its damping goes along, and only the coefficients change."""
+    export = exporter.exported("function-encoder", "mse")
+    model = AdaptiveModel.load(exporter.write(export, tmp_path / "bundle"))
+    manifest, golden = model.manifest, model.bundle.golden()
+    assert (manifest.method, manifest.rule, manifest.inner_steps) == ("function-encoder", "ridge", 1)
+    assert set(manifest.learned) == {"damping", "scale of coefficients"}
+    assert [(weight.name, weight.shape) for weight in manifest.weights] == [("coefficients", (3,))]
+    result = model.adapt(golden.support_x, golden.support_y, guard=UNLIMITED)
+    assert result.loss_after < result.loss_before
+    assert np.abs(model.predict(golden.x) - golden.y).max() <= 1e-5 * np.abs(golden.y).max()
+
+
 def test_the_robot_adapts_as_torch_did(bundle) -> None:
     """ONNX Runtime replays the golden example: the adaptation is accepted, changes y, and equals torch."""
     model = AdaptiveModel.load(bundle)
