@@ -13,6 +13,7 @@ from pydantic import BaseModel, RootModel, ValidationError
 from msr_runtime.errors import InputError
 from msr_runtime.recording._mcap import (
     Channel,
+    Chunk,
     EndOfFile,
     Footer,
     McapRecord,
@@ -31,6 +32,7 @@ from msr_runtime.recording.messages import (
     Pair,
     Policy,
 )
+from msr_runtime.recording.unpack import unpack_chunk
 from msr_runtime.recording.vectors import Values, Vectors
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -111,7 +113,7 @@ class Recording:
 
     def finished(self) -> bool:
         """Whether the recorder closed the file. False means that the file was cut short."""
-        return any(isinstance(record, Footer) for record in _records(self.path, emit_chunks=True))
+        return any(isinstance(record, Footer) for record in _records(self.path, unpack=False))
 
     def dropped(self) -> dict[str, int]:
         """Count the messages that the recorder dropped, per topic. Topics without a dropped message are left out.
@@ -208,15 +210,22 @@ def _events(path: Path) -> Iterator[Event]:
             yield Event(topics[record.channel_id], record.log_time, record.data)
 
 
-def _records(path: Path, emit_chunks: bool = False) -> Iterator[McapRecord]:
-    """Yield the records up to the end of the file, or up to the last complete one if the file was cut short."""
+def _records(path: Path, unpack: bool = True) -> Iterator[McapRecord]:
+    """Yield the records up to the end of the file, or up to the last complete one if the file was cut short.
+
+    Without `unpack`, a chunk is one record.
+    """
     try:
         with path.open("rb") as file:
             # A record that claims to be larger than the file was cut short. With this limit mcap says so, instead of
             # allocating the claimed size.
             size = path.stat().st_size
             stream = cast("BinaryIO", _WholeReads(file))
-            yield from StreamReader(stream, emit_chunks=emit_chunks, validate_crcs=True, record_size_limit=size).records
+            for record in StreamReader(stream, emit_chunks=True, validate_crcs=True, record_size_limit=size).records:
+                if unpack and isinstance(record, Chunk):
+                    yield from unpack_chunk(record)
+                else:
+                    yield record
     except (EndOfFile, RecordLengthLimitExceeded):
         return
     except OSError as error:

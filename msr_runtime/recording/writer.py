@@ -1,5 +1,6 @@
 """RecordingWriter: a queue of messages and the thread that writes them to an MCAP file."""
 
+import contextlib
 import logging
 import os
 import threading
@@ -79,7 +80,7 @@ class RecordingWriter:
         # time.time_ns can jump when the clock is set: read it once, and count on with the monotonic clock
         self._epoch = time.time_ns() - time.monotonic_ns()
         self._closing = threading.Event()
-        self._path = path
+        self._path, self._size = path, 0
         self.error: str | None = None
         """What ended the recording before `close`; None if nothing did."""
         try:
@@ -91,8 +92,10 @@ class RecordingWriter:
         self._writer = Writer(self._file)
         try:
             self._begin(bundle, vectors)
-        except BaseException:
-            self._file.close()
+        except BaseException:  # a full disk, for example
+            with contextlib.suppress(OSError):  # what is in its buffer cannot be written either
+                self._file.close()
+            path.unlink(missing_ok=True)  # else the next try would find that the file exists
             raise
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -164,7 +167,7 @@ class RecordingWriter:
                 self._writer.finish()
                 self._file.flush()
                 os.fsync(self._file.fileno())
-                self._require_name()
+                self._require_whole()
         except Exception as error:  # noqa: BLE001 - a full disk, for example: `report` tells it, and the robot acts on
             self.error = f"{type(error).__name__}: {error}"
             _LOGGER.error(  # noqa: TRY400 - the sentence is enough; a traceback would not help on a robot
@@ -173,12 +176,14 @@ class RecordingWriter:
                 self.error,
             )
 
-    def _require_name(self) -> None:
-        """Notice a file that was deleted: what is written to it takes room on the disk and can never be read."""
-        if not os.fstat(self._file.fileno()).st_nlink:
-            for channel in self._channels.values():
-                channel.written = 0
-            raise FileNotFoundError(f"'{self._path}' was deleted while it was written")
+    def _require_whole(self) -> None:
+        """Notice a file that was deleted or cut: what is written to it takes room on the disk and cannot be read."""
+        status = os.fstat(self._file.fileno())
+        if status.st_nlink and status.st_size >= self._size:
+            return
+        for channel in self._channels.values():
+            channel.written = 0
+        raise FileNotFoundError(f"'{self._path}' was {'cut' if status.st_nlink else 'deleted'} while it was written")
 
     def _drain(self) -> None:
         """Write all messages in the queue to the chunk in memory."""
@@ -201,9 +206,11 @@ class RecordingWriter:
         dropped = {channel.topic.lstrip("/"): channel.dropped for channel in self._channels.values()}
         now = self.now()
         self._add(self._counts_id, 0, now, now, {"written": taken, "dropped": dropped})
+        self._require_whole()  # before the write too: it would fill the place of what was cut with zeros
         self._writer.flush()
         os.fsync(self._file.fileno())
-        self._require_name()
+        self._require_whole()
+        self._size = self._file.tell()
         # only now: a message in a chunk that did not reach the disk does not count as written
         for channel in self._channels.values():
             channel.written = channel.taken

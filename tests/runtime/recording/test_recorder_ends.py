@@ -153,6 +153,27 @@ class TestEndings:
             assert f"{name}' was deleted while it was written" in str(report)
             assert f"{name}' was deleted while it was written" in caplog.text
 
+    def test_a_file_that_is_cut_is_noticed(self, tmp_path: Path, model: AdaptiveModel, random: Any) -> None:
+        """A rotation of logs may copy a file and cut it. The rest would be written behind a hole."""
+        path = tmp_path / "a.mcap"
+        with Recorder(path, model) as recorder:
+            recorder.observation(random(0, OBS))
+            path.write_bytes(b"")
+        report = recorder.report()
+        assert (report.written, report.dropped) == (0, 1)
+        assert "a.mcap' was cut while it was written" in str(report)
+
+    def test_a_recorder_that_cannot_begin_leaves_no_file(self, tmp_path: Path, model: AdaptiveModel) -> None:
+        """Else the next try would be refused, since a recorder never overwrites a file."""
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+            with pytest.raises(OSError, match="too large"):
+                Recorder(tmp_path / "a.mcap", model)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        assert not (tmp_path / "a.mcap").exists()
+
     def test_a_full_disk_ends_the_recording_and_not_the_loop(
         self, tmp_path: Path, model: AdaptiveModel, random: Any
     ) -> None:
