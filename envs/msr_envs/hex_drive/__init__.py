@@ -9,7 +9,7 @@
   0.1 s. Each velocity is in the body's frame of its own time.
 * Group: C6, the turns by multiples of 60 degrees. Element i turns the velocity and its change by `i * 60` degrees and
   shifts the commands by i thrusters. The yaw rate and its change stay. After such a turn, thrusters stand again where
-  thrusters stood before. This is an exact symmetry of every task.
+  thrusters stood before. This is an exact symmetry of every task. `HexDrive(thrusters=8)` has C8.
 * Support set: 10 samples that move within 20 degrees of forward and use only the first two thrusters.
 * Closed loop: the vehicle flies a figure eight of 12 s. The measure is the distance to the reference point, in m.
 

@@ -27,7 +27,7 @@ _ABSURD = 1e3  # much larger than any change of the twist within 0.1 s
 _EFFORT = 1e-3  # weight of the squared commands: six thrusters give one twist in many ways, and this chooses one
 _SHOOTING = 48  # random commands that are tried in each period
 _ROUNDS = 4  # Gauss-Newton steps in each period
-_OFFSETS = 0.1 * np.eye(THRUSTERS)  # of the finite differences; wide, so that they see a slope across a dead band
+_OFFSET = 0.1  # of the finite differences; wide, so that they see a slope across a dead band
 _DAMPINGS = np.array([1e-3, 1e-2, 1e-1, 1.0])  # all are tried in each round, and the best result is kept
 
 
@@ -65,20 +65,21 @@ def start_state() -> NDArray[np.float64]:
     return np.concatenate([position, [0.0], velocity, [0.0]])
 
 
-def fly(task: HexTask, predict: Predict, rng: np.random.Generator) -> Path:
+def fly(task: HexTask, predict: Predict, rng: np.random.Generator, thrusters: int = THRUSTERS) -> Path:
     """Fly one figure eight with the vehicle `task` in the simulator.
 
     Args:
         task: The vehicle. The controller does not see it.
-        predict: The one-step model: x `(batch, 9)` to y `(batch, 3)`.
+        predict: The one-step model: x `(batch, 3 + thrusters)` to y `(batch, 3)`.
         rng: Source of the random commands that are tried.
+        thrusters: How many thrusters the vehicle has.
 
     """
-    state, commands = start_state(), np.zeros(THRUSTERS)
+    state, commands = start_state(), np.zeros(thrusters)
     states = []
     for step in range(STEPS):
         commands = choose_commands(predict, body_twist(state), desired_change(state, step), commands, rng)
-        state = simulator().advance(task, state[None], commands[None])[0]
+        state = simulator(thrusters).advance(task, state[None], commands[None])[0]
         states.append(state)
     reference, _ = figure_eight(np.arange(1, STEPS + 1))
     flown = np.array(states)
@@ -102,13 +103,13 @@ def desired_change(state: NDArray, step: int) -> NDArray[np.float64]:
 def choose_commands(
     predict: Predict, twist: NDArray, change: NDArray, previous: NDArray, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Return commands `(6,)` in [-1, 1] whose predicted change of the twist is nearest to the wanted one.
+    """Return commands `(thrusters,)` in [-1, 1] whose predicted change of the twist is nearest to the wanted one.
 
     Args:
-        predict: The one-step model: x `(batch, 9)` to y `(batch, 3)`.
+        predict: The one-step model: x `(batch, 3 + thrusters)` to y `(batch, 3)`.
         twist: Present twist `(3,)` in the body's frame.
         change: Wanted change of the twist `(3,)`.
-        previous: Commands `(6,)` of the last period, around which the search starts.
+        previous: Commands `(thrusters,)` of the last period, around which the search starts.
         rng: Source of the random commands that are tried.
 
     """
@@ -124,19 +125,21 @@ def choose_commands(
 
     # First try random commands around the previous ones: inside a dead band the slope is zero, and a search along the
     # slope would not move.
-    spread = 0.5 * rng.standard_normal((_SHOOTING, THRUSTERS))
+    thrusters = len(previous)
+    spread = 0.5 * rng.standard_normal((_SHOOTING, thrusters))
     candidates = np.clip(np.concatenate([previous[None], previous + spread]), -1, 1)
     residual = residuals(candidates)
     best = int(np.argmin(costs(candidates, residual)))
     commands, cost, error = candidates[best], costs(candidates, residual)[best], residual[best]
+    offsets = _OFFSET * np.eye(thrusters)
     for _ in range(_ROUNDS):
-        ahead, behind = np.clip(commands + _OFFSETS, -1, 1), np.clip(commands - _OFFSETS, -1, 1)
-        # one batch of 12 predictions gives the whole Jacobian; at a bound of the commands the difference is one-sided
+        ahead, behind = np.clip(commands + offsets, -1, 1), np.clip(commands - offsets, -1, 1)
+        # One batch, of two predictions a thruster, gives the whole Jacobian. At a bound the difference is one-sided.
         rise = np.subtract(*np.split(residuals(np.concatenate([ahead, behind])), 2))
         slope = rise.T / np.diag(ahead - behind)
         gradient = slope.T @ error + _EFFORT * commands
-        curvature = slope.T @ slope + (_EFFORT + _DAMPINGS[:, None, None]) * np.eye(THRUSTERS)
-        steps = np.linalg.solve(curvature, np.broadcast_to(gradient[:, None], (len(_DAMPINGS), THRUSTERS, 1)))[..., 0]
+        curvature = slope.T @ slope + (_EFFORT + _DAMPINGS[:, None, None]) * np.eye(thrusters)
+        steps = np.linalg.solve(curvature, np.broadcast_to(gradient[:, None], (len(_DAMPINGS), thrusters, 1)))[..., 0]
         candidates = np.clip(commands - steps, -1, 1)
         residual = residuals(candidates)
         trial = costs(candidates, residual)

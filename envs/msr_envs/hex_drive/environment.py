@@ -1,5 +1,6 @@
-"""The Gymnasium environment of HexDrive: six thruster commands keep the vehicle on a moving reference point."""
+"""The Gymnasium environment of HexDrive: thruster commands keep the vehicle on a moving reference point."""
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -21,22 +22,31 @@ class HexDriveEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     """Follow a figure eight with heading 0 for 12 s. It is registered as `msr/HexDrive-v0`.
 
     Observation `(8,)` float32, in the body's frame: the twist (m/s, m/s, rad/s), the vector to the reference point (m,
-    m), the heading (rad) and the reference's velocity (m/s, m/s). Action `(6,)` float32: thruster commands from -1 to
-    1. Reward: minus the distance to the reference point after the control period, in m. An episode never ends early.
+    m), the heading (rad) and the reference's velocity (m/s, m/s). Action `(6,)` float32, one command per thruster, from
+    -1 to 1. Reward: minus the distance to the reference point after the control period, in m. An episode never ends
+    early.
 
     Args:
         task: The vehicle. Without it, and without `options={"task": ...}`, every reset draws a new one.
         render_mode: `rgb_array`, or None for no pictures.
+        thrusters: How many thrusters the vehicle has.
+        draw: Draws the vehicle of a reset that is given none.
 
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": round(1 / PERIOD)}
 
-    def __init__(self, task: HexTask | None = None, render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        task: HexTask | None = None,
+        render_mode: str | None = None,
+        thrusters: int = THRUSTERS,
+        draw: Callable[[np.random.Generator], HexTask] = draw_task,
+    ) -> None:
         self.observation_space = gymnasium.spaces.Box(-_LIMITS, _LIMITS, dtype=np.float32)
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (THRUSTERS,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (thrusters,), np.float32)
         self.render_mode = render_mode
-        self._fixed_task = task
+        self._fixed_task, self._thrusters, self._draw = task, thrusters, draw
         self._renderer: mujoco.Renderer | None = None
 
     def reset(
@@ -47,18 +57,18 @@ class HexDriveEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         `options={"task": ...}` gives the vehicle. `info["task"]` is the vehicle's `HexTask`.
         """
         super().reset(seed=seed)
-        self.task = (options or {}).get("task", self._fixed_task) or draw_task(self.np_random)
+        self.task = (options or {}).get("task", self._fixed_task) or self._draw(self.np_random)
         self.state, self._steps = start_state(), 0
         return self._observe(), {"task": self.task}
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Hold the commands `action` `(6,)` for one control period of 0.1 s.
+        """Hold the commands `action` `(thrusters,)` for one control period of 0.1 s.
 
         Raises:
             InputError: If the action has another shape, is not finite, or is outside the action space.
         """
-        commands = checked_action("HexDrive", action, THRUSTERS, 1.0)
-        self.state = simulator().advance(self.task, self.state[None], commands[None])[0]
+        commands = checked_action("HexDrive", action, self._thrusters, 1.0)
+        self.state = simulator(self._thrusters).advance(self.task, self.state[None], commands[None])[0]
         self._steps += 1
         reference, _ = figure_eight(self._steps)
         distance = float(np.linalg.norm(reference - self.state[:2]))
@@ -72,8 +82,8 @@ class HexDriveEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         """
         if self.render_mode is None:
             return None
-        renderer = self._renderer = self._renderer or make_renderer(simulator().model, _FRAME)
-        renderer.update_scene(simulator().show(self.task, self.state), "above")
+        renderer = self._renderer = self._renderer or make_renderer(simulator(self._thrusters).model, _FRAME)
+        renderer.update_scene(simulator(self._thrusters).show(self.task, self.state), "above")
         return renderer.render()
 
     def close(self) -> None:

@@ -2,65 +2,75 @@
 
 Its thrust, drag and mass are unknown. The samples of the support set move forward and use two of the six thrusters.
 They still say all about drag and thrust in the other directions and of the other thrusters: a turn by 60 degrees with
-a shift of the commands (C6) is a symmetry of every task.
+a shift of the commands (C6) is a symmetry of every task. Vehicles with another number of thrusters have C_n.
 """
+
+from typing import Any
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_envs.groups import direct_sum, random_action, rotation, shift, trivial
 from msr_envs.hex_drive.controller import Path, fly
 from msr_envs.hex_drive.environment import HexDriveEnv
 from msr_envs.hex_drive.simulator import PERIOD, THRUSTERS, HexTask, draw_task, simulator
 from msr_envs.splits import require_split
+from msr_envs.symmetry import DeclaredSymmetry, Pseudoscalar, Ring, SymmetryGroup, Vector, cyclic
 from msr_runtime.errors import FamilyError
-from msr_runtime.task import SPLITS, Adapt, Array, ClosedLoop, Field, Group, Loss, Predict, Split, TaskBatch
+from msr_runtime.task import SPLITS, Adapt, Array, ClosedLoop, Field, Loss, Predict, Split, TaskBatch
 
 __all__ = ["HexDrive", "HexDriveEnv", "HexTask", "WeakThruster"]
 
 _SHOTS = 10  # support samples per task in closed loop
 _SECTOR = np.radians(20.0)  # largest angle between the velocity of a sector sample and forward
 _SPEED, _YAW_RATE = 1.0, 2.0  # m/s, rad/s: largest speed and yaw rate of a sample
-_TWIST = direct_sum(rotation(THRUSTERS), trivial(THRUSTERS, 1))
-_GROUP = Group("C6", direct_sum(_TWIST, shift(THRUSTERS)), _TWIST)
 
 
-class HexDrive:
-    """Vehicles with six equal thrusters. The group C6 is a symmetry of each task.
+class HexDrive(DeclaredSymmetry):
+    """Vehicles with equal thrusters, six if nobody says another number. With n, C_n is a symmetry of each task.
 
-    x `(9,)` is the twist (velocity and yaw rate) in the body's frame and the six commands. y `(3,)` is the change of
+    x `(3 + n,)` is the twist (velocity and yaw rate) in the body's frame and the commands. y `(3,)` is the change of
     the twist over one control period of 0.1 s, with each twist in the body's frame of its own time.
 
     Samples of the query set `sector` move within 20 degrees of forward and use the first two thrusters only. Samples of
-    the query set `wide` move in any direction and use all six. The support set consists of sector samples.
+    the query set `wide` move in any direction and use all. The support set consists of sector samples.
+
+    A subclass that overrides `draw_task` changes the tasks everywhere.
+
+    Args:
+        thrusters: How many thrusters a vehicle has, 3 or more. Another number than 6 is part of the family's name.
+
+    Raises:
+        FamilyError: There are too few or too many thrusters.
+
     """
 
     name: str = "hex-drive"
-    inputs: tuple[Field, ...] = (
-        Field(name="velocity", shape=(2,), unit="m/s", low=-_SPEED, high=_SPEED, kind="velocity"),
-        Field(name="yaw_rate", shape=(1,), unit="rad/s", low=-_YAW_RATE, high=_YAW_RATE, kind="velocity"),
-        Field(name="commands", shape=(THRUSTERS,), unit="1", low=-1.0, high=1.0, kind="effort"),
-    )
-    outputs: tuple[Field, ...] = (
-        Field(name="velocity_change", shape=(2,), unit="m/s", low=-1.3, high=1.3),
-        Field(name="yaw_rate_change", shape=(1,), unit="rad/s", low=-9.5, high=9.5),
-    )
     loss: Loss = "mse"
     query_sets: tuple[str, ...] = ("sector", "wide")
     rate_hz: float = 1 / PERIOD
 
+    def __init__(self, thrusters: int = THRUSTERS) -> None:
+        if thrusters < 3:
+            raise FamilyError(f"{self.name}: thrusters is {thrusters}, but a ring has 3 or more")
+        self.thrusters: int = thrusters
+        if thrusters != THRUSTERS:
+            self.name = f"{self.name}-{thrusters}"
+        self.symmetry: SymmetryGroup = cyclic(thrusters)
+        more = max(1.0, thrusters / THRUSTERS)  # the whole thrust grows with the number, drag does not
+        self.inputs: tuple[Field, ...] = (
+            _field("velocity", 2, "m/s", _SPEED, kind="velocity", representation=Vector()),
+            _field("yaw_rate", 1, "rad/s", _YAW_RATE, kind="velocity", representation=Pseudoscalar()),
+            _field("commands", thrusters, "1", 1.0, kind="effort", representation=Ring()),
+        )
+        self.outputs: tuple[Field, ...] = (
+            _field("velocity_change", 2, "m/s", 1.3 * more, representation=Vector()),
+            _field("yaw_rate_change", 1, "rad/s", 9.5 * more, representation=Pseudoscalar()),
+        )
+
     def draw_task(self, rng: np.random.Generator) -> HexTask:
-        """Draw one vehicle from the family's ranges."""
+        """Draw one vehicle from the family's ranges. Training, `evaluate` and the environment draw as this does."""
         return draw_task(rng)
-
-    def group(self) -> Group:
-        """Return C6: element i turns velocities by `i * 60` degrees and shifts the commands by i thrusters."""
-        return _GROUP
-
-    def augment(self, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
-        """Move each sample, x `(..., 9)` and its y `(..., 3)` together, by a random group element of its own."""
-        return random_action(_GROUP, rng, x, y)
 
     def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
         """Draw new tasks.
@@ -68,7 +78,7 @@ class HexDrive:
         The support set and the first half of the queries are sector samples. The second half are wide samples.
 
         Returns:
-            x `(tasks, shots or queries, 9)` and y `(tasks, shots or queries, 3)`, float32.
+            x `(tasks, shots or queries, 3 + thrusters)` and y `(tasks, shots or queries, 3)`, float32.
 
         Raises:
             FamilyError: `queries` is odd.
@@ -106,25 +116,33 @@ class HexDrive:
 
     def fly(self, task: HexTask, predict: Predict, rng: np.random.Generator) -> Path:
         """Fly one figure eight with the vehicle `task` in the simulator. The controller knows only `predict`."""
-        return fly(task, predict, rng)
+        return fly(task, predict, rng, self.thrusters)
 
     def true_model(self, task: HexTask) -> Predict:
-        """Return the simulator's own one-step model of `task`: x `(batch, 9)` to y `(batch, 3)`, float32."""
-        return lambda x: simulator().twist_change(task, x).astype(np.float32)
+        """Return the simulator's own model of `task`: x `(batch, 3 + thrusters)` to y `(batch, 3)`, float32."""
+        return lambda x: simulator(self.thrusters).twist_change(task, x).astype(np.float32)
 
-    def make_env(self, task: HexTask) -> gymnasium.Env:
-        """Return the registered environment `msr/HexDrive-v0` with the vehicle `task`."""
-        return gymnasium.make("msr/HexDrive-v0", task=task)
+    def make_env(self, task: HexTask | None = None) -> gymnasium.Env:
+        """Return the registered environment `msr/HexDrive-v0` with one vehicle. Without it, every reset draws one."""
+        return gymnasium.make("msr/HexDrive-v0", task=task, thrusters=self.thrusters, draw=self.draw_task)
 
     def _label(self, task: HexTask, rng: np.random.Generator, sector: int, wide: int) -> tuple[Array, Array]:
-        x = np.concatenate([_sector_inputs(rng, sector), _wide_inputs(rng, wide)]).astype(np.float32)
-        return x, simulator().twist_change(task, x).astype(np.float32)
+        x = np.concatenate([self._sector_inputs(rng, sector), self._wide_inputs(rng, wide)]).astype(np.float32)
+        return x, self.true_model(task)(x)
+
+    def _sector_inputs(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+        commands = np.zeros((count, self.thrusters))
+        commands[:, :2] = rng.uniform(-1, 1, (count, 2))
+        return np.concatenate([_twists(rng, count, _SECTOR), commands], -1)
+
+    def _wide_inputs(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+        return np.concatenate([_twists(rng, count, np.pi), rng.uniform(-1, 1, (count, self.thrusters))], -1)
 
 
 class WeakThruster(HexDrive):
     """Vehicles with one weak thruster: it lost 20 to 60 % of its thrust. Each task has its own weak thruster.
 
-    A turn of C6 now changes one task into another task, so C6 is not a symmetry of any task. This family is the
+    A turn now changes one task into another task, so C6 is not a symmetry of any task. This family is the
     negative control: training with augmentation must be refused.
     """
 
@@ -133,9 +151,13 @@ class WeakThruster(HexDrive):
     def draw_task(self, rng: np.random.Generator) -> HexTask:
         """Draw one vehicle from the family's ranges, with one weak thruster."""
         task = super().draw_task(rng)
-        strengths = np.ones(THRUSTERS)
-        strengths[rng.integers(THRUSTERS)] -= rng.uniform(0.2, 0.6)
+        strengths = np.ones(self.thrusters)
+        strengths[rng.integers(self.thrusters)] -= rng.uniform(0.2, 0.6)
         return task._replace(strengths=tuple(strengths.tolist()))
+
+
+def _field(name: str, size: int, unit: str, bound: float, **more: Any) -> Field:
+    return Field(name=name, shape=(size,), unit=unit, low=-bound, high=bound, **more)
 
 
 def _split_generator(family: str, rng: np.random.Generator, split: Split) -> np.random.Generator:
@@ -150,13 +172,3 @@ def _split_generator(family: str, rng: np.random.Generator, split: Split) -> np.
 def _twists(rng: np.random.Generator, count: int, half_angle: float) -> NDArray[np.float64]:
     speed, angle = rng.uniform(0, _SPEED, count), rng.uniform(-half_angle, half_angle, count)
     return np.stack([speed * np.cos(angle), speed * np.sin(angle), rng.uniform(-_YAW_RATE, _YAW_RATE, count)], -1)
-
-
-def _sector_inputs(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    commands = np.zeros((count, THRUSTERS))
-    commands[:, :2] = rng.uniform(-1, 1, (count, 2))
-    return np.concatenate([_twists(rng, count, _SECTOR), commands], -1)
-
-
-def _wide_inputs(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    return np.concatenate([_twists(rng, count, np.pi), rng.uniform(-1, 1, (count, THRUSTERS))], -1)

@@ -1,8 +1,8 @@
-"""The simulator of hex-drive: a vehicle with six thrusters that moves in a plane, under water. It runs in MuJoCo.
+"""The simulator of hex-drive: a vehicle with thrusters that moves in a plane, under water. It runs in MuJoCo.
 
 * Robot: the hull is a flat, round ellipsoid that slides along two axes and turns about the vertical one. MuJoCo's
-  ellipsoid fluid model gives drag, lift and the Coriolis terms of the added mass. Six equal thrusters are set evenly
-  around the hull, at 0.25 m from its middle.
+  ellipsoid fluid model gives drag, lift and the Coriolis terms of the added mass. Six equal thrusters, or another
+  number, are set evenly around the hull, at 0.25 m from its middle.
 * Task: thrust, dead band, thruster angle, drag and mass of one vehicle (`HexTask`).
 * State: position (2, m) and yaw (rad) in the world's frame, and their rates (m/s, rad/s).
 * Group: C6. A turn of the vehicle by 60 degrees with a cyclic shift of its commands is an exact symmetry of every task
@@ -32,7 +32,7 @@ from msr_envs.plane import turn
 from msr_runtime.errors import InputError
 
 THRUSTERS = 6
-"""Number of thrusters."""
+"""Number of thrusters, if nobody asks for another one."""
 PERIOD = 0.1
 """Length of one control period, s."""
 ARM = 0.25
@@ -41,15 +41,18 @@ ARM = 0.25
 _FASTEST = 100.0  # m/s and rad/s: far faster, and MuJoCo calls the simulation unstable
 _STEPS = 10  # steps of the integrator in one control period
 _DRAG = slice(1, 4)  # in a row of MjModel.geom_fluid: the drag coefficients blunt, slender and angular
-_AZIMUTHS = 2 * np.pi / THRUSTERS * np.arange(THRUSTERS)
 
-_NAMES = [f"thruster_{index}" for index in range(THRUSTERS)]
-_PODS = "\n".join(
-    f'<site name="{name}" type="capsule" size="0.025 0.05" rgba="{rgba}"/>'
-    for name, rgba in zip(_NAMES, ["0.9 0.3 0.2 1"] * 2 + ["0.25 0.28 0.32 1"] * 4, strict=True)
-)
-_MOTORS = "\n".join(f'<motor site="{name}" gear="0 0 1 0 0 0"/>' for name in _NAMES)
-MJCF = f"""
+
+def mjcf(thrusters: int) -> str:
+    """Return the model in MuJoCo's XML."""
+    names = [f"thruster_{index}" for index in range(thrusters)]
+    colors = ["0.9 0.3 0.2 1"] * 2 + ["0.25 0.28 0.32 1"] * (thrusters - 2)
+    pods = "\n".join(
+        f'<site name="{name}" type="capsule" size="0.025 0.05" rgba="{rgba}"/>'
+        for name, rgba in zip(names, colors, strict=True)
+    )
+    motors = "\n".join(f'<motor site="{name}" gear="0 0 1 0 0 0"/>' for name in names)
+    return f"""
 <mujoco model="hex_drive">
   <option timestep="{PERIOD / _STEPS}" integrator="implicit" density="1000" gravity="0 0 0">
     <flag contact="disable" constraint="disable"/>
@@ -70,15 +73,14 @@ MJCF = f"""
       <joint type="slide" axis="0 1 0"/>
       <joint type="hinge" axis="0 0 1"/>
       <geom name="hull" type="ellipsoid" size="0.2 0.2 0.06" fluidshape="ellipsoid" rgba="0.95 0.75 0.2 1"/>
-      {_PODS}
+      {pods}
     </body>
   </worldbody>
   <actuator>
-    {_MOTORS}
+    {motors}
   </actuator>
 </mujoco>
 """
-"""The model in MuJoCo's XML."""
 
 
 class HexTask(NamedTuple):
@@ -96,8 +98,8 @@ class HexTask(NamedTuple):
     """Factor on the hull's drag coefficients. 0.3 to 2."""
     mass: float
     """Factor on the hull's mass of 10 kg and on its yaw inertia of 0.25 kg m2. 0.7 to 1.6."""
-    strengths: tuple[float, ...] = (1.0,) * THRUSTERS
-    """Factor on the thrust of each thruster, `(6,)`. All 1 on a vehicle without a fault."""
+    strengths: tuple[float, ...] = ()
+    """Factor on the thrust of each thruster. Empty on a vehicle without a fault: all are 1."""
 
 
 def draw_task(rng: np.random.Generator) -> HexTask:
@@ -113,13 +115,13 @@ def draw_task(rng: np.random.Generator) -> HexTask:
 
 
 def thrust(task: HexTask, commands: NDArray) -> NDArray[np.float64]:
-    """Return the thrusts `(..., 6)` in N for commands `(..., 6)`, which are cut off at -1 and 1.
+    """Return the thrusts `(..., thrusters)` in N for commands of the same shape, which are cut off at -1 and 1.
 
     The thrust of a command u is `strength gain sign(u) max(|u| - dead_band, 0)^exponent`.
     """
     commands = np.clip(np.asarray(commands, np.float64), -1.0, 1.0)
     magnitude = np.maximum(np.abs(commands) - task.dead_band, 0.0) ** task.exponent
-    return task.gain * np.asarray(task.strengths) * np.sign(commands) * magnitude
+    return task.gain * np.asarray(task.strengths or 1.0) * np.sign(commands) * magnitude
 
 
 def body_twist(states: NDArray) -> NDArray:
@@ -132,21 +134,27 @@ class HexSimulator:
 
     A state is `(6,)`: x and y in the world's frame in m, yaw in rad, and their rates. The result of a call depends on
     its arguments only.
+
+    Args:
+        thrusters: How many thrusters a vehicle has.
     """
 
-    def __init__(self) -> None:
-        self.model = mujoco.MjModel.from_xml_string(MJCF)
+    def __init__(self, thrusters: int = THRUSTERS) -> None:
+        self.model = mujoco.MjModel.from_xml_string(mjcf(thrusters))
         self.data = mujoco.MjData(self.model)
         self._lock = threading.Lock()  # threads share the model: none may write its task while another one simulates
         self._mass = self.model.body_mass.copy()
         self._inertia = self.model.body_inertia.copy()
         self._drag = self.model.geom_fluid[:, _DRAG].copy()
+        self._azimuths = 2 * np.pi / thrusters * np.arange(thrusters)
         # Written here in full precision. In the text of the model they would be rounded, which breaks the symmetry.
-        self.model.site_pos[:] = ARM * np.stack([np.cos(_AZIMUTHS), np.sin(_AZIMUTHS), 0 * _AZIMUTHS], -1)
+        self.model.site_pos[:] = ARM * np.stack(
+            [np.cos(self._azimuths), np.sin(self._azimuths), 0 * self._azimuths], -1
+        )
         self.model.site_sameframe[:] = mujoco.mjtSameFrame.mjSAMEFRAME_NONE
 
     def advance(self, task: HexTask, states: NDArray, commands: NDArray) -> NDArray[np.float64]:
-        """Hold commands `(batch, 6)` for one control period from `states` `(batch, 6)`. Returns states `(batch, 6)`.
+        """Hold commands `(batch, thrusters)` for one control period from states `(batch, 6)`. Returns such states.
 
         Raises:
             InputError: A number is not finite, or a rate is above 100 m/s or rad/s. MuJoCo would start again from rest,
@@ -170,7 +178,7 @@ class HexSimulator:
 
         Args:
             task: The vehicle.
-            x: `(batch, 9)`, the twist (m/s, m/s, rad/s) and the six commands.
+            x: `(batch, 3 + thrusters)`, the twist (m/s, m/s, rad/s) and the commands.
 
         """
         x = np.asarray(x, np.float64)
@@ -192,7 +200,7 @@ class HexSimulator:
         model.geom_fluid[:, _DRAG] = task.drag * self._drag
         # A motor pushes along the z axis of its site. The quaternion (1, 1, 1, 1) / 2 turns z to the world's x. A turn
         # about the world's z follows, to the azimuth of the thruster plus 90 degrees, minus the cant.
-        half = (_AZIMUTHS + np.pi / 2 - task.cant) / 2
+        half = (self._azimuths + np.pi / 2 - task.cant) / 2
         cos, sin = np.cos(half), np.sin(half)
         model.site_quat[:] = np.stack([cos - sin, cos - sin, cos + sin, cos + sin], -1) / 2
         mujoco.mj_setConst(model, self.data)  # MuJoCo derives further constants from mass and inertia
@@ -210,6 +218,6 @@ def _check_finite(states: NDArray, commands: NDArray) -> None:
 
 
 @cache
-def simulator() -> HexSimulator:
-    """Return the one simulator of this process."""
-    return HexSimulator()
+def simulator(thrusters: int = THRUSTERS) -> HexSimulator:
+    """Return the one simulator of this process for vehicles with so many thrusters."""
+    return HexSimulator(thrusters)

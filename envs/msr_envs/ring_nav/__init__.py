@@ -9,6 +9,7 @@
 * y: 2 numbers. They are the operator's velocity command in the frame of the drive (2, m/s), at most 1 m/s.
 * Group: C16, the turns of the world by multiples of 22.5 degrees. Element i shifts the 16 proximities by i beams, and
   turns the vector to the goal and the command by `i * 22.5` degrees. This is an exact symmetry of every task.
+  `RingNav(beams=24)` has C24.
 * Support set: 10 samples with the obstacles within 57 degrees (1 rad) and the goal within 23 degrees (0.4 rad) of
   straight ahead.
 * Closed loop: the robot drives to goals 4 m away in all directions. The measure is the share of goals reached.

@@ -1,7 +1,7 @@
 """The simulator of ring-nav, and its Gymnasium environment.
 
 * Robot: it is round and holonomic. It drives in every direction and never turns, so the body's frame stays parallel to
-  the world's frame. It has 16 range beams and moves among round obstacles.
+  the world's frame. It has 16 range beams, or another number, and moves among round obstacles.
 * Task: the mounting angle of the drive, the response of the sensors and the operator (`RingTask`).
 * State: the position (2, m) in the world's frame.
 * Group: C16. A turn of the world by 22.5 degrees moves every reading to the next beam. The vector to the goal and the
@@ -11,6 +11,7 @@
 none.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from msr_envs.actions import checked_action
 from msr_envs.plane import turn
-from msr_envs.ring_nav.operator import BEAM_DIRECTIONS, BEAMS, MAX_SPEED, RingTask, draw_tasks, saturate
+from msr_envs.ring_nav.operator import BEAMS, MAX_SPEED, RingTask, beam_directions, draw_tasks, saturate
 
 RATE_HZ = 10.0
 """Control rate, Hz."""
@@ -68,31 +69,31 @@ def draw_world(rng: np.random.Generator, shape: tuple[int, ...] = ()) -> World:
     return World(goal, turn(np.stack([along, across], -1), direction[..., None] if shape else direction), radii)
 
 
-def nearness(world: World, position: NDArray) -> NDArray:
-    """Return the nearness `(..., 16)` that ideal beams see from `position` `(..., 2)`.
+def nearness(world: World, position: NDArray, beams: int = BEAMS) -> NDArray:
+    """Return the nearness `(..., beams)` that ideal beams see from `position` `(..., 2)`.
 
     Nearness is `1 - distance / 2 m`, measured from the robot's center. It is 0 if nothing is in range.
     """
     relative = world.centers - position[..., None, :]
-    seen = np.full((*position.shape[:-1], BEAMS), BEAM_RANGE)
+    seen, directions = np.full((*position.shape[:-1], beams), BEAM_RANGE), beam_directions(beams)
     # Where does a ray meet a circle? `ahead` and `aside` are the distances of its center along and across the ray. One
     # obstacle at a time saves memory.
     for obstacle in range(relative.shape[-2]):
         x, y = relative[..., obstacle, 0, None], relative[..., obstacle, 1, None]
-        ahead = x * BEAM_DIRECTIONS[:, 0] + y * BEAM_DIRECTIONS[:, 1]
-        aside = y * BEAM_DIRECTIONS[:, 0] - x * BEAM_DIRECTIONS[:, 1]
+        ahead = x * directions[:, 0] + y * directions[:, 1]
+        aside = y * directions[:, 0] - x * directions[:, 1]
         depth = world.radii[..., obstacle, None] ** 2 - aside**2
         distance = ahead - np.sqrt(np.maximum(depth, 0.0))
         np.minimum(seen, distance, out=seen, where=(depth > 0.0) & (ahead > 0.0))
     return 1.0 - np.maximum(seen, 0.0) / BEAM_RANGE
 
 
-def observe(task: RingTask, world: World, position: NDArray) -> NDArray:
-    """Return the network's input x `(..., 18)`, float64.
+def observe(task: RingTask, world: World, position: NDArray, beams: int = BEAMS) -> NDArray:
+    """Return the network's input x `(..., beams + 2)`, float64.
 
-    It holds the 16 proximities, then the vector to the goal in the body's frame, shortened to at most 1 m.
+    It holds the proximities, then the vector to the goal in the body's frame, shortened to at most 1 m.
     """
-    proximity = nearness(world, position) ** task.gamma[..., None]
+    proximity = nearness(world, position, beams) ** task.gamma[..., None]
     return np.concatenate([proximity, saturate(world.goal - position, GOAL_SATURATION)], -1)
 
 
@@ -121,25 +122,33 @@ def goal_distance(world: World, position: NDArray) -> NDArray[np.float64]:
 class RingNavEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     """One robot drives to one goal. It is registered as `msr/RingNav-v0`, with 250 control periods per episode.
 
-    Observation `(18,)` float32: 16 proximities, then the vector to the goal in the body's frame, at most 1 m long.
-    Action `(2,)` float32: velocity command in the drive's frame, m/s. Reward: the distance in m by which the goal came
-    closer, minus 1 at a collision. An episode ends at the goal (`info["reached"]`) or at a collision
+    Observation `(18,)` float32: 16 proximities, one per beam, then the vector to the goal in the body's frame, at most
+    1 m long. Action `(2,)` float32: velocity command in the drive's frame, m/s. Reward: the distance in m by which the
+    goal came closer, minus 1 at a collision. An episode ends at the goal (`info["reached"]`) or at a collision
     (`info["collided"]`).
 
     Args:
         task: The mounting and the sensor. Without it, and without `options={"task": ...}`, every reset draws a new one.
         render_mode: `rgb_array`, or None for no pictures.
+        beams: The number of range beams.
+        draw: Draws the task of a reset that is given none.
 
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": int(RATE_HZ)}
 
-    def __init__(self, task: RingTask | None = None, render_mode: str | None = None) -> None:
-        low = np.concatenate([np.zeros(BEAMS), np.full(2, -GOAL_SATURATION)]).astype(np.float32)
-        self.observation_space = spaces.Box(low, np.ones(BEAMS + 2, np.float32))
+    def __init__(
+        self,
+        task: RingTask | None = None,
+        render_mode: str | None = None,
+        beams: int = BEAMS,
+        draw: Callable[[np.random.Generator], RingTask] = lambda rng: draw_tasks(rng, 1)[0],
+    ) -> None:
+        low = np.concatenate([np.zeros(beams), np.full(2, -GOAL_SATURATION)]).astype(np.float32)
+        self.observation_space = spaces.Box(low, np.ones(beams + 2, np.float32))
         self.action_space = spaces.Box(-MAX_SPEED, MAX_SPEED, (2,), np.float32)
         self.render_mode = render_mode
-        self._fixed_task = task
+        self._fixed_task, self._beams, self._draw = task, beams, draw
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -147,7 +156,7 @@ class RingNavEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         """Draw a new world, and a new task unless one is given (`options={"task": ...}`)."""
         super().reset(seed=seed)
         given = (options or {}).get("task", self._fixed_task)
-        self.task = draw_tasks(self.np_random, 1)[0] if given is None else given
+        self.task = self._draw(self.np_random) if given is None else given
         self.world = draw_world(self.np_random)
         self.position = np.zeros(2)
         return self._observation(), {}
@@ -184,4 +193,4 @@ class RingNavEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         return image
 
     def _observation(self) -> NDArray[np.float32]:
-        return observe(self.task, self.world, self.position).astype(np.float32)
+        return observe(self.task, self.world, self.position, self._beams).astype(np.float32)

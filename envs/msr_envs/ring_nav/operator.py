@@ -1,10 +1,12 @@
 """The operator that the ring-nav robot imitates: the control law, its unknown parameters and the unknown mounting.
 
 The law reads only what the robot's network reads. A network that knew the task could therefore imitate it exactly. The
-law commutes with every turn by a multiple of 22.5 degrees, because all beams share one response.
+law commutes with every turn by a whole number of beams, because all beams share one response.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,16 +16,19 @@ from msr_envs.plane import turn
 from msr_runtime.task import Predict
 
 BEAMS = 16
-"""Number of range beams."""
+"""Number of range beams, if nobody asks for another one."""
 MAX_SPEED = 1.0
 """Largest speed of a command, m/s."""
 KNOTS = np.array([0.5, 0.58, 0.66, 0.74, 0.82])
 """Nearness from which each entry of `RingTask.radial` acts. Nearness is `1 - distance / 2 m`: the operator ignores
 obstacles beyond 1 m, and the robot touches an obstacle at 0.9."""
 
-_ANGLES = 2 * np.pi * np.arange(BEAMS) / BEAMS
-BEAM_DIRECTIONS = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], -1)
-"""`(16, 2)`: unit vectors in the body's frame, counter-clockwise from straight ahead."""
+
+@cache
+def beam_directions(beams: int) -> NDArray[np.float64]:
+    """Return `(beams, 2)`: unit vectors in the body's frame, counter-clockwise from straight ahead."""
+    angles = 2 * np.pi * np.arange(beams) / beams
+    return np.stack([np.cos(angles), np.sin(angles)], -1)
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,11 @@ class RingTask:
     def __len__(self) -> int:
         return len(self.mount)
 
+    @classmethod
+    def stack(cls, tasks: Sequence["RingTask"]) -> "RingTask":
+        """Return single tasks as an array of tasks."""
+        return cls(*(np.stack([getattr(task, field.name) for task in tasks]) for field in fields(cls)))
+
 
 def draw_tasks(rng: np.random.Generator, tasks: int) -> RingTask:
     """Draw new tasks. Every field of the result is `(tasks, ...)`."""
@@ -72,17 +82,18 @@ def saturate(vector: NDArray, limit: float) -> NDArray:
 
 
 def operator_command(task: RingTask, x: NDArray) -> NDArray:
-    """Return the operator's velocity command `(..., 2)` in the drive's frame, m/s, for observations x `(..., 18)`.
+    """Return the operator's velocity command `(..., 2)` in the drive's frame, m/s, for x `(..., beams + 2)`.
 
     The command is the sum of a push and a pull, shortened to at most `MAX_SPEED`. The push: each beam pushes away from
-    what it sees, by a piecewise linear function of the nearness, and sideways by a share of that. The pull: toward the
-    goal, and at right angles to it.
+    what it sees, by a piecewise linear function of the nearness, and sideways by a share of that. More beams push less
+    each. The pull: toward the goal, and at right angles to it.
     """
-    nearness = x[..., :BEAMS] ** (1.0 / task.gamma[..., None])  # the operator sees the world, not the sensors' response
+    beams = x.shape[-1] - 2
+    nearness = x[..., :beams] ** (1.0 / task.gamma[..., None])  # the operator sees the world, not the sensors' response
     response = np.zeros_like(nearness)
     for knot, weight in zip(KNOTS, np.moveaxis(task.radial, -1, 0), strict=True):
         response += weight[..., None] * np.maximum(nearness - knot, 0.0)
-    push, pull = -response @ BEAM_DIRECTIONS, x[..., BEAMS:]
+    push, pull = -response @ beam_directions(beams) * (BEAMS / beams), x[..., beams:]
     velocity = (
         push
         + task.tangential[..., None] * turn(push, np.pi / 2)
@@ -93,5 +104,5 @@ def operator_command(task: RingTask, x: NDArray) -> NDArray:
 
 
 def operator(task: RingTask) -> Predict:
-    """Return the operator of one task as a controller: x `(batch, 18)` to commands `(batch, 2)`, float32."""
+    """Return the operator of one task as a controller: x `(batch, beams + 2)` to commands `(batch, 2)`, float32."""
     return lambda x: operator_command(task, x).astype(np.float32)

@@ -135,6 +135,7 @@ def prepare(
         >>> family, settings = load_family("ring-nav"), TrainSettings(training_tasks=20, insist_on_augmentation=True)
         >>> print(prepare(family, TrainConfig.of(family, "msr", LearnerConfig(), settings), progress=False))
         family        ring-nav, group C16
+        symmetry      turn by 22.5°: proximity shifts by 1, goal turns; of the outputs: velocity turns
         augmentation  not tested: the settings insist on it
         learner       msr, 450 adapted numbers
         training      20 tasks simulated, 0 MiB

@@ -11,6 +11,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
 
+from msr_envs import check_family
 from msr_envs.groups import random_action
 from msr_envs.hex_drive.family import HexDrive, HexDriveEnv, HexTask, WeakThruster
 from msr_envs.hex_drive.simulator import HexSimulator, simulator, thrust
@@ -187,6 +188,36 @@ def test_evaluate_compares_in_pairs() -> None:
     assert not seen[0][0][:, 5:].any()
     family.evaluate(adapt, generator(5), 1, "train")
     assert not np.array_equal(seen[0][0], seen[4][0])
+
+
+@pytest.mark.parametrize("thrusters", [3, 8])
+def test_any_number_of_thrusters(thrusters: int) -> None:
+    """The group is that of the ring, an exact symmetry of every vehicle, and the true model flies as well."""
+    family = HexDrive(thrusters)
+    assert check_family(family).startswith(f"family 'hex-drive-{thrusters}' keeps the contract, group C{thrusters}\n")
+    x = generator(1).uniform(-1, 1, (40, 3 + thrusters))
+    y = simulator(thrusters).twist_change(ODD, x)
+    turned_x, turned_y = family.augment(generator(), x, y)
+    np.testing.assert_allclose(simulator(thrusters).twist_change(ODD, turned_x), turned_y, atol=1e-12)
+    assert family.evaluate(None, generator(), 1, "test").values.max() < 0.05
+    env = family.make_env()
+    env.reset(seed=0)
+    env.step(np.ones(thrusters, np.float32))
+    env.close()
+
+
+@pytest.mark.parametrize("thrusters", [2, 65])
+def test_a_vehicle_has_neither_few_nor_very_many_thrusters(thrusters: int) -> None:
+    """The message says how many."""
+    with pytest.raises(FamilyError, match=r"thrusters is 2, but a ring has 3 or more|more than 64 elements"):
+        HexDrive(thrusters)
+
+
+def test_another_draw_task_changes_the_environment() -> None:
+    """It draws as the family does."""
+    env = WeakThruster().make_env()
+    assert min(env.reset(seed=0)[1]["task"].strengths) < 0.9
+    env.close()
 
 
 def test_environment_passes_the_checker() -> None:

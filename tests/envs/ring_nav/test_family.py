@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from msr_envs import check_family
 from msr_envs.ring_nav.environment import (
     GOAL_DISTANCE,
     STEPS,
@@ -52,6 +53,58 @@ def test_simulator_commutes_with_the_group(element: int) -> None:
     np.testing.assert_allclose(turned_y, y @ group.outputs[element].T, atol=1e-10)
     moved = move(task, position, y) @ group.outputs[element].T
     np.testing.assert_allclose(move(task, turned_position, turned_y), moved, atol=1e-10)
+
+
+@pytest.mark.parametrize("beams", [5, 24])
+def test_any_number_of_beams(beams: int) -> None:
+    """The group is that of the ring, an exact symmetry of the operator, and the operator drives as well."""
+    family, rng = RingNav(beams), np.random.default_rng(0)
+    words = "turn by 15°: proximity shifts by 1, goal turns; of the outputs: velocity turns"
+    assert check_family(family).startswith(f"family 'ring-nav-{beams}' keeps the contract, group C{beams}\n")
+    assert (words in family.symmetry_in_words()) is (beams == 24)
+    task = draw_tasks(rng, 30)
+    x = observe(task, draw_world(rng, (30,)), rng.uniform(-0.3, 0.3, (30, 2)), beams)
+    turned_x, turned_y = family.augment(rng, x, operator_command(task, x))
+    np.testing.assert_allclose(operator_command(task, turned_x), turned_y, atol=1e-10)
+    assert family.evaluate(None, rng, 3, "test").values.mean() > (0.6 if beams == 24 else 0.0)
+    assert family.make_env().reset(seed=0)[0].shape == (beams + 2,)
+
+
+@pytest.mark.parametrize("beams", [2, 65])
+def test_a_ring_has_neither_few_nor_very_many_beams(beams: int) -> None:
+    """The message says how many."""
+    with pytest.raises(FamilyError, match=r"beams is 2, but a ring has 3 or more|more than 64 elements"):
+        RingNav(beams)
+
+
+class Straight(RingNav):
+    """Operators that see no obstacle and drive straight to the goal, with a drive that is mounted straight."""
+
+    def draw_task(self, rng: np.random.Generator) -> RingTask:
+        task = super().draw_task(rng)
+        return replace(task, mount=0 * task.mount, radial=0 * task.radial, swirl=0 * task.swirl)
+
+
+def test_another_draw_task_changes_the_tasks_everywhere() -> None:
+    """In training, in closed loop and in the environment."""
+    family, adapted = Straight(), []
+
+    def aside(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.abs(x[..., 16] * y[..., 1] - x[..., 17] * y[..., 0])
+
+    def adapt(x: np.ndarray, y: np.ndarray) -> Predict:
+        adapted.append(aside(x, y).max())
+        return lambda x: np.ones((len(x), 2), np.float32)
+
+    batch = family.sample(np.random.default_rng(0), 5, 4, 10, "train")
+    assert aside(batch.query_x, batch.query_y).max() < 1e-6
+    family.evaluate(adapt, np.random.default_rng(0), 3, "test")
+    assert len(adapted) == 3
+    assert max(adapted) < 1e-6
+    env = family.make_env().unwrapped
+    assert isinstance(env, RingNavEnv)
+    env.reset(seed=0)
+    assert not env.task.radial.any()
 
 
 def test_nearness_by_hand() -> None:
