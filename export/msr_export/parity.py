@@ -12,7 +12,6 @@ normalization in numpy, as in training. So the check relies on nothing that the 
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,10 @@ from numpy.typing import NDArray
 from torch.func import vmap
 
 from msr_export.freeze import Frozen, flatten, folded_name, folded_weights
+from msr_export.support import draw_support
 from msr_runtime.bundle.manifest import LOSSES, STEP, Parity, next_name
 from msr_runtime.bundle.store import Golden
-from msr_runtime.errors import ExportError, ParityError
+from msr_runtime.errors import ParityError
 from msr_runtime.inference.many_samples import ManySamples
 from msr_runtime.inference.session import make_session
 from msr_runtime.meta.learners.learner import Learner
@@ -43,12 +43,6 @@ MANY = 1024
 """A large number of support samples, compared after the first steps."""
 _FEW_STEPS = (1, 2)
 _CPU = ("CPUExecutionProvider",)
-_NOISE = 0.5
-"""First distance of the support's targets from the network's own prediction, in output scales."""
-_ATTEMPTS = 200
-"""Support sets drawn before the check gives up."""
-_GROWTH = 2.0
-"""The inner loop counts as diverging if any step leaves a support loss above this multiple of the first."""
 
 
 def check_parity(
@@ -68,9 +62,7 @@ def check_parity(
 
     The inputs of a support set are drawn from `inputs`. Its targets are the network's prediction at v0 plus noise, so
     that the comparison needs no task. Queries are normally distributed around the normalization's center, and so leave
-    no direction out. On some support sets the inner loop diverges in torch itself, also for trained learners. There,
-    any two orders of summation give different results, and a comparison would say nothing about the export. Such
-    support sets are drawn again with less noise.
+    no direction out. Support sets on which float32 itself is not good enough are drawn again (`support.draw_support`).
 
     Args:
         learner: The learner, as in `export_bundle`.
@@ -99,7 +91,7 @@ def check_parity(
     # The system of adapt.onnx alone grows with the samples: a thousand of them would take minutes.
     cases += [(MANY, _FEW_STEPS, many)] if many or not isinstance(learner.rule, GaussNewton) else []
     for shots, steps, by in cases:
-        support_x, support_y = _draw_support(learner, normalization, inputs, rng, shots, steps)
+        support_x, support_y = draw_support(learner, normalization, inputs, rng, shots, steps)
         queries = [normalization.raw_x(rng.standard_normal((size, *learner.inputs))) for size in BATCHES]
         support = {"support_x": support_x, "support_y": support_y}
         v: NDArray = frozen.v0
@@ -231,37 +223,6 @@ def _many(learner: Learner, frozen: Frozen) -> ManySamples | None:
 def _nan_last(error: float) -> float:
     """The key by which NaN is the largest error."""
     return math.inf if math.isnan(error) else error
-
-
-def _draw_support(
-    learner: Learner,
-    normalization: Normalization,
-    inputs: Array,
-    rng: np.random.Generator,
-    shots: int,
-    steps: Sequence[int],
-) -> tuple[Array, NDArray]:
-    """Draw a support set, in raw units, on which the inner loop is stable in torch."""
-    for attempt in range(_ATTEMPTS):
-        support_x = rng.choice(inputs, shots)
-        x = torch.from_numpy(normalization.normalize_x(support_x))
-        if learner.classifies:
-            support_y: NDArray = rng.integers(learner.outputs[0], size=shots)
-        else:
-            with torch.no_grad():
-                clean = learner(learner.start(), x).numpy()
-            noisy = clean + _NOISE * (1 - attempt / _ATTEMPTS) * rng.standard_normal(clean.shape)
-            support_y = normalization.raw_y(noisy)
-        y = torch.from_numpy(normalization.normalize_y(support_y))
-        with torch.no_grad():
-            before, *after = (learner.support_loss(learner.adapt(x, y, step), x, y) for step in (0, *steps))
-        if all(loss <= _GROWTH * before for loss in after):
-            return support_x, support_y
-    raise ExportError(
-        f"the inner loop diverges in torch within {max(steps)} steps on {_ATTEMPTS} support sets of {shots} shots: "
-        f"the support loss grows to more than {_GROWTH:g} times its start, so no robot could adapt with it; "
-        "most likely the learned rates are too high: train again, from a lower inner_rate"
-    )
 
 
 def _slices(learner: Learner, v: NDArray) -> dict[str, NDArray]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from msr_export import check_parity, parity
+from msr_export import check_parity, support
 from msr_export.gradients import trace
 from msr_runtime.errors import ExportError, ParityError
 
@@ -132,7 +132,7 @@ def test_a_wrong_normalization_is_refused(exporter) -> None:
 
 def test_an_inner_loop_that_diverges_is_refused(exporter, monkeypatch) -> None:
     """If torch itself diverges on every support set, the message says so and does not blame the graphs."""
-    monkeypatch.setattr(parity, "_ATTEMPTS", 10)
+    monkeypatch.setattr(support, "_ATTEMPTS", 10)
     export = exporter.exported("maml", "huber")
     learner = exporter.build("maml", "mse", inner_rate=100.0)
     with pytest.raises(ExportError, match="the inner loop diverges in torch"), np.errstate(all="ignore"):
