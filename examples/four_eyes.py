@@ -7,22 +7,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_envs import check_family
-from msr_envs.groups import direct_sum, random_action, rotation, shift
-from msr_runtime.task import SPLITS, Field, Group, Loss, Split, TaskBatch
+from msr_envs.symmetry import DeclaredSymmetry, Ring, Vector, cyclic
+from msr_runtime.task import SPLITS, Field, Loss, Split, TaskBatch
 
-DIRECTIONS = rotation(4)[:, :, 0]  # (4, 2): the sensors look ahead, left, back and right
-C4 = Group("C4", direct_sum(shift(4), rotation(4)), rotation(4))  # a quarter turn on x, and the same turn on y
+DIRECTIONS = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])  # the sensors look ahead, left, back, right
 
 
-class FourEyes:
-    """Imitates an operator: nearness and wanted velocity in, velocity command out. The group is C4."""
+class FourEyes(DeclaredSymmetry):
+    """Imitates an operator: nearness and wanted velocity in, velocity command out."""
 
-    name: str = "four-eyes"
-    inputs: tuple[Field, ...] = (
-        Field(name="nearness", shape=(4,), unit="1", low=0.0, high=1.0),
-        Field(name="wanted", shape=(2,), unit="m/s", low=-1.0, high=1.0, kind="velocity"),
+    name = "four-eyes"
+    symmetry = cyclic(4)  # quarter turns: they shift the sensors and turn the velocities
+    inputs = (
+        Field(name="nearness", shape=(4,), unit="1", low=0, high=1, representation=Ring()),
+        Field(name="wanted", shape=(2,), unit="m/s", low=-1, high=1, kind="velocity", representation=Vector()),
     )
-    outputs: tuple[Field, ...] = (Field(name="velocity", shape=(2,), unit="m/s", low=-3.0, high=3.0, kind="velocity"),)
+    outputs = (
+        Field(name="velocity", shape=(2,), unit="m/s", low=-3, high=3, kind="velocity", representation=Vector()),
+    )
     loss: Loss = "mse"
     query_sets: tuple[str, ...] = ("sector", "wide")
     rate_hz: float = 20.0
@@ -40,14 +42,6 @@ class FourEyes:
         query_x, query_y = (np.concatenate([a[:, shots:], b], 1) for a, b in zip(near, wide, strict=True))
         return TaskBatch(near[0][:, :shots], near[1][:, :shots], query_x, query_y)
 
-    def augment(self, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
-        """Turn each example by its own random quarter turn."""
-        return random_action(C4, rng, x, y)
-
-    def group(self) -> Group:
-        """C4 on the input and output vectors."""
-        return C4
-
 
 def _drive(rng: np.random.Generator, cart: dict[str, NDArray], samples: int, spread: float) -> tuple[NDArray, NDArray]:
     """What the operator does in random moments: x `(tasks, samples, 6)`, y `(tasks, samples, 2)`, float32."""
@@ -63,5 +57,4 @@ def _drive(rng: np.random.Generator, cart: dict[str, NDArray], samples: int, spr
 
 
 if __name__ == "__main__":
-    check_family(FourEyes())
-    print("the family keeps the contract")
+    print(check_family(FourEyes()))

@@ -15,7 +15,10 @@ the loss is the mean squared error. The file may also hold:
 * `x_low` and `x_high` `(fields,)`: the bounds of each field, in its unit. Without them, the extremes of the data.
 * `x_kinds` `(fields,)`: what each field is: `position`, `velocity`, `effort` or `other`. Without it, `other`.
 * `x_wraps` `(fields,)`: one full turn of each field that is an angle, in its unit, and 0 for the others.
-* `y_names`, `y_sizes`, `y_units`, `y_low`, `y_high`, `y_kinds` and `y_wraps`: the same for y. Labels count as vectors
+* `x_representations` `(fields,)`: how a symmetry group acts on each field, such as `vector` or `ring`, or a value of
+  `msr_runtime.representation` as JSON. An empty text says nothing.
+* `x_elements` `(numbers,)`: a name for each number of x, such as joints. Empty texts name nothing.
+* `y_names`, `y_sizes` and so on: the same for y. Labels count as vectors
   with one number per class. The sizes of y may add up to more classes than occur in the file.
 * `rate_hz`: one number, the control rate of the recorded robot in Hz. Bundles keep it.
 
@@ -27,6 +30,7 @@ never share an example. The file is never unpickled. `msr dataset` makes such a 
 """
 
 import difflib
+import json
 import math
 import zipfile
 from collections.abc import Mapping
@@ -39,14 +43,15 @@ from numpy.typing import NDArray
 from msr_runtime.errors import FamilyError
 from msr_runtime.task import SPLITS, Field, Loss, Split, TaskBatch
 
-_PARTS = ("names", "sizes", "units", "low", "high", "kinds", "wraps")
+_PARTS = ("names", "sizes", "units", "low", "high", "kinds", "wraps", "representations", "elements")
 _ARRAYS = ("x", "y", "split", "rate_hz", *(f"{side}_{part}" for side in "xy" for part in _PARTS))
 
 
 class Recorded:
     """The family of one file. It is read once and kept in memory as float32 (labels as int64).
 
-    No symmetry of recorded data is known, so `augment` changes nothing. Train with `augment=False`.
+    No symmetry of recorded data is known, so `augment` changes nothing. Train with `augment=False`. A class of
+    your own that derives from `msr_envs.symmetry.DeclaredSymmetry` and from this one declares a group.
 
     Args:
         path: The `.npz` file. Its name without the ending is the family's name.
@@ -247,19 +252,36 @@ def _fields(path: Path, side: str, arrays: Mapping[str, NDArray], low: NDArray, 
     lows, highs = lows or (smallest - margin).tolist(), highs or (largest + margin).tolist()
     kinds = _described(path, arrays, f"{side}_kinds", "U", count) or ["other"] * count
     turns = _described(path, arrays, f"{side}_wraps", "fiu", count) or [0.0] * count
+    kinds_of_turning = _described(path, arrays, f"{side}_representations", "U", count) or [""] * count
+    elements = _described(path, arrays, f"{side}_elements", "U", total) or [""] * total
     shapes = [shape] if count == 1 else [(size,) for size in sizes]
     try:
         return tuple(
-            Field(name=name, shape=part, unit=unit, low=least, high=most, kind=kind, wraps=turn or None)
-            for name, part, unit, least, most, kind, turn in zip(
-                names, shapes, units, lows, highs, kinds, turns, strict=True
+            Field(
+                name=name,
+                shape=part,
+                unit=unit,
+                low=least,
+                high=most,
+                kind=kind,
+                wraps=turn or None,
+                names=tuple(filter(None, elements[start : start + size])),
+                representation=_representation(turning),
+            )
+            for name, part, unit, least, most, kind, turn, start, size, turning in zip(
+                names, shapes, units, lows, highs, kinds, turns, starts, sizes, kinds_of_turning, strict=True
             )
         )
     except ValueError as error:
         raise FamilyError(
             f"recorded data '{path}': its {side} does not describe fields: {error}; correct {side}_low, {side}_high, "
-            f"{side}_kinds or {side}_wraps"
+            f"{side}_kinds, {side}_wraps, {side}_representations or {side}_elements"
         ) from error
+
+
+def _representation(text: str) -> Any:
+    """Return what `Field` makes a representation of: the name of a kind, or its members. None if nothing is said."""
+    return json.loads(text) if text.startswith("{") else text or None
 
 
 def _described(path: Path, arrays: Mapping[str, NDArray], name: str, kinds: str, count: int | None) -> list[Any] | None:
@@ -271,7 +293,8 @@ def _described(path: Path, arrays: Mapping[str, NDArray], name: str, kinds: str,
         _fail(
             path,
             f"{name} has the shape {array.shape} and the dtype {array.dtype}, but it must be "
-            f"({'fields' if count is None else count},) {'text' if kinds == 'U' else 'numbers'}, one a field",
+            f"({'fields' if count is None else count},) {'text' if kinds == 'U' else 'numbers'}, one a "
+            + ("number" if name.endswith("elements") else "field"),
         )
     return array.tolist()
 

@@ -132,4 +132,8 @@ def _fields(side: str, fields: tuple[Field, ...]) -> dict[str, Any]:
         f"{side}_high": [field.high for field in fields],
         f"{side}_kinds": [field.kind for field in fields],
         f"{side}_wraps": [field.wraps or 0.0 for field in fields],
+        f"{side}_representations": [
+            kind.model_dump_json() if (kind := field.representation) else "" for field in fields
+        ],
+        f"{side}_elements": [name for field in fields for name in field.names or [""] * field.size],
     }

@@ -16,6 +16,7 @@ from msr_envs.checking.family import check_family
 from msr_envs.recorded import Recorded
 from msr_envs.registry import load_family
 from msr_runtime.errors import FamilyError
+from msr_runtime.representation import Vector
 from msr_runtime.task import SPLITS, Split, SymmetricFamily
 
 TASKS, EXAMPLES = 12, 40
@@ -99,6 +100,13 @@ class TestSoundFiles:
         kinds = {"x_kinds": ["velocity", "other"], "x_wraps": [0, 0.5]}
         named = Recorded(written(tmp_path, x_names=["push", "load"], x_sizes=[1, 2], x_low=[-2, -3], **kinds))
         assert [(f.kind, f.wraps) for f in named.inputs] == [("velocity", None), ("other", 0.5)]
+        turning = {"x_representations": ["", '{"kind": "vector", "axes": "yx"}'], "x_elements": ["", "left", "ahead"]}
+        turns = Recorded(written(tmp_path, x_names=["push", "load"], x_sizes=[1, 2], **turning))
+        assert [(f.names, f.representation) for f in turns.inputs] == [
+            ((), None),
+            (("left", "ahead"), Vector(axes="yx")),
+        ]
+        assert Recorded(written(tmp_path, y_representations=["vector"])).outputs[0].representation == Vector()
 
     def test_labels_are_trained_with_cross_entropy(self, tmp_path: Path) -> None:
         """One integer per example is a label. The outputs have one number per class, and can have names."""
@@ -203,7 +211,11 @@ SOUND = recording()
         ({"y_low": [5.0], "y_high": [-5.0]}, "its y does not describe fields.*low is 5.0 and high is -5.0"),
         ({"y_high": [np.nan]}, "its y does not describe fields.*high is nan"),
         ({"y_kinds": ["speed"]}, "its y does not describe fields.*'velocity'"),
-        ({"y_wraps": [1e9]}, "its y does not describe fields.*one turn apart.*y_kinds or y_wraps"),
+        ({"y_wraps": [1e9]}, "its y does not describe fields.*one turn apart.*y_kinds, y_wraps, y_representations"),
+        ({"y_representations": ["vectors"]}, "its y does not describe fields.*'vector'"),
+        ({"y_representations": ["{"]}, "its y does not describe fields.*Expecting property name"),
+        ({"y_elements": ["a"]}, r"y_elements .* must be \(2,\) text, one a number"),
+        ({"y_elements": ["a", ""]}, "names are a, but each of its 2 elements needs one"),
     ],
 )
 def test_a_broken_file_is_told_what_is_wrong(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
