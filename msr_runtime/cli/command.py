@@ -1,6 +1,6 @@
-"""The `msr` command and the table of its twelve commands.
+"""The `msr` command and the table of its fourteen commands.
 
-* For training: `train`, `evaluate`, `export`.
+* For training: `new`, `train`, `evaluate`, `export`, `samples`.
 * For the robot: `info`, `adapt`, `bench`, `serve`.
 * For recordings of a robot: `replay`, `dataset`.
 * For signed bundles: `keygen`, `sign`, `verify`.
@@ -28,9 +28,11 @@ from msr_runtime.errors import MsrError, line_of_users_code
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "For training, on a workstation (extra `train`)": {
+        "new": ("new:new", "write a task family to begin with: a robot with two wheels"),
         "train": ("train:train", "meta-train a network on a task family; writes a run"),
         "evaluate": ("evaluate:evaluate", "measure the errors of a bundle, run or checkpoint on new tasks"),
         "export": ("export:export", "write the best checkpoint of a run as a bundle, the folder for the robot"),
+        "samples": ("samples:samples", "write samples of a simulated task, for `msr adapt`"),
     },
     "For the robot (no torch)": {
         "info": ("info:info", "describe a bundle and this machine"),

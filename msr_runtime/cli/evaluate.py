@@ -44,8 +44,7 @@ def evaluate(
 
     For labels, an error is the share of wrong labels.
 
-    Beside the network stand floors, which need no meta-learning: the network before it adapts, the mean of the support
-    set, and ridge regression on x, also with the images of the support set under the family's group.
+    Below the network stand floors, which need no meta-learning, on the same tasks.
 
     Args:
         path: The folder of a bundle, the folder of a run or a checkpoint file.
@@ -83,7 +82,8 @@ def evaluate(
     if not np.isnan(scores.equivariance).all():
         means["equivariance error"] = mean_and_half_width(scores.equivariance)
     if isinstance(loaded, ClosedLoopFamily) and closed_loop_tasks:
-        for who, driver in (("adapted", model.adapt), ("reference", None)):
+        drivers = (("adapted", model.adapt), ("no adaptation", model.unadapted), ("reference", None))
+        for who, driver in drivers:
             driven = loaded.evaluate(driver, _rng(seed), closed_loop_tasks, split)
             means[f"{driven.metric} [{driven.unit}], {who}"] = mean_and_half_width(driven.values)
     rows = {name: f"{mean:.4g} ± {half:.2g}" for name, (mean, half) in means.items()}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import types
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from msr_runtime.files import local_path
 def complete(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with the value that an option has when it stands alone: `--resume` is `--resume yes`."""
     full = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in itertools.zip_longest(arguments, arguments[1:]):
         full.append(argument)
         if argument in ALONE and following not in ALONE[argument]:
             full.append(ALONE[argument][0])

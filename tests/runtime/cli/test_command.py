@@ -22,7 +22,7 @@ class TestHelp:
         assert out.startswith("usage: msr ")
         listed = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
         assert listed == list(COMMANDS)
-        assert len(listed) == len(set(listed)) == 12
+        assert len(listed) == len(set(listed)) == 14
         assert all(f"\n{title}:\n" in out for title in GROUPS)
         assert msr() == 2
         assert capsys.readouterr().out == out
@@ -55,7 +55,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "named"),
         [
-            (["inof"], "Did you mean 'info'? The commands are train, evaluate, export, info, "),
+            (["inof"], "Did you mean 'info'? The commands are new, train, evaluate, export, "),
             (["train", "hexdrive", "run"], "The built-in families are hex-drive"),
             (["train", "hex-drive", "run", "--method", "mamel"], "the methods are msr, maml"),
             (["train", "hex-drive", "absent", "--resume"], "no checkpoint at absent/last.safetensors"),

@@ -131,6 +131,7 @@ class TestEvaluate:
             *errors,
             "equivariance error",
             "force missed [N], adapted",
+            "force missed [N], no adaptation",
             "force missed [N], reference",
             *(f"{error}, {floor}" for floor in floors for error in errors),
         ]
