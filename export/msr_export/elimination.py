@@ -25,9 +25,9 @@ from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.gauss_newton import GaussNewton
 
 LARGEST = 1024
-"""The largest K for which the graph is written. It grows by five operators per row, and the robot loads them all."""
-_BLOCK = 24
-"""Rows of a block on the diagonal. Smaller ones need more products, larger ones move more numbers per row."""
+"""The largest K for which the graph is written. It grows by four operators per row, and the robot loads them all."""
+_BLOCK = 16
+"""Rows of a block on the diagonal. Smaller ones need more products, larger ones move more numbers per row. Measured."""
 
 
 def freeze_elimination(learner: Learner, rule: GaussNewton) -> bytes:
@@ -93,12 +93,6 @@ class _Graph:
         self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
 
-    def split(self, matrix: str, upper: int, lower: int) -> tuple[str, str]:
-        """Split the rows of a matrix in two."""
-        first, second = self.add("Split", matrix, self.integers(upper, lower), axis=0), f"value_{self._made}_rest"
-        self.nodes[-1].output.append(second)
-        return first, second
-
     def columns(self, matrix: str, first: int, last: int) -> str:
         """Cut the columns from `first` up to `last`, without it, out of a matrix."""
         return self.add("Slice", matrix, *map(self.integers, (first, last, 1)))
@@ -155,16 +149,18 @@ def _factorize(graph: _Graph, rows: str, size: int, width: int, damping: str) ->
 def _inverse_factor(graph: _Graph, block: str, size: int) -> str:
     """Add L⁻¹ for a block `L Lᵀ`. Reads its upper triangle."""
     identity = _identity(graph, size)
-    # The elimination of [A | I], without roots: it leaves [D Lᵀ | L⁻¹], with ones on the diagonal of L.
-    left, rows = graph.add("Concat", block, identity, axis=1), []
-    for index in range(size - 1):
-        row, left = graph.split(left, 1, size - index - 1)
+    # The elimination of [[A, I], [I, 0]], without roots: its first rows become [D Lᵀ | L⁻¹], with ones on the diagonal
+    # of L. What is eliminated stays where it is. So by symmetry a row is also the column that it eliminates.
+    upper = graph.add("Concat", block, identity, axis=1)
+    lower = graph.constant(f"below_{size}", np.eye(size, 2 * size))
+    left, rows = graph.add("Concat", upper, lower, axis=0), []
+    for index in range(size):
+        row = graph.add("Gather", left, graph.integers(index), axis=0)
         rows.append(row)
-        scaled = graph.add("Div", row, graph.columns(row, index, index + 1))
-        # By symmetry, what stands right of the diagonal is also the column below it.
-        below = graph.columns(row, index + 1, size)
-        left = graph.add("Gemm", below, scaled, left, transA=1, alpha=-1.0)
-    whole = graph.add("Concat", *rows, left, axis=0)
+        if index < size - 1:
+            scaled = graph.add("Div", row, graph.add("Gather", row, graph.integers(index), axis=1))
+            left = graph.add("Gemm", row, scaled, left, transA=1, alpha=-1.0)
+    whole = graph.add("Concat", *rows, axis=0) if size > 1 else rows[0]
     diagonal = graph.add("Mul", graph.columns(whole, 0, size), identity)
     roots = graph.add("Sqrt", graph.add("ReduceSum", diagonal, graph.integers(1), keepdims=1))
     return graph.add("Div", graph.columns(whole, size, 2 * size), roots)

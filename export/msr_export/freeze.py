@@ -29,9 +29,12 @@ from torch.func import functional_call, grad_and_value, vjp
 from torch.nn.utils import parametrize
 
 from msr_export.elimination import LARGEST, freeze_elimination
+from msr_export.folding import folded_weights
 from msr_export.gradients import trace
+from msr_export.layers import LayerByLayer
 from msr_export.lowering import encode, lower
 from msr_export.patches import AnySamples
+from msr_export.precision import sum_dtype
 from msr_runtime.bundle.manifest import LOSSES, next_name
 from msr_runtime.errors import ExportError
 from msr_runtime.meta.learners.learner import Learner
@@ -39,7 +42,6 @@ from msr_runtime.meta.rules.gauss_newton import GaussNewton
 from msr_runtime.meta.rules.gradient import GradientSteps
 from msr_runtime.meta.rules.rule import LOSSES as TORCH_LOSSES
 from msr_runtime.meta.rules.rule import Index, Rule, Tensors
-from msr_runtime.meta.symmetry.reparameterize import fold
 from msr_runtime.normalization import Normalization, split_center
 from msr_runtime.task import Array
 
@@ -67,20 +69,9 @@ class Frozen(NamedTuple):
     """ONNX: the sums over all support samples, their number and v, to v after one step. None where `sums` is."""
 
 
-def folded_name(adapted: str) -> str:
-    """The name of the weight that an adapted tensor makes: for a v, without torch's words for a parametrization."""
-    return adapted.replace("parametrizations.", "").removesuffix(".original")
-
-
 def flatten(learner: Learner, adapted: Tensors) -> Tensor:
     """The adapted tensors as one row `(1, K)`: each flattened, side by side, in the learner's order."""
     return torch.cat([adapted[name].detach().reshape(1, -1) for name in learner.adapted_names], dim=1)
-
-
-def folded_weights(learner: Learner, adapted: Tensors) -> Tensors:
-    """The weights that `adapted` makes, with U multiplied out, by their folded names."""
-    values = fold(learner.network, adapted)
-    return {name: values[name] for name in map(folded_name, learner.adapted_names)}
 
 
 def freeze(learner: Learner, normalization: Normalization) -> Frozen:
@@ -262,11 +253,17 @@ class _Sums(_Step):
     graph folds v.
     """
 
+    def __init__(self, learner: Learner, normalization: Normalization, rule: GaussNewton) -> None:
+        super().__init__(learner, normalization, rule)
+        self.layers = LayerByLayer(self.learner, self.plain)
+        self.dtype = sum_dtype(learner, rule)
+
     def forward(self, support_x: Tensor, support_y: Tensor, v: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         x, y = self._normalized(support_x, support_y)
         rule, adapted = self.learner.rule, self.unflatten(v)
         assert isinstance(rule, GaussNewton)
-        sums, loss = rule.sums(self._any_samples, self.learner.loss, adapted, x, y)
+        by = {"backwards": self.layers.jacobian, "dtype": self.dtype}
+        sums, loss = rule.sums(self.layers.forward, self.learner.loss, adapted, x, y, **by)
         return sums, loss, *folded_weights(self.learner, adapted).values()
 
 

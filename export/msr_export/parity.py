@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch.func import vmap
 
-from msr_export.freeze import Frozen, flatten, folded_name, folded_weights
+from msr_export.folding import folded_name, folded_weights
+from msr_export.freeze import Frozen, flatten
 from msr_export.support import draw_support
 from msr_runtime.bundle.manifest import LOSSES, STEP, Parity, next_name
 from msr_runtime.bundle.store import Golden

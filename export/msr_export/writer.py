@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from msr_export.freeze import Frozen, flatten, folded_name, freeze
+from msr_export.folding import folded_name
+from msr_export.freeze import Frozen, flatten, freeze
 from msr_export.lowering import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET
 from msr_export.parity import check_golden, check_parity
 from msr_export.validation import TASKS, measure_validation

@@ -16,10 +16,10 @@ from msr_runtime.task import Array
 
 _SQUARINGS = 20
 """Products of two matrices of the system's size that adapt.onnx takes to solve it."""
-_PER_ROW = 250_000
+_PER_ROW = 35_000
 """Multiplications in the time that the small operators of one row of solve.onnx take. Measured."""
 _PART = 2**22
-"""Most numbers of a part's Jacobian in the weights: 16 MiB."""
+"""Most numbers of a part's Jacobian in the weights, for layers whose graph writes it out: 16 MiB."""
 
 
 def cost_of_few(rows: int, size: int) -> float:

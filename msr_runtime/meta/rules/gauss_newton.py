@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from msr_runtime.errors import TrainingError
-from msr_runtime.meta.rules.jacobian import jacobian_backwards, jacobian_forwards
+from msr_runtime.meta.rules.jacobian import Jacobian, jacobian_backwards, jacobian_forwards
 from msr_runtime.meta.rules.residuals import RESIDUALS
 from msr_runtime.meta.rules.rule import LOSSES, Forward, Index, Rule, Tensors, at_step, inverse_softplus, rescale
 from msr_runtime.meta.rules.solve import gram, ridge
@@ -94,18 +94,29 @@ class GaussNewton(Rule):
         return self.move(adapted, scales, z), before
 
     def sums(
-        self, forward: Forward, loss: Loss, adapted: Tensors, support_x: Tensor, support_y: Tensor
+        self,
+        forward: Forward,
+        loss: Loss,
+        adapted: Tensors,
+        support_x: Tensor,
+        support_y: Tensor,
+        *,
+        backwards: Jacobian = jacobian_backwards,
+        dtype: torch.dtype = torch.float64,
     ) -> tuple[Tensor, Tensor]:
         """What a step needs of some samples, for a robot that has many: the sums of all parts of them.
 
-        The arguments are those of `step`.
+        The arguments are those of `step`, `backwards` of `linearize`, and `dtype` of `gram`.
 
         Returns:
             The upper triangle of JᵀJ beside Jᵀr `(K, K + 1)`, float64, and the mean loss of the samples.
 
         """
-        rows, targets, before = self.linearize(forward, loss, adapted, self.scales(), support_x, support_y)
-        return gram(rows, targets), before
+        scales = self.scales()
+        rows, targets, before = self.linearize(
+            forward, loss, adapted, scales, support_x, support_y, backwards=backwards
+        )
+        return gram(rows, targets, dtype), before
 
     def linearize(
         self,
@@ -115,10 +126,13 @@ class GaussNewton(Rule):
         scales: Tensors,
         support_x: Tensor,
         support_y: Tensor,
+        *,
+        backwards: Jacobian = jacobian_backwards,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Linearize the residuals in the tensors that move.
 
-        The arguments are those of `step`, and `scales`: name to the scale of a tensor.
+        The arguments are those of `step`, and `scales`: name to the scale of a tensor. `backwards` computes the
+        Jacobian where a sample has fewer outputs than numbers move.
 
         Returns:
             J with scaled columns `(n, K)`, the residuals r `(n,)`, and the loss, a scalar.
@@ -134,7 +148,7 @@ class GaussNewton(Rule):
 
         size = sum(tensor.numel() for tensor in moving.values())
         # Backwards costs one pass per output of a sample, forwards one per moving number: take the cheaper way.
-        jacobian = jacobian_backwards if outputs[0].numel() <= size else jacobian_forwards
+        jacobian = backwards if outputs[0].numel() <= size else jacobian_forwards
         parts = jacobian(residuals, moving, (support_x, support_y, outputs))
         targets = residual(outputs, outputs, support_y).flatten()
         if self.first_order:
@@ -189,6 +203,8 @@ class Ridge(GaussNewton):
         scales: Tensors,
         support_x: Tensor,
         support_y: Tensor,
+        *,
+        backwards: Jacobian = jacobian_backwards,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Linearize the errors. See `GaussNewton.linearize`.
 
@@ -200,4 +216,4 @@ class Ridge(GaussNewton):
             raise TrainingError(
                 f"ridge regression minimizes 'mse', but the loss is '{loss}'; set rule to 'gauss-newton' or 'gradient'"
             )
-        return super().linearize(forward, loss, adapted, scales, support_x, support_y)
+        return super().linearize(forward, loss, adapted, scales, support_x, support_y, backwards=backwards)

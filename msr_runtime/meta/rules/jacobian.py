@@ -12,6 +12,9 @@ from torch.func import vjp, vmap
 
 from msr_runtime.meta.rules.rule import Tensors
 
+Jacobian = Callable[[Callable[..., Tensor], Tensors, tuple[Tensor, ...]], Tensors]
+"""A function like those below."""
+
 
 def jacobian_backwards(residuals: Callable[..., Tensor], moving: Tensors, support: tuple[Tensor, ...]) -> Tensors:
     """Row by row: one backward pass per number of a sample's output.

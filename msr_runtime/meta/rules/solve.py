@@ -84,7 +84,7 @@ def ridge(rows: Tensor, targets: Tensor, damping: Tensor, *, by_products: bool =
     return z.to(rows.dtype)
 
 
-def gram(rows: Tensor, targets: Tensor) -> Tensor:
+def gram(rows: Tensor, targets: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     """The upper triangle of `rowsᵀ rows` beside `rowsᵀ targets`, `(k, k + 1)`, float64: sums over the n rows.
 
     `ridge` minimizes with the same sums. They have the size of the system for any number of rows, so rows may be added
@@ -93,15 +93,16 @@ def gram(rows: Tensor, targets: Tensor) -> Tensor:
     Args:
         rows: `(n, k)`.
         targets: `(n,)`.
+        dtype: In what the products are summed.
 
     """
-    beside = torch.cat([rows, targets.unsqueeze(1)], dim=1).double()
+    beside = torch.cat([rows, targets.unsqueeze(1)], dim=1).to(dtype)
     height = max(_BLOCK, -(-rows.shape[1] // _MOST_BLOCKS))
     blocks = [
         nn.functional.pad(block.mT @ beside[:, index * height :], (index * height, 0))
         for index, block in enumerate(beside[:, :-1].split(height, dim=1))
     ]
-    return torch.cat(blocks)
+    return torch.cat(blocks).double()
 
 
 def _damped(gram: Tensor, damping: Tensor) -> Tensor:

@@ -55,3 +55,7 @@ def test_the_sums_of_parts_are_the_sums_of_all_rows(toy, n: int, k: int) -> None
     parts = [gram(*part) for part in zip(rows.split(7), targets.split(7), strict=True)]
     torch.testing.assert_close(sum(parts), seen)
     assert gram(rows.float(), targets.float()).dtype == torch.float64
+    coarse = gram(rows, targets, torch.float32)
+    assert coarse.dtype == torch.float64
+    torch.testing.assert_close(coarse, seen, rtol=1e-5, atol=1e-5 * n)
+    assert not torch.equal(coarse, seen)
