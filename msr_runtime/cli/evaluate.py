@@ -108,7 +108,9 @@ def _errors(scores: Scores) -> dict[str, NDArray[np.float64]]:
 
 
 def _in_words(scores: Scores) -> str:
-    return ", ".join(f"{name} {values.mean():.3g}" for name, values in _errors(scores).items())
+    words = ", ".join(f"{name} {mean:.3g}" for name, mean in _named(scores).items())
+    over_variance = ", ".join(f"{values.mean():.3g}" for values in scores.over_variance.values())
+    return f"{words}; over variance {over_variance}" if over_variance else words
 
 
 def _what_is_better(network: Scores, others: Mapping[str, Scores]) -> str:
