@@ -21,6 +21,9 @@ would act as a bias: a network without a bias could then not represent a linear 
 NEARLY = FLOAT32_STEP / 2
 """A number that varies by this share of its field's range or less is named: a sensor may stand still."""
 
+UNBOUNDED = 1e30
+"""A range from here on is no range of a sensor: its bounds are infinite, or those of float32."""
+
 Floats = NDArray[np.float64]
 
 
@@ -128,10 +131,11 @@ class _Still(NamedTuple):
             part = slice(start, start + field.size)
             if _has_one_unit(field):
                 size[part] = np.maximum(size[part], moves[part].max())
-                hardly[part] = NEARLY * (field.high - field.low)
+                span = field.high - field.low
+                hardly[part] = NEARLY * span if span < UNBOUNDED else 0.0
             start += field.size
-        # Relative to a size, and not absolute: units may be farads or kelvins. Bounds alone say little, as they may be
-        # infinite, or those of float32.
+        # Relative to a size, and not absolute: units may be farads or kelvins. Bounds alone say little: they may be far
+        # wider than what the sensor sees.
         limit = np.maximum(FLOAT32_STEP * size, np.minimum(hardly, size / FARTHEST))
         limit = np.maximum(limit, np.finfo(np.float32).tiny)
         return cls(size, limit, np.maximum(limit, hardly))

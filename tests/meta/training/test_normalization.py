@@ -1,5 +1,7 @@
 """Normalizing keeps the symmetry of the built-in families, and can be undone."""
 
+import math
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -246,6 +248,19 @@ def test_jitter_within_the_bounds_of_a_sensor_is_constant() -> None:
     assert scaling.far_from_zero(still.inputs, still.outputs) is None
     wide = Sensors([(0.0, 1.0)], (Field(name="x", shape=(1,), unit="m", low=-3.4e38, high=3.4e38),))
     assert measure_normalization(wide, _rng(), None).normalization.input_scale == (pytest.approx(1.0, rel=0.1),)
+
+
+@pytest.mark.parametrize("bound", [math.inf, 3.4e38])
+def test_bounds_that_say_nothing_make_nothing_constant(bound: float) -> None:
+    """Neither by name, nor so that a northing that changes too little is flattened and not refused."""
+    metres = tuple(
+        Field(name=name, shape=(1,), unit="m", low=low, high=bound)
+        for name, low in (("far", -bound), ("near", 0.0), ("still", -bound))
+    )
+    family = Sensors([(5.34e6, 5.0), (2.0, 0.5), (3.0, 0.0)], metres)
+    scaling, constant = measure_normalization(family, _rng(), None)
+    assert [name.split(" (")[0] for name in constant] == ["x field 'still'"]
+    assert "field 'far' of x lies around" in str(scaling.far_from_zero(family.inputs, family.outputs))
 
 
 def test_altitude_beside_a_northing_is_not_constant() -> None:
