@@ -18,7 +18,7 @@ from types import ModuleType
 
 from msr_envs.checking.family import require_members
 from msr_envs.recorded import Recorded
-from msr_runtime.errors import FamilyError
+from msr_runtime.errors import FamilyError, line_of_users_code
 from msr_runtime.task import TaskFamily
 
 FAMILIES: dict[str, str] = {
@@ -107,7 +107,7 @@ def load_family(name: str) -> TaskFamily:
         except Exception as error:
             raise FamilyError(
                 f"family '{name}': calling {attribute}() without arguments failed with {type(error).__name__}: "
-                f"{error}; correct it, or name a family that is already made (an instance)"
+                f"{error}{_where(error)}; correct it, or name a family that is already made (an instance)"
             ) from error
     return require_members(found)
 
@@ -155,4 +155,11 @@ def _import_from(folder: Path) -> Iterator[None]:
 
 
 def _import_failed(source: str, error: Exception) -> FamilyError:
-    return FamilyError(f"family module '{source}' could not be imported: {type(error).__name__}: {error}")
+    return FamilyError(
+        f"family module '{source}' could not be imported: {type(error).__name__}: {error}{_where(error)}"
+    )
+
+
+def _where(error: Exception) -> str:
+    line = line_of_users_code(error)
+    return f", in {line}" if line else ""
