@@ -199,9 +199,10 @@ def require_symmetry(family: TaskFamily, rng: np.random.Generator) -> Augmentati
             f"family '{report.family}': {report.group} is not a symmetry of each of its tasks. Learned from a task's "
             f"own samples, the held-out error of '{report.field}' is {report.error_without:.2g} of its variance. With "
             f"augmented copies of these samples, it is {report.error_with:.2g}; a symmetry would not raise it. The "
-            "likely cause is a property of the task that the group moves, such as one weak actuator: the copies then "
-            "belong to another task. Give the network that property as an input which the group permutes, train "
-            "without augmentation (--settings.no-augment), or set insist_on_augmentation to train anyway "
+            "likely cause is a mistake in the group, such as a missing minus sign or parts that do not change places. "
+            "If the group is right, it is a property of the task that the group moves, such as one weak actuator: the "
+            "copies then belong to another task. Give the network that property as an input which the group permutes, "
+            "train without augmentation (--settings.no-augment), or set insist_on_augmentation to train anyway "
             "(--settings.insist-on-augmentation)."
         )
     if report.verdict == "in doubt":

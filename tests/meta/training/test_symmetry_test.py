@@ -195,7 +195,7 @@ def test_built_in_families_are_accepted(family: Any) -> None:
 
 
 def test_one_weak_thruster_is_refused_by_name() -> None:
-    """The message names family, group, field and both errors, the likely cause, and three ways to go on."""
+    """The message names family, group, field and both errors, the two likely causes, and three ways to go on."""
     with pytest.raises(AugmentationError) as caught:
         require_symmetry(WeakThruster(), np.random.default_rng(0))
     message = str(caught.value)
@@ -203,6 +203,7 @@ def test_one_weak_thruster_is_refused_by_name() -> None:
         "'hex-weak-thruster'",
         "C6",
         "_change'",
+        "a missing minus sign",
         "one weak actuator",
         "permutes",
         "no-augment",
