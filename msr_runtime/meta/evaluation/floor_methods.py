@@ -8,8 +8,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_runtime.meta.symmetry.discovery import known_group
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import Adapt, Array, Group, Predict, SymmetricFamily, TaskFamily, output_shape, width
+from msr_runtime.task import Adapt, Array, Group, Predict, StreamFamily, TaskFamily, output_shape, width
 
 RIDGES = (1e-6, 1e-4, 1e-2, 0.1, 1.0)
 """Ridges that the regression chooses from, per sample and in normalized units."""
@@ -23,7 +24,8 @@ def floors(family: TaskFamily, normalization: Normalization) -> dict[str, Adapt]
     * `mean of the support`: the mean of y; for labels, how often each class occurs.
     * `ridge on x`: ridge regression with a constant, on normalized x and y; for labels, on vectors with a one at the
       class. The ridge is the one of `RIDGES` with the lowest error on samples that are left out.
-    * `ridge on x, mirrored`: the same on the support set and its images under the family's group, if it has `group()`.
+    * `ridge on x, mirrored`: the same on the support set and its images under the family's group, if that is known.
+    * `last value`, of a `StreamFamily`: y if nothing changed any more.
 
     Args:
         family: The family.
@@ -39,7 +41,7 @@ def floors(family: TaskFamily, normalization: Normalization) -> dict[str, Adapt]
         >>> family = load_family("ring-nav")
         >>> ridge = floors(family, Normalization.model_validate(units))["ridge on x"]
         >>> scores = score(family, ridge, np.random.default_rng(0), tasks=20)
-        >>> print(f"{scores.orbit.mean():.2f}")
+        >>> print(f"{scores.sets['sector'].mean():.2f}")  # from the support set's own direction
         0...
 
     """
@@ -47,8 +49,11 @@ def floors(family: TaskFamily, normalization: Normalization) -> dict[str, Adapt]
         "mean of the support": _mean(family),
         "ridge on x": _ridge(family, normalization, None),
     }
-    if isinstance(family, SymmetricFamily):
-        found["ridge on x, mirrored"] = _ridge(family, normalization, family.group())
+    if (group := known_group(family)) is not None:
+        found["ridge on x, mirrored"] = _ridge(family, normalization, group)
+    if isinstance(family, StreamFamily):
+        stream = family
+        found["last value"] = lambda _, support_y: lambda x: stream.last_value(support_y, x)
     return found
 
 
