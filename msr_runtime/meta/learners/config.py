@@ -24,7 +24,7 @@ class LearnerConfig(BaseModel):
 
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     network: NetworkName = "mlp"
     """`mlp`; `conv`, filters of 3 x 3 (3 on signals); or `local`, where every position has its own filter."""

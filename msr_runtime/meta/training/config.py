@@ -20,7 +20,7 @@ from msr_runtime.task import Field, Loss, TaskFamily, fields_agree
 class TrainSettings(BaseModel):
     """The settings of a run that a user chooses."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: PositiveInt = 4000
     """Number of outer steps."""

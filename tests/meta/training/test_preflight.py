@@ -1,9 +1,11 @@
 """Settings and families that cannot be trained are refused before anything is simulated for long."""
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from msr_envs import load_family
 from msr_runtime.errors import FamilyError, TrainingError
@@ -107,3 +109,19 @@ def test_outer_steps_larger_than_the_pool_are_refused(training, changes: dict[st
     """Without repeats, no more tasks or samples can be drawn than are simulated."""
     with pytest.raises(TrainingError, match=r"17.*(training_tasks|samples_per_task) is 16"):
         require_pool(training.Plane(), training.config(training.Plane(), **changes).settings)
+
+
+@pytest.mark.parametrize(
+    ("config", "option"),
+    [
+        (TrainSettings, "noise"),
+        (TrainSettings, "outlier_size"),
+        (TrainSettings, "outer_rate"),
+        (LearnerConfig, "inner_rate"),
+        (LearnerConfig, "damping"),
+    ],
+)
+def test_an_infinite_setting_is_refused(config: Any, option: str) -> None:
+    """It would train on NaN to the last step, and its file could not be read: JSON has no infinity."""
+    with pytest.raises(ValidationError, match="finite number"):
+        config(**{option: math.inf})
