@@ -30,12 +30,13 @@ from msr_runtime.meta.evaluation.predictor import torch_adapt, torch_unadapted
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.gauss_newton import GaussNewton
 from msr_runtime.meta.rules.gradient import GradientSteps
+from msr_runtime.meta.symmetry.discovery import known_group
 from msr_runtime.meta.symmetry.measures import equivariance_error
 from msr_runtime.meta.training.checkpoint import Checkpoint
 from msr_runtime.meta.training.config import TrainSettings
 from msr_runtime.meta.training.disturbance import shot_counts
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import Array, SymmetricFamily, TaskFamily, output_shape, sample_shape
+from msr_runtime.task import Array, TaskFamily, output_shape, sample_shape
 
 _PACKAGES = ("msr-runtime", "torch", "onnx", "onnxscript", "numpy")
 _TASKS = 32
@@ -142,7 +143,7 @@ def export_bundle(
     golden = _golden(learner, normalization, family, shots, seed)
     check_golden(frozen, normalization, golden)
     symmetric = samples is None or samples.augmented or learner.config.form == "equivariant"
-    group = family.group() if symmetric and isinstance(family, SymmetricFamily) else None
+    group = known_group(family) if symmetric else None
     predict = torch_unadapted(learner, normalization)(golden.support_x, golden.support_y)
     manifest = Manifest(
         name=family.name,

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_runtime.meta.symmetry.discovery import known_group
 from msr_runtime.meta.symmetry.measures import equivariance_error
-from msr_runtime.task import Adapt, Split, SymmetricFamily, TaskBatch, TaskFamily, rows_per_sample
+from msr_runtime.task import Adapt, Group, Split, TaskBatch, TaskFamily, rows_per_sample
 
 
 class Scores(NamedTuple):
@@ -29,7 +30,7 @@ class Scores(NamedTuple):
     """Error on the first query set, with each sample moved by a random group element."""
     equivariance: NDArray[np.float64]
     """Equivariance error of the adapted network: how far `f(g x)` is from `g f(x)`, relative to the output (see
-    `msr_runtime.meta.symmetry.equivariance_error`). NaN if the family has no `group()`."""
+    `msr_runtime.meta.symmetry.equivariance_error`). NaN if the family's group is not known."""
     over_variance: dict[str, NDArray[np.float64]]
     """Error per query set, divided by the variance of y over all tasks in place of its mean square. Always predicting
     the mean has a mean error of 1. It differs from `sets` where y has an offset. Empty for labels."""
@@ -103,14 +104,19 @@ def score_all(
     queries *= rows_per_sample(family)
     orbit = family.augment(rng, batch.query_x[:, :queries], batch.query_y[:, :queries])
     parts = {name: slice(i * queries, (i + 1) * queries) for i, name in enumerate(family.query_sets)}
-    return {name: _scores(family, adapt, batch, orbit, parts) for name, adapt in methods.items()}
+    group = known_group(family)
+    return {name: _scores(family, adapt, batch, orbit, parts, group) for name, adapt in methods.items()}
 
 
 def _scores(
-    family: TaskFamily, adapt: Adapt, batch: TaskBatch, orbit: tuple[NDArray, NDArray], parts: Mapping[str, slice]
+    family: TaskFamily,
+    adapt: Adapt,
+    batch: TaskBatch,
+    orbit: tuple[NDArray, NDArray],
+    parts: Mapping[str, slice],
+    group: Group | None,
 ) -> Scores:
     (orbit_x, orbit_y), tasks = orbit, len(batch.support_x)
-    group = family.group() if isinstance(family, SymmetricFamily) else None
     rows = np.empty((tasks, len(parts) + 2))
     for task in range(tasks):
         predict = adapt(batch.support_x[task], batch.support_y[task])

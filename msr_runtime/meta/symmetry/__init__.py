@@ -31,6 +31,7 @@ Meta-training finds it, and the symmetry of the tasks with it. What U can share 
 R is the number of terms. Q is fixed: it spans the d dimensions of all W that commute with the known group.
 """
 
+from msr_runtime.meta.symmetry.discovery import find_group, known_group
 from msr_runtime.meta.symmetry.equivariant import equivariant_basis, mlp_actions, multiplication_table, regular
 from msr_runtime.meta.symmetry.forms import (
     EquivariantSymmetry,
@@ -62,7 +63,9 @@ __all__ = [
     "equivariance_error",
     "equivariant_basis",
     "filter_parameter_names",
+    "find_group",
     "fold",
+    "known_group",
     "mlp_actions",
     "multiplication_table",
     "recovery",

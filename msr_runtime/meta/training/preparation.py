@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.methods import learner_class
+from msr_runtime.meta.symmetry.discovery import known_group
 from msr_runtime.meta.training.augmentation import augment_queries, augments
 from msr_runtime.meta.training.checkpoint import build_learner
 from msr_runtime.meta.training.config import TrainConfig
@@ -41,7 +42,7 @@ class Preparation:
     learner: Learner
     """The learner: freshly built, or with the weights of the checkpoint from which the run resumes."""
     group: Group | None
-    """The family's group as matrices. None if the family has no `group()`."""
+    """The family's group as matrices: what its `group()` gives, or what was found from its `augment`. None without."""
     symmetry: AugmentationReport | None
     """Result of the test of the augmentation. None if there was no test: the run does not augment, the augmentation
     changes nothing, the settings insist on it, or the run resumes from a checkpoint."""
@@ -59,6 +60,8 @@ class Preparation:
         settings, data = self.config.settings, self.pool.data
         size = sum(array.nbytes for array in {id(array): array for array in data}.values()) / 2**20
         group = f"group {self.group.name}" if self.group else "no group given as matrices"
+        if self.group and not isinstance(self.family, SymmetricFamily):
+            group += ", found from augment"
         rows = {
             "family": f"{self.config.family}, {group}",
             **({"symmetry": words} if (words := self._declared()) else {}),
@@ -149,7 +152,7 @@ def prepare(
     require_disturbance(family, settings)
     require_samples(family, settings)
     processes.share(settings.tasks_per_step)
-    group = family.group() if isinstance(family, SymmetricFamily) else None
+    group = known_group(family)
     built = build_learner(config, learner, group)
     require_linear(family, built)
     if settings.multi_step or settings.recompute:

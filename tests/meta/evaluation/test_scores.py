@@ -68,6 +68,8 @@ def test_a_family_without_a_group_has_no_equivariance_error(training) -> None:
     members = ("name", "inputs", "outputs", "loss", "query_sets", "sample", "augment")
     bare = SimpleNamespace(**{name: getattr(plane, name) for name in members})
     assert isinstance(bare, TaskFamily)
+    assert (score(bare, _least_squares, _rng(), tasks=3).equivariance < 1e-6).all()  # its group is found
+    bare.augment = lambda rng, x, y: (x, y)
     scores = score(bare, _least_squares, _rng(), tasks=3)
     assert np.isnan(scores.equivariance).all()
     assert scores.orbit.max() < 1e-6

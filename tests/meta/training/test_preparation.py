@@ -61,13 +61,18 @@ def test_the_text_says_what_is_known_of_the_augmentation(training) -> None:
     assert str(report).startswith("a symmetry of each task: held-out error of 'speed' 0.02 without")
 
 
-def test_the_text_says_that_there_is_no_group(training) -> None:
-    """A family need not give its group as matrices."""
+def test_the_text_says_that_the_group_was_found_or_that_there_is_none(training) -> None:
+    """A family need not give its group as matrices: `augment` shows it. Without both there is none."""
     plane = training.Plane()
     members = ("name", "inputs", "outputs", "loss", "query_sets", "sample", "augment")
-    bare = prepared(training, SimpleNamespace(**{name: getattr(plane, name) for name in members}))
-    assert bare.group is None
-    assert str(bare).splitlines()[0] == "family        plane, no group given as matrices"
+    family = SimpleNamespace(**{name: getattr(plane, name) for name in members})
+    bare = prepared(training, family)
+    assert bare.group is not None
+    assert str(bare).splitlines()[0] == "family        plane, group C4, found from augment"
+    family.augment = lambda rng, x, y: (x, y)
+    plain = prepared(training, family)
+    assert plain.group is None
+    assert str(plain).splitlines()[0] == "family        plane, no group given as matrices"
 
 
 def test_constant_numbers_are_printed(training) -> None:
