@@ -127,8 +127,11 @@ def _private(path: PathLike) -> "Ed25519PrivateKey":
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+    data = _read(path)
+    if b"PUBLIC KEY" in data:
+        raise _no_key(path, "private", "it is a public key, which verifies only; name the other file of the pair")
     try:
-        key = load_pem_private_key(_read(path), password=None)
+        key = load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: the key is encrypted
         raise _no_key(path, "private", str(error)) from error
     if not isinstance(key, Ed25519PrivateKey):
