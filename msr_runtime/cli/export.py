@@ -36,12 +36,12 @@ def export(
     if (checkpoint / MANIFEST).is_file():
         raise InputError(f"'{checkpoint}' is a bundle already; name the folder of a run, or a checkpoint file in it")
     found = load_checkpoint(checkpoint)
-    path = export_checkpoint(found, bundle, family=family_of(checkpoint, family, found.config.family))
-    written = Bundle.open(path)
+    export_checkpoint(found, bundle, family=family_of(checkpoint, family, found.config.family))
+    written = Bundle.open(bundle)
     parity = written.manifest.parity
     print_rows(
         {
-            "bundle": path,
+            "bundle": bundle,  # as it was given, so that the next command can be copied
             "parity": f"{parity.max_relative_error:.1e} relative error at most, {parity.tolerance:.0e} allowed",
             **{name: f"{len(data)} bytes" for name, data in written.files.items()},
         }

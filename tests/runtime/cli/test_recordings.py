@@ -1,6 +1,7 @@
 """`msr replay` and `msr dataset` as a user runs them, and training on recordings."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -212,10 +213,14 @@ def test_a_network_is_trained_on_what_robots_recorded(robots: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_the_way_of_the_data_closes(robots: Path, tmp_path: Path, bundle_path: Path, capsys: Any, msr: Msr) -> None:
+def test_the_way_of_the_data_closes(
+    robots: Path, tmp_path: Path, bundle_path: Path, capsys: Any, monkeypatch: Any, msr: Msr
+) -> None:
     """A bundle trained on recordings has the same fields; its own recording replays equal."""
     assert train(msr, robots, tmp_path / "run") == 0
-    assert msr("export", tmp_path / "run", tmp_path / "new") == 0
+    monkeypatch.chdir(tmp_path)
+    assert msr("export", "run", "new") == 0
+    assert re.search("^bundle +new$", capsys.readouterr().out, re.MULTILINE)
     assert Bundle.open(tmp_path / "new").manifest.inputs == Bundle.open(bundle_path).manifest.inputs
     record(tmp_path / "new.mcap", AdaptiveModel.load(tmp_path / "new"), 11, 30)
     assert msr("replay", tmp_path / "new.mcap", tmp_path / "new") == 0
