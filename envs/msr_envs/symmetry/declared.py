@@ -11,7 +11,8 @@ from msr_envs.symmetry.group import SymmetryGroup, turns_about_vertical
 from msr_envs.symmetry.matrices import any_turn, representation_matrices, spatial_matrices
 from msr_envs.symmetry.words import describe_symmetry
 from msr_runtime.errors import FamilyError
-from msr_runtime.task import Field, Group, Loss, sample_shape
+from msr_runtime.representation import Pseudovector, Vector
+from msr_runtime.task import Field, Group, Loss, field_slices, sample_shape
 
 
 def declared_group(family: str, symmetry: SymmetryGroup, inputs: Sequence[Field], outputs: Sequence[Field]) -> Group:
@@ -99,9 +100,7 @@ class DeclaredSymmetry:
         if self.turns_freely:
             element = rng.integers(group.order, size=lead)
             turns = turns_about_vertical(rng.uniform(-np.pi, np.pi, lead)) @ self.symmetry.elements[element]
-            moved = tuple(
-                _act(_joined(fields, turns), flat) for fields, flat in ((self.inputs, flat_x), (self.outputs, flat_y))
-            )
+            moved = _turned(self.inputs, turns, flat_x), _turned(self.outputs, turns, flat_y)
         else:
             moved = random_action(group, rng, flat_x, flat_y)
         return moved[0].reshape(x.shape), moved[1].reshape(y.shape)
@@ -140,10 +139,14 @@ def _act(matrices: NDArray, values: NDArray) -> NDArray:
     return np.einsum("...ij,...j->...i", matrices.astype(values.dtype), values)
 
 
-def _joined(fields: Sequence[Field], turns: NDArray) -> NDArray[np.float64]:
-    """The matrices `(..., n, n)` of turns `(..., 3, 3)` on all the fields, which allow any turn."""
-    lead = turns.shape[:-2]
-    flat = turns.reshape(-1, 3, 3)
-    kinds = [(kind, field.shape) for field in fields if (kind := any_turn(field)) is not None]
-    joined = direct_sum(*(spatial_matrices(kind, shape, flat) for kind, shape in kinds))
-    return joined.reshape(*lead, *joined.shape[1:])
+def _turned(fields: Sequence[Field], turns: NDArray, values: NDArray) -> NDArray:
+    """Act by turns `(..., 3, 3)` on vectors `(..., n)` whose fields allow any turn: one small block a field."""
+    moved = np.empty_like(values)
+    for field in fields:
+        if (kind := any_turn(field)) is not None:
+            part = field_slices(fields)[field.name]
+            size = len(kind.frame(field.shape)) if isinstance(kind, Vector | Pseudovector) else 1
+            block = spatial_matrices(kind, (size,), turns).astype(values.dtype)
+            vectors = values[..., part].reshape(*values.shape[:-1], -1, size)
+            moved[..., part] = np.einsum("...ij,...kj->...ki", block, vectors).reshape(*values.shape[:-1], -1)
+    return moved

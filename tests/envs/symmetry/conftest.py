@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msr_envs.symmetry import DeclaredSymmetry, Representation, SymmetryGroup
+from msr_envs.symmetry import DeclaredSymmetry, SymmetryGroup
+from msr_runtime.representation import Representation
 from msr_runtime.task import SPLITS, Field, Loss, Split, TaskBatch
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from msr_envs.symmetry import DeclaredSymmetry, Vector, dihedral
 from msr_runtime.errors import AugmentationError, TrainingError
 from msr_runtime.meta import AugmentationReport, Preparation, open_run, prepare
 from msr_runtime.meta.training.checkpoint import LAST, build_learner, save_checkpoint
@@ -73,6 +74,25 @@ def test_the_text_says_that_the_group_was_found_or_that_there_is_none(training) 
     plain = prepared(training, family)
     assert plain.group is None
     assert str(plain).splitlines()[0] == "family        plane, no group given as matrices"
+
+
+def test_the_text_says_what_the_fields_declare(training) -> None:
+    """A line for each generator. The group is that of the fields, and the form `equivariant` is built from it."""
+    plane = training.Plane
+
+    class Declared(DeclaredSymmetry, plane):
+        symmetry = dihedral(4)
+        inputs = tuple(field.model_copy(update={"representation": Vector()}) for field in plane.inputs)
+        outputs = tuple(field.model_copy(update={"representation": Vector()}) for field in plane.outputs)
+
+    ready = prepared(training, Declared())
+    assert str(ready).splitlines()[:3] == [
+        "family        plane, group D4",
+        "symmetry      turn by 90°: push turns; of the outputs: speed turns",
+        "              mirror: push y → −y; of the outputs: speed y → −y",
+    ]
+    assert ready.group is not None
+    assert ready.group.order == 8
 
 
 def test_constant_numbers_are_printed(training) -> None:
