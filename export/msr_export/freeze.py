@@ -78,14 +78,20 @@ def freeze(learner: Learner, normalization: Normalization) -> Frozen:
     """Freeze a learner, float32 on the CPU, into its three graphs.
 
     Raises:
-        ExportError: Nothing of the learner adapts; it holds a number that is not finite; or it uses an operation that
-            cannot be written in ONNX.
+        ExportError: Nothing of the learner adapts, or what adapts has no fixed size; it holds a number that is not
+            finite; or it uses an operation that cannot be written in ONNX.
 
     """
     if not learner.adapted_names:
         raise ExportError(
             f"nothing of method '{learner.name}' adapts, but a bundle needs at least one tensor that does; the method "
             "is a floor to compare others with: take method 'fine-tuning', which starts alike and adapts on the robot"
+        )
+    if not learner.adapted_size():
+        raise ExportError(
+            f"what method '{learner.name}' keeps of a support set grows with its samples, but what adapts in a bundle "
+            "has a fixed size; evaluate the checkpoint in its place (msr evaluate), or take another method, such as "
+            "function-encoder"
         )
     for name, tensor in learner.state_dict().items():
         if not tensor.isfinite().all():

@@ -22,6 +22,7 @@ from msr_runtime.errors import ExportError, ParityError
         ("meta-sgd", "cross_entropy", "full"),
         pytest.param("maml-big", "mse", "full", marks=pytest.mark.slow),  # MAML's graphs, wider
         ("cavia", "mse", "full"),
+        ("function-encoder", "mse", "full"),
         ("protonets", "cross_entropy", "full"),
         pytest.param("fine-tuning", "mse", "full", marks=pytest.mark.slow),  # MAML's graphs
     ],
@@ -70,6 +71,12 @@ def test_what_does_not_adapt_is_refused(exporter) -> None:
     """A floor has nothing that could change."""
     with pytest.raises(ExportError, match="nothing of method 'no-adaptation' adapts"):
         exporter.freeze(exporter.build("no-adaptation", "mse"), exporter.scaled)
+
+
+def test_a_state_that_grows_with_the_samples_is_refused(exporter) -> None:
+    """The message names the method, and what to do in place of an export."""
+    with pytest.raises(ExportError, match=r"'attention' keeps.*grows with its samples.*msr evaluate.*function-encoder"):
+        exporter.freeze(exporter.build("attention", "mse"), exporter.scaled)
 
 
 def scale_rates(adapt: bytes, columns: slice, factor: float) -> bytes:
