@@ -180,6 +180,8 @@ class Parts(_Kind):
 
     def require_fit(self, shape: Shape, names: Sequence[str]) -> None:
         """Raise ValueError unless the parts share the numbers evenly, are known, and change places."""
+        if len(set(self.parts)) < len(self.parts):
+            raise ValueError(f"parts are {', '.join(self.parts)}, but each needs a name of its own")
         self.of.require_fit(self.one(shape), ())
         for generator in self.cycles:
             self.moves(generator, shape, names)

@@ -76,6 +76,17 @@ class DeclaredSymmetry:
     symmetry: SymmetryGroup
     """The group of the body."""
 
+    def __init_subclass__(cls) -> None:
+        """Refuse bases in an order in which another `augment` or `group` hides this class's."""
+        super().__init_subclass__()
+        for member in ("augment", "group"):
+            owner = next(base for base in cls.__mro__ if member in vars(base))
+            if not issubclass(owner, DeclaredSymmetry):
+                raise FamilyError(
+                    f"class {cls.__name__}: {member} of {owner.__name__} hides that of DeclaredSymmetry, so the "
+                    f"declared group would not be used: write DeclaredSymmetry before {owner.__name__} among the bases"
+                )
+
     def group(self) -> Group:
         """Return the group that acts on the input vector and on the output vector.
 

@@ -8,6 +8,7 @@ import pytest
 
 from msr_envs import check_family
 from msr_envs.symmetry import (
+    DeclaredSymmetry,
     Matrices,
     Parts,
     Pseudoscalar,
@@ -111,6 +112,27 @@ def test_labels_change_places(field: Callable[..., Field], gain: Any) -> None:
     wrong = Direction(mirror(), family.inputs, [field((4,), Pseudoscalar(), "side")])
     with pytest.raises(FamilyError, match="gives classes a sign or mixes them, but labels can only change places"):
         check_family(wrong)
+
+
+def test_another_augment_does_not_hide_the_declared_one(gain: Any) -> None:
+    """Bases in the wrong order are refused where the class is written. An augmentation of one's own is not."""
+
+    class Plain:
+        def augment(self, rng: Any, x: Any, y: Any) -> Any:
+            return x, y
+
+    with pytest.raises(
+        FamilyError, match=r"class Hidden: augment of Plain hides .* write DeclaredSymmetry before Plain"
+    ):
+
+        class Hidden(Plain, DeclaredSymmetry):
+            pass
+
+    class Own(DeclaredSymmetry, Plain):
+        def augment(self, rng: Any, x: Any, y: Any) -> Any:
+            return super().augment(rng, x, y)
+
+    assert Own.augment is not DeclaredSymmetry.augment
 
 
 def test_a_field_that_says_nothing_is_refused_by_name(field: Callable[..., Field], gain: Any) -> None:

@@ -228,6 +228,7 @@ def test_other_kinds_read_back_from_json() -> None:
         ((), Ring(), r"as ring ahead: it has the shape \(\), but the first axis of a ring"),
         ((3,), Parts(cycles={"mirror": [("left", "right")]}), "hold part 'left', but no part has a name"),
         ((5,), Parts(parts=LEGS, cycles={}), "its 5 numbers cannot be shared evenly by the 4 parts LF, RF, LH, RH"),
+        ((4,), Parts(parts=("a", "a"), cycles={}), "parts are a, a, but each needs a name of its own"),
         ((12,), Parts(parts=LEGS, cycles={"m": [("LF", "RFF")]}), "part 'RFF', but the parts are .*Did you mean 'RF'"),
         ((4,), Parts(cycles={"m": [(0, 1), (1, 2)]}), "hold part '1' twice, so they are no permutation"),
         ((4,), Parts(cycles={"m": [(0, 4)]}), "hold part 4, but there are 4, numbered from 0"),
