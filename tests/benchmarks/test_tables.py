@@ -9,7 +9,8 @@ import pictures
 import pytest
 from render import PageError, Renderer, differing, pages
 from store import ROOT, read_result
-from tables import TABLES
+from tables import TABLES, families, orbit_errors
+from tables.cells import MISSING
 
 FRONT = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "docs" / "index.md"]
 RESULT_PAGES = sorted((ROOT / "docs" / "results").glob("*.md"))
@@ -85,6 +86,20 @@ def test_a_blank_in_place_of_a_number_is_replaced(renderer: Renderer) -> None:
 def test_a_cell_is_named_by_table_row_and_column(renderer: Renderer) -> None:
     orbit = next(line["orbit"] for line in renderer.lines("families/ring-nav") if line["method"] == "msr")
     assert renderer.value("families/ring-nav | msr | orbit") == orbit.strip("*")
+
+
+def test_methods_that_take_no_steps_stand_beside_the_others(renderer: Renderer) -> None:
+    """Also where a result is older than the method: the other robot's cell is then empty."""
+    older = [
+        [row for row in renderer.results[name]["rows"] if row["method"] != "function-encoder"]
+        for name in TABLES["families/orbit-errors"].sources
+    ]
+    rival = next(row for row in older[1] if row["method"].startswith("cavia")) | {"method": "function-encoder"}
+    newer = [older[0], [*older[1], rival], *older[2:]]
+    (alone,) = (line for line in families(newer[1]) if line["method"] == "function-encoder")
+    (both,) = (line for line in orbit_errors(*newer) if line["method"] == "function-encoder")
+    assert (both["ring-nav"], both["hex-drive"]) == (alone["orbit"], MISSING)
+    assert len(orbit_errors(*newer)) == len(orbit_errors(*older)) + 1
 
 
 @pytest.mark.parametrize(
