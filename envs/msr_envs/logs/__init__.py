@@ -24,7 +24,7 @@ Example:
     3 drives with 87 samples
 """
 
-from msr_envs.logs.description import LogDescription, LogField, LogSplit, read_description
+from msr_envs.logs.description import LogDescription, LogField, LogSplit, Mirror, Turns, Yaw, read_description
 from msr_envs.logs.family import LogFamily, SymmetricLogFamily, log_family
 
 __all__ = [
@@ -32,7 +32,10 @@ __all__ = [
     "LogFamily",
     "LogField",
     "LogSplit",
+    "Mirror",
     "SymmetricLogFamily",
+    "Turns",
+    "Yaw",
     "log_family",
     "read_description",
 ]

@@ -133,11 +133,11 @@ def _header(path: Path) -> tuple[list[str], str]:
     separator = max(_SEPARATORS, key=line.count)
     names = [name.strip().strip("\"'").strip() for name in line.split(separator)]
     if not line.strip():
-        fail(path, "its first line is empty, but the names of the columns are wanted there")
+        fail(path, "it is empty, or its first line is, but the names of the columns are wanted there")
     if all(_is_number(name) for name in names):
         fail(path, f"its first line holds numbers, {line.strip()[:40]}, but the names of the columns are wanted there")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        fail(path, f"{len(twice)} names stand over several columns, such as '{twice[0]}', but each needs its own name")
+        fail(path, f"the name '{twice[0]}' stands over several columns, but each column needs a name of its own")
     return names, separator
 
 

@@ -4,11 +4,13 @@ A `LogDescription` is read from a small YAML file, or made in Python. It holds w
 ever run.
 """
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -42,8 +44,10 @@ def _by_name(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(_listed), Limits(min_length=1)]
-"""One text or several."""
+Texts = Annotated[Sequence[str], BeforeValidator(_listed), AfterValidator(tuple), Limits(min_length=1)]
+"""One text or several. They are kept as a tuple."""
+Numbers = Annotated[Sequence[NonNegativeInt], BeforeValidator(_listed), AfterValidator(tuple), Limits(min_length=1)]
+"""One number or several. They are kept as a tuple."""
 
 
 class _Part(BaseModel):
@@ -119,11 +123,11 @@ class LogField(_Part):
     """What the numbers are."""
     wraps: PositiveFloat | None = None
     """One full turn, if the columns are angles that jump from one end to the other: 360 for degrees."""
-    names: tuple[str, ...] = ()
+    names: Annotated[Sequence[str], AfterValidator(tuple)] = ()
     """Names of the elements. Without them, those of the columns, if there are several."""
     representation: Representation | None = None
     """How the group acts on the field."""
-    lags: Annotated[tuple[NonNegativeInt, ...], BeforeValidator(_listed), Limits(min_length=1)] = (0,)
+    lags: Numbers = (0,)
     """How many rows before the present the values are taken, for x only. Each lag becomes a field of its own: `speed`
     for 0, and `speed_lag2` for 2."""
     difference: bool = False
@@ -148,7 +152,11 @@ class LogField(_Part):
 
     def sources(self) -> tuple[str, ...]:
         """Return the names and patterns of its columns."""
-        return self.columns or (self.name,)
+        return tuple(self.columns or (self.name,))
+
+
+Fields = Annotated[Sequence[LogField], AfterValidator(tuple), Limits(min_length=1)]
+"""The fields of one side. They are kept as a tuple."""
 
 
 class LogSplit(_Part):
@@ -180,9 +188,9 @@ class LogDescription(_Part):
 
     files: Texts
     """The files, as paths or patterns such as `logs/*.csv`, or the folder of a LeRobot data set."""
-    inputs: Annotated[tuple[LogField, ...], Limits(min_length=1)]
+    inputs: Fields
     """The fields of x, in order."""
-    outputs: Annotated[tuple[LogField, ...], Limits(min_length=1)]
+    outputs: Fields
     """The fields of y, in order."""
     name: str = ""
     """The family's name. Without it, the name of the YAML file without its ending."""
@@ -208,7 +216,7 @@ class LogDescription(_Part):
     """Samples that a drive needs. Drives with fewer are left out, and named."""
     split: LogSplit = LogSplit()
     """Which tasks belong to which split."""
-    symmetry: Annotated[tuple[OneGroup, ...], BeforeValidator(_groups)] = ()
+    symmetry: Annotated[Sequence[OneGroup], BeforeValidator(_groups), AfterValidator(tuple)] = ()
     """The group of the body; several are a product. Every field then needs a `representation`."""
     loss: Literal["mse", "huber"] = "mse"
     """The loss."""
@@ -249,6 +257,8 @@ def read_description(path: Path) -> LogDescription:
     if len(text) > LARGEST:
         raise FamilyError(f"log description '{path}' is larger than {LARGEST} bytes, so it is something else")
     try:
+        if (twice := _twice(yaml.compose(text, yaml.SafeLoader), set())) is not None:
+            raise FamilyError(f"log description '{path}': the entry '{twice}' stands twice in one place; leave one out")
         read = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise FamilyError(f"log description '{path}' is no YAML: {' '.join(str(error).split())}") from error
@@ -262,10 +272,23 @@ def read_description(path: Path) -> LogDescription:
         raise FamilyError(f"log description '{path}': {_faults(error)}") from error
 
 
+def _twice(node: Any, seen: set[int]) -> str | None:
+    """Return a key that a mapping of the YAML holds twice: YAML would keep the last one in silence."""
+    if id(node) in seen or not isinstance(getattr(node, "value", None), list):
+        return None
+    seen.add(id(node))
+    pairs = [each if isinstance(each, tuple) else (None, each) for each in node.value]
+    keys = [key.value for key, _ in pairs if key is not None and isinstance(key.value, str)]
+    found = [key for key in keys if keys.count(key) > 1] + [_twice(value, seen) for _, value in pairs]
+    return next((key for key in found if key is not None), None)
+
+
 def _faults(error: ValidationError) -> str:
     """Return what is wrong, by entry. An unknown entry is answered with those that exist."""
     found = []
-    for each in error.errors(include_url=False)[:3]:
+    # a misspelled entry is missing too: the one that is unknown tells more
+    errors = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+    for each in errors[:3]:
         *place, last = ["", *(str(part) for part in each["loc"])]
         where = ".".join([*place[1:], last])
         if each["type"] == "extra_forbidden":

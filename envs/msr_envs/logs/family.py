@@ -19,7 +19,7 @@ from msr_envs.logs.windows import Anywhere, Windows
 from msr_envs.splits import require_split
 from msr_envs.symmetry import DeclaredSymmetry, SymmetryGroup
 from msr_runtime.errors import FamilyError
-from msr_runtime.task import Array, Split, TaskBatch
+from msr_runtime.task import Array, Loss, Split, TaskBatch
 
 
 class LogFamily:
@@ -50,7 +50,7 @@ class LogFamily:
                 f"family '{self.name}': no drive has {said.shortest} samples; {'; '.join(self.notes[1:])}; lower "
                 "`shortest`, `horizon` or `lags`"
             )
-        self.loss = said.loss
+        self.loss: Loss = said.loss
         inputs, outputs = moments(said)
         self.inputs = make_fields(said, inputs, files[0].elements, [samples.x for samples in kept])
         self.outputs = make_fields(said, outputs, files[0].elements, [samples.y for samples in kept])
@@ -99,8 +99,8 @@ class LogFamily:
             if shots + min(queries, 1) > self._holds(task):
                 raise FamilyError(
                     f"family '{self.name}': task '{self.task_names[task]}' has {self._holds(task)} samples for a "
-                    f"support set and its queries, but {shots} support samples and a query were asked for; lower the shots "
-                    f"(--settings.shots), or leave out short drives: shortest: {self._needed(shots)}"
+                    f"support set and its queries, but {shots} support samples and a query were asked for; lower the "
+                    f"shots (--settings.shots), or leave out short drives: shortest: {self._needed(shots)}"
                 )
         rounds = -(-tasks // len(members))  # rounded up: each round draws every task once
         chosen = np.concatenate([rng.permutation(members) for _ in range(rounds)])[:tasks]

@@ -45,7 +45,7 @@ def make_fields(
                     high=high,
                     kind=field.kind,
                     wraps=None if field.difference or field.cosine_sine else field.wraps,
-                    names=field.names or _names(field, names),
+                    names=tuple(field.names) or _names(field, names),
                     representation=field.representation,
                 )
             )

@@ -17,7 +17,7 @@ def log_notes(said: LogDescription, files: Sequence[LogFile], read: Sequence[Sam
     notes = [f"{len(kept)} drives with {sum(len(samples.x) for samples in kept)} samples"]
     if short:
         notes.append(
-            f"{len(short)} drives have fewer than {said.shortest} samples and are left out: "
+            f"left out, with fewer than {said.shortest} samples: "
             + listed([f"{samples.drive.name} ({len(samples.x)})" for samples in short])
         )
     if broken := sum(samples.broken for samples in read):

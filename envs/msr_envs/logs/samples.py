@@ -80,15 +80,17 @@ def take_samples(said: LogDescription, drive: Drive) -> Samples:
         FamilyError: The time does not move on, or is not in s.
     """
     inputs, outputs = moments(said)
-    x, y = (
-        np.concatenate([_derived(drive, moment) for moment in side], 1).astype(np.float32) for side in (inputs, outputs)
-    )
+    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is missing
+        x, y = (
+            np.concatenate([_derived(drive, moment) for moment in side], 1).astype(np.float32)
+            for side in (inputs, outputs)
+        )
     rows, reaches = len(x), [moment.reach for moment in (*inputs, *outputs)]
     first, last = min(0, *(reach[0] for reach in reaches)), max(0, *(reach[1] for reach in reaches))
     step = _usual_step(drive)
     dropout = _dropouts(said, drive, step, rows)
     there = np.arange(-first, rows - last)  # moments all of whose rows exist
-    finite = np.isfinite(np.concatenate([x, y], 1)).all(1)[there]
+    finite = np.isfinite(np.concatenate([x, y], 1)[there]).all(1)
     stretch = dropout.cumsum()
     whole = stretch[there + last] == stretch[there + first] if len(there) else np.zeros(0, bool)
     kept = there[finite & whole]
@@ -113,14 +115,8 @@ def take_samples(said: LogDescription, drive: Drive) -> Samples:
 
 
 def _derived(drive: Drive, moment: Moment) -> Floats:
-    with np.errstate(over="ignore", invalid="ignore"):
-        return derive(
-            moment.field,
-            drive.values[moment.source],
-            ahead=moment.ahead,
-            before=moment.before,
-            yaw=drive.yaws[moment.source],
-        )
+    values, yaw = drive.values[moment.source], drive.yaws[moment.source]
+    return derive(moment.field, values, ahead=moment.ahead, before=moment.before, yaw=yaw)
 
 
 def _usual_step(drive: Drive) -> float | None:
@@ -131,7 +127,8 @@ def _usual_step(drive: Drive) -> float | None:
         fail(
             drive.path,
             f"the time of drive '{drive.name}' moves by {step:g} s in its usual step, but it must grow; the likely "
-            "cause is another column, or rows of several drives in one file: name the column that tells them apart (drive)",
+            "cause is another column, or rows of several drives in one file: name the column that tells them apart "
+            "(drive)",
         )
     if step > _SLOWEST:
         fail(
