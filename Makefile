@@ -41,7 +41,7 @@ $(READY): pyproject.toml
 	@echo "==> Setting up $(VENV): torch, MuJoCo, ONNX and the checkers; minutes the first time, nothing the next"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) \
 	  || { echo "error: '$(PYTHON) -m venv' failed; on Debian and Ubuntu it needs the package python3-venv" >&2; exit 1; }
-	@$(BIN)/python -m pip install -qq "$(TORCH)" --editable ".[cpu,train,serve,log,sign,docs,dev]"
+	@$(BIN)/python -m pip install -qq "$(TORCH)" --editable ".[cpu,train,serve,log,data,sign,docs,dev]"
 	@# The policy server's peer in the tests. It asks for a numpy below 2, works with a newer one, and so comes alone.
 	@$(BIN)/python -m pip install -qq --no-deps "openpi-client>=0.1.2"
 	@touch $@
@@ -87,7 +87,7 @@ lowest:  ## Run the robot's tests with the oldest packages that pyproject.toml a
 	@$(PYTHON) -m venv $(VENV)-lowest
 	@$(PYTHON) tests/packaging/lower_bounds.py > $(VENV)-lowest/constraints.txt
 	@$(VENV)-lowest/bin/python -m pip install -qq --constraint $(VENV)-lowest/constraints.txt \
-	  --editable ".[cpu,train,serve,log,sign,docs,dev]"
+	  --editable ".[cpu,train,serve,log,data,sign,docs,dev]"
 	@$(VENV)-lowest/bin/python -m pip install -qq --no-deps "openpi-client>=0.1.2"
 	@echo "==> pytest: the robot's tests"
 	@$(VENV)-lowest/bin/pytest tests/runtime $(PARALLEL)

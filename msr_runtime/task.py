@@ -332,6 +332,36 @@ class FiniteFamily(TaskFamily, Protocol):
 
 
 @runtime_checkable
+class UnevenFamily(FiniteFamily, Protocol):
+    """A recording whose tasks have different numbers of samples. `examples` is the smallest."""
+
+    def at_least(self, examples: int) -> "FiniteFamily | None":
+        """Return the family of those tasks that have so many samples, drawn from anywhere in a task.
+
+        None if the split `train` has no such task. Other splits may then be empty.
+        """
+        ...
+
+
+@runtime_checkable
+class StreamFamily(FiniteFamily, Protocol):
+    """A recording whose samples have an order in time."""
+
+    consecutive: bool
+    """Whether a support set is a stretch of consecutive samples which the queries follow, as on the robot. Training
+    then takes both as they were drawn. Of a longer support set, it takes the last samples."""
+
+    def last_value(self, support_y: Array, x: Array) -> Array:
+        """Return what y `(queries, *y)` would be if nothing changed any more.
+
+        Args:
+            support_y: `(shots, *y)`, in the order of time.
+            x: `(queries, *x)`.
+        """
+        ...
+
+
+@runtime_checkable
 class SharedScaleFamily(TaskFamily, Protocol):
     """A family without `group()` in which the numbers of a field are of one kind, such as a signal at 70 moments.
 
@@ -346,6 +376,11 @@ class SharedScaleFamily(TaskFamily, Protocol):
 def rows_per_sample(family: TaskFamily) -> int:
     """Return the number of array rows per sample: 1, or `rows` for a `StackedFamily`."""
     return family.rows if isinstance(family, StackedFamily) else 1
+
+
+def takes_windows(family: TaskFamily) -> bool:
+    """Return whether support and queries are consecutive samples, see `StreamFamily`."""
+    return isinstance(family, StreamFamily) and family.consecutive
 
 
 @runtime_checkable

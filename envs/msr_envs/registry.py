@@ -4,7 +4,8 @@ A name is one of these:
 
 * the name of a built-in family, such as `ring-nav`;
 * `package.module:attribute` or `path/to/file.py:attribute`, for a family of your own;
-* `path/to/file.npz`, for recorded data (see `msr_envs.recorded`).
+* `path/to/file.npz`, for recorded data (see `msr_envs.recorded`);
+* `path/to/file.yaml`, for logs that the file describes (see `msr_envs.logs`).
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from msr_envs.checking.family import require_members
+from msr_envs.logs import log_family
 from msr_envs.recorded import Recorded
 from msr_runtime.errors import FamilyError, line_of_users_code
 from msr_runtime.task import TaskFamily
@@ -51,6 +53,9 @@ BUILT_IN: dict[str, str] = FAMILIES | SYNTHETIC | COMPRESSED
 """All built-in families: name to `module:attribute`."""
 
 
+LOG_FILES = (".yaml", ".yml")
+"""Endings of files that describe logs."""
+
 _OTHER_FILES = (".csv", ".tsv", ".parquet", ".npy", ".h5", ".hdf5", ".mat", ".json", ".jsonl", ".pkl", ".pt", ".mcap")
 """Endings of files that hold data which `load_family` does not read."""
 
@@ -79,13 +84,16 @@ def load_family(name: str) -> TaskFamily:
     """
     if name.endswith(".npz"):
         return Recorded(name)
+    if name.endswith(LOG_FILES):
+        return log_family(name)
     if name.endswith(".py"):
         raise FamilyError(f"family '{name}' names a file but not the family in it; name both, as in {name}:MyFamily")
     if Path(name).suffix.lower() in _OTHER_FILES or Path(name).is_file():
         raise FamilyError(
-            f"family '{name}' is a file that is not read: recorded data comes from .npz files alone, which hold the "
-            f"arrays x (tasks, examples, numbers) and y; read yours and write {Path(name).stem}.npz with "
-            f"numpy.savez('{Path(name).stem}.npz', x=x, y=y); `msr dataset` makes one of .mcap recordings"
+            f"family '{name}' is a file that is not read by itself. Logs (.csv, .tsv, .parquet, .mcap, LeRobot's data "
+            f"sets) are described in a small file, {Path(name).stem}.yaml, that says which columns are x and which are "
+            f"y: `files: {name}`, `inputs:` and `outputs:`. Other data goes into the arrays x (tasks, examples, "
+            f"numbers) and y of a .npz file: numpy.savez('{Path(name).stem}.npz', x=x, y=y)"
         )
     source, colon, attribute = BUILT_IN.get(name, name).rpartition(":")
     if not (colon and source and attribute):

@@ -2,17 +2,19 @@
 
 A family is a program. The user's command names it by any name that `load_family` takes. A bundle or a checkpoint names
 it too, but its maker may be a stranger: of a file, only names are taken that lead to a program which is installed
-already, or to recorded data, which is numbers.
+already, or to recorded data and to the description of logs, which are numbers and words.
 """
 
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from msr_envs.registry import BUILT_IN, load_family
+from msr_envs.registry import BUILT_IN, LOG_FILES, load_family
 from msr_runtime.errors import FamilyError
 from msr_runtime.files import local_path
 from msr_runtime.task import TaskFamily
 
+_DATA = (".npz", *LOG_FILES)
+"""Endings of files that hold or describe data. They are read, and nothing in them is run."""
 ENTRY_POINTS = "msr.families"
 """The group of entry points in which an installed package registers its families: name to `module:attribute`."""
 
@@ -55,7 +57,7 @@ def family_of(path: Path, name: str | None, source: str) -> TaskFamily:
     """
     if name is not None:
         return named_family(name)
-    if not (source in BUILT_IN or source.endswith(".npz") or source in entry_points(group=ENTRY_POINTS).names):
+    if not (source in BUILT_IN or source.endswith(_DATA) or source in entry_points(group=ENTRY_POINTS).names):
         raise FamilyError(
             f"'{path}' names the family '{source}', which is neither built in nor registered by an installed package. "
             "A family is a program, and none is run because a file names it: name the family that you trust with "
@@ -63,7 +65,7 @@ def family_of(path: Path, name: str | None, source: str) -> TaskFamily:
         )
     try:
         near = (folder / source for folder in (Path(), *path.absolute().parents))
-        found = next((file for file in near if file.is_file()), None) if source.endswith(".npz") else None
+        found = next((file for file in near if file.is_file()), None) if source.endswith(_DATA) else None
         return named_family(source if found is None else str(found))
     except (FamilyError, ValueError) as error:  # ValueError: a null character in the name of a file
         raise FamilyError(

@@ -12,7 +12,7 @@ from msr_runtime.meta.training.config import TrainConfig, TrainSettings
 from msr_runtime.meta.training.drawing import draw_tasks
 from msr_runtime.meta.training.memory import machine_memory
 from msr_runtime.meta.training.pool import examples_to_share
-from msr_runtime.task import FiniteFamily, TaskBatch, TaskFamily, rows_per_sample, sample_shape
+from msr_runtime.task import FiniteFamily, TaskBatch, TaskFamily, rows_per_sample, sample_shape, takes_windows
 
 
 def require_used(config: TrainConfig, learner: type[Learner]) -> None:
@@ -41,11 +41,12 @@ def require_pool(family: TaskFamily, settings: TrainSettings) -> None:
     if isinstance(family, FiniteFamily) and settings.shots >= family.examples:
         raise TrainingError(
             f"shots is {settings.shots}, but each task of family '{family.name}' has {family.examples} examples, and "
-            "at least one must be left for the queries; lower the shots (--settings.shots) or record more"
+            "at least one must be left for the queries; lower the shots (--settings.shots), leave out tasks that are "
+            "shorter than the others, or record more"
         )
     queries = math.ceil(settings.queries / len(family.query_sets))
     limits = [(settings.tasks_per_step, settings.training_tasks, "tasks_per_step is {}, but training_tasks is {}")]
-    if examples_to_share(family, settings.samples_per_task) is None:
+    if examples_to_share(family, settings.samples_per_task) is None and not takes_windows(family):
         limits += [
             (settings.shots, settings.samples_per_task, "shots is {}, but samples_per_task is {}"),
             (queries, settings.samples_per_task, "each query set gives {} queries, but samples_per_task is {}"),

@@ -4,6 +4,7 @@
 `MetaTrainer` trains.
 """
 
+import math
 from dataclasses import dataclass
 
 from msr_runtime.errors import TrainingError
@@ -25,7 +26,15 @@ from msr_runtime.meta.training.run import Saved
 from msr_runtime.meta.training.streams import NORMALIZATION, POOL, SYMMETRY, VALIDATION, stream
 from msr_runtime.meta.training.symmetry_test import AugmentationReport, require_symmetry
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import DeclaredFamily, Group, SymmetricFamily, TaskBatch, TaskFamily, image_layout
+from msr_runtime.task import (
+    DeclaredFamily,
+    Group,
+    SymmetricFamily,
+    TaskBatch,
+    TaskFamily,
+    image_layout,
+    takes_windows,
+)
 
 _VALIDATION_QUERIES = 32
 """Queries per query set of each validation task."""
@@ -82,9 +91,11 @@ class Preparation:
 
     def _source(self) -> str:
         shared = self.pool.shared
+        settings = self.config.settings
+        if takes_windows(self.family):
+            return f"drawn: {settings.shots} consecutive samples, and the {settings.queries} that follow as queries"
         if shared is None:
             return "simulated"
-        settings = self.config.settings
         queries = min(settings.queries, shared - settings.shots)
         return f"of {shared} examples; a step takes {settings.shots} and {queries} as queries"
 
@@ -170,7 +181,8 @@ def prepare(
             symmetry = require_symmetry(family, stream(settings.seed, SYMMETRY))
     # Each use of random numbers has its own stream: a resumed run skips the test and still simulates the same tasks.
     with working(f"simulating {settings.training_tasks} tasks", shown=shown):
-        pool = TaskPool(family, stream(settings.seed, POOL), settings.training_tasks, settings.samples_per_task)
+        window = (settings.shots, math.ceil(settings.queries / len(family.query_sets)))
+        pool = TaskPool(family, stream(settings.seed, POOL), settings.training_tasks, settings.samples_per_task, window)
     validation = _draw_validation(family, config)
     return Preparation(family, config, built, group, symmetry, normalization, constant, pool, validation)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.errors import AugmentationError, AugmentationWarning
-from msr_runtime.task import Field, FiniteFamily, SymmetricFamily, TaskFamily, field_slices, width
+from msr_runtime.task import Field, FiniteFamily, SymmetricFamily, TaskFamily, UnevenFamily, field_slices, width
 
 Floats = NDArray[np.float64]
 
@@ -125,7 +125,7 @@ def check_augmentation(family: TaskFamily, rng: np.random.Generator) -> Augmenta
 
     Samples come from the last of `family.query_sets`, the widest one: an augmentation can be tested only where samples
     that are not augmented lie among the augmented copies. A family that has few examples of each task (`FiniteFamily`)
-    is tested on as many as it has.
+    is tested on as many as it has. Of an `UnevenFamily`, the tasks that have enough are taken, if there are any.
 
     A vehicle with one weak thruster is refused, because a turn moves the weakness to another thruster:
 
@@ -141,6 +141,8 @@ def check_augmentation(family: TaskFamily, rng: np.random.Generator) -> Augmenta
         The report of the output field with the worst verdict and, among these, whose error grows most.
 
     """
+    if isinstance(family, UnevenFamily):
+        family = family.at_least(2 * ENOUGH + 1) or family.at_least(family.examples) or family
     train = min(ENOUGH, (family.examples - 1) // 2) if isinstance(family, FiniteFamily) else ENOUGH
     if train < 2:
         raise AugmentationError(
