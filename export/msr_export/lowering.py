@@ -20,8 +20,8 @@ from msr_runtime.errors import ExportError
 
 OPSET, IR_VERSION = 18, 8
 """The versions of ONNX in which every graph is written."""
-OLDEST_ONNXRUNTIME = "1.19"
-"""The first ONNX Runtime that runs with NumPy 2, which `msr_runtime` needs. The graphs' opset 18 is older."""
+OLDEST_ONNXRUNTIME = "1.23"
+"""The first ONNX Runtime that `msr_runtime` takes: 1.19 runs the graphs, but reads large constants from other files."""
 
 
 def lower(
