@@ -5,10 +5,13 @@ generators give equal elements: the same element of each sample is seen on every
 column by column. The matrices that occur, and their products, are the group.
 """
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.task import Group, SymmetricFamily, TaskFamily, rows_per_sample, sample_shape, width
+from msr_runtime.task import Field, Group, SymmetricFamily, TaskFamily, rows_per_sample, sample_shape, width
 
 LARGEST, MOST = 128, 64
 """The widest x or y that is looked at, and the most elements of a group that is found."""
@@ -31,7 +34,7 @@ def find_group(family: TaskFamily) -> Group | None:
     """Find the group by which `family.augment` moves samples.
 
     Args:
-        family: The family. A few samples of its split `train` are drawn.
+        family: The family. No task of it is drawn.
 
     Returns:
         The group, its matrices exact up to rounding in float64. None if `augment` changes nothing; if it does anything
@@ -62,13 +65,9 @@ def find_group(family: TaskFamily) -> Group | None:
 def _read_off(family: TaskFamily) -> Maps | None:
     """The matrices that `augment` applies to `_SAMPLES` samples. None if it does something else, or nothing."""
     n, m = width(family.inputs), width(family.outputs)
-    batch = family.sample(np.random.default_rng(0), 1, 1, 32 * len(family.query_sets), "train")
-    if batch.query_x[0, 0].size != n:
-        return None  # other checks name what is wrong
-    chosen = np.arange(_SAMPLES) % batch.query_x.shape[1]
-    x = batch.query_x[0].reshape(-1, n)[chosen]
-    y = np.eye(m, dtype=np.float32)[batch.query_y[0]] if family.loss == "cross_entropy" else batch.query_y[0]
-    y = y.reshape(-1, m)[chosen]
+    x, y = _within_bounds(family.inputs), _within_bounds(family.outputs)
+    if family.loss == "cross_entropy":
+        y = np.eye(m, dtype=np.float32)[y.argmax(1)]
     moved = _moved(family, x, y)
     if np.array_equal(moved[0], x) and np.array_equal(moved[1], y):
         return None
@@ -86,12 +85,23 @@ def _read_off(family: TaskFamily) -> Maps | None:
     return on_x, on_y
 
 
+def _within_bounds(fields: Sequence[Field]) -> NDArray[np.float32]:
+    """Random vectors `(_SAMPLES, n)` that the fields allow. No task is simulated, and no split is needed."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for field in fields:
+        low, high = (field.low, field.high) if math.isfinite(field.high - field.low) else (-1.0, 1.0)
+        parts.append(rng.uniform(low, high, (_SAMPLES, field.size)))
+    return np.concatenate(parts, 1).astype(np.float32)
+
+
 def _moved(family: TaskFamily, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
     """What `augment` makes of vectors, always with the same random numbers. Labels are vectors with a one."""
     labels = family.loss == "cross_entropy"
-    given_y = y.argmax(-1).astype(np.int64) if labels else y.reshape(-1, *sample_shape(family.outputs))
-    moved_x, moved_y = family.augment(np.random.default_rng(0), x.reshape(-1, *sample_shape(family.inputs)), given_y)
-    return moved_x.reshape(x.shape), np.eye(y.shape[1])[moved_y] if labels else moved_y.reshape(y.shape)
+    given_x = x.reshape(1, -1, *sample_shape(family.inputs))  # as training gives it: tasks, samples
+    given_y = y.argmax(-1)[None] if labels else y.reshape(1, -1, *sample_shape(family.outputs))
+    moved_x, moved_y = family.augment(np.random.default_rng(0), given_x, given_y)
+    return moved_x.reshape(x.shape), np.eye(y.shape[1])[moved_y[0]] if labels else moved_y.reshape(y.shape)
 
 
 def _distinct(on_x: NDArray, on_y: NDArray) -> Maps:

@@ -85,6 +85,7 @@ def test_labels_and_images(training) -> None:
         inputs = (Field(name="camera", shape=(1, 2, 2), unit="1", low=0, high=1),)
         outputs = (Field(name="flow", shape=(1, 2, 2), unit="1", low=0, high=1),)
         group = None
+        augment = Halves.augment
 
     units = {"input_center": [[[0.5]]], "input_scale": [[[3.0]]], "output_center": [[[0.5]]], "output_scale": [[[3.0]]]}
     pictures = np.random.default_rng(0).normal(size=(8, 1, 2, 2)).astype(np.float32)
