@@ -72,15 +72,17 @@ class RingNav(DeclaredSymmetry):
 
     """
 
+    name: str = "ring-nav"
     loss: Loss = "mse"
     query_sets: tuple[str, ...] = ("sector", "wide")
     rate_hz: float = RATE_HZ
 
     def __init__(self, beams: int = BEAMS) -> None:
         if beams < 3:
-            raise FamilyError(f"ring-nav: beams is {beams}, but a ring has 3 or more")
+            raise FamilyError(f"{self.name}: beams is {beams}, but a ring has 3 or more")
         self.beams: int = beams
-        self.name: str = "ring-nav" if beams == BEAMS else f"ring-nav-{beams}"
+        if beams != BEAMS:
+            self.name = f"{self.name}-{beams}"
         self.symmetry: SymmetryGroup = cyclic(beams)
         reach = GOAL_SATURATION
         self.inputs: tuple[Field, ...] = (
