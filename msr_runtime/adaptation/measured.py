@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_runtime.adaptation.repeats import distinct
 from msr_runtime.adaptation.start import Start
 from msr_runtime.bundle.manifest import Manifest, ShotFigures
 from msr_runtime.bundle.spread import spread
@@ -48,7 +49,9 @@ class Measured:
     """
 
     def __init__(self, manifest: Manifest) -> None:
-        self._manifest, self._scale = manifest, np.asarray(manifest.normalization.input_scale)
+        self._manifest, self.scale = manifest, np.asarray(manifest.normalization.input_scale)
+        """The scale of x."""
+        self._usual = manifest.shots
         self.known = manifest.validation is not None
         """Whether the bundle has a validation. Without one, nothing is limited and nothing is too few."""
         # The same numbers of samples come again and again, and interpolating takes as long as a small inner step.
@@ -68,7 +71,7 @@ class Measured:
         if not self.known:
             return NO_LIMITS
         found = self._at(len(x))
-        usual = spread(self._scale, x) <= found.usual_spread
+        usual = spread(self.scale, x) <= found.usual_spread
         loss, move = (found.usual_loss, found.usual_move) if usual else (found.largest_loss, found.largest_move)
         longer = steps > manifest.inner_steps or start == "accepted"
         return Limits(
@@ -76,20 +79,28 @@ class Measured:
             math.inf if longer else max(move, _SMALLEST),
         )
 
-    def too_few(self, shots: int) -> str | None:
+    def too_few(self, x: NDArray) -> str | None:
         """Return a sentence if adapting to so few samples made the network worse on many clean tasks, or else None.
 
-        It is said of fewer samples than meta-training had, and only if it was measured.
+        It is said of fewer samples than meta-training had, and only if it was measured. Samples with the same x count
+        once: ten copies of one sample teach no more than this one.
+
+        Args:
+            x: The inputs that were learned from, `(shots, *x)` in raw units.
         """
-        validation, usual = self._manifest.validation, self._manifest.shots
-        if validation is None or shots >= usual or (found := self._at(shots)).worse <= _MANY:
+        if not self.known or (shots := distinct(x, self._usual)) >= self._usual:
+            return None
+        validation, usual, found = self._manifest.validation, self._usual, self._at(shots)
+        if validation is None or found.worse <= _MANY:
             return None
         enough = next((each.shots for each in validation.by_shots if each.shots > shots and each.worse <= _MANY), usual)
+        copies = f"the {len(x)} samples have only {shots} different x, and " if shots < len(x) else ""
+        few = f"{shots} {'sample is' if shots == 1 else 'samples are'} few"
         return (
-            f"{shots} {'sample is' if shots == 1 else 'samples are'} few: adapting to so few made the network worse on "
+            f"{copies}{few}: adapting to so few made the network worse on "
             f"{found.worse:.0%} of {validation.tasks} clean tasks (median error {found.median_error:.2g}, on one task "
             f"in twenty above {found.high_error:.2g}, and {validation.error_at_v0:.2g} without adapting); give at "
-            f"least {enough}"
+            f"least {enough}{' different ones' if copies else ''}"
         )
 
     def _interpolate(self, shots: int) -> ShotFigures:

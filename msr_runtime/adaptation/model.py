@@ -1,6 +1,7 @@
 """AdaptiveModel: a bundle, loaded on a robot, that predicts and adapts."""
 
 import copy
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from msr_runtime.adaptation.self_test import replay_golden_example
 from msr_runtime.adaptation.sessions import Check, Sessions, check_samples
 from msr_runtime.adaptation.start import Start, check_start
 from msr_runtime.adaptation.update import make_update
-from msr_runtime.adaptation.update_guard import UNLIMITED, UpdateGuard
+from msr_runtime.adaptation.update_guard import UpdateGuard
 from msr_runtime.bundle.adaptation_file import decode_adaptation, encode_adaptation, read_adaptation
 from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.signing import PathLike
@@ -29,6 +30,8 @@ from msr_runtime.inference.state import State
 from msr_runtime.task import Array, Predict
 
 _USUAL = UpdateGuard()
+_UNMEASURED = UpdateGuard(trust=math.inf, loss=math.inf)
+"""The guard of bundles whose limits were not measured."""
 
 
 class AdaptiveModel:
@@ -43,7 +46,7 @@ class AdaptiveModel:
         >>> from msr_runtime import AdaptiveModel
         >>> model = AdaptiveModel.load(bundle)
         >>> support_x = np.random.default_rng(0).uniform(0, 1, (10, 18))  # ten observations
-        >>> model.adapt(support_x, np.zeros((10, 2))).accepted  # the right action for each: stand still
+        >>> model.adapt(support_x, 0.1 * support_x[:, :2]).accepted  # the right action for each
         True
         >>> model.predict(support_x[0]).shape
         (2,)
@@ -241,7 +244,7 @@ class AdaptiveModel:
             >>> import numpy as np
             >>> from msr_runtime import AdaptiveModel
             >>> x = np.random.default_rng(0).uniform(0, 1, (10, 18))
-            >>> result = AdaptiveModel.load(bundle).adapt(x, np.zeros((10, 2)))
+            >>> result = AdaptiveModel.load(bundle).adapt(x, 0.1 * x[:, :2])
             >>> result.accepted, result.loss_after < result.loss_before
             (True, True)
         """
@@ -258,7 +261,7 @@ class AdaptiveModel:
             steps=sessions.steps(steps),
             start=start,
             held_out=None if held_out is None else check_samples(sessions.held_out, *held_out),
-            guard=guard or (_USUAL if sessions.measured.known else UNLIMITED),
+            guard=guard or (_USUAL if sessions.measured.known else _UNMEASURED),
             check=check,
         )
         result, network = update

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from msr_runtime.adaptation.measured import Measured
 from msr_runtime.adaptation.model import AdaptiveModel
+from msr_runtime.adaptation.repeats import at_rest
 from msr_runtime.adaptation.report import OnlineReport
 from msr_runtime.adaptation.result import AdaptResult
 from msr_runtime.adaptation.sample_recorder import SampleRecorder
@@ -44,7 +45,7 @@ class OnlineAdapter:
         >>> with OnlineAdapter(AdaptiveModel.load(bundle), window=10) as online:
         ...     for x in np.random.default_rng(0).uniform(0, 1, (20, 18)):
         ...         action = online.predict(x)
-        ...         online.observe(x, np.zeros(2))  # the right action for x, here: stand still
+        ...         online.observe(x, 0.1 * x[:2])  # the right action for x
         >>> online.report().observed
         20
     """
@@ -65,7 +66,8 @@ class OnlineAdapter:
         """Prepare to adapt `model`. The thread starts at the `with`.
 
         The first adaptation waits for as many samples as meta-training had shots, or for `window` samples if that is
-        fewer. Each later one waits until a new sample has entered the window.
+        fewer. Each later one waits until a new sample has entered the window. While every sample in the window has the
+        same y and nearly the same x, the robot rests. Then nothing is adapted: one state would replace all others.
 
         Args:
             model: The model to adapt.
@@ -110,8 +112,9 @@ class OnlineAdapter:
         self._guard, self._period = guard or UpdateGuard(), 1 / hz
         self._start: Start = start
         # raise an error of the guard here, in the caller, not in the thread
-        v0 = norm(model.bundle.start()["v"])
-        self._guard.limits(Measured(model.manifest), model.manifest.inner_steps, start, v0)
+        v0, measured = norm(model.bundle.start()["v"]), Measured(model.manifest)
+        self._guard.limits(measured, model.manifest.inner_steps, start, v0)
+        self._scale = measured.scale
         self._specs, normalization = model.sample_specs, model.manifest.normalization
         self._samples = SampleWindow(self._specs, normalization, model.bounds.y, window, stride, novelty, held_out)
         self._needed = min(window, model.manifest.shots)
@@ -120,7 +123,7 @@ class OnlineAdapter:
         self._inbox: deque[tuple[int, Array, Array]] = deque(maxlen=4 * window * stride)
         self._numbers = itertools.count()
         self._observed = self._taken = self._tried = self._accepted = self._cleaned = 0
-        self._learned_from = 0
+        self._learned_from = self._rested = 0
         self._refused: Counter[Refusal] = Counter()
         self._seconds, self._accepted_at = np.full(_KEPT, np.nan), math.nan
         self._realtime, self._stop, self._error = realtime, threading.Event(), None
@@ -213,6 +216,7 @@ class OnlineAdapter:
             cleaned=self._cleaned,
             # copied in one step, because the thread may add a reason during the iteration
             refused={str(name): count for name, count in self._refused.copy().items()},
+            rested=self._rested,
             seconds_p50=p50,
             seconds_p95=p95,
             weights_age=time.monotonic() - self._accepted_at,
@@ -258,6 +262,9 @@ class OnlineAdapter:
     def _adapt(self) -> None:
         support = self._samples.support
         if len(support.x) < self._needed or self._learned_from == self._samples.entered:
+            return
+        if self._specs[1].fields and at_rest(self._scale, *support):  # labels have no fields, and may be the same
+            self._rested, self._learned_from = self._rested + 1, self._samples.entered
             return
         result = self.model.adapt(
             *support,

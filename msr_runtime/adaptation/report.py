@@ -19,6 +19,9 @@ class OnlineReport:
     refused: dict[str, int]
     """Refused adaptations by reason, see `Refusal`. The reason `Refusal.HELD_OUT` is no fault: the weights that act are
     already better. Every other reason says that samples are wrong."""
+    rested: int
+    """Adaptations that were left out because the robot rests: the same y and hardly another x in the whole window. They
+    are not among `tried`."""
     seconds_p50: float
     """Median time of the latest 1024 adaptations, in s."""
     seconds_p95: float
@@ -50,8 +53,9 @@ class OnlineReport:
         better = self.refused.get(Refusal.HELD_OUT, 0)
         cleaned = f" ({self.cleaned} without samples that spoil them)" if self.cleaned else ""
         kept = f", {better} not needed (the acting weights fit as well or better)" if better else ""
+        rested = f", {self.rested} left out at rest" if self.rested else ""
         return (
-            f"updates   {self.tried} tried, {self.accepted} accepted{cleaned}{kept}, refused: {_list(faults)}; "
+            f"updates   {self.tried} tried, {self.accepted} accepted{cleaned}{kept}, refused: {_list(faults)}{rested}; "
             f"p50 {1e3 * self.seconds_p50:.3f} ms, p95 {1e3 * self.seconds_p95:.3f} ms, "
             f"weights {self.weights_age:.2f} s old\n"
             f"samples   {self.observed} observed, {self.entered} entered, left out: {_list(self.left_out)}, "

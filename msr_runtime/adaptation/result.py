@@ -17,7 +17,7 @@ class AdaptResult:
         >>> import numpy as np
         >>> from msr_runtime import AdaptiveModel
         >>> x = np.random.default_rng(0).uniform(0, 1, (10, 18))
-        >>> result = AdaptiveModel.load(bundle).adapt(x, np.zeros((10, 2)), steps=2)
+        >>> result = AdaptiveModel.load(bundle).adapt(x, 0.1 * x[:, :2], steps=2)
         >>> result.accepted, result.steps, result.reason
         (True, 2, None)
         >>> result.loss_after < result.loss_before
@@ -50,7 +50,11 @@ class AdaptResult:
     limits: Limits = NO_LIMITS
     """The limits of support loss and move that held for this update."""
     few_samples: str | None = None
-    """A sentence if the support set is so small that adapting often makes the network worse, as measured at export."""
+    """A sentence if the support set is so small that adapting often makes the network worse, as measured at export.
+    Samples with the same x count once."""
+    stuck: str | None = None
+    """A sentence if some numbers of y are the same in all samples although x differs: a sensor may be stuck. If all
+    are, the update is refused, see `Refusal.STUCK`."""
 
     @property
     def missed(self) -> float:

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.adaptation.judges import HeldOut, judge
+from msr_runtime.adaptation.repeats import stuck
 from msr_runtime.adaptation.result import AdaptResult
 from msr_runtime.adaptation.robust import SHARE, Fit, Fitting
 from msr_runtime.adaptation.sessions import Check, Sessions
 from msr_runtime.adaptation.start import Start
-from msr_runtime.adaptation.update_guard import NOT_FINITE, UpdateGuard, too_many_outside
-from msr_runtime.inference.input_bounds import SampleBounds
+from msr_runtime.adaptation.update_guard import NOT_FINITE, Objection, UpdateGuard, stuck_y, too_many_outside
+from msr_runtime.inference.input_bounds import Outside, SampleBounds
 from msr_runtime.inference.predictor import BoundPredictor
 from msr_runtime.task import Array
 
@@ -70,12 +71,11 @@ def make_update(
     kept = np.flatnonzero(~bounds.y.outside(y)) if outside else np.arange(len(x))
     wrong, most = len(x) - len(kept), len(x) // SHARE
     if wrong > most:
-        objection = too_many_outside(wrong, len(x))
-        seconds = time.perf_counter() - began
-        result = AdaptResult(
-            False, math.nan, math.nan, steps, seconds, objection.reason, objection.refusal, None, outside
-        )
-        return Update(result, None)
+        return _untried(too_many_outside(wrong, len(x)), steps, began, outside)
+    inside = (x[kept], y[kept]) if wrong else support
+    found = stuck(sessions.support[1].fields, sessions.measured.scale, *inside)
+    if found and found[0] and not guard.constant_y:
+        return _untried(stuck_y(found[1]), steps, began, outside)
     fitting = Fitting(sessions, x, y, steps, acting, None if start == "v0" else acting, limits, check)
     fit = fitting.robustly(kept, most - wrong)
     verdict = _verdict(sessions, acting, fit, held_out)
@@ -96,9 +96,17 @@ def make_update(
         left_out=() if len(fit.kept) == len(x) else tuple(np.setdiff1d(np.arange(len(x)), fit.kept).tolist()),
         move=fit.move,
         limits=fit.limits,
-        few_samples=sessions.measured.too_few(len(fit.kept)),
+        few_samples=sessions.measured.too_few(x if len(fit.kept) == len(x) else x[fit.kept]),
+        stuck=found[1] if found else None,
     )
     return Update(result, adapted.predictor if objection is None else None)
+
+
+def _untried(objection: Objection, steps: int, began: float, outside: Outside) -> Update:
+    """The update to samples that are refused as they are. Nothing was computed."""
+    seconds = time.perf_counter() - began
+    refusal, reason = objection
+    return Update(AdaptResult(False, math.nan, math.nan, steps, seconds, reason, refusal, None, outside), None)
 
 
 def _verdict(sessions: Sessions, acting: BoundPredictor, fit: Fit, held_out: Samples | None) -> HeldOut | None:

@@ -24,6 +24,8 @@ class Refusal(StrEnum):
     """The adapted weights or a loss are NaN or infinite."""
     OUTSIDE = "y outside bounds"
     """More than a fifth of the support samples have a y outside the bounds of its field."""
+    STUCK = "y stuck"
+    """Every number of y is the same in all samples, although x differs."""
     WORSE = "worse on its own samples"
     """The adapted weights fit the support set worse than those where the inner loop began."""
     POOR_FIT = "poor fit"
@@ -55,7 +57,7 @@ class UpdateGuard:
         >>> from msr_runtime import AdaptiveModel, UpdateGuard
         >>> x = np.random.default_rng(0).uniform(0, 1, (10, 18))
         >>> strict = UpdateGuard(trust=1e-6)  # so strict that it refuses every update
-        >>> result = AdaptiveModel.load(bundle).adapt(x, np.zeros((10, 2)), guard=strict)
+        >>> result = AdaptiveModel.load(bundle).adapt(x, 0.1 * x[:, :2], guard=strict)
         >>> result.accepted, str(result.refusal)
         (False, 'trust region')
     """
@@ -69,6 +71,9 @@ class UpdateGuard:
     loss: float | None = None
     """The largest accepted support loss after adapting, on normalized outputs. `math.inf` switches this check off. None
     takes the measured one, or no limit where none was measured."""
+    constant_y: bool = False
+    """Whether y may be the same in all samples of a support set although their x differ. Else such an update is
+    refused: it is what a stuck sensor gives. Set it where one y for all is meant, such as a saturated command."""
 
     def __post_init__(self) -> None:
         for name, value, what in (("trust", self.trust, "distance"), ("loss", self.loss, "loss")):
@@ -159,8 +164,8 @@ NOT_FINITE = Objection(
 """The objection to an update that overflowed."""
 
 
-UNLIMITED = UpdateGuard(trust=math.inf, loss=math.inf)
-"""A guard without limits."""
+UNLIMITED = UpdateGuard(trust=math.inf, loss=math.inf, constant_y=True)
+"""A guard without limits, which takes a constant y too."""
 
 
 def too_many_outside(outside: int, samples: int) -> Objection:
@@ -169,4 +174,13 @@ def too_many_outside(outside: int, samples: int) -> Objection:
         Refusal.OUTSIDE,
         f"{outside} of {samples} support samples have a y outside the bounds of its field, but no more than a fifth "
         "may; likely cause: another unit, a stuck sensor, or bounds in the task family that are too narrow",
+    )
+
+
+def stuck_y(seen: str) -> Objection:
+    """The objection to a y that does not change while x does; `seen` says which fields, as `repeats.stuck` does."""
+    return Objection(
+        Refusal.STUCK,
+        f"{seen}; likely cause: a sensor that is stuck, or a robot that does not act; look at what gives y and leave "
+        "these samples out; if one y for all of them is meant, give UpdateGuard(constant_y=True)",
     )

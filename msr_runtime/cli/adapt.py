@@ -59,6 +59,8 @@ def adapt(
         rows["left out"] = f"sample {numbers}, counted from 0: y outside its bounds, or spoiling the update"
     if result.few_samples:
         rows["few samples"] = result.few_samples
+    if result.stuck:
+        rows["stuck"] = f"{result.stuck}: look at what gives y"
     if query:
         kind = "share of wrong labels" if model.manifest.loss == "cross_entropy" else "relative squared error"
         rows["query error"] = f"{before:.4g} before, {_query_error(model, *query):.4g} after ({kind})"

@@ -29,7 +29,7 @@ MAX_STEPS = 1000
 """Largest number of inner steps per adaptation, unless meta-training used more."""
 RESULT = (
     *("accepted", "loss_before", "loss_after", "steps", "seconds", "refusal", "reason", "outside"),
-    *("left_out", "missed", "few_samples"),
+    *("left_out", "missed", "few_samples", "stuck"),
 )
 """The fields of `AdaptResult` that the reply to `adapt` contains."""
 _REPLY = ("policy_timing", "server_timing", REQUEST)

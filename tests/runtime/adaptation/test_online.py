@@ -230,6 +230,43 @@ def test_constant_samples_do_no_harm(model: AdaptiveModel, linear: Any) -> None:
     assert np.linalg.norm(model.v - linear.v0) <= 2 * np.linalg.norm(linear.v0)
 
 
+def test_a_robot_at_rest_keeps_what_it_has_learned(model: AdaptiveModel, linear: Any) -> None:
+    """Rest is no fault: nothing is refused and nothing is learned, until it moves again."""
+    x, y = task(linear, 1, 20)
+    still, same = x[:1] + 1e-3 * draw(5, 20, 3), np.repeat(y[:1], 20, 0)
+    with OnlineAdapter(model, window=5, hz=FAST, held_out=0) as online:
+        feed(online, x[:5], y[:5])
+        settle(online, 5)
+        feed(online, still[:10], same[:10])
+        settle(online, 15)
+        learned, tried, rested = model.v, online.report().tried, online.report().rested
+        assert rested >= 1
+        feed(online, still[10:], same[10:])
+        settle(online, 25)
+        assert (online.report().tried, online.report().refused) == (tried, {})
+        assert online.report().rested > rested
+        assert "left out at rest" in str(online.report())
+        np.testing.assert_array_equal(model.v, learned)
+        feed(online, x[10:15], y[10:15])
+        settle(online, 30)
+    assert accounted(online.report())
+    np.testing.assert_allclose(model.v, linear.adapt(x[10:15], y[10:15], 3), rtol=1e-4)
+
+
+def test_a_sensor_that_sticks_while_the_robot_moves_latches_nothing(model: AdaptiveModel, linear: Any) -> None:
+    """Its updates are refused and counted, and the adapter learns again afterwards."""
+    x, y = task(linear, 1, 15)
+    seen = np.concatenate((y[:5], np.repeat(y[:1], 5, 0), y[10:]))
+    with OnlineAdapter(model, window=5, hz=FAST, held_out=0) as online:
+        for last in (5, 10, 15):
+            feed(online, x[last - 5 : last], seen[last - 5 : last])
+            settle(online, last)
+            refused = online.report().refused
+            assert (str(Refusal.STUCK) in refused) == (last > 5)
+    assert accounted(online.report())
+    np.testing.assert_allclose(model.v, linear.adapt(x[10:], y[10:], 3), rtol=1e-4)
+
+
 def test_a_support_set_of_one_is_enough_where_it_is_asked_for(model: AdaptiveModel, linear: Any) -> None:
     """With a window of one it adapts to the latest sample."""
     x, y = task(linear, 1, 3)

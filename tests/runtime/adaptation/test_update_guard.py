@@ -171,7 +171,7 @@ def test_an_update_that_is_worse_on_its_own_samples_is_refused(bundle_path: Path
     model = AdaptiveModel.load(bundle_path)
     x = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
     x[:, 2] = 999
-    result = model.adapt(x, np.zeros((6, 2)), 1)
+    result = model.adapt(x, np.eye(6, 2), 1)
     assert (result.accepted, result.refusal) == (False, Refusal.WORSE)
     assert result.loss_after > result.loss_before
     np.testing.assert_allclose(model.v, linear.v0, rtol=1e-6)
