@@ -48,7 +48,7 @@ def evaluate(
 
     Args:
         path: The folder of a bundle, the folder of a run or a checkpoint file.
-        family: The task family: a built-in name, module:attribute, file.py:attribute or file.npz.
+        family: The task family: a built-in name, module:attribute, file.py:attribute, file.npz or file.yaml.
             Needed for a family of your own: a file's word is not enough to run a program.
         tasks: Number of tasks to adapt to.
         closed_loop_tasks: Number of tasks in which the adapted model also drives the simulated robot.

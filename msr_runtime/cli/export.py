@@ -27,8 +27,8 @@ def export(
     Args:
         checkpoint: The folder of a run, whose best checkpoint is exported, or a checkpoint file (.safetensors).
         bundle: The folder to write. A bundle that is there already is replaced.
-        family: The task family that the network was trained on: a built-in name, module:attribute, file.py:attribute
-            or file.npz. Needed for a family of your own: a file's word is not enough to run a program.
+        family: The task family that the network was trained on: a built-in name, module:attribute, file.py:attribute,
+            file.npz or file.yaml. Needed for a family of your own: a file's word is not enough to run a program.
     """
     from msr_export import export_checkpoint  # the import takes seconds, and wrong arguments are reported before it
 

@@ -28,7 +28,7 @@ def samples(
     It stands for what a robot would have recorded.
 
     Args:
-        family: The task family: a built-in name, module:attribute, file.py:attribute or file.npz.
+        family: The task family: a built-in name, module:attribute, file.py:attribute, file.npz or file.yaml.
         out: The .npz file to write: support_x, support_y, query_x and query_y, in raw units.
         shots: Number of support samples.
         queries: Number of query samples per query set of the family.

@@ -58,11 +58,12 @@ def train(
     torchrun --nproc-per-node 2 -m msr_runtime.cli train FAMILY RUN_DIR
 
     Args:
-        family: The task family, in one of four forms:
+        family: The task family, in one of five forms:
             - a built-in name, such as ring-nav
             - package.module:attribute
             - path/to/file.py:attribute
             - path/to/file.npz, recorded data from `msr dataset`
+            - path/to/file.yaml, a description of logs: CSV, Parquet, MCAP or a LeRobot data set
         run: The folder of the run: configuration, checkpoints, metrics and TensorBoard events.
         method: The learning method.
         resume: Continue the run from its last checkpoint, with the settings of the run.

@@ -68,8 +68,8 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     family: str
-    """Name of the family: a built-in name, `package.module:attribute`, `path/to/file.py:attribute`, or the file
-    `path/to/file.npz` of recorded data."""
+    """Name of the family: a built-in name, `package.module:attribute`, `path/to/file.py:attribute`, the file
+    `path/to/file.npz` of recorded data, or the file `path/to/file.yaml` that describes logs."""
     inputs: tuple[Field, ...]
     """The family's input fields, in order."""
     outputs: tuple[Field, ...]
