@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from msr_envs.groups import rotation
 from msr_runtime.meta.evaluation.floor_methods import fit_ridge, floors
@@ -119,3 +120,18 @@ def test_all_methods_see_the_same_tasks(training) -> None:
     for name, adapt in found.items():
         alone = score(training.Plane(), adapt, np.random.default_rng(3), tasks=4)
         np.testing.assert_array_equal(alone.orbit, together[name].orbit)
+
+
+def test_a_stream_has_its_last_value(training) -> None:
+    """Where the family knows what y is if nothing changes, that is a floor."""
+
+    class Stream(training.Plane):
+        examples, consecutive = 40, False
+
+        def last_value(self, support_y: NDArray, x: NDArray) -> NDArray:
+            return np.tile(support_y[-1], (len(x), 1))
+
+    adapt = floors(Stream(), _units(2, 2))["last value"]
+    support = np.arange(6, dtype=np.float32).reshape(3, 2)
+    np.testing.assert_array_equal(adapt(support, support)(np.zeros((4, 2), np.float32)), [[4, 5]] * 4)
+    assert "last value" not in floors(training.Plane(), _units(2, 2))

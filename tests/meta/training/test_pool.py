@@ -11,7 +11,7 @@ from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.training.config import TrainConfig, TrainSettings
 from msr_runtime.meta.training.pool import TaskPool
 from msr_runtime.meta.training.preparation import prepare
-from msr_runtime.task import TaskFamily
+from msr_runtime.task import Field, Loss, TaskBatch, TaskFamily
 
 TASKS = 6
 
@@ -56,3 +56,35 @@ def test_no_query_left_is_refused(tmp_path: Path) -> None:
         TrainingError, match=r"shots is 10, but each task of family '.*' has 10 examples.*--settings.shots"
     ):
         prepare(family, config, progress=False)
+
+
+class _Stream:
+    """Consecutive samples whose x counts the moments of a window: the support up to 99, and the queries from 100 on."""
+
+    name, query_sets, examples, consecutive = "stream", ("all",), 40, True
+    loss: Loss = "mse"
+    inputs = outputs = (Field(name="moment", shape=(1,), unit="1", low=0, high=200),)
+
+    def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: str) -> TaskBatch:
+        moments = np.arange(100 - shots, 100 + queries, dtype=np.float32)[None, :, None].repeat(tasks, 0)
+        return TaskBatch(*[moments[:, :shots]] * 2, *[moments[:, shots:]] * 2)
+
+    def augment(self, rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return x, y
+
+    def last_value(self, support_y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        return x
+
+
+def test_a_stream_keeps_its_order() -> None:
+    """Support and queries stay next to each other, also where a step takes fewer of them."""
+    settings = TrainSettings(training_tasks=4, tasks_per_step=2, shots=30, queries=9, validation_tasks=1, augment=False)
+    prepared = prepare(
+        _Stream(), TrainConfig.of(_Stream(), "maml", LearnerConfig(width=4, depth=1), settings), progress=False
+    )
+    assert "drawn: 30 consecutive samples, and the 9 that follow as queries" in str(prepared)
+    for shots in (30, 12):
+        batch = prepared.pool.draw(np.random.default_rng(0), 2, shots, 9)
+        for task in range(2):
+            assert batch.support_x[task, :, 0].tolist() == list(range(100 - shots, 100))
+            assert batch.query_y[task, :, 0].tolist() == list(range(100, 109))

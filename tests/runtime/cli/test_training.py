@@ -108,7 +108,7 @@ class TestFamilies:
         with pytest.raises(FamilyError, match="registered as pusher_absent:Push, which could not be imported"):
             family_of(Path("model"), None, "broken-1")
 
-    @pytest.mark.parametrize("source", ["data/drive.npz", "a\0.npz"])
+    @pytest.mark.parametrize("source", ["data/drive.npz", "a\0.npz", "data/logs.yaml"])
     def test_a_path_that_is_not_found_names_the_working_folder(self, source, tmp_path, monkeypatch) -> None:
         """A run that was trained from another folder names its recorded data from there."""
         monkeypatch.chdir(tmp_path)
