@@ -66,7 +66,8 @@ class AdaptiveModel:
             check_inputs: As in `load`.
 
         Raises:
-            BundleError: If the graphs do not match the manifest, or if ONNX Runtime refuses them.
+            BundleError: If the graphs do not match the manifest, if ONNX Runtime refuses them, or if their first run
+                takes longer than 60 s.
             ProviderError: If a requested provider does not start.
         """
         self.bundle = bundle
@@ -128,8 +129,8 @@ class AdaptiveModel:
             The largest relative error.
 
         Raises:
-            BundleError: If the error is larger than the tolerance in the manifest, if the graphs do not run, or if the
-                inner steps take longer than 60 s.
+            BundleError: If the error is larger than the tolerance in the manifest, if the graphs do not run, or if they
+                take longer than 60 s.
         """
         return replay_golden_example(self.bundle, self._sessions)
 

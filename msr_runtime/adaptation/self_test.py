@@ -1,43 +1,44 @@
 """The self-test: replay a bundle's golden example on this machine, and compare it with what torch computed."""
 
-import time
-
 import numpy as np
 
+from msr_runtime.adaptation.first_run import LONGEST
 from msr_runtime.adaptation.sessions import Sessions
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.errors import BundleError
-
-_LONGEST = 60.0
-"""Longest time of the self-test's inner steps, in s. Those of a small network take milliseconds."""
+from msr_runtime.inference.time_limit import TimeLimit
 
 
-def replay_golden_example(bundle: Bundle, sessions: Sessions) -> float:
+def replay_golden_example(bundle: Bundle, sessions: Sessions, longest: float = LONGEST) -> float:
     """Adapt to the golden example's support set, and return the largest relative error. See `AdaptiveModel.self_test`.
 
+    Args:
+        bundle: The bundle.
+        sessions: Its sessions.
+        longest: Longest time that all runs of the graphs together may take, in s.
+
     Raises:
-        BundleError: If the error is larger than the tolerance in the manifest, if the graphs do not run, or if the
-            inner steps take longer than 60 s.
+        BundleError: If the error is larger than the tolerance in the manifest, if the graphs do not run, or if they
+            take too long.
     """
     golden, tolerance = bundle.golden(), bundle.manifest.parity.tolerance
-    last = time.monotonic() + _LONGEST
-
-    def check() -> None:
-        if time.monotonic() > last:
-            raise BundleError(f"its {golden.steps} inner steps take longer than the {_LONGEST:g} s allowed")
-
+    limit = TimeLimit(longest)
     try:
-        end = sessions.adapt(golden.support_x, golden.support_y, golden.steps, sessions.start, check=check)
-        errors = {}
-        if end.predictor is not None:
-            errors = golden.errors(
-                bundle.manifest.normalization,
-                v=end.predictor.tensors["v"],
-                losses=np.array([end.loss_before, end.loss_after]),
-                y0=sessions.start(golden.x),
-                y=end.predictor(golden.x),
-            )
+        with limit:
+            limited = sessions.limited(limit)
+            end = limited.adapt(golden.support_x, golden.support_y, golden.steps, limited.start)
+            errors = {}
+            if end.predictor is not None:
+                errors = golden.errors(
+                    bundle.manifest.normalization,
+                    v=end.predictor.tensors["v"],
+                    losses=np.array([end.loss_before, end.loss_after]),
+                    y0=limited.start(golden.x),
+                    y=end.predictor(golden.x),
+                )
     except Exception as error:  # the bindings of ONNX Runtime raise many types for a malformed graph
+        if limit.over:
+            raise BundleError(limit.message(f"bundle '{bundle.path}': its golden example")) from error
         raise BundleError(
             f"bundle '{bundle.path}': its golden example does not run ({error}); the graphs do not match the "
             "manifest: export again"

@@ -1,25 +1,28 @@
 """The three sessions of a bundle, checked against its manifest, and one run of the inner loop in them."""
 
+import copy
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from numpy.typing import ArrayLike, NDArray
 
+from msr_runtime.adaptation.first_run import check_parts, run_first
 from msr_runtime.adaptation.inner_loop import InnerLoop
 from msr_runtime.adaptation.measured import Measured
 from msr_runtime.arrays import all_finite, norm
-from msr_runtime.bundle.manifest import LOSSES, STEP, next_name
+from msr_runtime.bundle.manifest import STEP, next_name
 from msr_runtime.bundle.store import ADAPT, LOSS, PREDICT, SOLVE, SUMS, Bundle
 from msr_runtime.errors import BundleError, InputError
 from msr_runtime.inference._onnxruntime import onnxruntime
 from msr_runtime.inference.many_samples import ManySamples
 from msr_runtime.inference.predictor import BoundPredictor, Predictors
-from msr_runtime.inference.providers import CPU, device_of, without_graphs
+from msr_runtime.inference.providers import CPU, check_providers, device_of, without_graphs
 from msr_runtime.inference.sample_spec import SampleSpec, read_spec
 from msr_runtime.inference.session import Provider, make_session
 from msr_runtime.inference.state import State
+from msr_runtime.inference.time_limit import TimeLimit
 from msr_runtime.task import Array, width
 
 Check = Callable[[], None]
@@ -45,7 +48,8 @@ class Sessions:
         providers: As in `AdaptiveModel.load`.
 
     Raises:
-        BundleError: If the graphs do not match the manifest, or if ONNX Runtime refuses them.
+        BundleError: If the graphs do not match the manifest, if ONNX Runtime refuses them, or if their first run takes
+            too long, 60 s.
         ProviderError: If a requested provider does not start.
     """
 
@@ -53,22 +57,14 @@ class Sessions:
         manifest = bundle.manifest
         # The number of shots changes from call to call, so adapt and loss cannot be captured as CUDA graphs.
         where, varying = f"bundle '{bundle.path}'", without_graphs(providers)
+        check_providers(providers)
+        run_first(bundle)
         predict, adapt, loss = (
             # adapt.onnx multiplies by U and by its transpose. Both are fast without packing, and packing would copy U
             # for each of the two products.
             make_session(bundle.files[file], f"{where}: {file}", given, prepack=file != ADAPT)
             for file, given in ((PREDICT, providers), (ADAPT, varying), (LOSS, varying))
         )
-        weights = {weight.name: list(weight.shape) for weight in manifest.weights}
-        state = {"v": [1, manifest.filter_parameters]} | weights
-        _check_parts(where, PREDICT, predict.get_overridable_initializers(), weights)
-        for file, session, wanted in ((ADAPT, adapt, state), (LOSS, loss, weights)):
-            others = ("support_x", "support_y", STEP)
-            _check_parts(where, file, [part for part in session.get_inputs() if part.name not in others], wanted)
-        _check_parts(where, ADAPT, adapt.get_outputs(), {next_name(name): state[name] for name in state} | {"loss": []})
-        # Bundles of format version 4 and older have no output of each sample's loss.
-        each = [part for part in loss.get_outputs() if part.name == LOSSES and len(part.shape) == 1]
-        _check_parts(where, LOSS, [part for part in loss.get_outputs() if part not in each], {"loss": []})
         y = read_spec(predict, "y", manifest.outputs, output=True)
         labels = manifest.loss == "cross_entropy"
         support_x = read_spec(adapt, "support_x", manifest.inputs)
@@ -84,9 +80,9 @@ class Sessions:
         start = State(bundle.start(), device_of(providers))
         self.scale = norm(start.tensors["v"])
         """The norm of `v0`."""
-        self._inner_loop = InnerLoop(adapt, loss, start, _many(bundle, varying))
         self._inner_steps = manifest.inner_steps
-        self.predictors = Predictors(predict, read_spec(predict, "x", manifest.inputs), y, start)
+        self._parts = start, read_spec(predict, "x", manifest.inputs), y
+        self._connect(predict, adapt, loss, _many(bundle, varying))
         try:
             self.start = self.predictors.make(start.block)
             """The network at `v0`."""
@@ -94,6 +90,25 @@ class Sessions:
             raise BundleError(
                 f"{where}: {PREDICT} does not run ({error}); the graph does not match its manifest: export again"
             ) from error
+
+    def _connect(
+        self,
+        predict: onnxruntime.InferenceSession,
+        adapt: onnxruntime.InferenceSession,
+        loss: onnxruntime.InferenceSession,
+        many: ManySamples | None,
+    ) -> None:
+        start, x, y = self._parts
+        self._graphs, self._many = (predict, adapt, loss), many
+        self._inner_loop, self.predictors = InnerLoop(adapt, loss, start, many), Predictors(predict, x, y, start)
+
+    def limited(self, limit: TimeLimit) -> Self:
+        """Return the same sessions with a time limit on their runs, for a test. They have buffers of their own."""
+        other = copy.copy(self)
+        predict, adapt, loss = map(limit.limited, self._graphs)
+        other._connect(predict, adapt, loss, self._many and self._many.limited(limit))
+        other.start = other.predictors.make(self.start.block)
+        return other
 
     def steps(self, steps: int | None) -> int:
         """Return how many inner steps `steps` stands for: None takes as many as in meta-training.
@@ -157,12 +172,9 @@ def _many(bundle: Bundle, providers: Sequence[Provider]) -> ManySamples | None:
     # Its many operators are a few numbers each: on the CPU, and as they are written.
     solve = make_session(bundle.files[SOLVE], f"{where}: {SOLVE}", (CPU,), optimize=False)
     K = manifest.filter_parameters
-    weights = {weight.name: list(weight.shape) for weight in manifest.weights}
-    _check_parts(where, SUMS, sums.get_outputs(), {"sums": [K, K + 1], "loss": []} | weights)
-    _check_parts(where, SUMS, [part for part in sums.get_inputs() if part.name == "v"], {"v": [1, K]})
     given = {"sums": [K, K + 1], "samples": [1], "v": [1, K]}
-    _check_parts(where, SOLVE, [part for part in solve.get_inputs() if part.name != STEP], given)
-    _check_parts(where, SOLVE, solve.get_outputs(), {next_name("v"): [1, K]})
+    check_parts(where, SOLVE, [part for part in solve.get_inputs() if part.name != STEP], given)
+    check_parts(where, SOLVE, solve.get_outputs(), {next_name("v"): [1, K]})
     return ManySamples(sums, solve, width(manifest.outputs))
 
 
@@ -181,11 +193,3 @@ def check_samples(specs: tuple[SampleSpec, SampleSpec], x: ArrayLike, y: ArrayLi
             f"{specs[0].name} has {len(xs)} shots and {specs[1].name} has {len(ys)}, but every x needs its own y"
         )
     return xs, ys
-
-
-def _check_parts(where: str, file: str, parts: Sequence[onnxruntime.NodeArg], wanted: dict[str, list]) -> None:
-    seen = {part.name: part.shape for part in parts}
-    if seen != wanted:
-        raise BundleError(
-            f"{where}: {file} has {seen}, but its manifest wants {wanted}; the two are not of one export: export again"
-        )

@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
-from msr_runtime import AdaptiveModel, BundleError, ProviderError
+from msr_runtime import AdaptiveModel, Bundle, BundleError, ProviderError
+from msr_runtime.adaptation.first_run import run_first
+from msr_runtime.adaptation.self_test import replay_golden_example
+from msr_runtime.adaptation.sessions import Sessions
 from msr_runtime.bundle.store import ADAPT, GOLDEN, LOSS, PREDICT, START, Golden, encode_start
 
 Write = Callable[..., Path]
@@ -49,11 +54,51 @@ def test_a_golden_example_that_comes_out_otherwise_is_refused(
     AdaptiveModel.load(path, self_test=False)
 
 
-def test_the_self_test_ends(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An example whose inner steps take longer than the limit is refused between two of them."""
-    monkeypatch.setattr("msr_runtime.adaptation.self_test._LONGEST", -1.0)
-    with pytest.raises(BundleError, match="its 3 inner steps take longer"):
-        AdaptiveModel.load(bundle_path)
+def slow(model: bytes, output: str, source: str | None = None) -> bytes:
+    """The same model with a thousand products of large matrices, which take some ten seconds.
+
+    They depend on the input `source`, or on constants alone.
+    """
+    parsed = onnx.load_from_string(model)
+    graph = parsed.graph
+    for node in graph.node:
+        for index, name in enumerate(node.output):
+            node.output[index] = "before" if name == output else name
+        for index, name in enumerate(node.input):
+            node.input[index] = "before" if name == output else name
+    graph.initializer.append(numpy_helper.from_array(np.zeros((600, 600), np.float32), "square"))
+    if source:
+        graph.node.append(helper.make_node("ReduceSum", [source], ["sum"], keepdims=0))
+        graph.node.append(helper.make_node("Add", ["square", "sum"], ["product 0"]))
+    else:
+        graph.node.append(helper.make_node("Identity", ["square"], ["product 0"]))
+    for index in range(1000):
+        graph.node.append(helper.make_node("MatMul", [f"product {index}", "square"], [f"product {index + 1}"]))
+    graph.node.append(helper.make_node("ReduceSum", ["product 1000"], ["nothing"], keepdims=0))
+    graph.node.append(helper.make_node("Add", ["before", "nothing"], [output]))
+    return parsed.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("file", "output", "source"), [(PREDICT, "y", "x"), (PREDICT, "y", None), (LOSS, "loss", None)]
+)
+def test_the_first_run_ends(
+    write: Write, linear_files: dict[str, bytes], file: str, output: str, source: str | None
+) -> None:
+    """Also where all that takes long could be computed in advance: then making the session would never end."""
+    bundle = Bundle.open(write({file: slow(linear_files[file], output, source)}))
+    with pytest.raises(BundleError, match=r"\.onnx takes longer than the 0.02 s allowed"):
+        run_first(bundle, longest=0.02)
+
+
+def test_the_self_test_ends(write: Write, linear_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a run, not only between two inner steps. The sessions themselves have no limit afterwards."""
+    monkeypatch.setattr("msr_runtime.adaptation.sessions.run_first", lambda bundle: None)
+    bundle = Bundle.open(write({ADAPT: slow(linear_files[ADAPT], "v_next", "support_x")}))
+    sessions = Sessions(bundle, ["CPUExecutionProvider"])
+    with pytest.raises(BundleError, match=r"golden example takes longer than the 0.02 s allowed.*machine"):
+        replay_golden_example(bundle, sessions, longest=0.02)
+    assert np.isfinite(sessions.start(np.zeros(3))).all()
 
 
 def start(**parts: np.ndarray) -> bytes:

@@ -1,0 +1,90 @@
+"""The first run of a bundle's graphs: as they are written, on one sample of zeros, and with a time limit.
+
+When ONNX Runtime makes a session, it computes in advance what depends on constants alone, and nothing ends that. A few
+small constants can be made to take hours: products of products. In the first run, nothing is computed in advance. Each
+node runs once, and the run ends when its time is over.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_runtime.bundle.manifest import LOSSES, STEP, next_name
+from msr_runtime.bundle.store import ADAPT, LOSS, PREDICT, SUMS, Bundle
+from msr_runtime.errors import BundleError
+from msr_runtime.inference._onnxruntime import onnxruntime
+from msr_runtime.inference.providers import CPU
+from msr_runtime.inference.session import make_session
+from msr_runtime.inference.time_limit import TimeLimit
+
+LONGEST = 60.0
+"""Longest time of a test at load, in s: of the first run of all graphs, and of the self-test. Small networks take
+milliseconds."""
+
+
+def run_first(bundle: Bundle, longest: float = LONGEST) -> None:
+    """Compare the inputs and outputs of a bundle's graphs with its manifest, and run each graph once on the CPU.
+
+    solve.onnx is left out: its sessions never compute anything in advance.
+
+    Args:
+        bundle: The opened bundle.
+        longest: Longest time that all runs together may take, in s.
+
+    Raises:
+        BundleError: If ONNX Runtime refuses a graph, if one does not match the manifest or does not run, or if they
+            take too long.
+    """
+    where = f"bundle '{bundle.path}'"
+    files = [file for file in (PREDICT, ADAPT, LOSS, SUMS) if file in bundle.files]
+    graphs = {
+        file: make_session(bundle.files[file], f"{where}: {file}", (CPU,), prepack=False, optimize=False)
+        for file in files
+    }
+    _check_graphs(where, bundle, graphs)
+    start = bundle.start()
+    with TimeLimit(longest) as limit:
+        for file, graph in graphs.items():
+            feed = {part.name: start.get(part.name, _zeros(part)) for part in graph.get_inputs()}
+            try:
+                limit.limited(graph).run(None, feed)
+            except Exception as error:  # the bindings of ONNX Runtime raise many types for a malformed graph
+                if limit.over:
+                    raise BundleError(limit.message(f"{where}: a run of {file}")) from error
+                raise BundleError(
+                    f"{where}: {file} does not run ({error}); the graph does not match its manifest: export again"
+                ) from error
+
+
+def check_parts(where: str, file: str, parts: Sequence[onnxruntime.NodeArg], wanted: dict[str, list]) -> None:
+    """Raise BundleError unless these inputs or outputs of a graph have the names and shapes `wanted`."""
+    seen = {part.name: part.shape for part in parts}
+    if seen != wanted:
+        raise BundleError(
+            f"{where}: {file} has {seen}, but its manifest wants {wanted}; the two are not of one export: export again"
+        )
+
+
+def _check_graphs(where: str, bundle: Bundle, graphs: dict[str, onnxruntime.InferenceSession]) -> None:
+    predict, adapt, loss = (graphs[file] for file in (PREDICT, ADAPT, LOSS))
+    K = bundle.manifest.filter_parameters
+    weights = {weight.name: list(weight.shape) for weight in bundle.manifest.weights}
+    state = {"v": [1, K]} | weights
+    check_parts(where, PREDICT, predict.get_overridable_initializers(), weights)
+    for file, graph, wanted in ((ADAPT, adapt, state), (LOSS, loss, weights)):
+        others = ("support_x", "support_y", STEP)
+        check_parts(where, file, [part for part in graph.get_inputs() if part.name not in others], wanted)
+    check_parts(where, ADAPT, adapt.get_outputs(), {next_name(name): state[name] for name in state} | {"loss": []})
+    # Bundles of format version 4 and older have no output of each sample's loss.
+    each = [part for part in loss.get_outputs() if part.name == LOSSES and len(part.shape) == 1]
+    check_parts(where, LOSS, [part for part in loss.get_outputs() if part not in each], {"loss": []})
+    if SUMS in graphs:
+        check_parts(where, SUMS, graphs[SUMS].get_outputs(), {"sums": [K, K + 1], "loss": []} | weights)
+        check_parts(where, SUMS, [part for part in graphs[SUMS].get_inputs() if part.name == "v"], {"v": [1, K]})
+
+
+def _zeros(part: onnxruntime.NodeArg) -> NDArray:
+    """Zeros for one input of a graph. An axis of any length gets one entry."""
+    shape = [axis if isinstance(axis, int) else 1 for axis in part.shape]
+    return np.zeros(shape, np.int64 if "int64" in part.type else np.float32)
