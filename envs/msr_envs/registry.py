@@ -8,19 +8,14 @@ A name is one of these:
 * `path/to/file.yaml`, for logs that the file describes (see `msr_envs.logs`).
 """
 
-import contextlib
 import difflib
-import importlib
-import importlib.util
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 from msr_envs.checking.family import require_members
 from msr_envs.logs import log_family
+from msr_envs.named_code import in_users_line, load_attribute
 from msr_envs.recorded import Recorded
-from msr_runtime.errors import FamilyError, line_of_users_code
+from msr_runtime.errors import FamilyError
 from msr_runtime.task import TaskFamily
 
 FAMILIES: dict[str, str] = {
@@ -103,71 +98,13 @@ def load_family(name: str) -> TaskFamily:
             f"family '{name}' is unknown.{hint} The built-in families are {', '.join(BUILT_IN)}. Name your own family "
             "as package.module:attribute or path/to/file.py:attribute, and recorded data as path/to/file.npz."
         )
-    module = _import_file(Path(source)) if source.endswith(".py") else _import_module(source)
-    if not hasattr(module, attribute):
-        close = difflib.get_close_matches(attribute, vars(module), n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        raise FamilyError(f"family '{name}': '{source}' has no attribute '{attribute}'{hint}")
-    found = getattr(module, attribute)
+    found = load_attribute(BUILT_IN.get(name, name))
     if isinstance(found, type) or (callable(found) and not isinstance(found, TaskFamily)):
         try:
             found = found()
         except Exception as error:
             raise FamilyError(
                 f"family '{name}': calling {attribute}() without arguments failed with {type(error).__name__}: "
-                f"{error}{_where(error)}; correct it, or name a family that is already made (an instance)"
+                f"{error}{in_users_line(error)}; correct it, or name a family that is already made (an instance)"
             ) from error
     return require_members(found)
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise FamilyError(
-            f"family file '{path}' does not exist (looked for {path.resolve()}); correct the path, or give it from the "
-            "working folder"
-        )
-    # The hash makes the module's name unique: two files with the same name can both be loaded.
-    module_name = f"msr_family_{path.stem}_{abs(hash(path.resolve())):x}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise FamilyError(
-            f"family file '{path}' cannot be imported as a Python module; check that it is a file of Python code"
-        )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # pydantic and dataclasses look up the module in which a class is defined
-    try:
-        with _import_from(path.resolve().parent):
-            spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[module_name]
-        raise _import_failed(str(path), error) from error
-    return module
-
-
-def _import_module(source: str) -> ModuleType:
-    try:
-        with _import_from(Path.cwd()):
-            return importlib.import_module(source)
-    except Exception as error:
-        raise _import_failed(source, error) from error
-
-
-@contextlib.contextmanager
-def _import_from(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):  # the imported code may have removed the folder itself
-            sys.path.remove(str(folder))
-
-
-def _import_failed(source: str, error: Exception) -> FamilyError:
-    return FamilyError(
-        f"family module '{source}' could not be imported: {type(error).__name__}: {error}{_where(error)}"
-    )
-
-
-def _where(error: Exception) -> str:
-    line = line_of_users_code(error)
-    return f", in {line}" if line else ""

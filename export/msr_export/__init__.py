@@ -7,12 +7,14 @@ U becomes a constant. On the robot, only v and the weights made from v change:
     loss.onnx      support x, support y, weights       -> loss, and the loss of each sample
 
 The way of a learner: `freeze` builds the three graphs. For them, `gradients` traces the inner step, `convolutions` and
-`patches` write image operators so that ONNX can hold them, and `lowering` writes the ONNX file. `parity` compares the
-graphs with torch. `writer` adds a description and writes the folder, if the graphs are right.
+`patches` write image operators so that ONNX can hold them, `flat` does so for a network of your own, and `lowering`
+writes the ONNX file. `parity` compares the graphs with torch; `checking` does so before anything is trained. `writer`
+adds a description and writes the folder, if the graphs are right.
 """
 
+from msr_export.checking import check_exportable
 from msr_export.freeze import Frozen, freeze
 from msr_export.parity import check_golden, check_parity
 from msr_export.writer import export_bundle, export_checkpoint
 
-__all__ = ["Frozen", "check_golden", "check_parity", "export_bundle", "export_checkpoint", "freeze"]
+__all__ = ["Frozen", "check_exportable", "check_golden", "check_parity", "export_bundle", "export_checkpoint", "freeze"]

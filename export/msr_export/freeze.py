@@ -26,7 +26,6 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vjp
-from torch.nn.utils import parametrize
 
 from msr_export.elimination import LARGEST, freeze_elimination
 from msr_export.folding import folded_weights
@@ -34,6 +33,7 @@ from msr_export.gradients import trace
 from msr_export.layers import LayerByLayer
 from msr_export.lowering import encode, lower
 from msr_export.patches import AnySamples
+from msr_export.plain import Plain
 from msr_export.precision import sum_dtype
 from msr_runtime.bundle.manifest import LOSSES, next_name
 from msr_runtime.errors import ExportError
@@ -42,7 +42,7 @@ from msr_runtime.meta.rules.gauss_newton import GaussNewton
 from msr_runtime.meta.rules.gradient import GradientSteps
 from msr_runtime.meta.rules.rule import LOSSES as TORCH_LOSSES
 from msr_runtime.meta.rules.rule import Index, Rule, Tensors
-from msr_runtime.normalization import Normalization, split_center
+from msr_runtime.normalization import Normalization
 from msr_runtime.task import Array
 
 
@@ -119,81 +119,14 @@ def freeze(learner: Learner, normalization: Normalization) -> Frozen:
     )
 
 
-class _Plain(nn.Module):
-    """What all graphs share: the network without U, with given weights, between raw and normalized units."""
-
-    input_center: Tensor
-    input_rest: Tensor | None
-    input_scale: Tensor
-    output_center: Tensor
-    output_rest: Tensor | None
-    output_scale: Tensor
-
-    def __init__(self, learner: Learner, normalization: Normalization) -> None:
-        super().__init__()
-        self.plain = copy.deepcopy(learner)
-        for layer in list(self.plain.network.modules()):
-            if parametrize.is_parametrized(layer):
-                _remove_parametrizations(layer)
-        for side, center, scale in (
-            ("input", normalization.input_center, normalization.input_scale),
-            ("output", normalization.output_center, normalization.output_scale),
-        ):
-            first, rest = split_center(center, scale)
-            self.register_buffer(f"{side}_center", torch.from_numpy(first))
-            self.register_buffer(f"{side}_rest", None if rest is None else torch.from_numpy(rest))
-            self.register_buffer(f"{side}_scale", torch.tensor(scale, dtype=torch.float32))
-
-    def predict(self, x: Tensor, weights: Tensors) -> Tensor:
-        """Map raw x `(batch, *x)` to raw y. Scores of classes have no unit and stay as they are."""
-        y = self.plain(weights, self._normalized_x(x))
-        if self.plain.classifies:
-            return y
-        y = y * self.output_scale
-        return (y if self.output_rest is None else y + self.output_rest) + self.output_center
-
-    def loss(self, support_x: Tensor, support_y: Tensor, weights: Tensors) -> Tensor:
-        """The learner's loss on raw support samples."""
-        return self.plain.support_loss(weights, *self._normalized(support_x, support_y))
-
-    def _normalized(self, support_x: Tensor, support_y: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalize support samples. Labels stay as they are."""
-        y = support_y
-        if not self.plain.classifies:
-            y = _normalize(support_y, self.output_center, self.output_rest, self.output_scale)
-        return self._normalized_x(support_x), y
-
-    def _normalized_x(self, x: Tensor) -> Tensor:
-        return _normalize(x, self.input_center, self.input_rest, self.input_scale)
-
-
-def _normalize(raw: Tensor, center: Tensor, rest: Tensor | None, scale: Tensor) -> Tensor:
-    """`(raw - center) / scale`, with a center in two parts where one would be too coarse (see `split_center`)."""
-    moved = raw - center
-    return (moved if rest is None else moved - rest) / scale
-
-
-def _remove_parametrizations(layer: nn.Module) -> None:
-    """Turn the parametrized tensors of a copied layer into plain parameters again.
-
-    torch's own function would remove the tensors from the layer's class. The copy shares this class with the original
-    learner, so the learner would be broken.
-    """
-    tensors = {name: getattr(layer, name).detach() for name in layer.parametrizations}  # type: ignore[union-attr]
-    layer.__class__ = parametrize.type_before_parametrizations(layer)
-    del layer.parametrizations
-    for name, tensor in tensors.items():
-        layer.register_parameter(name, nn.Parameter(tensor))
-
-
-class _Predict(_Plain):
+class _Predict(Plain):
     """The graph `x, *weights -> y`."""
 
     def forward(self, x: Tensor, weights: Tensors) -> Tensor:
         return self.predict(x, weights)
 
 
-class _Loss(_Plain):
+class _Loss(Plain):
     """The graph `support_x, support_y, *weights -> loss, losses`: the learner's loss, and that of each sample."""
 
     def forward(self, support_x: Tensor, support_y: Tensor, weights: Tensors) -> tuple[Tensor, Tensor]:
@@ -203,7 +136,7 @@ class _Loss(_Plain):
         return loss(y_hat, y), each if each.ndim == 1 else each.mean(tuple(range(1, each.ndim)))
 
 
-class _Means(_Plain):
+class _Means(Plain):
     """The inner step of a learner that writes its own `adapt`.
 
     The graph is `support_x, support_y, v, *weights -> v_next, *weights_next, loss`.
@@ -217,7 +150,7 @@ class _Means(_Plain):
         return v_next, *folded_weights(self.plain, moved).values(), self.loss(support_x, support_y, weights)
 
 
-class _Step(_Plain):
+class _Step(Plain):
     """The graph `support_x, support_y, v, *weights[, step] -> v_next, *weights_next, loss`, for any rule.
 
     `step` `(1,)` counts from 0. It is an input only if the rule has learned numbers for each step.
@@ -246,6 +179,11 @@ class _Step(_Plain):
         v_next = flatten(self.learner, moved)
         return v_next, *folded_weights(self.learner, moved).values(), self.loss(support_x, support_y, weights)
 
+    def flatten(self, samples: int) -> None:
+        """See `Plain.flatten`. The learner folds its weights and then computes by the same graph."""
+        super().flatten(samples)
+        self.learner.forward = lambda adapted, x: self.plain(folded_weights(self.learner, adapted), x)
+
     def _any_samples(self, adapted: Tensors, x: Tensor) -> Tensor:
         """The network in operators that `vmap` takes for any number of samples (see `AnySamples`)."""
         with AnySamples():
@@ -263,6 +201,11 @@ class _Sums(_Step):
         super().__init__(learner, normalization, rule)
         self.layers = LayerByLayer(self.learner, self.plain)
         self.dtype = sum_dtype(learner, rule)
+
+    def flatten(self, samples: int) -> None:
+        """See `Plain.flatten`. No layer is left to go by: the Jacobian is taken row by row."""
+        super().flatten(samples)
+        self.layers = LayerByLayer(self.learner, self.plain)
 
     def forward(self, support_x: Tensor, support_y: Tensor, v: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         x, y = self._normalized(support_x, support_y)
@@ -374,7 +317,7 @@ def _example_count(learner: Learner, module: nn.Module, given: Iterable[Tensor])
     return next(count for count in itertools.count(7) if taken.isdisjoint((count, count * outputs)))
 
 
-def _freeze_traced(module: _Plain, state: dict[str, Any], outputs: list[str]) -> bytes:
+def _freeze_traced(module: Plain, state: dict[str, Any], outputs: list[str]) -> bytes:
     """Freeze a module of a support set and `state`: the v and the weights that it is given."""
     learner, shots = module.plain, {0: torch.export.Dim("shots")}
     weights = state.get("weights", {})
@@ -386,6 +329,12 @@ def _freeze_traced(module: _Plain, state: dict[str, Any], outputs: list[str]) ->
     if weights:
         axes["weights"] = dict.fromkeys(weights)
     inputs = [each for name in examples for each in (weights if name == "weights" else [name])]
-    traced = _Traced(module, examples)
+    try:
+        traced = _Traced(module, examples)
+    except Exception:
+        if not learner.own_network:
+            raise
+        module.flatten(count)
+        traced = _Traced(module, examples)
     model = lower(traced, {"arguments": examples}, {"arguments": axes}, inputs, outputs)
     return encode(model)

@@ -69,7 +69,7 @@ def draw_support(
             noisy = clean + _NOISE * (1 - attempt / _ATTEMPTS) * rng.standard_normal(clean.shape)
             support_y = normalization.raw_y(noisy)
         y = torch.from_numpy(normalization.normalize_y(support_y))
-        losses, moves = _path(learner, x, y, steps)
+        losses, moves = path_of(learner, x, y, steps)
         if not (losses[1:] <= _GROWTH * losses[0]).all():
             continue
         error = _own_error(exact, x, y, steps, losses, moves)
@@ -88,7 +88,7 @@ def draw_support(
     )
 
 
-def _path(learner: Learner, x: Tensor, y: Tensor, steps: Sequence[int]) -> tuple[Tensor, Tensor]:
+def path_of(learner: Learner, x: Tensor, y: Tensor, steps: Sequence[int]) -> tuple[Tensor, Tensor]:
     """The support losses at the start and after each number of steps `(1 + steps,)`, and the v of each."""
     with torch.no_grad():
         path = [learner.adapt(x, y, step) for step in (0, *steps)]
@@ -99,7 +99,7 @@ def _path(learner: Learner, x: Tensor, y: Tensor, steps: Sequence[int]) -> tuple
 def _own_error(exact: Learner, x: Tensor, y: Tensor, steps: Sequence[int], losses: Tensor, moves: Tensor) -> float:
     """What float32 misses, in losses and v, relative to the largest. `exact` is the learner in float64."""
     try:
-        wanted = _path(exact, x.double(), y.double() if y.is_floating_point() else y, steps)
+        wanted = path_of(exact, x.double(), y.double() if y.is_floating_point() else y, steps)
     except RuntimeError:  # a network of one's own may hold float32 numbers that do not mix with others: nobody knows
         return 0.0
     error = max(

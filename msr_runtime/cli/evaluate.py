@@ -13,6 +13,7 @@ from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.bundle.manifest import MANIFEST
 from msr_runtime.cli.families import family_of
 from msr_runtime.cli.output import JsonPath, option, print_rows, write_json
+from msr_runtime.cli.programs import MethodOfCheckpoint, Programs, load_own
 from msr_runtime.errors import FamilyError, InputError
 from msr_runtime.meta.evaluation.floor_methods import floors
 from msr_runtime.meta.evaluation.scores import Scores, score_all
@@ -20,6 +21,7 @@ from msr_runtime.normalization import Normalization
 from msr_runtime.task import Adapt, ClosedLoopFamily, Field, Split, TaskFamily, fields_agree
 
 _NETWORK = "the network"
+_NONE = Programs()
 _STREAM = (0, 2)
 """What follows --seed in the seeds of all draws: no stream of a training with this seed is the same."""
 
@@ -33,6 +35,8 @@ def evaluate(
     split: Split = "test",
     seed: int = 0,
     json: JsonPath = None,
+    learner: Programs = _NONE,
+    method: MethodOfCheckpoint = None,
 ) -> int:
     """Adapt to new tasks, one by one, and print the errors on their query sets.
 
@@ -55,11 +59,14 @@ def evaluate(
         split: The split from which the tasks are drawn.
         seed: Seed of the tasks. With the same seed, every model gets the same tasks.
         json: Write the figures to this file too.
+        learner: A network or rule of your own, on which the run was trained. Needed for the same reason.
+        method: A method of your own, likewise.
     """
     for name, value, least in (("tasks", tasks, 1), ("closed-loop-tasks", closed_loop_tasks, 0), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"--{name} is {value}, but at least {least} is wanted")
-    model = _open_bundle(path) if (path / MANIFEST).is_file() else _open_checkpoint(path)
+    bundle = (path / MANIFEST).is_file()
+    model = _open_bundle(path) if bundle else _open_checkpoint(path, learner, method)
     loaded = _family(path, family, model.source, model.fields)
     if closed_loop_tasks and not isinstance(loaded, ClosedLoopFamily):
         raise FamilyError(
@@ -163,14 +170,13 @@ def _open_bundle(path: Path) -> _Model:
     return _Model(model.adapted, unadapted, about.normalization, about.name, fields, about.method, about.shots)
 
 
-def _open_checkpoint(path: Path) -> _Model:
+def _open_checkpoint(path: Path, learner: Programs, method: str | None) -> _Model:
     import torch  # imported here, because a bundle is scored without torch
 
     from msr_runtime.meta.evaluation.predictor import torch_adapt, torch_unadapted
-    from msr_runtime.meta.training.checkpoint import load_checkpoint
 
     torch.set_num_threads(1)
-    found = load_checkpoint(path)
+    found = load_own(path, learner, method)
     config, network = found.config, (found.learner, found.normalization)
     fields = config.inputs, config.outputs
     return _Model(

@@ -10,8 +10,10 @@ from msr_runtime.bundle.manifest import MANIFEST
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.cli.families import family_of
 from msr_runtime.cli.output import BundlePath, option, print_rows
+from msr_runtime.cli.programs import MethodOfCheckpoint, Programs, load_own
 from msr_runtime.errors import InputError
-from msr_runtime.meta.training.checkpoint import load_checkpoint
+
+_NONE = Programs()
 
 
 def export(
@@ -19,6 +21,8 @@ def export(
     bundle: BundlePath,
     /,
     family: Annotated[str | None, option("FAMILY", "the family that the checkpoint names, if it is installed")] = None,
+    learner: Programs = _NONE,
+    method: MethodOfCheckpoint = None,
 ) -> int:
     """Write a checkpoint as a bundle, the folder that the robot needs.
 
@@ -29,13 +33,15 @@ def export(
         bundle: The folder to write. A bundle that is there already is replaced.
         family: The task family that the network was trained on: a built-in name, module:attribute, file.py:attribute,
             file.npz or file.yaml. Needed for a family of your own: a file's word is not enough to run a program.
+        learner: A network or rule of your own, on which the checkpoint was trained. Needed for the same reason.
+        method: A method of your own, likewise.
     """
     from msr_export import export_checkpoint  # the import takes seconds, and wrong arguments are reported before it
 
     torch.set_num_threads(1)
     if (checkpoint / MANIFEST).is_file():
         raise InputError(f"'{checkpoint}' is a bundle already; name the folder of a run, or a checkpoint file in it")
-    found = load_checkpoint(checkpoint)
+    found = load_own(checkpoint, learner, method)
     export_checkpoint(found, bundle, family=family_of(checkpoint, family, found.config.family))
     written = Bundle.open(bundle)
     parity = written.manifest.parity

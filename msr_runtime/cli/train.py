@@ -16,11 +16,13 @@ from msr_envs.recorded import Recorded
 from msr_envs.registry import BUILT_IN
 from msr_runtime.cli.families import named_family
 from msr_runtime.cli.output import refuse, visible_lines
+from msr_runtime.cli.programs import training_programs
 from msr_runtime.errors import AugmentationWarning, MsrError
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.methods import LEARNERS, learner_class
 from msr_runtime.meta.learners.unused import refuse_unused
-from msr_runtime.meta.training.checkpoint import LAST
+from msr_runtime.meta.symmetry.discovery import known_group
+from msr_runtime.meta.training.checkpoint import LAST, build_learner
 from msr_runtime.meta.training.config import TrainConfig, TrainSettings
 from msr_runtime.meta.training.distributed import LostProcessError, processes
 from msr_runtime.meta.training.preparation import Preparation, prepare
@@ -29,6 +31,10 @@ from msr_runtime.meta.training.trainer import MetaTrainer, TrainResult
 from msr_runtime.task import TaskFamily
 
 _DEFAULTS = ("msr", LearnerConfig(), TrainSettings())
+_METHODS = (
+    f"The learning method. One of {', '.join(LEARNERS)}; or one of your own, a subclass of Learner, named as "
+    "package.module:attribute or path/to/file.py:attribute."
+)
 
 Resume = Literal["no", "yes", "auto"]
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -38,9 +44,7 @@ def train(
     family: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FAMILY")],
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR")],
     /,
-    method: Annotated[
-        str, tyro.conf.arg(metavar="NAME", help=f"The learning method. One of {', '.join(LEARNERS)}.")
-    ] = _DEFAULTS[0],
+    method: Annotated[str, tyro.conf.arg(metavar="NAME", help=_METHODS)] = _DEFAULTS[0],
     resume: Annotated[Resume, tyro.conf.arg(metavar="[auto]", help_behavior_hint="(default: begin a new run)")] = "no",
     learner: LearnerConfig = _DEFAULTS[1],
     settings: TrainSettings = _DEFAULTS[2],
@@ -50,6 +54,8 @@ def train(
     A mean squared error is measured on normalized outputs: 1 is the loss of always giving the mean.
 
     A family that is not built in is checked first, as `check_family` does.
+
+    A network, rule or method of your own is tried first: an outer step, and the export.
 
     Ctrl-C ends the run after it has written a checkpoint; --resume continues the run.
 
@@ -73,20 +79,26 @@ def train(
         settings: The outer loop and its data.
     """
     torch.set_num_threads(1)  # the networks are small: with more threads, each would mostly wait for the others
+    with training_programs(method, learner):
+        return _train(family, run, (method, learner, settings), resume)
+
+
+def _train(family: str, run: Path, given: tuple[str, LearnerConfig, TrainSettings], resume: Resume) -> int:
+    method, learner, _ = given
     chosen = learner_class(method)
     if resume != "yes":
         refuse_unused(method, learner, chosen.unused(learner), LearnerConfig.model_fields)
     loaded = named_family(family)
     with processes() as joined:
         try:
-            opened, config = joined.from_first(
-                lambda: _opened(run, loaded, family, (method, learner, settings), resume)
-            )
+            opened, config = joined.from_first(lambda: _opened(run, loaded, family, given, resume))
             if opened.saved is not None and opened.saved.step >= config.settings.steps:
                 if joined.first:
                     print(f"{run} is complete: it has taken all its {opened.saved.step} steps; nothing is left to do")
                 return 0
             try:
+                if opened.saved is None and joined.first:
+                    _require_exportable(config, loaded)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", AugmentationWarning)  # it is printed below
                     prepared = prepare(loaded, config, saved=opened.saved, processes=joined)
@@ -132,6 +144,20 @@ def _opened(
     )
     run = run.continued(TrainConfig.of(family, *asked, source=source))
     return run, run.config
+
+
+def _require_exportable(config: TrainConfig, family: TaskFamily) -> None:
+    """Refuse a network, rule or method of the user's own that no bundle can hold. The built-in ones all can."""
+    group = known_group(family) if config.learner.form == "equivariant" else None
+    learner = build_learner(config, group=group)
+    if not learner.own or not learner.adapted_size():
+        return
+    try:
+        from msr_export import check_exportable  # takes seconds to import, and may be left out of an installation
+    except ModuleNotFoundError as error:
+        refuse(f"note: {config.learner.network} was not tried in ONNX before training, because {error}")
+        return
+    check_exportable(learner)
 
 
 def _changed(own: Settings, given: Settings) -> Settings:

@@ -15,6 +15,7 @@ Train on a family in one call:
 
 from msr_runtime.meta.evaluation import Scores, floors, score, torch_adapt
 from msr_runtime.meta.learners import LEARNERS, Learner, LearnerConfig
+from msr_runtime.meta.programs import register
 from msr_runtime.meta.symmetry import LayerReport, LayerSpec, filter_parameter_names, fold, reparameterize
 from msr_runtime.meta.training import (
     AugmentationReport,
@@ -58,6 +59,7 @@ __all__ = [
     "open_run",
     "prepare",
     "processes",
+    "register",
     "reparameterize",
     "score",
     "torch_adapt",

@@ -25,7 +25,7 @@ class Attention(Learner):
     def unused(cls, config: LearnerConfig) -> dict[str, str]:
         """Return the options of steps too, and `bias`: the layers of a block have biases."""
         unused = super().unused(config.model_copy(update={"bias": True}))
-        return unused | dict.fromkeys(("bias", *INNER_LOOP), "it reads the support set in one pass")
+        return unused | dict.fromkeys(("bias", "activation", *INNER_LOOP), "it reads the support set in one pass")
 
     def build_network(self) -> nn.Module:
         """Return as many blocks of attention as the network has hidden layers."""

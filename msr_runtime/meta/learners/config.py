@@ -1,15 +1,15 @@
 """The size of a network and of its inner loop."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from pydantic import Field as Limits
 
-from msr_runtime.meta.networks.registry import NetworkName
+from msr_runtime.meta.networks.activations import Activation
 from msr_runtime.meta.symmetry.reparameterize import Form
 
-RuleName = Literal["gradient", "gauss-newton", "ridge"]
-"""The names of the adaptation rules (see `msr_runtime.meta.rules`)."""
+RULES = ("gradient", "gauss-newton", "ridge")
+"""The names of the built-in adaptation rules (see `msr_runtime.meta.rules`)."""
 
 
 class LearnerConfig(BaseModel):
@@ -26,16 +26,23 @@ class LearnerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    network: NetworkName = "mlp"
-    """`mlp`; `conv`, filters of 3 x 3 (3 on signals); or `local`, where every position has its own filter."""
+    network: str = "mlp"
+    """`mlp`; `conv`, filters of 3 x 3 (3 on signals); `local`, where every position has its own filter; or a network of
+    your own: a function or class named as package.module:attribute or path/to/file.py:attribute."""
     width: PositiveInt | Annotated[tuple[PositiveInt, ...], Limits(min_length=1)] = 64
     """Units or channels of every hidden layer, or a number for each of them, such as 50 60 50."""
     depth: NonNegativeInt = 3
     """Hidden layers. With 0 the network is one linear layer or one convolution."""
     bias: bool = True
     """Give the layers biases."""
-    rule: RuleName = "gradient"
-    """`gradient` steps, `gauss-newton` steps, or `ridge`: one exact step if the network is linear in what adapts."""
+    activation: Activation = "silu"
+    """What stands between the layers of a built-in network."""
+    adapt: tuple[str, ...] = ("*",)
+    """Patterns of the weights that adapt, such as `layers.2.*` or `*.bias`. The others are learned by the outer loop
+    alone."""
+    rule: str = "gradient"
+    """`gradient` steps, `gauss-newton` steps, `ridge`: one exact step if the network is linear in what adapts; or a
+    rule of your own, named like a network."""
     inner_steps: PositiveInt = 5
     """Inner steps: steps on the support set. Rule `ridge` takes one."""
     inner_rate: PositiveFloat = 0.1

@@ -7,7 +7,7 @@ from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.networks.basis import BasisNetwork, basis_shape
-from msr_runtime.meta.networks.registry import NETWORKS
+from msr_runtime.meta.networks.registry import make_network
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.task import Group, Loss, Shape
 
@@ -32,7 +32,7 @@ class FunctionEncoder(Learner):
                 f"method '{self.name}' finds its coefficients by least squares, but the family's loss is {loss}; take "
                 "a family whose loss is mse, or another method"
             )
-        if config.rule == "gauss-newton":
+        if config.rule not in ("gradient", "ridge"):
             raise TrainingError(
                 f"method '{self.name}' is linear in what adapts and takes one step of rule 'ridge', but the rule is "
                 f"'{config.rule}'; leave rule out, or take another method"
@@ -49,13 +49,15 @@ class FunctionEncoder(Learner):
     def build_network(self) -> nn.Module:
         """Return the configured network, with as many outputs as all functions have together."""
         config = self.config
-        if config.network != "mlp" and len(self.inputs) == len(self.outputs) == 1:
+        if config.network in ("conv", "local") and len(self.inputs) == len(self.outputs) == 1:
             raise TrainingError(
                 f"method '{self.name}' needs several outputs for each number of y, but network '{config.network}' "
                 "gives a signal as long as x; take network 'mlp', or give x and y an axis of channels"
             )
         shape = basis_shape(self.outputs, config.context)
-        functions = NETWORKS[config.network](self.inputs, shape, config.widths, bias=config.bias)
+        functions = make_network(
+            config.network, self.inputs, shape, config.widths, bias=config.bias, activation=config.activation
+        )
         return BasisNetwork(functions, self.outputs, config.context)
 
     def choose_adapted(self) -> tuple[str, ...]:

@@ -3,15 +3,21 @@
 The methods in `methods` are small subclasses. A method of your own is another subclass. The trainer takes the class.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from msr_runtime.errors import TrainingError
-from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.chosen import chosen_names
+from msr_runtime.meta.learners.config import RULES, LearnerConfig
+from msr_runtime.meta.learners.own_network import examine, freeze_statistics, is_own
+from msr_runtime.meta.learners.own_rule import make_own_rule
 from msr_runtime.meta.learners.unused import unused_by_network, unused_by_rule
-from msr_runtime.meta.networks.registry import NETWORKS
+from msr_runtime.meta.networks.registry import NETWORKS, make_network
+from msr_runtime.meta.networks.written import written_out
 from msr_runtime.meta.rules.gauss_newton import GaussNewton, Ridge
 from msr_runtime.meta.rules.gradient import GradientSteps
 from msr_runtime.meta.rules.rule import LOSSES, Rule, Tensors
@@ -50,6 +56,12 @@ class Learner(nn.Module):
         self.group = group
         self.classifies = loss == "cross_entropy"
         self.network = self.build_network()
+        self.own_network = config.network not in NETWORKS or is_own(self.network)
+        # A learner with a `forward` of its own may call its network in any way.
+        examined = self.own_network and type(self).forward is Learner.forward
+        self.random = examine(self.network, inputs, outputs) if examined else False
+        if self.own_network:
+            freeze_statistics(self.network)
         if config.reparameterized:
             if config.network == "local":
                 raise TrainingError(
@@ -57,7 +69,7 @@ class Learner(nn.Module):
                     "or 'conv', whose symmetry matrix learns what to share, or a method without a symmetry matrix"
                 )
             self._reparameterize()
-        self.adapted_names = self.choose_adapted()
+        self.adapted_names = chosen_names(self.choose_adapted(), config.adapt)
         self.rule = self.build_rule()
 
     @classmethod
@@ -67,12 +79,14 @@ class Learner(nn.Module):
         Of a learner of your own, with a rule or an `adapt` of its own, nobody knows which options of the rule it uses.
         """
         known = (cls.build_rule, cls.adapt) == (Learner.build_rule, Learner.adapt)
-        return unused_by_network(config) | (unused_by_rule(config) if known else {})
+        unused = unused_by_network(config) | (unused_by_rule(config) if known else {})
+        own = cls.choose_adapted is not Learner.choose_adapted
+        return unused | ({"adapt": "the method itself says what adapts"} if own else {})
 
     def build_network(self) -> nn.Module:
         """Return the plain network. CAVIA and ProtoNets override this."""
-        config = self.config
-        return NETWORKS[config.network](self.inputs, self.outputs, config.widths, bias=config.bias)
+        config, shapes = self.config, (self.inputs, self.outputs)
+        return make_network(config.network, *shapes, config.widths, bias=config.bias, activation=config.activation)
 
     def choose_adapted(self) -> tuple[str, ...]:
         """Return the names of the tensors that the inner loop moves: here all but the symmetry matrices."""
@@ -91,6 +105,8 @@ class Learner(nn.Module):
         if config.rule == "gauss-newton":
             return GaussNewton(names, config.inner_steps, **damping, first_order=config.first_order)
         rates = {name: self.first_rate(name) for name in names}
+        if config.rule not in RULES:
+            return make_own_rule(config, rates)
         return GradientSteps(rates, config.inner_steps, per_step=config.step_rates, first_order=config.first_order)
 
     def first_rate(self, name: str) -> float:
@@ -119,6 +135,11 @@ class Learner(nn.Module):
         except ValueError as error:
             raise TrainingError(f"method '{self.name}' cannot have form '{config.form}': {error}") from error
 
+    @property
+    def own(self) -> bool:
+        """Whether its network, its rule or its class is not one of this package."""
+        return self.own_network or not all(_built_in(type(part)) for part in (self, self.rule) if part is not None)
+
     def start(self) -> Tensors:
         """Return the adapted tensors at which every task starts."""
         parameters = dict(self.network.named_parameters())
@@ -130,7 +151,24 @@ class Learner(nn.Module):
 
     def forward(self, adapted: Tensors, x: Tensor) -> Tensor:
         """Map x `(samples, *x)` to `(samples, *y)` with the given adapted tensors."""
-        return functional_call(self.network, adapted, (x,))
+        if not self.own_network:
+            return functional_call(self.network, adapted, (x,))
+        with written_out():
+            return functional_call(self.network, adapted, (x,))
+
+    def inner_forward(self, adapted: Tensors, x: Tensor) -> Tensor:
+        """Map x as `forward` does, for the inner loop: dropout acts in the outer loop alone."""
+        if not (self.random and self.training):
+            return self.forward(adapted, x)
+        with _evaluating(self.network):
+            return self.forward(adapted, x)
+
+    def train(self, mode: bool = True) -> "Learner":
+        """Enter training or evaluation mode. Running statistics of batch normalization stay as they are in both."""
+        super().train(mode)
+        if self.own_network:
+            freeze_statistics(self.network)
+        return self
 
     def support_loss(self, adapted: Tensors, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss on one task's samples, a scalar."""
@@ -149,4 +187,19 @@ class Learner(nn.Module):
 
         """
         assert self.rule is not None
-        return self.rule(self.forward, self.loss, self.start(), support_x, support_y, steps)
+        return self.rule(self.inner_forward, self.loss, self.start(), support_x, support_y, steps)
+
+
+def _built_in(kind: type) -> bool:
+    return kind.__module__.startswith("msr_runtime.")
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -16,7 +16,8 @@ from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.unused import INNER_LOOP, refuse_unused, unused_by_rule
 from msr_runtime.meta.networks.mlp import ContextMLP
 from msr_runtime.meta.networks.prototypes import PrototypeNetwork
-from msr_runtime.meta.networks.registry import NETWORKS
+from msr_runtime.meta.networks.registry import make_network
+from msr_runtime.meta.programs import find_program
 from msr_runtime.meta.rules.gradient import SignedSteps
 from msr_runtime.meta.rules.rule import Rule, Tensors
 from msr_runtime.task import Group, Loss, Shape
@@ -54,7 +55,8 @@ class BigMAML(MAML):
 
         def build(more: int) -> nn.Module:
             config, widths = self.config, [width + more for width in self.config.widths]
-            return NETWORKS[config.network](self.inputs, self.outputs, widths, bias=config.bias)
+            shape = self.inputs, self.outputs
+            return make_network(config.network, *shape, widths, bias=config.bias, activation=config.activation)
 
         def count(more: int) -> int:
             # The meta device makes tensors without memory: only their sizes are needed here.
@@ -122,7 +124,7 @@ class CAVIA(Learner):
                 f"'{config.network}'; take network 'mlp', which flattens images"
             )
         refuse_unused(self.name, config, self.unused(config), ["bias"])
-        return ContextMLP(self.inputs, self.outputs, config.widths, config.context)
+        return ContextMLP(self.inputs, self.outputs, config.widths, config.context, activation=config.activation)
 
     def choose_adapted(self) -> tuple[str, ...]:
         """Return the name of the context alone."""
@@ -178,7 +180,7 @@ class ProtoNets(Learner):
         config = self.config
         refuse_unused(self.name, config, self.unused(config), ("bias", "rule"))
         width = config.width if isinstance(config.width, int) else config.width[-1]
-        embedding = NETWORKS[config.network](self.inputs, (width,), config.widths)
+        embedding = make_network(config.network, self.inputs, (width,), config.widths, activation=config.activation)
         return PrototypeNetwork(embedding, self.outputs[0], width)
 
     def choose_adapted(self) -> tuple[str, ...]:
@@ -278,12 +280,17 @@ LEARNERS: dict[str, type[Learner]] = {
 
 
 def learner_class(name: str) -> type[Learner]:
-    """Return the learner called `name`.
+    """Return the learner called `name`: a built-in one, or one of your own (see `msr_runtime.meta.programs`).
 
     Raises:
-        TrainingError: There is no learner of this name. The message lists the names.
+        TrainingError: There is no learner of this name, or it is no subclass of `Learner`. The message lists the names.
 
     """
-    if name not in LEARNERS:
-        raise TrainingError(f"there is no method '{name}'; the methods are {', '.join(LEARNERS)}")
-    return LEARNERS[name]
+    if name in LEARNERS:
+        return LEARNERS[name]
+    found = find_program("method", name, LEARNERS)
+    if not (isinstance(found, type) and issubclass(found, Learner)):
+        raise TrainingError(
+            f"method '{name}' is {found!r}, but a class that derives from `msr_runtime.meta.Learner` is wanted"
+        )
+    return found

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from pydantic import BaseModel
 
 from msr_runtime.errors import TrainingError
-from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.config import RULES, LearnerConfig
+from msr_runtime.meta.networks.registry import NETWORKS
 
 INNER_LOOP = ("rule", "inner_steps", "inner_rate", "step_rates", "damping", "first_order")
 """The options of `LearnerConfig` that say how a support set moves what adapts. The others size the network."""
@@ -19,6 +20,9 @@ def unused_by_rule(config: LearnerConfig) -> dict[str, str]:
     """Return the options that the configured rule does not use: name to reason."""
     if config.rule == "gradient":
         return {"damping": "the rule 'gradient' has no damping"}
+    if config.rule not in RULES:
+        why = "a rule of your own is given the starting rates, the number of steps and first_order"
+        return {"step_rates": why, "damping": why}
     rates = f"the rule '{config.rule}' has no inner rates"
     unused = {"inner_rate": rates, "step_rates": rates}
     return unused | ({"inner_steps": "the rule 'ridge' takes one step"} if config.rule == "ridge" else {})
@@ -28,7 +32,9 @@ def unused_by_network(config: LearnerConfig) -> dict[str, str]:
     """Return the options of sizes that a network of this configuration does not have: name to reason."""
     unused = {"context": f"the network '{config.network}' has no context"}
     if not config.depth:
-        unused["width"] = "with depth 0 there is no hidden layer"
+        unused |= dict.fromkeys(("width", "activation"), "with depth 0 there is no hidden layer")
+    if config.network not in NETWORKS:
+        unused["activation"] = f"the network '{config.network}' has activations of its own"
     if not config.reparameterized:
         return unused | dict.fromkeys(("filters", "form", "terms"), "the network has no symmetry matrix")
     if config.form != "kronecker":

@@ -1,13 +1,13 @@
 """The plain networks that a learner adapts. None of them knows about tasks, U or v.
 
 `mlp` holds perceptrons, `convolution` networks of small filters, `prototypes` a classifier by distance. `registry`
-lists the names that a configuration can use.
+knows the names that a configuration can use, those of your own networks included.
 """
 
 from msr_runtime.meta.networks.convolution import ConvNet, LocallyConnected, LocalNet
 from msr_runtime.meta.networks.mlp import MLP, ContextMLP
 from msr_runtime.meta.networks.prototypes import PrototypeNetwork
-from msr_runtime.meta.networks.registry import NETWORKS, NetworkName
+from msr_runtime.meta.networks.registry import NETWORKS, make_network
 
 __all__ = [
     "MLP",
@@ -16,6 +16,6 @@ __all__ = [
     "ConvNet",
     "LocalNet",
     "LocallyConnected",
-    "NetworkName",
     "PrototypeNetwork",
+    "make_network",
 ]

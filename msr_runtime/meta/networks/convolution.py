@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from msr_runtime.errors import TrainingError
+from msr_runtime.meta.networks.activations import ACTIVATIONS, Activation
 from msr_runtime.task import Shape
 
 _TAPS = 3
@@ -20,7 +21,7 @@ _CONVOLUTIONS = {2: nn.Conv1d, 3: nn.Conv2d}
 
 
 class ConvNet(nn.Module):
-    """Convolutions with SiLU between them: x `(samples, *inputs)` to `(samples, *outputs)`.
+    """Convolutions, by default with SiLU between them: x `(samples, *inputs)` to `(samples, *outputs)`.
 
     If the outputs have as many axes as the inputs, every layer is a convolution of stride 1. Outputs as large as the
     inputs are made with zero padding. Outputs that are smaller by 2 per layer are made without padding.
@@ -37,15 +38,25 @@ class ConvNet(nn.Module):
         outputs: The shape of a sample's y.
         widths: Channels of each hidden layer.
         bias: Give the layers biases.
+        activation: What stands between the layers.
 
     Raises:
         TrainingError: No such network leads from `inputs` to `outputs`.
 
     """
 
-    def __init__(self, inputs: Shape, outputs: Shape, widths: Sequence[int], *, bias: bool = True) -> None:
+    def __init__(
+        self,
+        inputs: Shape,
+        outputs: Shape,
+        widths: Sequence[int],
+        *,
+        bias: bool = True,
+        activation: Activation = "silu",
+    ) -> None:
         super().__init__()
         self.inputs, self.outputs = inputs, outputs
+        self.activation = ACTIVATIONS[activation]
         depth = len(widths)
         image = _image("conv", inputs)
         convolution = _CONVOLUTIONS[len(image)]
@@ -77,7 +88,7 @@ class ConvNet(nn.Module):
         if len(self.inputs) == 1:
             x = x.unsqueeze(1)
         for layer in self.layers[:-1]:
-            x = nn.functional.silu(layer(x))
+            x = self.activation(layer(x))
         y = self.layers[-1](x if self.dense else x.flatten(1))
         return y.squeeze(1) if self.dense and len(self.outputs) == 1 else y
 
@@ -131,13 +142,22 @@ class LocalNet(nn.Module):
         outputs: The shape of a sample's y.
         widths: Must be empty: there is no hidden layer.
         bias: Give the layer a bias.
+        activation: Not used: it would stand between layers.
 
     Raises:
         TrainingError: No such network leads from `inputs` to `outputs`, or there are hidden layers.
 
     """
 
-    def __init__(self, inputs: Shape, outputs: Shape, widths: Sequence[int], *, bias: bool = True) -> None:
+    def __init__(
+        self,
+        inputs: Shape,
+        outputs: Shape,
+        widths: Sequence[int],
+        *,
+        bias: bool = True,
+        activation: Activation = "silu",  # noqa: ARG002  # between layers, and there is one
+    ) -> None:
         super().__init__()
         if widths or len(outputs) != len(inputs):
             raise TrainingError(

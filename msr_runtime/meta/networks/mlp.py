@@ -7,11 +7,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from msr_runtime.meta.networks.activations import ACTIVATIONS, Activation
 from msr_runtime.task import Shape
 
 
 class MLP(nn.Module):
-    """A multilayer perceptron with SiLU between its layers: x `(samples, *inputs)` to `(samples, *outputs)`.
+    """A multilayer perceptron, with SiLU or another activation between its layers.
+
+    It maps x `(samples, *inputs)` to `(samples, *outputs)`.
 
     Samples with several axes are flattened in C order; outputs with several axes are made in C order. Weights start
     with He's variance and biases at zero (He et al., 2015).
@@ -21,12 +24,22 @@ class MLP(nn.Module):
         outputs: The shape of a sample's y.
         widths: Units of each hidden layer. Without hidden layers the network is one linear layer.
         bias: Give the layers biases.
+        activation: What stands between the layers.
 
     """
 
-    def __init__(self, inputs: Shape, outputs: Shape, widths: Sequence[int], *, bias: bool = True) -> None:
+    def __init__(
+        self,
+        inputs: Shape,
+        outputs: Shape,
+        widths: Sequence[int],
+        *,
+        bias: bool = True,
+        activation: Activation = "silu",
+    ) -> None:
         super().__init__()
         self.inputs, self.outputs = inputs, outputs
+        self.activation = ACTIVATIONS[activation]
         sizes = [math.prod(inputs), *widths, math.prod(outputs)]
         layers = [nn.Linear(a, b, bias=bias) for a, b in pairwise(sizes)]
         for layer in layers:
@@ -40,7 +53,7 @@ class MLP(nn.Module):
         if len(self.inputs) > 1:
             x = x.flatten(1)
         for layer in self.layers[:-1]:
-            x = nn.functional.silu(layer(x))
+            x = self.activation(layer(x))
         y = self.layers[-1](x)
         return y.unflatten(1, self.outputs) if len(self.outputs) > 1 else y
 
@@ -55,13 +68,16 @@ class ContextMLP(nn.Module):
         outputs: The shape of a sample's y.
         widths: Units of each hidden layer.
         context: The length of the context vector.
+        activation: What stands between the layers.
 
     """
 
-    def __init__(self, inputs: Shape, outputs: Shape, widths: Sequence[int], context: int) -> None:
+    def __init__(
+        self, inputs: Shape, outputs: Shape, widths: Sequence[int], context: int, *, activation: Activation = "silu"
+    ) -> None:
         super().__init__()
         self.context = nn.Parameter(torch.zeros(context))
-        self.mlp = MLP((math.prod(inputs) + context,), outputs, widths)
+        self.mlp = MLP((math.prod(inputs) + context,), outputs, widths, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x `(samples, *inputs)` to `(samples, *outputs)`, with the same context beside every sample."""

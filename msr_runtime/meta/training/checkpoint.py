@@ -22,7 +22,7 @@ from torch import Tensor
 from msr_runtime.errors import CheckpointError, MsrError
 from msr_runtime.files import local_path, sort_metadata, write_atomically
 from msr_runtime.meta.learners.learner import Learner
-from msr_runtime.meta.learners.methods import learner_class
+from msr_runtime.meta.learners.methods import LEARNERS, learner_class
 from msr_runtime.meta.training.checkpoint_fit import load_tensors, oversize
 from msr_runtime.meta.training.config import TrainConfig, first_fault
 from msr_runtime.normalization import Normalization
@@ -189,7 +189,8 @@ def load_checkpoint(path: Path, learner: type[Learner] | None = None) -> Checkpo
         ) from error
     own = {name.removeprefix(LEARNER): tensor for name, tensor in tensors.items() if name.startswith(LEARNER)}
     shapes = sample_shape(config.inputs), output_shape(config.outputs, config.loss)
-    wrong = normalization.unfit(*shapes) or (oversize(config, own) if learner is None else None)
+    built_in = learner is None and config.method in LEARNERS
+    wrong = normalization.unfit(*shapes) or (oversize(config, own) if built_in else None)
     if wrong is not None:
         raise damaged(path, wrong)
     try:

@@ -13,7 +13,7 @@ from msr_runtime.errors import MsrError
 from msr_runtime.meta.learners.function_encoder import FunctionEncoder
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.networks.basis import basis_shape
-from msr_runtime.meta.networks.registry import NETWORKS
+from msr_runtime.meta.networks.registry import NETWORKS, make_network
 from msr_runtime.meta.training.config import TrainConfig
 from msr_runtime.meta.training.memory import machine_memory
 from msr_runtime.task import output_shape, sample_shape
@@ -30,13 +30,14 @@ def oversize(config: TrainConfig, tensors: Mapping[str, Tensor]) -> str | None:
     """Return why a learner cannot be in a file, or None if it can.
 
     Args:
-        config: The configuration in the file. Its method is a built-in one.
+        config: The configuration in the file. Its method is a built-in one, its network may be one of your own.
         tensors: The learner's tensors in the file, by name.
 
     """
     learner, held = config.learner, sum(tensor.numel() for tensor in tensors.values())
     most = _SLACK * held + _LEAST
-    if learner.depth > len(tensors):
+    own = learner.network not in NETWORKS  # one's own network may have any number of layers
+    if learner.depth > len(tensors) and not own:
         return f"its depth is {learner.depth:,}, but the file holds {len(tensors):,} tensors of a learner"
     sizes = {name: getattr(learner, name) for name in ("filters", "terms", "context", "inner_steps")}
     for name, value in (*sizes.items(), ("width", max(learner.widths, default=0)), ("width", sum(learner.widths))):
@@ -49,9 +50,10 @@ def oversize(config: TrainConfig, tensors: Mapping[str, Tensor]) -> str | None:
             return f"its context is {learner.context:,}, but the file holds {held:,} numbers of a learner"
     try:
         with torch.device("meta"):  # tensors without memory: only their sizes are needed
-            network = NETWORKS[learner.network](inputs, outputs, learner.widths, bias=learner.bias)
+            network = make_network(learner.network, inputs, outputs, learner.widths, bias=learner.bias)
     except MsrError as error:
-        return str(error)
+        # One's own may need memory to be built, such as a pretrained one: then its widths alone are looked at.
+        return None if own else str(error)
     weights = [parameter.numel() for parameter in network.parameters()]
     dense = learner.reparameterized or config.method in _DENSE
     # Two forms need fewer numbers than the weights that they make. These must fit into the memory.

@@ -55,11 +55,13 @@ class OuterLoss(nn.Module):
             return torch.stack([self.learner.support_loss(adapted, query_x, query_y) for adapted in path]) @ weights
 
         # vmap runs the code of one task on all tasks at once. Every operator gets one more axis, with no Python loop.
+        randomness = "different" if self.learner.random else "error"
         if not self.recompute:
-            return vmap(of_task)(support_x, support_y, query_x, query_y)
+            return vmap(of_task, randomness=randomness)(support_x, support_y, query_x, query_y)
         path = recomputed_path(self.learner, require_inner_steps(self.learner), support_x, support_y)
         counted = path[-1:] if weights is None else path
-        losses = [vmap(self.learner.support_loss)(adapted, query_x, query_y) for adapted in counted]
+        judge = vmap(self.learner.support_loss, randomness=randomness)
+        losses = [judge(adapted, query_x, query_y) for adapted in counted]
         return losses[0] if weights is None else torch.stack(losses, 1) @ weights
 
 
@@ -72,7 +74,7 @@ def inner_path(learner: Learner, support_x: Tensor, support_y: Tensor) -> list[T
     """
     rule, path, adapted = require_inner_steps(learner), [], learner.start()
     for index in range(rule.steps):
-        adapted, _ = rule.step(index, learner.forward, learner.loss, adapted, support_x, support_y)
+        adapted, _ = rule.step(index, learner.inner_forward, learner.loss, adapted, support_x, support_y)
         path.append(adapted)
     return path
 

@@ -19,6 +19,7 @@ from msr_runtime.meta.training.disturbance import describe_disturbance, require_
 from msr_runtime.meta.training.drawing import draw_tasks
 from msr_runtime.meta.training.normalization import measure_normalization
 from msr_runtime.meta.training.outer import require_inner_steps
+from msr_runtime.meta.training.own_parts import require_trainable
 from msr_runtime.meta.training.pool import TaskPool
 from msr_runtime.meta.training.preflight import require_linear, require_pool, require_samples, require_used
 from msr_runtime.meta.training.progress import working
@@ -168,6 +169,8 @@ def prepare(
     require_linear(family, built)
     if settings.multi_step or settings.recompute:
         require_inner_steps(built)
+    if saved is None:
+        require_trainable(built)
     if saved is not None:  # a new normalization would change what the saved weights mean
         built.load_state_dict(saved.learner)
         normalization, constant = saved.normalization, ()

@@ -54,7 +54,7 @@ class _Step(nn.Module):
     def forward(self, adapted: Tensors, support_x: Tensor, support_y: Tensor) -> Tensors:
         def of_task(adapted: Tensors, support_x: Tensor, support_y: Tensor) -> Tensors:
             learner = self.learner
-            return self.take(self.index, learner.forward, learner.loss, adapted, support_x, support_y)[0]
+            return self.take(self.index, learner.inner_forward, learner.loss, adapted, support_x, support_y)[0]
 
         # Before step 0 all tasks share the same tensors. Left without a task axis, they cost each operator only once.
         return vmap(of_task, in_dims=(0 if self.index else None, 0, 0))(adapted, support_x, support_y)

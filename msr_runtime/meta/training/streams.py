@@ -22,3 +22,8 @@ def disturbance_stream(seed: int, number: int) -> np.random.Generator:
     It is a stream of its own, so that a run with noise sees the same tasks, samples and augmentations as one without.
     """
     return np.random.default_rng([seed, number, 1])
+
+
+def layers_seed(seed: int, number: int, rank: int) -> int:
+    """Return the seed for torch of what is random in a network, such as dropout, in one process of a run."""
+    return int(np.random.default_rng([seed, number, 2, rank]).integers(2**63))

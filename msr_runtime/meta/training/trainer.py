@@ -27,7 +27,7 @@ from msr_runtime.meta.training.outer import Batch, Gradient, OuterLoss, outer_gr
 from msr_runtime.meta.training.preparation import Preparation, prepare
 from msr_runtime.meta.training.progress import training_progress
 from msr_runtime.meta.training.run import Run, open_run
-from msr_runtime.meta.training.streams import FIRST_STEP, VALIDATION, disturbance_stream, stream
+from msr_runtime.meta.training.streams import FIRST_STEP, VALIDATION, disturbance_stream, layers_seed, stream
 from msr_runtime.task import TaskBatch, TaskFamily
 
 LOG_EVERY = 10
@@ -175,6 +175,8 @@ class MetaTrainer:
         batch = self.pool.draw(rng, settings.tasks_per_step, draw_shots(disturbing, settings), settings.queries)
         if settings.augment:
             batch = augment_queries(self.family, rng, batch)
+        if self.learner.random:
+            torch.manual_seed(layers_seed(settings.seed, number, self.processes.rank))
         loss, gradients = self._differentiate(self._tensors(batch, disturbing, self.share))
         loss, gradients = self.processes.average(loss, gradients, settings.tasks_per_step)
         # Adam leaves out a parameter whose gradient is None, and keeps its state
