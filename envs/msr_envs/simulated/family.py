@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_envs.simulated.actions import Task
-from msr_envs.simulated.gather import Make, Recipe, Through, Unit, draw_task, environments, told
+from msr_envs.simulated.gather import Make, Recipe, Through, Unit, draw_task, environments, task_generator, told
 from msr_envs.simulated.phases import Phase
 from msr_envs.simulated.progress import shown
 from msr_envs.simulated.spaces import Described, Side, describe_space
@@ -25,6 +25,8 @@ from msr_runtime.errors import FamilyError
 from msr_runtime.files import local_path
 from msr_runtime.task import SPLITS, Array, Field, Loss, Split, TaskBatch, output_shape, sample_shape
 
+_WORTH = 4
+"""A process is started for so many tasks or more: its start takes a second."""
 _TESTED = 24
 """Training tasks of which more samples are gathered for the test of the symmetry."""
 
@@ -32,7 +34,7 @@ _TESTED = 24
 class EnvFamily:
     """The family of a simulator: its tasks are environments that differ in what `task` draws.
 
-    The samples of a split are gathered when they are first asked for, and kept in memory. The same settings give the
+    The samples of a task are gathered when they are first asked for, and kept in memory. The same settings give the
     same samples, whatever the number of processes. With `symmetry`, this makes a `SymmetricEnvFamily`.
 
     Args:
@@ -56,8 +58,8 @@ class EnvFamily:
             its own. `reset`: as options of `reset`. Then one environment serves all tasks, and each row of a vector
             environment has a task of its own: the options hold arrays `(rows, ...)`.
         workers: Processes that gather. None: one for each processor, or one if `env` makes a vector environment.
-        cache: A folder in which the samples are kept. They are gathered anew only after a setting, a function's file or
-            the version of the simulator changed. None: they are gathered by every program.
+        cache: A folder in which the samples of whole splits are kept. They are gathered anew only after a setting, a
+            function's file or the version of the simulator changed. None: every program gathers those that it needs.
         rate_hz: Control rate of the simulated robot, in Hz. Bundles keep it.
 
     Raises:
@@ -109,7 +111,7 @@ class EnvFamily:
         self._recipe = Recipe(self.name, env, task, through, tuple(phases.values()), *sides, names, y, seed, examples)
         self._workers = workers or (1 if vector else len(os.sched_getaffinity(0)))
         self._cache = None if cache is None else local_path(cache)
-        self._data: dict[Split, tuple[Array, Array]] = {}
+        self._data: dict[Split, dict[int, tuple[Array, Array]]] = {}
         if symmetry is not None:
             self.symmetry = symmetry
         self.rate_hz = rate_hz
@@ -142,9 +144,10 @@ class EnvFamily:
                 "parts, one a phase; raise `examples` of the family, or change the numbers (--settings.shots, "
                 "--settings.queries, --settings.samples-per-task)"
             )
-        x, y = self.gathered(split)
-        rounds = -(-tasks // len(x))  # rounded up: each round draws every task once
-        chosen = np.concatenate([rng.permutation(len(x)) for _ in range(rounds)])[:tasks, None]
+        rounds = -(-tasks // self._counts[split])  # rounded up: each round draws every task once
+        drawn = np.concatenate([rng.permutation(self._counts[split]) for _ in range(rounds)])[:tasks]
+        x, y = self._of_tasks(split, drawn)
+        chosen = np.arange(tasks)[:, None]
         support, parts = None, []
         for phase in range(sets):
             order = rng.random((tasks, held)).argsort(axis=1)
@@ -171,16 +174,7 @@ class EnvFamily:
 
     def gathered(self, split: Split) -> tuple[Array, Array]:
         """Return all samples of a split: x `(tasks, phases, examples, x)` and y. They are gathered if need be."""
-        if split not in self._data:
-            path = self._path(split)
-            shape = (self._counts[split], len(self.query_sets), self._recipe.examples)
-            found = read(path, shape) if path else None
-            if found is None:
-                found = self._gather(split)
-                if path:
-                    write(path, *found)
-            self._data[split] = found
-        return self._data[split]
+        return self._of_tasks(split, np.arange(self._counts[split]))
 
     def at_least(self, examples: int) -> Self | None:
         """Return the family of the first tasks with more samples of each, for the test of the symmetry.
@@ -193,18 +187,39 @@ class EnvFamily:
         family._data = {}
         return family
 
-    def draw_task(self, rng: np.random.Generator) -> Task:
-        """Draw one task, as `task` does."""
-        return draw_task(self.name, self._recipe.task, rng)
+    def task(self, split: Split, index: int) -> Task:
+        """Return what was drawn for a task of a split, for a closed loop. Its samples stand in the same row."""
+        require_split(self.name, split)
+        recipe = self._recipe
+        return draw_task(self.name, recipe.task, task_generator(recipe.seed, split, index))
 
-    def _gather(self, split: Split) -> tuple[Array, Array]:
+    def _of_tasks(self, split: Split, tasks: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Return the samples of tasks, x `(tasks, phases, examples, x)` and y. They are gathered if need be."""
+        held, path = self._data.setdefault(split, {}), self._path(split)
         count, rows = self._counts[split], self._rows
-        units = [Unit(split, first, rows) for first in range(0, count, rows)]
-        found: dict[int, tuple[Array, Array]] = {}
-        gathering = gather_all(self._recipe, units, min(self._workers, len(units)))
-        for index, x, y in shown(gathering, len(units), f"{self.name}: gathering {count} {split} tasks"):
-            found[index] = x, y
-        x, y = (np.concatenate(part)[:count] for part in zip(*(found[i] for i in range(len(units))), strict=True))
+        needed = {int(task) // rows for task in tasks}
+        if path and not held:
+            found, units = read(path, (count, len(self.query_sets), self._recipe.examples)), range(-(-count // rows))
+            if found is None:
+                self._gather(split, units)
+                write(path, *self._joined(split, np.arange(count)))
+            else:
+                x, y = (np.split(part, range(rows, count, rows)) for part in found)
+                held |= dict(zip(units, zip(x, y, strict=True), strict=True))
+        self._gather(split, sorted(needed - set(held)))
+        return self._joined(split, tasks)
+
+    def _gather(self, split: Split, missing: Sequence[int]) -> None:
+        units = [Unit(split, unit * self._rows, self._rows) for unit in missing]
+        workers = max(1, min(self._workers, len(units) // _WORTH))
+        gathering = gather_all(self._recipe, units, workers)
+        label = f"{self.name}: gathering {len(units) * self._rows} {split} tasks"
+        for index, x, y in shown(gathering, len(units), label):
+            self._data[split][missing[index]] = x, y
+
+    def _joined(self, split: Split, tasks: NDArray[np.int64]) -> tuple[Array, Array]:
+        held, rows = self._data[split], self._rows
+        x, y = (np.stack([held[int(task) // rows][side][int(task) % rows] for task in tasks]) for side in (0, 1))
         return x, y
 
     def _path(self, split: Split) -> Path | None:
@@ -225,7 +240,7 @@ class EnvFamily:
 
         The third value is whether `env` makes a vector environment.
         """
-        drawn = draw_task(self.name, task, np.random.default_rng([seed, 0, 0]))
+        drawn = draw_task(self.name, task, task_generator(seed, "train", 0))
         with told(self.name, lambda: f"making the environment {_name(env)}"):
             made = environments(env, drawn if through == "make" else {})
             try:

@@ -78,7 +78,7 @@ class Gatherer:
         recipe = self.recipe
         tasks, generators = [], []
         for index in range(unit.first, unit.first + unit.tasks):
-            rng = np.random.default_rng([recipe.seed, SPLITS.index(unit.split), index])
+            rng = task_generator(recipe.seed, unit.split, index)
             tasks.append(draw_task(recipe.name, recipe.task, rng))
             generators.append(rng)
         try:
@@ -200,6 +200,11 @@ def environments(env: Make, keywords: Task) -> VectorEnv:
             "a gymnasium.vector.VectorEnv; end it with `return env`"
         )
     return SyncVectorEnv([lambda: made])
+
+
+def task_generator(seed: int, split: Split, index: int) -> np.random.Generator:
+    """Return the generator of one task: of what is drawn for it, and then of its samples."""
+    return np.random.default_rng([seed, SPLITS.index(split), index])
 
 
 def draw_task(family: str, draw: Callable[[np.random.Generator], Any], rng: np.random.Generator) -> Task:

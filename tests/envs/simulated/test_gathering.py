@@ -44,7 +44,7 @@ FAMILY = """
                 file.write("closed\\n")
 
     def family():
-        return EnvFamily(Point, lambda rng: {"mass": rng.uniform(1, 2)}, tasks=(6, 2, 2), examples=10, workers=WORKERS,
+        return EnvFamily(Point, lambda rng: {"mass": rng.uniform(1, 2)}, tasks=(8, 2, 2), examples=10, workers=WORKERS,
                          cache=Path(__file__).with_name("data"))
 """
 
