@@ -138,7 +138,9 @@ class Gatherer:
         """Run one episode of every row."""
         options = phase.draw_options(rng) | (dict(task) if self.recipe.through == "reset" else {})
         seed = int(rng.integers(2**31))
-        observation = rows(envs.single_observation_space, envs.reset(seed=seed, options=options)[0], envs.num_envs)
+        observation = rows(
+            envs.single_observation_space, envs.reset(seed=seed, options=options or None)[0], envs.num_envs
+        )
         act = phase.actions.start(rng, envs.num_envs, self.recipe.action, task)
         mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         alive = np.ones(envs.num_envs, bool)

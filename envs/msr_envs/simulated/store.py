@@ -5,12 +5,12 @@ import hashlib
 import importlib
 import inspect
 import json
-import pickle
 import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gymnasium
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from msr_envs.simulated.spaces import numbers
 from msr_runtime.errors import FamilyError
 from msr_runtime.files import write_atomically
 from msr_runtime.task import Array, Split
@@ -116,11 +117,29 @@ def _parts(value: Any, depth: int) -> Iterator[bytes]:
         yield from _parts((value.__defaults__, value.__kwdefaults__, held), depth + 1)
     elif isinstance(value, type) or inspect.isbuiltin(value):
         yield from _code(value)
-    elif hasattr(value, "__dict__"):
-        yield from _code(kind)
-        yield from _parts(vars(value), depth + 1)
+    elif isinstance(value, ModuleType):
+        yield value.__name__.encode()
+    elif isinstance(value, set | frozenset):
+        yield from _parts(sorted(value, key=repr), depth + 1)
+    elif hasattr(value, "__array__"):  # a tensor
+        yield from _parts(numbers(value), depth + 1)
     else:
-        yield pickle.dumps(value)
+        yield from _parts(_taken_apart(value), depth + 1)
+
+
+def _taken_apart(value: Any) -> list[Any]:
+    """Return what `pickle` would keep of an object: its class and its state."""
+    try:
+        reduced = value.__reduce_ex__(4)
+    except Exception as error:
+        raise FamilyError(
+            f"an EnvFamily's settings hold a {type(value).__name__}, of which no digest can be made to keep the data "
+            f"under ({type(error).__name__}: {error}); make it inside the functions, or leave out cache"
+        ) from error
+    if isinstance(reduced, str):
+        return [reduced]
+    function, arguments, *state = reduced
+    return [function, arguments, *(part if index == 0 else list(part or ()) for index, part in enumerate(state[:3]))]
 
 
 def _expanded(name: str, value: Any) -> Any:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 
 from msr_envs import load_family
-from msr_envs.simulated import Change, EnvFamily, Phase, SmoothActions
+from msr_envs.simulated import Change, EnvFamily, Phase, Policy, SmoothActions
 from msr_runtime.errors import FamilyError
 
 FAMILY = """
@@ -113,6 +114,16 @@ def test_ctrl_c_closes_the_environments_and_keeps_nothing(write, tmp_path: Path,
     assert not (tmp_path / "data").exists()
 
 
+class Gain:
+    """A policy that is an object with a state, as a network is."""
+
+    def __init__(self) -> None:
+        self.gain, self.names = torch.ones(2), {"left", "right", "middle"}
+
+    def __call__(self, observation: np.ndarray, task: object) -> np.ndarray:
+        return observation[:, :1] * 0
+
+
 def test_the_digest_is_of_what_decides_the_data(tmp_path: Path) -> None:
     """Every setting of the data is part of it, and what decides nothing is not."""
 
@@ -130,6 +141,20 @@ def test_the_digest_is_of_what_decides_the_data(tmp_path: Path) -> None:
         path(observation={"direction": 2, "rate": 1}), path(x=("observation",)),
         path(phases={"all": Phase(SmoothActions())}), path(phases={"all": Phase(options={"x_init": 1.0})}),
     ]  # fmt: skip
+    policy = Gain()
+    acting = path(phases={"all": Phase(Policy(policy))})
+    assert path(phases={"all": Phase(Policy(Gain()))}) == acting
+    policy.gain = policy.gain + 1
+    changed += [acting, path(phases={"all": Phase(Policy(policy))})]
     low = 6.0
     changed.append(path())  # a value that the function only refers to
     assert len({plain, *changed}) == len(changed) + 1
+
+
+def test_settings_without_a_digest_are_refused(tmp_path: Path) -> None:
+    """An open file decides the data, and nobody can say how."""
+    with (tmp_path / "file").open("w") as file:
+        y = Change(nominal=lambda o, a: o if file else a)
+        family = EnvFamily("Pendulum-v1", lambda rng: {}, y=y, cache=tmp_path)
+        with pytest.raises(FamilyError, match=r"hold a TextIOWrapper, of which no digest.*leave out cache"):
+            family.gathered("test")
