@@ -130,6 +130,7 @@ def _private(path: PathLike) -> "Ed25519PrivateKey":
     data = _read(path)
     if b"PUBLIC KEY" in data:
         raise _no_key(path, "private", "it is a public key, which verifies only; name the other file of the pair")
+    _check_alone(path, "private", data)
     try:
         key = load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: the key is encrypted
@@ -148,6 +149,7 @@ def _public(path: PathLike) -> "Ed25519PublicKey":
     data = _read(path)
     if b"PRIVATE KEY" in data:
         raise _no_key(path, "public", "it is a private key, which must stay with the signer")
+    _check_alone(path, "public", data)
     try:
         key = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -168,6 +170,14 @@ def _read(path: PathLike) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise KeyFileError(f"key '{path}' cannot be read ({error}); check its path and its permissions") from error
+
+
+def _check_alone(path: PathLike, kind: str, data: bytes) -> None:
+    """Refuse a file of several keys: only the first of them would be used."""
+    if (keys := data.count(b"-----BEGIN ")) > 1:
+        raise _no_key(
+            path, kind, f"it holds {keys} keys; write each into a file of its own, and name the files you mean"
+        )
 
 
 def _no_key(path: PathLike, kind: str, seen: str) -> KeyFileError:

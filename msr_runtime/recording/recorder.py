@@ -88,6 +88,7 @@ class Recorder:
         self._path = Path(path)
         self._writer = RecordingWriter(self._path, bundle, self._vectors, queue)
         self._put, self._now = self._writer.put, self._writer.now
+        self._v_size = manifest.filter_parameters
         self._stamp: int | None = None
         if start is not None:
             self._put(ADAPTATION, self._now(), lambda: start)
@@ -172,7 +173,8 @@ class Recorder:
             pending: The new weights do not act yet. They do when `swapped` is called.
 
         Raises:
-            InputError: If the support set is empty or does not fit the bundle, or the stamp is no time.
+            InputError: If the support set is empty or does not fit the bundle, `v` is not the bundle's filter
+                parameters, or the stamp is no time.
         """
         x, y = self._vectors.x.copy_batch(support_x), self._vectors.y.copy_batch(support_y)
         if len(x) != len(y) or not len(x):
@@ -182,7 +184,7 @@ class Recorder:
             )
         left_out = list(result.left_out)
         x, y = np.delete(x, left_out, 0), np.delete(y, left_out, 0)
-        acting = np.array(v, np.float32).reshape(-1)
+        acting = self._filter_parameters(v)
         when = self._now() if stamp is None else _checked(stamp)
 
         def message() -> dict[str, Any]:
@@ -204,6 +206,19 @@ class Recorder:
 
         self._put(ADAPTATION, when, message)
 
+    def _filter_parameters(self, v: ArrayLike) -> NDArray:
+        """Copy v, `(K,)`."""
+        try:
+            acting = np.array(v, np.float32).reshape(-1)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"v is not an array of numbers ({error}); give `model.v`") from error
+        if acting.size != self._v_size:
+            raise InputError(
+                f"v has shape {np.shape(v)}, but the bundle's {self._v_size} filter parameters are wanted; give "
+                "`model.v` of the model that adapted"
+            )
+        return acting
+
     def swapped(self) -> None:
         """Record that the weights of the latest adaptation, which was `pending`, act by now."""
         self._put(ADAPTATION, self._now(), lambda: {"kind": "swap"})
@@ -223,9 +238,10 @@ class Recorder:
             v: The filter parameters that act now: `model.v`.
 
         Raises:
+            InputError: If `v` is not the bundle's filter parameters.
             OSError: If the file cannot be read.
         """
-        message = _loaded(Path(adaptation).read_bytes(), v)
+        message = _loaded(Path(adaptation).read_bytes(), self._filter_parameters(v))
         self._put(ADAPTATION, self._now(), lambda: message)
 
     def loop(self, report: LoopReport) -> None:
@@ -274,12 +290,12 @@ def _acting(model: AdaptiveModel) -> dict[str, Any] | None:
         data = model.dump_adaptation()
     except InputError:  # v0 acts, so there is nothing to dump
         return None
-    return _loaded(data, model.v)
+    return _loaded(data, model.v[0])
 
 
-def _loaded(adaptation: bytes, v: ArrayLike) -> dict[str, Any]:
+def _loaded(adaptation: bytes, v: NDArray) -> dict[str, Any]:
     return {
         "kind": "load",
-        "v": np.array(v, np.float32).reshape(-1).tolist(),
+        "v": v.tolist(),
         "file": base64.b64encode(adaptation).decode(),
     }

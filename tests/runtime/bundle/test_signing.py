@@ -228,6 +228,20 @@ class TestKeyFiles:
         with pytest.raises(KeyFileError, match=r"key\.pem"):
             Bundle.open(signed, [keys.public, path])
 
+    def test_a_file_of_two_keys_is_refused(
+        self, signed: Path, keys: Keys, make: Callable[[str], Keys], tmp_path: Path
+    ) -> None:
+        """Only the first of them would count. Each file alone is used, and so are both files together."""
+        other = make("other")
+        both = Keys(tmp_path / "both.pem", tmp_path / "both.pub.pem")
+        for part in range(2):
+            both[part].write_bytes(other[part].read_bytes() + keys[part].read_bytes())
+        with pytest.raises(KeyFileError, match=r"both\.pub\.pem.*it holds 2 keys; write each into a file of its own"):
+            Bundle.open(signed, [both.public])
+        with pytest.raises(KeyFileError, match=r"both\.pem.*it holds 2 keys"):
+            Bundle.open(signed).sign(both.private)
+        Bundle.open(signed, [other.public, keys.public])
+
     @pytest.mark.parametrize(("kind", "why"), [("absent", "cannot be read"), ("public", "it is a public key")])
     def test_what_is_no_private_key_is_named(
         self, bundle_path: Path, keys: Keys, tmp_path: Path, kind: str, why: str

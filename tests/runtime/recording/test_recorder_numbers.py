@@ -98,6 +98,25 @@ class TestNumbers:
             Vectors.of(outputs, outputs, "cross_entropy").y.copy(1.5)
 
 
+@pytest.mark.parametrize(
+    ("v", "says"), [("abc", "v is not an array of numbers"), (None, "v has shape"), ([1.0, 2.0], r"v has shape \(2,\)")]
+)
+def test_filter_parameters_that_are_none_are_refused_by_name(
+    tmp_path: Path, model: AdaptiveModel, random: Any, v: Any, says: str
+) -> None:
+    """Where they are given. The recording goes on."""
+    x, y = random(0, 5, OBS), random(1, 5, OUT)
+    result = model.adapt(x, y)
+    model.save_adaptation(tmp_path / "wing.safetensors")
+    with Recorder(tmp_path / "a.mcap", model.bundle) as recorder:
+        with pytest.raises(InputError, match=rf"{says}.*give `model\.v`"):
+            recorder.adaptation(x, y, result, v)
+        with pytest.raises(InputError, match=says):
+            recorder.loaded(tmp_path / "wing.safetensors", v)
+        recorder.adaptation(x, y, result, model.v)
+    assert (recorder.report().error, recorder.report().written) == (None, 1)
+
+
 class TestStamps:
     @pytest.mark.parametrize("stamp", [1.5, 1e18, -1, 2**64, "now", np.float64(3.0), None])
     def test_what_is_no_time_is_refused_where_it_is_given(
