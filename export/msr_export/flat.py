@@ -19,6 +19,7 @@ from torch._decomp import core_aten_decompositions
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
+from msr_export.lowering import quiet
 from msr_export.patches import concatenate, convolution, each, max_pool, pad
 from msr_runtime.meta.rules.rule import Tensors
 
@@ -51,7 +52,7 @@ class FlatNetwork:
     def _flat(self, x: Tensor, axes: dict[int, Any] | None) -> fx.GraphModule:
         values = {name: value.detach() for name, value in self._values().items()}
         shapes = {"values": dict.fromkeys(values), "x": axes}
-        with torch.no_grad():
+        with torch.no_grad(), quiet():
             program = torch.export.export(_Call(self._network), (values, x), dynamic_shapes=shapes, strict=False)
             return program.run_decompositions({**core_aten_decompositions(), **_DECOMPOSED}).graph_module
 

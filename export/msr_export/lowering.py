@@ -41,7 +41,7 @@ def lower(
 
     """
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 module.eval(),
                 kwargs=examples,
@@ -115,7 +115,7 @@ def encode(model: onnx.ModelProto) -> bytes:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the exporter's notes about itself: deprecated calls inside torch, and a missing torchvision."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

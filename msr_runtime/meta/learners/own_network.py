@@ -83,8 +83,8 @@ def examine(network: nn.Module, inputs: Shape, outputs: Shape) -> bool:
     if not error <= _SAME * together.abs().max() + 1e-6:
         raise TrainingError(
             f"network {kind} gives another output for a sample among 2 than among {_SAMPLES} samples (by {error:.2g}), "
-            "but each sample must be computed by itself; most likely a layer takes a mean over the samples: give "
-            "batch normalization running statistics, or take layer normalization"
+            "but each sample must be computed by itself; most likely a layer takes a mean over the samples "
+            "(give batch normalization running statistics), or attends or recurs over them (set batch_first=True)"
         )
     return not torch.equal(first, second)
 

@@ -66,40 +66,33 @@ def gru_cell(
     return new + update * (h - new)
 
 
-def gru(
-    x: Tensor,
-    start: Tensor,
-    weights: Sequence[Tensor],
-    has_biases: bool,
-    layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> tuple[Tensor, Tensor]:
-    """`torch.gru` on sequences of one length, with the same arguments."""
-    moved, (last,) = _layers(
-        lambda x, state, *weights: (gru_cell(x, state[0], *weights),),
-        *(x, [start], weights, has_biases, layers, dropout, train, bidirectional, batch_first),
-    )
+def rnn_cell(x: Tensor, h: Tensor, by_input: Tensor, by_state: Tensor, *biases: Tensor) -> Tensor:
+    """What an Elman cell gives to its activation."""
+    input_bias, state_bias = biases or (None, None)
+    return nn.functional.linear(x, by_input, input_bias) + nn.functional.linear(h, by_state, state_bias)
+
+
+def rnn_tanh(x: Tensor, start: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """`torch.rnn_tanh` on sequences of one length, with the same arguments."""
+    moved, (last,) = _layers(lambda x, state, *weights: (rnn_cell(x, state[0], *weights).tanh(),), x, [start], *rest)
     return moved, last
 
 
-def lstm(
-    x: Tensor,
-    start: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    has_biases: bool,
-    layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def rnn_relu(x: Tensor, start: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """`torch.rnn_relu` on sequences of one length, with the same arguments."""
+    moved, (last,) = _layers(lambda x, state, *weights: (rnn_cell(x, state[0], *weights).relu(),), x, [start], *rest)
+    return moved, last
+
+
+def gru(x: Tensor, start: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """`torch.gru` on sequences of one length, with the same arguments."""
+    moved, (last,) = _layers(lambda x, state, *weights: (gru_cell(x, state[0], *weights),), x, [start], *rest)
+    return moved, last
+
+
+def lstm(x: Tensor, start: Sequence[Tensor], *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     """`torch.lstm` on sequences of one length, with the same arguments. Without projections."""
-    moved, (h, c) = _layers(
-        lstm_cell, x, start, weights, has_biases, layers, dropout, train, bidirectional, batch_first
-    )
+    moved, (h, c) = _layers(lstm_cell, x, start, *rest)
     return moved, h, c
 
 
@@ -142,6 +135,8 @@ class _Written(TorchFunctionMode):
         torch.prelu: prelu,
         torch.lstm_cell: lstm_cell,
         torch.gru_cell: gru_cell,
+        torch.rnn_tanh: rnn_tanh,
+        torch.rnn_relu: rnn_relu,
         torch.gru: gru,
         torch.lstm: lstm,
     }

@@ -52,6 +52,8 @@ class TrainSettings(BaseModel):
     """Keep one inner step in memory: the backward pass computes each step again. Slower, equal up to rounding."""
     clip: PositiveFloat = 1.0  # with 10, some measured runs ended in NaN
     """Largest norm of the outer gradient; a longer gradient is scaled down to it."""
+    normalize: bool = True
+    """Measure a center and a scale of x and y. Off: raw units, for a network that was trained elsewhere in them."""
     augment: bool = True
     """Augment the queries by random group elements (Algorithm 2). Off: the outer loss uses the queries as simulated."""
     insist_on_augmentation: bool = False

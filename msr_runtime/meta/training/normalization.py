@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from msr_runtime.meta.training.augmentation import augments
 from msr_runtime.meta.training.drawing import draw_tasks
 from msr_runtime.normalization import FARTHEST, FLOAT32_STEP, Normalization, number_names
-from msr_runtime.task import Field, Group, Shape, SharedScaleFamily, TaskFamily, field_slices, sample_shape
+from msr_runtime.task import (
+    Field,
+    Group,
+    Shape,
+    SharedScaleFamily,
+    TaskFamily,
+    field_slices,
+    output_shape,
+    sample_shape,
+)
 
 TASKS, SAMPLES, NUMBERS = 64, 64, 2**22
 """The center and the scale are measured on `TASKS` tasks, with up to `SAMPLES` augmented queries per query set of each
@@ -43,6 +52,13 @@ class _Side(NamedTuple):
     center: Floats
     scale: Floats
     constant: tuple[str, ...]
+
+
+def raw_units(family: TaskFamily) -> Normalization:
+    """Return the normalization that changes nothing: center 0 and scale 1 everywhere."""
+    sizes = math.prod(sample_shape(family.inputs)), math.prod(output_shape(family.outputs, family.loss))
+    figures = (value for size in sizes for value in ((0.0,) * size, (1.0,) * size))
+    return Normalization.model_validate(dict(zip(Normalization.model_fields, figures, strict=True)))
 
 
 def measure_normalization(family: TaskFamily, rng: np.random.Generator, group: Group | None) -> Measured:

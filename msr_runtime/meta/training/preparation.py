@@ -17,7 +17,7 @@ from msr_runtime.meta.training.config import TrainConfig
 from msr_runtime.meta.training.distributed import ALONE, Processes
 from msr_runtime.meta.training.disturbance import describe_disturbance, require_disturbance
 from msr_runtime.meta.training.drawing import draw_tasks
-from msr_runtime.meta.training.normalization import measure_normalization
+from msr_runtime.meta.training.normalization import measure_normalization, raw_units
 from msr_runtime.meta.training.outer import require_inner_steps
 from msr_runtime.meta.training.own_parts import require_trainable
 from msr_runtime.meta.training.pool import TaskPool
@@ -176,6 +176,7 @@ def prepare(
         normalization, constant = saved.normalization, ()
     else:
         normalization, constant = measure_normalization(family, stream(settings.seed, NORMALIZATION), group)
+        normalization = normalization if settings.normalize else raw_units(family)
     if (far := normalization.far_from_zero(family.inputs, family.outputs)) is not None:
         raise TrainingError(f"family '{family.name}': {far}")
     symmetry = None

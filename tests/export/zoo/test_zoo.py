@@ -180,6 +180,22 @@ class Parts(nn.Module):
         return self.out(torch.cat([features.mean(1), features.amax(1)], 1))
 
 
+class Bessel(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.special.i0e(x)
+
+
+class Experts(nn.Module):
+    """A mixture of experts in one sum, which torch writes for a fixed number of samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.experts = nn.Linear(IN, 3), nn.Parameter(torch.randn(3, OUT, IN))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("ne,eoi,ni->no", self.gate(x).softmax(-1), self.experts, x)
+
+
 def mlp(*between: nn.Module, inputs: int = IN, width: int = WIDTH) -> nn.Sequential:
     """A hidden layer, with some layers behind it."""
     return nn.Sequential(nn.Linear(inputs, width), *between, nn.Linear(WIDTH, OUT))
@@ -223,6 +239,7 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "transformer": lambda: Layer(nn.TransformerEncoderLayer(WIDTH, 2, 8, dropout=0.1, batch_first=True)),
     "gru cell": lambda: Cell(nn.GRUCell(4, WIDTH)),
     "lstm cell": lambda: Cell(nn.LSTMCell(4, WIDTH)),
+    "recurrent layer": lambda: Sequence(nn.RNN(4, WIDTH, batch_first=True)),
     "gru": lambda: Sequence(nn.GRU(4, WIDTH, batch_first=True)),
 }
 DAILY = {("layer norm", "gradient"), ("dropout", "gradient"), ("attention", "gradient"), ("layer norm", "gauss-newton")}
@@ -236,9 +253,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(IN, OUT))),
         r"layer '0' that torch computes from others \(WeightNorm\)",
     ),
-    "plain recurrent layer": (
-        lambda: Sequence(nn.RNN(4, WIDTH, batch_first=True)),
-        "cannot be meta-trained: .*rnn_tanh",
+    "special function": (lambda: mlp(Bessel()), "cannot be exported, because of layer '1', a Bessel: .*i0e"),
+    "sum over samples and experts": (
+        Experts,
+        "the network Experts cannot be exported: .* holds for one number of samples",
     ),
     "float64": (lambda: mlp(nn.SiLU()).double(), "float32 is wanted; return network.float"),
 }

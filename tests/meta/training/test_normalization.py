@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from msr_envs.registry import FAMILIES, load_family
-from msr_runtime.meta.training.normalization import measure_normalization
+from msr_runtime.meta.training.normalization import measure_normalization, raw_units
+from msr_runtime.meta.training.preparation import prepare
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Field, Group, Loss, Split, SymmetricFamily, TaskBatch, field_slices
 
@@ -299,3 +300,13 @@ def test_a_number_too_far_from_zero_is_named_with_its_steps() -> None:
         "local origin",
     ):
         assert words in said
+
+
+def test_raw_units_change_nothing(training) -> None:
+    """With `normalize` off, a network that was trained elsewhere sees what the robot measures."""
+    config = training.config(training.Plane(), normalize=False)
+    found = prepare(training.Plane(), config, progress=False).normalization
+    x = np.array([[3.0, -2.0]], np.float32)
+    assert found == raw_units(training.Plane())
+    assert np.array_equal(found.normalize_x(x), x)
+    assert np.array_equal(found.raw_y(x), x)
