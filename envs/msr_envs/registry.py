@@ -20,6 +20,7 @@ from msr_runtime.task import TaskFamily
 
 FAMILIES: dict[str, str] = {
     "ant": "msr_envs.ant:Ant",
+    "arm": "msr_envs.arm:Arm",
     "hex-drive": "msr_envs.hex_drive:HexDrive",
     "hex-weak-thruster": "msr_envs.hex_drive:WeakThruster",
     "ring-nav": "msr_envs.ring_nav:RingNav",

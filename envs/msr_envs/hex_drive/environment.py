@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from msr_envs.actions import checked_action
 from msr_envs.hex_drive.controller import figure_eight, start_state
-from msr_envs.hex_drive.rendering import make_renderer
 from msr_envs.hex_drive.simulator import PERIOD, THRUSTERS, HexTask, body_twist, draw_task, simulator
 from msr_envs.plane import turn
+from msr_envs.rendering import make_renderer
 
 _LIMITS = np.array([5, 5, 50, 10, 10, np.pi, 1, 1], np.float32)
 _FRAME = 480
@@ -82,7 +82,9 @@ class HexDriveEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         """
         if self.render_mode is None:
             return None
-        renderer = self._renderer = self._renderer or make_renderer(simulator(self._thrusters).model, _FRAME)
+        renderer = self._renderer = self._renderer or make_renderer(
+            "HexDrive", simulator(self._thrusters).model, _FRAME
+        )
         renderer.update_scene(simulator(self._thrusters).show(self.task, self.state), "above")
         return renderer.render()
 

@@ -56,7 +56,7 @@ class TestRefusals:
         ("arguments", "named"),
         [
             (["inof"], "Did you mean 'info'? The commands are new, train, evaluate, export, "),
-            (["train", "hexdrive", "run"], "The built-in families are hex-drive"),
+            (["train", "hexdrive", "run"], "The built-in families are ant, arm, hex-drive"),
             (["train", "hex-drive", "run", "--method", "mamel"], "the methods are msr, maml"),
             (["train", "hex-drive", "absent", "--resume"], "no checkpoint at absent/last.safetensors"),
             (["export", "absent", "bundle"], "no checkpoint at absent"),

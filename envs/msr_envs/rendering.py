@@ -15,8 +15,8 @@ _failed: list[str] = []
 """Why the first renderer of this process could not be made. Then no other one is tried."""
 
 
-def make_renderer(model: mujoco.MjModel, size: int) -> mujoco.Renderer:
-    """Return a renderer of square pictures, `size` pixels wide.
+def make_renderer(env: str, model: mujoco.MjModel, size: int) -> mujoco.Renderer:
+    """Return a renderer of square pictures, `size` pixels wide. Errors name the environment `env`.
 
     Raises:
         DependencyNotInstalled: There is no OpenGL; the message names the variable and the packages.
@@ -28,7 +28,7 @@ def make_renderer(model: mujoco.MjModel, size: int) -> mujoco.Renderer:
             return mujoco.Renderer(model, size, size)
         except Exception as error:  # noqa: BLE001  each library of OpenGL raises errors of its own
             _failed.append(f"{type(error).__name__}: {error}")
-    raise DependencyNotInstalled(f"HexDrive cannot be rendered here ({_failed[0]}). {_WANTED}")
+    raise DependencyNotInstalled(f"{env} cannot be rendered here ({_failed[0]}). {_WANTED}")
 
 
 def _needs_display() -> bool:
