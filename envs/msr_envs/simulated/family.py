@@ -103,12 +103,16 @@ class EnvFamily:
             raise FamilyError(f"family '{self.name}': through is '{through}', but it must be 'make' or 'reset'")
         self._counts: dict[Split, int] = dict(zip(SPLITS, tasks, strict=True))
         y = y or Change()
-        sides, self._rows, vector = self._probe(env, task, through, seed, observation, action)
+        sides, rows, vector = self._probe(env, task, through, seed, observation, action)
+        own_tasks = vector and through == "reset"
+        self._rows = rows if own_tasks else 1
         with told(self.name, lambda: "the description of x and y"):
             self.outputs: tuple[Field, ...] = y.fields(*sides)
             names = tuple(y.inputs(*sides) if x is None else x)
             self.inputs: tuple[Field, ...] = _found(names, sides)
-        self._recipe = Recipe(self.name, env, task, through, tuple(phases.values()), *sides, names, y, seed, examples)
+        self._recipe = Recipe(
+            self.name, env, task, through, own_tasks, tuple(phases.values()), *sides, names, y, seed, examples
+        )
         self._workers = workers or (1 if vector else len(os.sched_getaffinity(0)))
         self._cache = None if cache is None else local_path(cache)
         self._data: dict[Split, dict[int, tuple[Array, Array]]] = {}
@@ -236,19 +240,16 @@ class EnvFamily:
         observation: Described | None,
         action: Described | None,
     ) -> tuple[tuple[Side, Side], int, bool]:
-        """Return the numbers of an observation and of an action, and how many tasks are gathered at once.
-
-        The third value is whether `env` makes a vector environment.
-        """
+        """Return the numbers of an observation and of an action, the environment's rows, and whether it has rows."""
         drawn = draw_task(self.name, task, task_generator(seed, "train", 0))
         with told(self.name, lambda: f"making the environment {_name(env)}"):
-            made = environments(env, drawn if through == "make" else {})
+            made, vector = environments(env, drawn if through == "make" else {})
             try:
                 sides = (
                     describe_space("observation", made.single_observation_space, observation),
                     describe_space("action", made.single_action_space, action),
                 )
-                return sides, made.num_envs if through == "reset" else 1, made.num_envs > 1
+                return sides, made.num_envs, vector
             finally:
                 made.close()
 

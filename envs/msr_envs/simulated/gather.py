@@ -52,6 +52,8 @@ class Recipe:
     env: Make
     task: Callable[[np.random.Generator], Task]
     through: Through
+    own_tasks: bool
+    """Whether each row of a vector environment has a task of its own."""
     phases: tuple[Phase, ...]
     observation: Side
     action: Side
@@ -99,14 +101,14 @@ class Gatherer:
 
     def _environments(self, task: Task) -> VectorEnv:
         if self._open is None:
-            self._open = environments(self.recipe.env, task if self.recipe.through == "make" else {})
+            self._open, _ = environments(self.recipe.env, task if self.recipe.through == "make" else {})
         return self._open
 
     def _phase(
         self, envs: VectorEnv, phase: Phase, tasks: list[Task], rng: np.random.Generator, unit: Unit
     ) -> tuple[NDArray, NDArray]:
         """Run episodes until every task has its samples: x `(tasks, examples, x)` and y."""
-        recipe, shared = self.recipe, len(tasks) == 1
+        recipe, shared = self.recipe, not self.recipe.own_tasks
         whole = tasks[0] if shared else _stacked(tasks)
         steps: list[_Step] = []
         counts, empty = np.zeros(len(tasks), int), 0
@@ -138,9 +140,9 @@ class Gatherer:
         """Run one episode of every row."""
         options = phase.draw_options(rng) | (dict(task) if self.recipe.through == "reset" else {})
         seed = int(rng.integers(2**31))
-        observation = rows(
-            envs.single_observation_space, envs.reset(seed=seed, options=options or None)[0], envs.num_envs
-        )
+        start, _ = envs.reset(seed=seed, options=options or None)
+        observation = rows(envs.single_observation_space, start, envs.num_envs)
+        self._require_finite(observation, np.ones(envs.num_envs, bool), 0)
         act = phase.actions.start(rng, envs.num_envs, self.recipe.action, task)
         mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         alive = np.ones(envs.num_envs, bool)
@@ -151,8 +153,8 @@ class Gatherer:
             done = (numbers(terminated) + numbers(truncated)).reshape(-1) > 0
             # In this mode the observation of a row that is done is the first one of its next episode.
             counts = alive & ~done if mode == AutoresetMode.SAME_STEP else alive
+            self._require_finite(following, counts, step + 1)
             if step % phase.every == 0:
-                self._require_finite(observation, following, counts, step)
                 yield _Step(counts, observation, action, following)
             alive = alive & ~done
             if not alive.any() or (mode == AutoresetMode.DISABLED and done.any()):
@@ -177,31 +179,33 @@ class Gatherer:
             )
         return np.concatenate([found[name] for name in recipe.x], 1), y
 
-    def _require_finite(self, observation: NDArray, following: NDArray, counts: NDArray, step: int) -> None:
-        for values in (observation[counts], following[counts]):
-            if not np.isfinite(values).all():
-                index = int(np.argwhere(~np.isfinite(values))[0, 1])
-                name = next(
-                    name for name, part in self.recipe.observation.slices().items() if part.start <= index < part.stop
-                )
-                raise FamilyError(
-                    f"family '{self.recipe.name}': the environment gave {values[~np.isfinite(values)][0]} in "
-                    f"'{name}' after {step + 1} steps; the likely cause is a simulation that blew up: draw tasks from "
-                    "narrower ranges, or take smaller actions (scale)"
-                )
+    def _require_finite(self, observation: NDArray, counts: NDArray, steps: int) -> None:
+        if np.isfinite(observation).all():
+            return
+        for row in observation[counts]:
+            for name, part in self.recipe.observation.slices().items():
+                if not np.isfinite(row[part]).all():
+                    raise FamilyError(
+                        f"family '{self.recipe.name}': the environment gave {row[part].tolist()} in '{name}' after "
+                        f"{steps} steps; the likely cause is a simulation that blew up: draw tasks from narrower "
+                        "ranges, or take smaller actions (scale)"
+                    )
 
 
-def environments(env: Make, keywords: Task) -> VectorEnv:
-    """Make the environment. One that is no vector environment becomes a vector environment of one row."""
+def environments(env: Make, keywords: Task) -> tuple[VectorEnv, bool]:
+    """Make the environment. One that is no vector environment becomes a vector environment of one row.
+
+    The second value is whether it was one.
+    """
     made = gymnasium.make(env, **keywords) if isinstance(env, str) else env(**keywords)
     if isinstance(made, VectorEnv):
-        return made
+        return made, True
     if not isinstance(made, gymnasium.Env):
         raise FamilyError(
             f"{getattr(env, '__name__', env)} returned a {type(made).__name__}, but it must return a gymnasium.Env or "
             "a gymnasium.vector.VectorEnv; end it with `return env`"
         )
-    return SyncVectorEnv([lambda: made])
+    return SyncVectorEnv([lambda: made], copy=False), False  # `rows` copies
 
 
 def task_generator(seed: int, split: Split, index: int) -> np.random.Generator:
