@@ -23,6 +23,7 @@ FAMILIES: dict[str, str] = {
     "arm": "msr_envs.arm:Arm",
     "hex-drive": "msr_envs.hex_drive:HexDrive",
     "hex-weak-thruster": "msr_envs.hex_drive:WeakThruster",
+    "quadrotor": "msr_envs.quadrotor:Quadrotor",
     "ring-nav": "msr_envs.ring_nav:RingNav",
 }
 """The built-in robots: name to `module:attribute`. A module is imported only when its family is loaded."""

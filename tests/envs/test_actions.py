@@ -12,10 +12,11 @@ import pytest
 from msr_envs.arm import ArmEnv
 from msr_envs.hex_drive import HexDriveEnv
 from msr_envs.hex_drive.simulator import draw_task, simulator
+from msr_envs.quadrotor import QuadrotorEnv
 from msr_envs.ring_nav import RingNavEnv
 from msr_runtime.errors import InputError
 
-ENVS = {"RingNav": (RingNavEnv, 2), "HexDrive": (HexDriveEnv, 6), "Arm": (ArmEnv, 6)}
+ENVS = {"RingNav": (RingNavEnv, 2), "HexDrive": (HexDriveEnv, 6), "Arm": (ArmEnv, 6), "Quadrotor": (QuadrotorEnv, 3)}
 
 
 @pytest.mark.parametrize("name", ENVS)
