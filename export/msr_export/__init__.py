@@ -14,7 +14,17 @@ adds a description and writes the folder, if the graphs are right.
 
 from msr_export.checking import check_exportable
 from msr_export.freeze import Frozen, freeze
+from msr_export.onnx_policy import load_onnx
 from msr_export.parity import check_golden, check_parity
 from msr_export.writer import export_bundle, export_checkpoint
 
-__all__ = ["Frozen", "check_exportable", "check_golden", "check_parity", "export_bundle", "export_checkpoint", "freeze"]
+__all__ = [
+    "Frozen",
+    "check_exportable",
+    "check_golden",
+    "check_parity",
+    "export_bundle",
+    "export_checkpoint",
+    "freeze",
+    "load_onnx",
+]

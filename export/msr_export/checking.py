@@ -169,4 +169,6 @@ def _unscaled(learner: Learner) -> Normalization:
 
 def _first_line(error: Exception) -> str:
     """What an error says, without torch's advice on itself."""
+    if "Constraints violated" in str(error):
+        return "an operation in its code holds for one number of samples only, but any number is wanted"
     return f"{type(error).__name__}: {error}".split("\n")[0][:300]
