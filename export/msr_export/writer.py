@@ -227,10 +227,13 @@ def _steps(learner: Learner) -> int:
 
 
 def _method(learner: Learner) -> str:
-    """The method's name, plus the form of U if there is a U, plus the network if it is not the `mlp`."""
+    """The method's name, plus the form of U if there is a U, plus the network if it is not the `mlp`.
+
+    A network of your own is named without its file: a bundle says nothing of the folders of another machine.
+    """
     config = learner.config
     parts = [learner.name, config.form] if config.reparameterized else [learner.name]
-    parts += [config.network] if config.network != "mlp" else []
+    parts += [config.network.rpartition(":")[2]] if config.network != "mlp" else []
     return "-".join(parts)
 
 
