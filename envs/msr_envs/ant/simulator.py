@@ -5,8 +5,9 @@
 * Task: factors on what Gymnasium's model says (`RANGES`).
 * Group: C4. A turn of the body by 90 degrees moves each leg to the place of the next one.
 
-The model differs from Gymnasium's in two options of MuJoCo: friction cones are elliptic and the integrator is
-`implicit`. With pyramids, friction depends on the direction in the world, and the symmetry is broken.
+The model differs from Gymnasium's in two options of MuJoCo. Friction cones are elliptic: friction is the same in every
+direction, which a pyramid only approximates. The integrator is `implicit`, which asks for the forces once a step where
+`RK4` asks four times.
 """
 
 # A static checker cannot see the functions and types in mujoco's compiled part.
@@ -75,7 +76,7 @@ class AntEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
     of the hips and of the ankles, from -1 to 1. Options of `reset` are the factors of `RANGES`, and these:
 
     * `sector`: the largest angle between the first velocity and straight ahead, rad.
-    * `state` `(26,)`: the observation to start from.
+    * `state` `(26,)` and `heading`: the observation to start from, and where to look in the world, rad.
     """
 
     def __init__(self, render_mode: str | None = None) -> None:
@@ -107,7 +108,7 @@ class AntEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
         if state is None:
             self._start(options.get("sector", np.pi))
         else:
-            self.data.qpos[:], self.data.qvel[:] = joints(state)
+            self.data.qpos[:], self.data.qvel[:] = joints(state, options.get("heading", 0.0))
         mujoco.mj_forward(self.model, self.data)
         return self._observe(), {}
 
@@ -208,10 +209,11 @@ def observed(qpos: NDArray, qvel: NDArray) -> NDArray[np.float64]:
     )
 
 
-def joints(observation: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def joints(observation: NDArray, heading: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return a state of MuJoCo with this observation `(26,)`: qpos `(15,)` and qvel `(14,)`.
 
-    Position and heading are not observed. The body stands at the origin, turned by the smallest angle that tilts it so.
+    Position and heading are not observed. The body stands at the origin. It is turned by the smallest angle that tilts
+    it so, and then by `heading` about the vertical axis, rad.
     """
     height, up, velocity, turning, hips, ankles, hip_rates, ankle_rates = np.split(
         np.asarray(observation, np.float64), np.cumsum(list(PARTS.values()))[:-1]
@@ -220,6 +222,9 @@ def joints(observation: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float6
     # the turn by the smallest angle that takes `up` to the world's z, as a quaternion
     half = np.append(1 + up[2], np.cross(up, [0.0, 0.0, 1.0]))
     quaternion = half / np.linalg.norm(half) if np.linalg.norm(half) > 1e-9 else np.array([0.0, 1.0, 0.0, 0.0])
+    turned = np.zeros(4)
+    mujoco.mju_mulQuat(turned, np.array([np.cos(heading / 2), 0.0, 0.0, np.sin(heading / 2)]), quaternion)
+    quaternion = turned
     qpos, qvel, world = np.zeros(15), np.zeros(14), np.zeros(3)
     mujoco.mju_rotVecQuat(world, velocity, quaternion)
     qpos[2:3], qpos[3:7], qpos[_HIPS], qpos[_ANKLES] = height, quaternion, hips, _SIGNS * ankles

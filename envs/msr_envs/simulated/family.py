@@ -52,7 +52,8 @@ class EnvFamily:
             sets. The last one is the widest. None: random actions.
         symmetry: The symmetry group of the robot's body. Every field of x and y then needs a `representation`.
         tasks: How many tasks the splits train, validation and test have.
-        examples: Samples of each task, in each phase.
+        examples: Samples of each task, in each phase. Training takes 64 for support sets and 64 others for queries,
+            unless its settings say otherwise.
         seed: Seed of all tasks and samples.
         through: How a task reaches the environment. `make`: as keyword arguments, and each task has an environment of
             its own. `reset`: as options of `reset`. Then one environment serves all tasks, and each row of a vector
@@ -87,7 +88,7 @@ class EnvFamily:
         phases: Mapping[str, Phase] | None = None,
         symmetry: SymmetryGroup | None = None,
         tasks: tuple[int, int, int] = (300, 64, 100),
-        examples: int | None = None,
+        examples: int = 128,
         seed: int = 0,
         through: Through = "make",
         workers: int | None = None,
@@ -97,7 +98,6 @@ class EnvFamily:
         self.name: str = name or _name(env)
         phases = phases or {"all": Phase()}
         self.query_sets: tuple[str, ...] = tuple(phases)
-        examples = 64 * (1 + len(phases)) if examples is None else examples
         _require_counts(self.name, tasks, examples, workers)
         if through not in ("make", "reset"):
             raise FamilyError(f"family '{self.name}': through is '{through}', but it must be 'make' or 'reset'")
@@ -259,6 +259,11 @@ class SymmetricEnvFamily(DeclaredSymmetry, EnvFamily):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
+        if settings.get("symmetry") is None:
+            raise FamilyError(
+                f"family '{self.name}': no symmetry is given, but a SymmetricEnvFamily needs one, such as "
+                "symmetry=mirror(); give it, or make an EnvFamily"
+            )
         self.group()  # refuses fields that do not say how the group acts on them, before anything is simulated
 
 

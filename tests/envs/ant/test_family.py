@@ -37,15 +37,15 @@ def test_keeps_the_contract(family: Ant) -> None:
 
 
 def test_a_turn_with_the_next_legs_is_a_symmetry_of_the_simulator(family: Ant, ant: AntEnv) -> None:
-    """Three control periods with contacts, from states and tasks of all kinds."""
+    """Three control periods with contacts, from states and tasks of all kinds, whatever the heading."""
     group, touched = family.group(), False
     for seed in range(4):
         task, action = draw_task(RNG(seed)), RNG(seed).uniform(-1, 1, 8).astype(np.float32)
         start, _ = ant.reset(seed=seed, options=task)
         ends = []
-        for matrix in group.inputs:
+        for element, matrix in enumerate(group.inputs):
             x = matrix @ np.concatenate([start, action])
-            ant.reset(options={**task, "state": x[:26]})
+            ant.reset(options={**task, "state": x[:26], "heading": 0.7 * element})
             for _ in range(3):
                 end = ant.step(x[26:].astype(np.float32))[0]
                 touched |= bool(ant.data.ncon)

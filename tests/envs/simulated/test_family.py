@@ -12,9 +12,19 @@ from gymnasium.vector import AutoresetMode
 from numpy.testing import assert_allclose
 
 from msr_envs import check_family
-from msr_envs.simulated import Change, Computed, EnvFamily, Expert, Phase, Policy, RandomActions, SmoothActions
+from msr_envs.simulated import (
+    Change,
+    Computed,
+    EnvFamily,
+    Expert,
+    Phase,
+    Policy,
+    RandomActions,
+    SmoothActions,
+    SymmetricEnvFamily,
+)
 from msr_envs.symmetry import Vector, cyclic
-from msr_runtime.errors import FamilyError
+from msr_runtime.errors import FamilyError, MsrError
 from msr_runtime.representation import Angle
 from msr_runtime.task import Field
 
@@ -120,6 +130,22 @@ def test_a_nominal_model_leaves_its_residual() -> None:
     assert made.outputs[0].name == "observation_residual"
 
 
+def test_a_family_with_a_symmetry_needs_one() -> None:
+    """A subclass that forgets it is told so."""
+    with pytest.raises(FamilyError, match=r"no symmetry is given.*symmetry=mirror\(\)"):
+        SymmetricEnvFamily(Point, draw)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"steps": 0}, "steps is 0"), ({"every": 0}, "every is 0"), ({"every": 9, "steps": 3}, "every is 9 and steps 3")],
+)
+def test_a_phase_without_samples_is_refused(changes: dict[str, Any], message: str) -> None:
+    """When it is written."""
+    with pytest.raises(FamilyError, match=message):
+        Phase(**changes)
+
+
 class Compass(gymnasium.Env):
     """Turns by 90 degrees a step. The observation is an angle and a part that never changes."""
 
@@ -169,6 +195,13 @@ def test_environments_that_end_before_they_give_a_sample_are_refused() -> None:
         family(ending, through="reset").gathered("test")
 
 
+def test_a_task_can_be_made_again() -> None:
+    """For a closed loop: the robot whose samples stand in that row."""
+    mass = lambda steps: np.full((len(steps.action), 1), steps.task["mass"])  # noqa: E731
+    made = family(y=Computed(mass, [field("mass", shape=(1,))]))
+    assert_allclose(made.gathered("test")[1][:, 0, 0, 0], [made.task("test", index)["mass"] for index in range(2)])
+
+
 class Broken(Change):
     """A target that fails."""
 
@@ -204,11 +237,13 @@ def test_the_test_of_the_symmetry_gets_more_samples_of_few_tasks() -> None:
         ({"through": "options"}, "through is 'options', but it must be 'make' or 'reset'"),
         ({"symmetry": cyclic(4)}, "field 'observation'"),
         ({"cache": "s3://bucket/data"}, "is an address"),
+        ({"examples": 1}, "examples is 1, but a task needs 2"),
+        ({"workers": 0}, "workers is 0, but it must be 1 or more"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_simulated(changes: dict[str, Any], message: str) -> None:
     """With the thing, the value and the mend."""
-    with pytest.raises((FamilyError, Exception), match=message):
+    with pytest.raises(MsrError, match=message):
         family(**changes)
 
 

@@ -16,6 +16,7 @@ from numpy.testing import assert_array_equal
 
 from msr_envs import load_family
 from msr_envs.simulated import Change, EnvFamily, Phase, Policy, SmoothActions
+from msr_envs.simulated.progress import shown
 from msr_runtime.errors import FamilyError
 
 FAMILY = """
@@ -158,3 +159,18 @@ def test_settings_without_a_digest_are_refused(tmp_path: Path) -> None:
         family = EnvFamily("Pendulum-v1", lambda rng: {}, y=y, cache=tmp_path)
         with pytest.raises(FamilyError, match=r"hold a TextIOWrapper, of which no digest.*leave out cache"):
             family.gathered("test")
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line at the beginning, one a minute, and one at the end; none of a short gathering."""
+    clock = iter(range(0, 9999, 25))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    assert list(shown(range(8), 8, "points")) == list(range(8))
+    assert capsys.readouterr().err.splitlines() == [
+        "points: 1 of 8, 25 s", "points: 4 of 8, 100 s", "points: 7 of 8, 175 s", "points: 8 of 8, 200 s",
+    ]  # fmt: skip
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    list(shown(range(8), 8, "points"))
+    assert not capsys.readouterr().err
