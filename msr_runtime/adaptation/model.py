@@ -220,6 +220,8 @@ class AdaptiveModel:
         helps most is left out too, and so on. More than a fifth of the samples is never left out: then the update is
         refused. Finding a bad sample takes up to ten adaptations, and up to four times as many in all.
 
+        If y is exactly the same in all samples although x differs, the update is refused, see `UpdateGuard.constant_y`.
+
         Args:
             support_x: `(shots, obs)` in raw units.
             support_y: `(shots, out)` in raw units; labels `(shots,)` for a classifier.
