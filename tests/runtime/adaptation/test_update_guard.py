@@ -64,7 +64,7 @@ def test_the_reason_says_by_how_much(move: float, loss: float, sentence: str) ->
 def test_a_limit_has_a_size(name: str, size: float) -> None:
     """Zero, negative and NaN are refused."""
     with pytest.raises(InputError, match=f"{name} is"):
-        UpdateGuard(**{name: size})
+        UpdateGuard(trust=size) if name == "trust" else UpdateGuard(loss=size)
 
 
 class TestLimits:
