@@ -8,6 +8,7 @@ import numpy as np
 from msr_envs.ant.controller import trot, true_model
 from msr_envs.ant.simulator import LEGS, PERIOD, RANGES, AntEnv
 from msr_envs.simulated import Change, Phase, RandomActions, SymmetricEnvFamily
+from msr_envs.splits import require_split
 from msr_envs.symmetry import Pseudoscalar, Pseudovector, Ring, Scalar, Vector, cyclic
 from msr_runtime.task import Adapt, ClosedLoop, Field, Split
 
@@ -53,11 +54,6 @@ ACTION = (
 """The fields of an action."""
 
 
-def draw_task(rng: np.random.Generator) -> dict[str, float]:
-    """Draw the physics of one ant. Each factor is uniform in its range."""
-    return {name: rng.uniform(*bounds) for name, bounds in RANGES.items()}
-
-
 class Ant(SymmetricEnvFamily):
     """Ants with unknown motors, mass, friction, damping and armature. C4 is a symmetry of each task.
 
@@ -66,6 +62,8 @@ class Ant(SymmetricEnvFamily):
 
     In the query set `sector`, and so in support sets, episodes start within 20 degrees of forward, and only the front
     legs act. In the query set `wide`, they start in any direction, and all legs act.
+
+    A subclass that overrides `draw_task` changes the tasks everywhere.
 
     Args:
         tasks: How many tasks the splits train, validation and test have.
@@ -84,7 +82,7 @@ class Ant(SymmetricEnvFamily):
     ) -> None:
         super().__init__(
             AntEnv,
-            draw_task,
+            self.draw_task,
             name="ant",
             through="reset",
             observation=OBSERVATION,
@@ -102,6 +100,11 @@ class Ant(SymmetricEnvFamily):
             rate_hz=1 / PERIOD,
         )
 
+    @staticmethod
+    def draw_task(rng: np.random.Generator) -> dict[str, float]:
+        """Draw the physics of one ant: each factor is uniform in its range. Training and `evaluate` draw as this does."""
+        return {name: rng.uniform(*bounds) for name, bounds in RANGES.items()}
+
     def evaluate(self, adapt: Adapt | None, rng: np.random.Generator, tasks: int, split: Split) -> ClosedLoop:
         """Adapt to 20 sector samples per task, then trot for 2 s in a random direction of the body.
 
@@ -111,16 +114,17 @@ class Ant(SymmetricEnvFamily):
             The RMS error of the joints in rad, one number per task.
 
         """
-        x, y = self.gathered(split)
-        rounds = -(-tasks // len(x))
-        chosen = np.concatenate([rng.permutation(len(x)) for _ in range(rounds)])[:tasks]
+        require_split(self.name, split)
+        rounds = -(-tasks // self.tasks[split])  # rounded up: each round walks with every ant once
+        chosen = np.concatenate([rng.permutation(self.tasks[split]) for _ in range(rounds)])[:tasks].tolist()
+        x, y = self.gathered(split, chosen)
         errors, ant = [], AntEnv()
         try:
-            for index in chosen:
+            for row, index in enumerate(chosen):
                 walk = np.random.default_rng(rng.integers(2**63))  # its own: the walk must not change later tasks
                 support = walk.permutation(x.shape[2])[:_SHOTS]
-                ant.set_task(self.task(split, int(index)))
-                predict = adapt(x[index, 0, support], y[index, 0, support]) if adapt else true_model(ant)
+                ant.set_task(self.task(split, index))
+                predict = adapt(x[row, 0, support], y[row, 0, support]) if adapt else true_model(ant)
                 errors.append(trot(ant, predict, walk).error)
         finally:
             ant.close()

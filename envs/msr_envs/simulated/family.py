@@ -101,7 +101,8 @@ class EnvFamily:
         _require_counts(self.name, tasks, examples, workers)
         if through not in ("make", "reset"):
             raise FamilyError(f"family '{self.name}': through is '{through}', but it must be 'make' or 'reset'")
-        self._counts: dict[Split, int] = dict(zip(SPLITS, tasks, strict=True))
+        self.tasks: dict[Split, int] = dict(zip(SPLITS, tasks, strict=True))
+        """How many tasks each split has."""
         y = y or Change()
         sides, rows, vector = self._probe(env, task, through, seed, observation, action)
         own_tasks = vector and through == "reset"
@@ -148,8 +149,8 @@ class EnvFamily:
                 "parts, one a phase; raise `examples` of the family, or change the numbers (--settings.shots, "
                 "--settings.queries, --settings.samples-per-task)"
             )
-        rounds = -(-tasks // self._counts[split])  # rounded up: each round draws every task once
-        drawn = np.concatenate([rng.permutation(self._counts[split]) for _ in range(rounds)])[:tasks]
+        rounds = -(-tasks // self.tasks[split])  # rounded up: each round draws every task once
+        drawn = np.concatenate([rng.permutation(self.tasks[split]) for _ in range(rounds)])[:tasks]
         x, y = self._of_tasks(split, drawn)
         chosen = np.arange(tasks)[:, None]
         support, parts = None, []
@@ -176,9 +177,16 @@ class EnvFamily:
         """Return x and y unchanged: no symmetry was given."""
         return x, y
 
-    def gathered(self, split: Split) -> tuple[Array, Array]:
-        """Return all samples of a split: x `(tasks, phases, examples, x)` and y. They are gathered if need be."""
-        return self._of_tasks(split, np.arange(self._counts[split]))
+    def gathered(self, split: Split, tasks: Sequence[int] | None = None) -> tuple[Array, Array]:
+        """Return all samples of tasks: x `(tasks, phases, examples, x)` and y. They are gathered if need be.
+
+        Args:
+            split: The split.
+            tasks: Numbers of its tasks. None: all of them.
+
+        """
+        require_split(self.name, split)
+        return self._of_tasks(split, np.arange(self.tasks[split]) if tasks is None else np.asarray(tasks))
 
     def at_least(self, examples: int) -> Self | None:
         """Return the family of the first tasks with more samples of each, for the test of the symmetry.
@@ -187,7 +195,7 @@ class EnvFamily:
         """
         family = copy.copy(self)
         family._recipe = replace(self._recipe, examples=max(examples, self._recipe.examples))
-        family._counts = {**self._counts, "train": min(_TESTED, self._counts["train"])}
+        family.tasks = {**self.tasks, "train": min(_TESTED, self.tasks["train"])}
         family._data = {}
         return family
 
@@ -200,7 +208,7 @@ class EnvFamily:
     def _of_tasks(self, split: Split, tasks: NDArray[np.int64]) -> tuple[Array, Array]:
         """Return the samples of tasks, x `(tasks, phases, examples, x)` and y. They are gathered if need be."""
         held, path = self._data.setdefault(split, {}), self._path(split)
-        count, rows = self._counts[split], self._rows
+        count, rows = self.tasks[split], self._rows
         needed = {int(task) // rows for task in tasks}
         if path and not held:
             found, units = read(path, (count, len(self.query_sets), self._recipe.examples)), range(-(-count // rows))
@@ -229,7 +237,7 @@ class EnvFamily:
     def _path(self, split: Split) -> Path | None:
         if self._cache is None:
             return None
-        return self._cache / f"{self.name}-{split}-{digest(self._recipe, {split: self._counts[split]})}.safetensors"
+        return self._cache / f"{self.name}-{split}-{digest(self._recipe, {split: self.tasks[split]})}.safetensors"
 
     def _probe(
         self,

@@ -9,7 +9,6 @@ from numpy.testing import assert_allclose
 from msr_envs import check_family
 from msr_envs.ant import Ant, AntEnv
 from msr_envs.ant.controller import trot, true_model
-from msr_envs.ant.family import draw_task
 from msr_runtime.errors import InputError
 from msr_runtime.task import field_slices
 
@@ -40,7 +39,7 @@ def test_a_turn_with_the_next_legs_is_a_symmetry_of_the_simulator(family: Ant, a
     """Three control periods with contacts, from states and tasks of all kinds, whatever the heading."""
     group, touched = family.group(), False
     for seed in range(4):
-        task, action = draw_task(RNG(seed)), RNG(seed).uniform(-1, 1, 8).astype(np.float32)
+        task, action = Ant.draw_task(RNG(seed)), RNG(seed).uniform(-1, 1, 8).astype(np.float32)
         start, _ = ant.reset(seed=seed, options=task)
         ends = []
         for element, matrix in enumerate(group.inputs):
@@ -74,7 +73,7 @@ def test_an_episode_starts_from_an_observation(ant: AntEnv) -> None:
 
 def test_the_true_model_predicts_each_step_and_leaves_the_episode_alone(ant: AntEnv) -> None:
     """It simulates beside the running episode, with the task's physics."""
-    start, _ = ant.reset(seed=0, options=draw_task(RNG(0)))
+    start, _ = ant.reset(seed=0, options=Ant.draw_task(RNG(0)))
     action = RNG(0).uniform(-1, 1, 8).astype(np.float32)
     predicted = ant.advance(start[None].repeat(2, 0), np.stack([action, -action]))
     moved = true_model(ant)(np.concatenate([start, action])[None].astype(np.float32))[0]
@@ -92,6 +91,19 @@ def test_in_the_sector_the_front_legs_act(family: Ant) -> None:
     assert (acting[:, :, :10] == [True, False, False, True]).all()
     assert acting[:, :, 10:].all()
     assert not batch.support_x[..., parts["hip_commands"]][..., 1:3].any()
+
+
+class Slippery(Ant):
+    """Ants on ice."""
+
+    @staticmethod
+    def draw_task(rng: np.random.Generator) -> dict[str, float]:
+        return {**Ant.draw_task(rng), "friction": 0.01}
+
+
+def test_a_subclass_draws_its_own_tasks() -> None:
+    """In the samples and in the closed loop."""
+    assert Slippery(tasks=(1, 1, 1)).task("test", 0)["friction"] == 0.01
 
 
 def test_a_trot_needs_the_model_of_its_ant(ant: AntEnv) -> None:
