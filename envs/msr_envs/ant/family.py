@@ -102,7 +102,7 @@ class Ant(SymmetricEnvFamily):
 
     @staticmethod
     def draw_task(rng: np.random.Generator) -> dict[str, float]:
-        """Draw the physics of one ant: each factor is uniform in its range. Training and `evaluate` draw as this does."""
+        """Draw the physics of one ant, each factor evenly in its range. Training and `evaluate` draw as this does."""
         return {name: rng.uniform(*bounds) for name, bounds in RANGES.items()}
 
     def evaluate(self, adapt: Adapt | None, rng: np.random.Generator, tasks: int, split: Split) -> ClosedLoop:
