@@ -239,8 +239,6 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "transformer": lambda: Layer(nn.TransformerEncoderLayer(WIDTH, 2, 8, dropout=0.1, batch_first=True)),
     "gru cell": lambda: Cell(nn.GRUCell(4, WIDTH)),
     "lstm cell": lambda: Cell(nn.LSTMCell(4, WIDTH)),
-    "recurrent layer": lambda: Sequence(nn.RNN(4, WIDTH, batch_first=True)),
-    "gru": lambda: Sequence(nn.GRU(4, WIDTH, batch_first=True)),
 }
 DAILY = {("layer norm", "gradient"), ("dropout", "gradient"), ("attention", "gradient"), ("layer norm", "gauss-newton")}
 
@@ -257,6 +255,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "sum over samples and experts": (
         Experts,
         "the network Experts cannot be exported: .* holds for one number of samples",
+    ),
+    "recurrent layer": (
+        lambda: Sequence(nn.GRU(4, WIDTH, batch_first=True)),
+        "recurrent layer 'layer', a GRU, .* unroll nn.GRUCell",
     ),
     "float64": (lambda: mlp(nn.SiLU()).double(), "float32 is wanted; return network.float"),
 }
