@@ -51,8 +51,8 @@ def examine(network: nn.Module, inputs: Shape, outputs: Shape) -> bool:
     for name, module in network.named_modules():
         if isinstance(module, nn.RNNBase):
             raise TrainingError(
-                f"network {kind} has a recurrent layer '{name}', a {type(module).__name__}, which keeps a second list of "
-                "its weights that an export cannot follow; unroll nn.GRUCell or nn.LSTMCell over the sequence"
+                f"network {kind} has a recurrent layer '{name}', a {type(module).__name__}, which keeps a second list "
+                "of its weights that an export cannot follow; unroll nn.GRUCell or nn.LSTMCell over the sequence"
             )
         if parametrize.is_parametrized(module):
             raise TrainingError(

@@ -1,7 +1,7 @@
 """Layers that torch computes by one kernel, written out in operators that can be differentiated twice and batched.
 
 The outer loop differentiates the gradients of the inner loop, and `torch.func.vmap` runs all tasks at once. torch's
-kernels for attention, for LSTM cells and for recurrent sequences do not allow both. A network of your own runs under
+kernels for attention and for LSTM cells do not allow both. A network of your own runs under
 `written_out`, which replaces them. The results are equal up to rounding.
 """
 
@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def written_out() -> Iterator[None]:
-    """Compute attention, recurrent layers and `prelu` by the functions of this module until the block ends."""
+    """Compute attention, recurrent cells and `prelu` by the functions of this module until the block ends."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one kernel for a whole layer, in evaluation mode
     try:
@@ -66,68 +66,6 @@ def gru_cell(
     return new + update * (h - new)
 
 
-def rnn_cell(x: Tensor, h: Tensor, by_input: Tensor, by_state: Tensor, *biases: Tensor) -> Tensor:
-    """What an Elman cell gives to its activation."""
-    input_bias, state_bias = biases or (None, None)
-    return nn.functional.linear(x, by_input, input_bias) + nn.functional.linear(h, by_state, state_bias)
-
-
-def rnn_tanh(x: Tensor, start: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    """`torch.rnn_tanh` on sequences of one length, with the same arguments."""
-    moved, (last,) = _layers(lambda x, state, *weights: (rnn_cell(x, state[0], *weights).tanh(),), x, [start], *rest)
-    return moved, last
-
-
-def rnn_relu(x: Tensor, start: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    """`torch.rnn_relu` on sequences of one length, with the same arguments."""
-    moved, (last,) = _layers(lambda x, state, *weights: (rnn_cell(x, state[0], *weights).relu(),), x, [start], *rest)
-    return moved, last
-
-
-def gru(x: Tensor, start: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    """`torch.gru` on sequences of one length, with the same arguments."""
-    moved, (last,) = _layers(lambda x, state, *weights: (gru_cell(x, state[0], *weights),), x, [start], *rest)
-    return moved, last
-
-
-def lstm(x: Tensor, start: Sequence[Tensor], *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """`torch.lstm` on sequences of one length, with the same arguments. Without projections."""
-    moved, (h, c) = _layers(lstm_cell, x, start, *rest)
-    return moved, h, c
-
-
-def _layers(
-    cell: Callable[..., Sequence[Tensor]],
-    x: Tensor,
-    start: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    has_biases: bool,
-    layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> tuple[Tensor, list[Tensor]]:
-    """Run all layers of a recurrent network, each in one direction or in two. Returns outputs and last states."""
-    steps, each = list(x.unbind(1 if batch_first else 0)), 4 if has_biases else 2
-    directions, ends = 2 if bidirectional else 1, list[list[Tensor]]()
-    for layer in range(layers):
-        outputs: list[list[Tensor]] = []
-        for direction in range(directions):
-            index = layer * directions + direction
-            own, order = weights[index * each : (index + 1) * each], []
-            state = [part[index] for part in start]
-            for step in reversed(steps) if direction else steps:
-                state = list(cell(step, state, *own))
-                order.append(state[0])
-            outputs.append(order[::-1] if direction else order)
-            ends.append(state)
-        steps = [torch.cat(parts, -1) for parts in zip(*outputs, strict=True)]
-        if dropout and train and layer < layers - 1:
-            steps = [nn.functional.dropout(step, dropout) for step in steps]
-    return torch.stack(steps, 1 if batch_first else 0), [torch.stack(parts) for parts in zip(*ends, strict=True)]
-
-
 class _Written(TorchFunctionMode):
     """A context in which some of torch's functions are computed by the functions of this module."""
 
@@ -135,10 +73,6 @@ class _Written(TorchFunctionMode):
         torch.prelu: prelu,
         torch.lstm_cell: lstm_cell,
         torch.gru_cell: gru_cell,
-        torch.rnn_tanh: rnn_tanh,
-        torch.rnn_relu: rnn_relu,
-        torch.gru: gru,
-        torch.lstm: lstm,
     }
 
     def __torch_function__(
