@@ -21,8 +21,8 @@ nitpicky = True
 _DEEPER = r"(msr_runtime\.meta|msr_runtime(?!\.meta)|msr_envs|msr_export)(\.\w+){3,}"
 nitpick_ignore_regex = [(r"py:.*", r"(?!msr_).*"), (r"py:(class|data)", rf"{_DEEPER}|.*\._\w+")]
 
-# The name in `Discriminator("kind")` is read as a reference, and several classes have a `kind`. What is missing is still
-# an error.
+# The name in `Discriminator("kind")` is read as a reference, and several classes have a `kind`. What is missing still
+# fails.
 suppress_warnings = ["ref.python"]
 default_role = "code"  # docstrings write `name` in single backticks
 autodoc_default_options = {"members": True, "member-order": "bysource", "exclude-members": "model_config"}

@@ -19,8 +19,8 @@ SEED = 6
 def _own_error(learner: Learner, normalization: Normalization, drawn) -> float:
     """How far torch's float32 is from its float64 on a support set, relative to the largest loss or v."""
     x, y = map(torch.from_numpy, normalization.normalize(*drawn))
-    seen = support._path(learner, x, y, STEPS)
-    wanted = support._path(copy.deepcopy(learner).double(), x.double(), y.double(), STEPS)
+    seen = support.path_of(learner, x, y, STEPS)
+    wanted = support.path_of(copy.deepcopy(learner).double(), x.double(), y.double(), STEPS)
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(seen, wanted, strict=True))
 
 
