@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from msr_export.lowering import quiet
-from msr_export.patches import concatenate, convolution, each, max_pool, pad
+from msr_export.patches import concatenate, convolution, each, max_pool, pad, split
 from msr_runtime.meta.rules.rule import Tensors
 
 aten = torch.ops.aten
@@ -91,14 +91,6 @@ def _select(x: Tensor, axis: int, index: int) -> Tensor:
     return _slice(x, axis, index, index + 1).squeeze(axis)
 
 
-def _split(x: Tensor, sizes: list[int] | int, axis: int = 0) -> list[Tensor]:
-    length = x.shape[axis]
-    if isinstance(sizes, int):
-        sizes = [min(sizes, length - start) for start in range(0, length, sizes)]
-    ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
-    return [_slice(x, axis, end - size, end) for size, end in zip(sizes, ends, strict=True)]
-
-
 def _embedding(table: Tensor, index: Tensor, *_: Any) -> Tensor:
     chosen = (index.unsqueeze(-1) == torch.arange(table.shape[0])).to(table.dtype)
     return (chosen.reshape(-1, table.shape[0]) @ table).reshape(*index.shape, -1)
@@ -140,8 +132,8 @@ _BATCHABLE: dict[Any, Callable[..., Any]] = {
     aten.max_pool2d_with_indices.default: lambda *args: (max_pool(*args), None),
     aten.select.int: _select,
     aten.slice.Tensor: _slice,
-    aten.split.Tensor: _split,
-    aten.split_with_sizes.default: _split,
+    aten.split.Tensor: split,
+    aten.split_with_sizes.default: split,
     aten.view.default: torch.reshape,  # what comes from a function above may lie in memory in another order
 }
 """Operator to the function that computes it under `vmap`, for any number of samples."""

@@ -118,13 +118,14 @@ class LayerByLayer:
 
     def forward(self, adapted: Tensors, x: Tensor) -> Tensor:
         """Map x `(samples, *x)` to `(samples, *y)` with the given adapted tensors."""
-        weights = folded_weights(self._learner, adapted)
-        if self._tap is None:
-            with AnySamples():
+        # The fold of an equivariant U splits and concatenates. A Jacobian row by row goes through it.
+        with AnySamples():
+            weights = folded_weights(self._learner, adapted)
+            if self._tap is None:
                 return self._plain(weights, x)
-        self._tap.names = {id(weight): name for name, weight in weights.items()}
-        with AnySamples(), self._tap:
-            return self._plain(weights, x)
+            self._tap.names = {id(weight): name for name, weight in weights.items()}
+            with self._tap:
+                return self._plain(weights, x)
 
     def jacobian(self, residuals: Callable[..., Tensor], moving: Tensors, support: tuple[Tensor, ...]) -> Tensors:
         """The same numbers as `jacobian_backwards`, by the same arguments. `residuals` calls `forward` once."""

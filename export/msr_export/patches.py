@@ -191,12 +191,22 @@ def concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return functools.reduce(torch.add, parts)
 
 
+def split(tensor: Tensor, split_size: Sequence[int] | int, dim: int = 0) -> Sequence[Tensor]:
+    """`Tensor.split`, as negative padding: its gradient is a concatenation, see `concatenate`."""
+    axis = dim % tensor.ndim
+    length, rest = tensor.shape[axis], [0] * (tensor.ndim - axis - 1)
+    if isinstance(split_size, int):
+        split_size = [min(split_size, length - start) for start in range(0, length, split_size)]
+    ends = itertools.accumulate(split_size)
+    return [pad(tensor, [size - end, *rest], [end - length, *rest]) for size, end in zip(split_size, ends, strict=True)]
+
+
 class AnySamples(TorchFunctionMode):
-    """A context in which torch's convolutions, poolings and concatenations are computed by the functions of this
-    module.
+    """A context in which torch's convolutions, poolings, concatenations and splits are computed by the functions of
+    this module.
     """
 
-    _written: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    _written: dict[Callable[..., Any], Callable[..., Tensor | Sequence[Tensor]]] = {
         nn.functional.conv1d: convolution,
         nn.functional.conv2d: convolution,
         nn.functional.max_pool1d: max_pool,
@@ -204,6 +214,7 @@ class AnySamples(TorchFunctionMode):
         nn.functional.avg_pool1d: avg_pool,
         nn.functional.avg_pool2d: avg_pool,
         torch.cat: concatenate,
+        Tensor.split: split,
     }
 
     def __torch_function__(

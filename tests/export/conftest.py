@@ -107,7 +107,8 @@ def build(method: str, loss: Loss, **changes: object) -> Learner:
     """A small untrained learner without zeros: biases, rates and contexts are random too."""
     torch.manual_seed(0)
     config = LearnerConfig.model_validate({"width": 12, "depth": 2, "filters": 5, "context": 3} | changes)
-    learner = learner_class(method)(config, (INPUTS,), (OUTPUTS,), loss)
+    group = (SIDES if loss == "cross_entropy" else FAMILY).group()
+    learner = learner_class(method)(config, (INPUTS,), (OUTPUTS,), loss, group)
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter += 0.02 * torch.randn_like(parameter)

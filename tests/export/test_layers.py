@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -132,6 +133,20 @@ def test_the_graph_sums_in_the_dtype_that_the_damping_asks_for(
     assert sum_dtype(learner, rule) == dtype
     (last,) = (node for node in onnx.load_from_string(export.frozen.sums).graph.node if "sums" in node.output)
     assert (last.op_type == "Cast") == (dtype == torch.float32)
+    _check_sums(exporter, export)
+
+
+@pytest.mark.parametrize(("rule", "depth"), [("gauss-newton", 1), ("ridge", 0)])
+def test_graphs_of_an_equivariant_learner_hold_for_any_number_of_samples(exporter, rule: str, depth: int) -> None:
+    """Its fold splits v and concatenates blocks, whose gradients fix the number under torch's `vmap`."""
+    export = exporter.exported("msr", "mse", "equivariant", rule=rule, depth=depth, width=4, damping=0.1)
+    _check_sums(exporter, export)
+    exporter.assert_updates_of_right_size(export)
+
+
+def _check_sums(exporter: Any, export: Any) -> None:
+    """Compare the graph of the sums with torch, at another number of samples than that of its trace."""
+    learner, rule = export.learner, export.learner.rule
     x, y = exporter.draw(export, 40)
     session = make_session(export.frozen.sums, "sums.onnx", ("CPUExecutionProvider",))
     seen = np.asarray(session.run(["sums"], {"support_x": x, "support_y": y, "v": export.frozen.v0})[0])
