@@ -190,8 +190,9 @@ def test_ctrl_c_at_any_point_restores_everything(real_time: bool, system: Preten
 
 
 PROGRAM = """
-import gc, os, sys
+import gc, os, signal, sys
 from msr_runtime import ControlLoop
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins with Ctrl-C ignored
 for _ in range(int(sys.argv[1])):
     if not (child := os.fork()):
         found = gc.isenabled(), gc.get_freeze_count(), sys.getswitchinterval()
