@@ -27,9 +27,7 @@ def test_far_centers_are_subtracted_without_a_loss(exporter) -> None:
 
 def test_a_center_in_one_part_would_be_too_coarse(exporter, monkeypatch) -> None:
     """The check sees it: float32 moves this northing's center by 0.1 m."""
-    monkeypatch.setattr(
-        sys.modules["msr_export.freeze"], "split_center", lambda *given: (split_center(*given)[0], None)
-    )
+    monkeypatch.setattr(sys.modules["msr_export.plain"], "split_center", lambda *given: (split_center(*given)[0], None))
     learner = exporter.build("msr", "mse")
     with pytest.raises(ParityError, match="disagree on"):
         check_parity(learner, FAR, exporter.freeze(learner, FAR), inputs=exporter.inputs(FAR), seed=1)

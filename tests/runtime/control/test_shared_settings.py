@@ -34,6 +34,13 @@ def state() -> State:
     return State(gc.isenabled(), gc.get_freeze_count() > 0, sys.getswitchinterval(), handlers)
 
 
+@pytest.fixture(autouse=True)
+def _after_a_first_loop() -> None:
+    """The first loop of a process leaves its handler of SIGTERM and SIGHUP, on purpose."""
+    with ControlLoop(hz=100):
+        pass
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the collection itself: with all that the tests have imported, it takes long."""
