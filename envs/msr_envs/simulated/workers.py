@@ -106,9 +106,11 @@ def _pickled(recipe: Recipe) -> bytes:
 
 def _has_no_path(module: ModuleType) -> bool:
     """Return whether another process cannot import a module by its name, as a family's file that was loaded alone."""
-    name = getattr(module, "__name__", "").partition(".")[0]
-    if name in ("", "__main__") or getattr(module, "__file__", None) is None:
+    full = getattr(module, "__name__", "")
+    # Some extension modules call themselves by another name than the one they are imported by.
+    if sys.modules.get(full) is not module or full == "__main__" or getattr(module, "__file__", None) is None:
         return False
+    name = full.partition(".")[0]
     finders = (finder for finder in sys.meta_path if hasattr(finder, "find_spec"))
     return not any(finder.find_spec(name, None) for finder in finders)
 

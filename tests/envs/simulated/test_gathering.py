@@ -8,6 +8,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -67,6 +68,14 @@ def gathered(name: str) -> tuple[EnvFamily, np.ndarray]:
     family = load_family(name)
     assert isinstance(family, EnvFamily)
     return family, np.concatenate(family.gathered("train"), -1)
+
+
+@pytest.fixture(autouse=True)
+def _misnamed_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An extension module that is imported by one name and calls itself by another, as some do."""
+    module = ModuleType("misnamed")
+    module.__file__ = "misnamed.so"
+    monkeypatch.setitem(sys.modules, "package.misnamed", module)
 
 
 def test_the_number_of_processes_changes_nothing_and_the_data_is_kept(write, tmp_path: Path) -> None:
