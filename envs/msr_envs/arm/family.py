@@ -14,9 +14,9 @@ from msr_envs.arm.controller import Drive, drive, model_inputs
 from msr_envs.arm.course import draw_course
 from msr_envs.arm.simulator import simulator
 from msr_envs.arm.task import ArmTask, draw_task
+from msr_envs.query_sets import require_even, sector_and_wide
 from msr_envs.splits import split_generator
 from msr_envs.symmetry import DeclaredSymmetry, Scalar, SymmetryGroup, Vector, yaw
-from msr_runtime.errors import FamilyError
 from msr_runtime.task import Adapt, Array, ClosedLoop, Field, Loss, Predict, Split, TaskBatch
 
 _SHOTS = 10  # support samples per task in closed loop
@@ -84,16 +84,11 @@ class Arm(DeclaredSymmetry):
             FamilyError: `queries` is odd, or `split` is unknown.
 
         """
-        if queries % 2:
-            raise FamilyError(
-                f"queries is {queries}, but it must be even: {self.name} divides the queries into two query sets of "
-                "equal size (sector, wide); add one query or leave one out (--settings.queries)"
-            )
+        require_even(self.name, queries)
         rng = split_generator(self.name, rng, split)
-        half = queries // 2
-        rows = [self._label(self.draw_task(rng), rng, shots + half, half) for _ in range(tasks)]
-        x, y = (np.stack(part) for part in zip(*rows, strict=True))
-        return TaskBatch(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:])
+        return sector_and_wide(
+            lambda sector, wide: self._label(self.draw_task(rng), rng, sector, wide), tasks, shots, queries
+        )
 
     def evaluate(self, adapt: Adapt | None, rng: np.random.Generator, tasks: int, split: Split) -> ClosedLoop:
         """Adapt to 10 sector samples per task, then reach 8 points and follow a circle of 16 points per task.

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +11,12 @@ from msr_envs.actions import checked_action
 from msr_envs.hex_drive.controller import figure_eight, start_state
 from msr_envs.hex_drive.simulator import PERIOD, THRUSTERS, HexTask, body_twist, draw_task, simulator
 from msr_envs.plane import turn
-from msr_envs.rendering import make_renderer
+from msr_envs.task_environment import TaskEnvironment
 
 _LIMITS = np.array([5, 5, 50, 10, 10, np.pi, 1, 1], np.float32)
-_FRAME = 480
 
 
-class HexDriveEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
+class HexDriveEnv(TaskEnvironment[HexTask]):
     """Follow a figure eight with heading 0 for 12 s. It is registered as `msr/HexDrive-v0`.
 
     Observation `(8,)` float32, in the body's frame: the twist (m/s, m/s, rad/s), the vector to the reference point (m,
@@ -35,6 +33,8 @@ class HexDriveEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": round(1 / PERIOD)}
+    robot = "HexDrive"
+    camera = "above"
 
     def __init__(
         self,
@@ -43,11 +43,8 @@ class HexDriveEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         thrusters: int = THRUSTERS,
         draw: Callable[[np.random.Generator], HexTask] = draw_task,
     ) -> None:
-        self.observation_space = gymnasium.spaces.Box(-_LIMITS, _LIMITS, dtype=np.float32)
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (thrusters,), np.float32)
-        self.render_mode = render_mode
-        self._fixed_task, self._thrusters, self._draw = task, thrusters, draw
-        self._renderer: mujoco.Renderer | None = None
+        super().__init__(_LIMITS, thrusters, task, render_mode, draw)
+        self._thrusters = thrusters
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -57,7 +54,7 @@ class HexDriveEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         `options={"task": ...}` gives the vehicle. `info["task"]` is the vehicle's `HexTask`.
         """
         super().reset(seed=seed)
-        self.task = (options or {}).get("task", self._fixed_task) or self._draw(self.np_random)
+        self.task = self._choose_task(options)
         self.state, self._steps = start_state(), 0
         return self._observe(), {"task": self.task}
 
@@ -67,32 +64,18 @@ class HexDriveEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         Raises:
             InputError: If the action has another shape, is not finite, or is outside the action space.
         """
-        commands = checked_action("HexDrive", action, self._thrusters, 1.0)
+        commands = checked_action(self.robot, action, self._thrusters, 1.0)
         self.state = simulator(self._thrusters).advance(self.task, self.state[None], commands[None])[0]
         self._steps += 1
         reference, _ = figure_eight(self._steps)
         distance = float(np.linalg.norm(reference - self.state[:2]))
         return self._observe(), -distance, False, False, {"path_error": distance}
 
-    def render(self) -> NDArray[np.uint8] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the scene from above, `(480, 480, 3)` uint8, or None without `render_mode="rgb_array"`.
+    def _model(self) -> mujoco.MjModel:
+        return simulator(self._thrusters).model
 
-        Raises:
-            DependencyNotInstalled: There is no OpenGL. The message names what to install and to set.
-        """
-        if self.render_mode is None:
-            return None
-        renderer = self._renderer = self._renderer or make_renderer(
-            "HexDrive", simulator(self._thrusters).model, _FRAME
-        )
-        renderer.update_scene(simulator(self._thrusters).show(self.task, self.state), "above")
-        return renderer.render()
-
-    def close(self) -> None:
-        """Free the renderer and its OpenGL context."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+    def _scene(self) -> mujoco.MjData:
+        return simulator(self._thrusters).show(self.task, self.state)
 
     def _observe(self) -> NDArray[np.float32]:
         reference, velocity = figure_eight(self._steps)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from msr_envs.hex_drive.controller import Path, fly
 from msr_envs.hex_drive.environment import HexDriveEnv
 from msr_envs.hex_drive.simulator import PERIOD, THRUSTERS, HexTask, draw_task, simulator
+from msr_envs.query_sets import require_even, sector_and_wide
 from msr_envs.splits import require_split
 from msr_envs.symmetry import DeclaredSymmetry, Pseudoscalar, Ring, SymmetryGroup, Vector, cyclic
 from msr_runtime.errors import FamilyError
@@ -84,16 +85,11 @@ class HexDrive(DeclaredSymmetry):
             FamilyError: `queries` is odd.
 
         """
-        if queries % 2:
-            raise FamilyError(
-                f"queries is {queries}, but it must be even: {self.name} divides the queries into two query sets of "
-                "equal size (sector, wide); add one query or leave one out (--settings.queries)"
-            )
+        require_even(self.name, queries)
         rng = _split_generator(self.name, rng, split)
-        half = queries // 2
-        rows = [self._label(self.draw_task(rng), rng, shots + half, half) for _ in range(tasks)]
-        x, y = (np.stack(part) for part in zip(*rows, strict=True))
-        return TaskBatch(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:])
+        return sector_and_wide(
+            lambda sector, wide: self._label(self.draw_task(rng), rng, sector, wide), tasks, shots, queries
+        )
 
     def evaluate(self, adapt: Adapt | None, rng: np.random.Generator, tasks: int, split: Split) -> ClosedLoop:
         """Adapt to 10 sector samples per task, then fly one figure eight of 12 s per task.

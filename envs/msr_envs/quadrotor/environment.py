@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +13,14 @@ from msr_envs.quadrotor.autopilot import heading_of, thrust_axis
 from msr_envs.quadrotor.flight import STEPS, draw_weather, figure_eight, on_the_ground, start_state
 from msr_envs.quadrotor.simulator import PERIOD, simulator
 from msr_envs.quadrotor.vehicle import LARGEST_THRUST, QuadTask, draw_task
-from msr_envs.rendering import make_renderer
+from msr_envs.task_environment import TaskEnvironment
 
 _LIMITS = np.repeat([10, 20, 10, 10, 20, 1, 10], [3, 3, 3, 3, 3, 2, 1]).astype(np.float32)
 _TILT = 0.6  # largest horizontal part of the thrust's direction that an action asks for, on each axis
 _LOST = 5.0  # m: each control period after a crash counts as so far from the reference
-_FRAME = 480
 
 
-class QuadrotorEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
+class QuadrotorEnv(TaskEnvironment[QuadTask]):
     """Follow a figure eight in gusty wind for 10 s. It is registered as `msr/Quadrotor-v0`.
 
     Observation `(18,)` float32, in the heading frame: the vector to the reference point (3, m), the velocity (3, m/s),
@@ -43,6 +41,8 @@ class QuadrotorEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": round(1 / PERIOD)}
+    robot = "Quadrotor"
+    camera = "behind"
 
     def __init__(
         self,
@@ -50,11 +50,7 @@ class QuadrotorEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         render_mode: str | None = None,
         draw: Callable[[np.random.Generator], QuadTask] = draw_task,
     ) -> None:
-        self.observation_space = gymnasium.spaces.Box(-_LIMITS, _LIMITS, dtype=np.float32)
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)
-        self.render_mode = render_mode
-        self._fixed_task, self._draw = task, draw
-        self._renderer: mujoco.Renderer | None = None
+        super().__init__(_LIMITS, 3, task, render_mode, draw)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -64,7 +60,7 @@ class QuadrotorEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         `options={"task": ...}` gives the vehicle. `info["task"]` is the vehicle's `QuadTask`.
         """
         super().reset(seed=seed)
-        self.task = (options or {}).get("task", self._fixed_task) or self._draw(self.np_random)
+        self.task = self._choose_task(options)
         self._weather = draw_weather(self.np_random)
         self.state, self._steps = start_state(self._weather.heading), 0
         return self._observe(), {"task": self.task}
@@ -75,7 +71,7 @@ class QuadrotorEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         Raises:
             InputError: If the action has another shape, is not finite, or is outside the action space.
         """
-        ahead, left, thrust = checked_action("Quadrotor", action, 3, 1.0)
+        ahead, left, thrust = checked_action(self.robot, action, 3, 1.0)
         tilt = turn(_TILT * np.array([ahead, left]), heading_of(self.state[3:7]))
         command = LARGEST_THRUST * (1 + thrust) / 2 * np.append(tilt, np.sqrt(1 - tilt @ tilt))
         wind = self._weather.wind[min(self._steps, STEPS - 1)]
@@ -86,23 +82,11 @@ class QuadrotorEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         lost = _LOST * max(STEPS - self._steps, 0) if crashed else 0.0
         return self._observe(), -distance - lost, crashed, False, {"path_error": distance}
 
-    def render(self) -> NDArray[np.uint8] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the scene from behind, `(480, 480, 3)` uint8, or None without `render_mode="rgb_array"`.
+    def _model(self) -> mujoco.MjModel:
+        return simulator().model
 
-        Raises:
-            DependencyNotInstalled: There is no OpenGL. The message names what to install and to set.
-        """
-        if self.render_mode is None:
-            return None
-        renderer = self._renderer = self._renderer or make_renderer("Quadrotor", simulator().model, _FRAME)
-        renderer.update_scene(simulator().show(self.state), "behind")
-        return renderer.render()
-
-    def close(self) -> None:
-        """Free the renderer and its OpenGL context."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+    def _scene(self) -> mujoco.MjData:
+        return simulator().show(self.state)
 
     def _observe(self) -> NDArray[np.float32]:
         position, velocity, acceleration = figure_eight(self._steps)

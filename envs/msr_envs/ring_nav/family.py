@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_envs.query_sets import require_even
 from msr_envs.ring_nav.environment import (
     GOAL_DISTANCE,
     GOAL_RADIUS,
@@ -113,11 +114,7 @@ class RingNav(DeclaredSymmetry):
             FamilyError: `queries` is odd, or `split` is unknown.
 
         """
-        if queries % 2:
-            raise FamilyError(
-                f"{self.name}: queries is {queries}, but it must be even: the queries are divided into two query sets "
-                "of equal size (sector, wide); add one query or leave one out (--settings.queries)"
-            )
+        require_even(self.name, queries)
         child = split_generator(self.name, rng, split)
         task = self._draw_tasks(child, tasks)
         near_x, near_y = self._demonstrate(child, task, shots + queries // 2, SECTOR)
