@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from msr_envs.rendering import make_renderer
 
-Task = TypeVar("Task")
+_Task = TypeVar("_Task")
 _FRAME = 480  # pixels
 
 
-class TaskEnvironment(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]], Generic[Task]):
+class TaskEnvironment(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]], Generic[_Task]):
     """An environment with one task per episode. All numbers of an action are from -1 to 1.
 
     Args:
@@ -31,16 +31,16 @@ class TaskEnvironment(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]], G
     """The robot's name in errors."""
     camera: ClassVar[str]
     """The camera of MuJoCo's model that sees the scene."""
-    task: Task
+    task: _Task
     """The task of this episode."""
 
     def __init__(
         self,
         limits: NDArray[np.float32],
         actions: int,
-        task: Task | None,
+        task: _Task | None,
         render_mode: str | None,
-        draw: Callable[[np.random.Generator], Task],
+        draw: Callable[[np.random.Generator], _Task],
     ) -> None:
         self.observation_space = gymnasium.spaces.Box(-limits, limits, dtype=np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (actions,), np.float32)
@@ -66,7 +66,7 @@ class TaskEnvironment(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]], G
             self._renderer.close()
             self._renderer = None
 
-    def _choose_task(self, options: dict[str, Any] | None) -> Task:
+    def _choose_task(self, options: dict[str, Any] | None) -> _Task:
         """Return the task of the next episode: that of the options, the fixed one, or a new one."""
         return (options or {}).get("task", self._fixed_task) or self._draw(self.np_random)
 

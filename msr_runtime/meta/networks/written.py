@@ -17,15 +17,21 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def written_out() -> Iterator[None]:
-    """Compute attention, recurrent cells and `prelu` by the functions of this module until the block ends."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    """Compute attention, recurrent cells and `prelu` by the functions of this module until the block ends.
+
+    `torch.einsum` multiplies from left to right. The package opt_einsum, where it is installed, would choose an order
+    for one number of samples.
+    """
+    fast, chosen = torch.backends.mha.get_fastpath_enabled(), torch.backends.opt_einsum.enabled
     torch.backends.mha.set_fastpath_enabled(False)  # one kernel for a whole layer, in evaluation mode
+    torch.backends.opt_einsum.enabled = False
     try:
         # torch's own way to write attention out. It also acts inside torch's layers that attend.
         with sdpa_kernel(SDPBackend.MATH), _Written():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.opt_einsum.enabled = chosen
 
 
 def prelu(x: Tensor, weight: Tensor) -> Tensor:

@@ -186,7 +186,7 @@ class Bessel(nn.Module):
 
 
 class Experts(nn.Module):
-    """A mixture of experts in one sum, which torch writes for a fixed number of samples."""
+    """A mixture of experts in one sum of three factors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -194,6 +194,18 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.einsum("ne,eoi,ni->no", self.gate(x).softmax(-1), self.experts, x)
+
+
+class Groups(nn.Module):
+    """Cuts the samples at a number that it computes as a plain integer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = mlp(nn.SiLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = int(x.shape[0]) // 2
+        return torch.cat([self.layers(x[:half]), self.layers(x[half:])])
 
 
 def mlp(*between: nn.Module, inputs: int = IN, width: int = WIDTH) -> nn.Sequential:
@@ -224,6 +236,7 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "embedding": Embedded,
     "modulated": Modulated,
     "fourier": Waves,
+    "experts": Experts,
     "set": Parts,
     "convolution": lambda: nn.Sequential(
         Shaped(2, 8), nn.Conv1d(2, 4, 3, stride=2), nn.SiLU(), nn.Flatten(), nn.Linear(12, OUT)
@@ -240,7 +253,13 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "gru cell": lambda: Cell(nn.GRUCell(4, WIDTH)),
     "lstm cell": lambda: Cell(nn.LSTMCell(4, WIDTH)),
 }
-DAILY = {("layer norm", "gradient"), ("dropout", "gradient"), ("attention", "gradient"), ("layer norm", "gauss-newton")}
+DAILY = {
+    ("layer norm", "gradient"),
+    ("dropout", "gradient"),
+    ("attention", "gradient"),
+    ("experts", "gradient"),
+    ("layer norm", "gauss-newton"),
+}
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "norm over the batch": (
@@ -252,9 +271,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         r"layer '0' that torch computes from others \(WeightNorm\)",
     ),
     "special function": (lambda: mlp(Bessel()), "cannot be exported, because of layer '1', a Bessel: .*i0e"),
-    "sum over samples and experts": (
-        Experts,
-        "the network Experts cannot be exported: .* holds for one number of samples",
+    "in groups of samples": (
+        Groups,
+        "the network Groups cannot be exported: .* holds for one number of samples",
     ),
     "recurrent layer": (
         lambda: Sequence(nn.GRU(4, WIDTH, batch_first=True)),
