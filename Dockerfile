@@ -1,5 +1,5 @@
-# Two images. `runtime` is the robot's: it has ONNX Runtime and no torch. `train` has torch, the simulators and the
-# exporter as well. Neither runs as root. The last stage names the default.
+# Two images. `runtime` is the robot's: it has ONNX Runtime and no torch. `train` has torch, the simulators, the
+# exporter and what reads logs as well. Neither runs as root. The last stage names the default.
 #   docker build --tag msr-runtime .                            CPU
 #   docker build --tag msr-runtime --build-arg DEVICE=gpu .     NVIDIA GPU with its CUDA libraries; run with --gpus all
 #   docker build --tag msr-runtime --platform linux/arm64 .     a robot with another processor; it needs BuildKit
@@ -23,7 +23,7 @@ RUN python -m venv --without-pip /opt/msr && ./install.sh /opt/msr "${DEVICE}" s
 
 FROM packages AS train-packages
 ARG TARGETARCH
-RUN ./install.sh /opt/msr train
+RUN ./install.sh /opt/msr train data
 
 FROM --platform=$BUILDPLATFORM ${BASE} AS code
 WORKDIR /src

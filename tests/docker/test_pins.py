@@ -11,8 +11,19 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = ("cpu", "gpu", "serve", "log", "sign", "train")
-TRAINING = {"torch", "onnx", "onnxscript", "gymnasium", "mujoco", "matplotlib", "tensorboard", "rich"}
+EXTRAS = ("cpu", "gpu", "serve", "log", "sign", "train", "data")
+TRAINING = {
+    "torch",
+    "onnx",
+    "onnxscript",
+    "gymnasium",
+    "mujoco",
+    "matplotlib",
+    "tensorboard",
+    "rich",
+    "pyarrow",
+    "pyyaml",
+}
 
 
 def requirements(*extras: str) -> list[Requirement]:
