@@ -30,7 +30,7 @@ from msr_runtime.meta.training.run import Run, open_run
 from msr_runtime.meta.training.trainer import MetaTrainer, TrainResult
 from msr_runtime.task import TaskFamily
 
-_DEFAULTS = ("msr", LearnerConfig(), TrainSettings())
+_METHOD, _LEARNER, _SETTINGS = "msr", LearnerConfig(), TrainSettings()
 _METHODS = (
     f"The learning method. One of {', '.join(LEARNERS)}; or one of your own, a subclass of Learner, named as "
     "package.module:attribute or path/to/file.py:attribute."
@@ -38,16 +38,21 @@ _METHODS = (
 
 Resume = Literal["no", "yes", "auto"]
 Settings = TypeVar("Settings", bound=BaseModel)
+Given = tuple[str | None, LearnerConfig, TrainSettings]
+"""The method, None if it is not given, and the settings of the command line."""
 
 
 def train(
     family: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FAMILY")],
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_DIR")],
     /,
-    method: Annotated[str, tyro.conf.arg(metavar="NAME", help=_METHODS)] = _DEFAULTS[0],
+    method: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="NAME", help=_METHODS, help_behavior_hint=f"(default: {_METHOD}, or that of the run)"),
+    ] = None,
     resume: Annotated[Resume, tyro.conf.arg(metavar="[auto]", help_behavior_hint="(default: begin a new run)")] = "no",
-    learner: LearnerConfig = _DEFAULTS[1],
-    settings: TrainSettings = _DEFAULTS[2],
+    learner: LearnerConfig = _LEARNER,
+    settings: TrainSettings = _SETTINGS,
 ) -> int:
     """Meta-train a network on a task family.
 
@@ -79,15 +84,15 @@ def train(
         settings: The outer loop and its data.
     """
     torch.set_num_threads(1)  # the networks are small: with more threads, each would mostly wait for the others
-    with training_programs(method, learner):
+    with training_programs(method or _METHOD, learner):
         return _train(family, run, (method, learner, settings), resume)
 
 
-def _train(family: str, run: Path, given: tuple[str, LearnerConfig, TrainSettings], resume: Resume) -> int:
+def _train(family: str, run: Path, given: Given, resume: Resume) -> int:
     method, learner, _ = given
-    chosen = learner_class(method)
+    chosen = learner_class(method or _METHOD)
     if resume != "yes":
-        refuse_unused(method, learner, chosen.unused(learner), LearnerConfig.model_fields)
+        refuse_unused(method or _METHOD, learner, chosen.unused(learner), LearnerConfig.model_fields)
     loaded = named_family(family)
     with processes() as joined:
         try:
@@ -121,9 +126,7 @@ def _train(family: str, run: Path, given: tuple[str, LearnerConfig, TrainSetting
     return 0 if result.finished else 130
 
 
-def _opened(
-    path: Path, family: TaskFamily, source: str, given: tuple[str, LearnerConfig, TrainSettings], resume: Resume
-) -> tuple[Run, TrainConfig]:
+def _opened(path: Path, family: TaskFamily, source: str, given: Given, resume: Resume) -> tuple[Run, TrainConfig]:
     """Check the family and look into the run's folder.
 
     Returns:
@@ -131,14 +134,14 @@ def _opened(
     """
     if source not in BUILT_IN and type(family) is not Recorded:
         check_family(family)
+    method, learner, settings = given
     if resume == "no" or (resume == "auto" and not (path / LAST).exists()):
-        run = open_run(path, TrainConfig.of(family, *given, source=source))
+        run = open_run(path, TrainConfig.of(family, method or _METHOD, learner, settings, source=source))
         return run, run.config
     run = open_run(path, None, resume=True)
-    method, learner, settings = given
     own = run.config
     asked = (
-        own.method if method == _DEFAULTS[0] else method,
+        method or own.method,
         _changed(own.learner, learner),
         _changed(own.settings, settings),
     )

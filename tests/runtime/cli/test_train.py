@@ -52,6 +52,18 @@ def test_resume_auto_begins_or_goes_on(trained, tmp_path, msr, tiny, capsys) -> 
     assert "is complete" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("resume", [["--resume"], ["--resume", "auto"]])
+def test_a_run_does_not_go_on_with_another_method(tmp_path, msr, tiny, refusal, capsys, resume) -> None:
+    """The default method, too, is refused if it is named; if it is not, the run's own goes on."""
+    run = tmp_path / "run"
+    options = [*tiny[:10], "--settings.steps", 3]
+    assert msr("train", "rank1", run, "--method", "maml", *options) == 0
+    capsys.readouterr()
+    assert msr("train", "rank1", run, *resume, "--method", "msr") == 2
+    assert "other settings than the ones given now: --method msr (the run has maml); give --resume alone" in refusal()
+    assert msr("train", "rank1", run, *resume) == 0
+
+
 def _unfinished(run):  # noqa: ANN202
     return run._replace(saved=run.saved._replace(step=10))
 
