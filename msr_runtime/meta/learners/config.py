@@ -1,6 +1,6 @@
 """The size of a network and of its inner loop."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from pydantic import Field as Limits
@@ -8,7 +8,7 @@ from pydantic import Field as Limits
 from msr_runtime.meta.networks.activations import Activation
 from msr_runtime.meta.symmetry.reparameterize import Form
 
-RULES = ("gradient", "gauss-newton", "ridge")
+RULES = ("gradient", "gauss-newton", "ridge", "recursive")
 """The names of the built-in adaptation rules (see `msr_runtime.meta.rules`)."""
 
 
@@ -41,18 +41,32 @@ class LearnerConfig(BaseModel):
     """Patterns of the weights that adapt, such as `layers.2.*` or `*.bias`. The others are learned by the outer loop
     alone."""
     rule: str = "gradient"
-    """`gradient` steps, `gauss-newton` steps, `ridge`: one exact step if the network is linear in what adapts; or a
-    rule of your own, named like a network."""
+    """`gradient` steps, `gauss-newton` steps, `ridge`: one exact step if the network is linear in what adapts;
+    `recursive`, a Kalman filter that takes the samples one by one; or a rule of your own, named like a network."""
     inner_steps: PositiveInt = 5
-    """Inner steps: steps on the support set. Rule `ridge` takes one."""
+    """Inner steps: steps on the support set. Rules `ridge` and `recursive` take one."""
     inner_rate: PositiveFloat = 0.1
     """Where the learned inner rates start: a weight's move per unit of its gradient. Only for `gradient`."""
     step_rates: bool = False
     """Learn separate rates for each inner step. Only for `gradient`."""
     damping: PositiveFloat | None = None
-    """Where the learned damping starts, in squared errors. None: 0.3 for `gauss-newton`, 0.001 for `ridge`."""
+    """Where the learned damping starts, in squared errors. None: 0.3 for `gauss-newton`, 0.001 for `ridge`. For
+    `recursive` it is the variance of the noise on y, 0.01."""
     first_order: bool = False
     """Treat the derivatives of the inner loop as constants in the outer loop."""
+    memory: PositiveInt = 64
+    """Samples that the covariance is made of: the latest ones. Only for `recursive`."""
+    gate: PositiveFloat | None = 5.0
+    """Standard deviations from which on an error counts as an outlier and moves less. None: no error does. Only for
+    `recursive`."""
+    linearizations: PositiveInt = 1
+    """How often each sample linearizes the network, each time where it has moved. Only for `recursive`."""
+    time_constant: PositiveFloat | None = None
+    """Where the learned time starts, in samples, in which what was learned falls to 1/e. None: nothing is forgotten.
+    Only for `recursive`."""
+    objective: Literal["likelihood", "error"] = "likelihood"
+    """What the outer loop minimizes: the negative log `likelihood` of the queries, which trains the variances too, or
+    the `error`, the loss alone. Only for `recursive`."""
     filters: PositiveInt = 64
     """k, the filter parameters per tensor. Only for reparameterized networks."""
     form: Form = "full"

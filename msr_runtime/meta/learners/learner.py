@@ -3,6 +3,7 @@
 The methods in `methods` are small subclasses. A method of your own is another subclass. The trainer takes the class.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
@@ -20,6 +21,7 @@ from msr_runtime.meta.networks.registry import NETWORKS, make_network
 from msr_runtime.meta.networks.written import written_out
 from msr_runtime.meta.rules.gauss_newton import GaussNewton, Ridge
 from msr_runtime.meta.rules.gradient import GradientSteps
+from msr_runtime.meta.rules.recursive import Recursive, require_numbers
 from msr_runtime.meta.rules.rule import LOSSES, Rule, Tensors
 from msr_runtime.meta.symmetry.equivariant import mlp_actions
 from msr_runtime.meta.symmetry.forms import Symmetry
@@ -104,10 +106,27 @@ class Learner(nn.Module):
             return Ridge(names, **damping, first_order=config.first_order)
         if config.rule == "gauss-newton":
             return GaussNewton(names, config.inner_steps, **damping, first_order=config.first_order)
+        if config.rule == "recursive":
+            return self._make_filter()
         rates = {name: self.first_rate(name) for name in names}
         if config.rule not in RULES:
             return make_own_rule(config, rates)
         return GradientSteps(rates, config.inner_steps, per_step=config.step_rates, first_order=config.first_order)
+
+    def _make_filter(self) -> Recursive:
+        config = self.config
+        require_numbers(self.loss)
+        noise = {} if config.damping is None else {"noise": config.damping}
+        return Recursive(
+            self.adapted_names,
+            math.prod(self.outputs),
+            memory=config.memory,
+            gate=config.gate,
+            linearizations=config.linearizations,
+            time_constant=config.time_constant,
+            **noise,
+            first_order=config.first_order,
+        )
 
     def first_rate(self, name: str) -> float:
         """Return the rate at which an adapted tensor starts.

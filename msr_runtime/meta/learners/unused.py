@@ -12,20 +12,26 @@ from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners.config import RULES, LearnerConfig
 from msr_runtime.meta.networks.registry import NETWORKS
 
-INNER_LOOP = ("rule", "inner_steps", "inner_rate", "step_rates", "damping", "first_order")
+FILTER: tuple[str, ...] = ("memory", "gate", "linearizations", "time_constant", "objective")
+"""The options of the rule `recursive` alone."""
+INNER_LOOP: tuple[str, ...] = ("rule", "inner_steps", "inner_rate", "step_rates", "damping", "first_order", *FILTER)
 """The options of `LearnerConfig` that say how a support set moves what adapts. The others size the network."""
 
 
 def unused_by_rule(config: LearnerConfig) -> dict[str, str]:
     """Return the options that the configured rule does not use: name to reason."""
-    if config.rule == "gradient":
-        return {"damping": "the rule 'gradient' has no damping"}
     if config.rule not in RULES:
         why = "a rule of your own is given the starting rates, the number of steps and first_order"
-        return {"step_rates": why, "damping": why}
-    rates = f"the rule '{config.rule}' has no inner rates"
-    unused = {"inner_rate": rates, "step_rates": rates}
-    return unused | ({"inner_steps": "the rule 'ridge' takes one step"} if config.rule == "ridge" else {})
+        return dict.fromkeys(("step_rates", "damping", *FILTER), why)
+    unused: dict[str, str] = (
+        {} if config.rule == "recursive" else dict.fromkeys(FILTER, f"the rule '{config.rule}' is no filter")
+    )
+    if config.rule == "gradient":
+        return unused | {"damping": "the rule 'gradient' has no damping"}
+    unused |= dict.fromkeys(("inner_rate", "step_rates"), f"the rule '{config.rule}' has no inner rates")
+    if config.rule in ("ridge", "recursive"):
+        unused["inner_steps"] = f"the rule '{config.rule}' takes one step"
+    return unused
 
 
 def unused_by_network(config: LearnerConfig) -> dict[str, str]:

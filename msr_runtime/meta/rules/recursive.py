@@ -1,0 +1,273 @@
+"""The recursive rule: an extended Kalman filter in the tensors that adapt. It takes the samples one by one.
+
+A batch rule starts at v0 with every support set. This rule goes on from where it is: each sample moves v a little, and
+it knows how sure it is. Before the first sample, v is normally distributed around the meta-learned start:
+
+    v = v0 + scale * m,     m ~ N(0, I)
+
+One sample (x, y) linearizes the network at the present v, with slopes H of the outputs in m, and corrects m by what the
+outputs miss. Between samples, m may relax towards the prior. So the covariance never exceeds the prior's, whatever the
+samples are, and a robot that changed is learned anew.
+
+Sources: Jazwinski, "Stochastic Processes and Filtering Theory", 1970; Harrison, Sharma, Pavone, "Meta-Learning Priors
+for Efficient Online Bayesian Regression", 2018, for a last layer alone.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import vjp, vmap
+
+from msr_runtime.errors import TrainingError
+from msr_runtime.meta.rules.belief import Belief, eliminate, squared_errors
+from msr_runtime.meta.rules.rule import Forward, Rule, Tensors, inverse_softplus, rescale
+from msr_runtime.task import Loss
+
+
+class Observation(NamedTuple):
+    """What one sample with J outputs did."""
+
+    mean: Tensor
+    """m `(K,)` after the sample."""
+    rows: Tensor
+    """The J new rows of the belief, `(J, K)`."""
+    innovation: Tensor
+    """y minus the prediction before the sample, `(J,)`."""
+    variance: Tensor
+    """The variance that was expected of each innovation, `(J,)`."""
+    nis: Tensor
+    """The normalized innovation squared, a scalar: J on average if the variances are right."""
+
+
+class Recursive(Rule):
+    """An extended Kalman filter, sample by sample.
+
+    The outer loop learns one scale per tensor (the standard deviation of its prior), the variance of the noise on each
+    output, and, if there is one, the time constant. Each is the `softplus` of its parameter.
+
+    Args:
+        names: The adapted tensors that move; others stay as they are.
+        outputs: J, the numbers of a sample's output.
+        memory: The covariance is made of the latest `memory` samples. Older ones count in the mean alone.
+        gate: Above so many standard deviations, an error is an outlier and counts less. None: there are no outliers.
+        linearizations: How often a sample linearizes the network, each time at the v that it found.
+        time_constant: In samples: where the learned time constant starts, after which 1/e of what was learned is
+            left. None: nothing is forgotten.
+        scale: Where the scales start.
+        noise: Where the variances of the noise start.
+        first_order: Treat slopes and errors as constants in the outer loop.
+
+    Raises:
+        TrainingError: `names` is empty, or a scale, a noise or a time constant is not above 0.
+
+    Example:
+        >>> import torch
+        >>> from msr_runtime.meta.rules import Recursive
+        >>> rule = Recursive(["v"], outputs=1, scale=10.0, noise=1e-6)
+        >>> x, y = torch.ones(4, 1), torch.full((4, 1), 2.0)
+        >>> moved = rule(lambda adapted, x: x * adapted["v"], "mse", {"v": torch.zeros(1)}, x, y)
+        >>> round(moved["v"].item(), 2)
+        2.0
+
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        outputs: int,
+        *,
+        memory: int = 64,
+        gate: float | None = 5.0,
+        linearizations: int = 1,
+        time_constant: float | None = None,
+        scale: float = 0.1,
+        noise: float = 0.01,
+        first_order: bool = False,
+    ) -> None:
+        super().__init__(1, first_order=first_order)
+        self.names = tuple(names)
+        if not self.names:
+            raise TrainingError(
+                "the rule is given no tensor to move, but at least one is wanted; pass the names of adapted tensors "
+                "(most likely the method adapts nothing)"
+            )
+        self.memory, self.gate, self.linearizations = memory, gate, linearizations
+        self.scale_parameters = nn.Parameter(inverse_softplus(torch.full((len(self.names),), scale)))
+        self.noise_parameters = nn.Parameter(inverse_softplus(torch.full((outputs,), noise)))
+        self.time_parameter = None
+        if time_constant is not None:
+            self.time_parameter = nn.Parameter(inverse_softplus(torch.tensor(time_constant)))
+
+    def scales(self) -> Tensors:
+        """Name of a moving tensor to the standard deviation of its prior, a scalar."""
+        return dict(zip(self.names, nn.functional.softplus(self.scale_parameters).unbind(), strict=True))
+
+    def noise(self) -> Tensor:
+        """The variance of the noise on each output `(J,)`."""
+        return nn.functional.softplus(self.noise_parameters)
+
+    def keep(self) -> Tensor | None:
+        """What is left of the mean after the time of one sample, a scalar. None: all of it."""
+        return None if self.time_parameter is None else (-1 / nn.functional.softplus(self.time_parameter)).exp()
+
+    def tensors(self, start: Tensors, mean: Tensor) -> Tensors:
+        """The adapted tensors at `v0 + scale * m`: v0 is `start`, m is `mean` `(K,)`."""
+        parts, scales = mean.split([start[name].numel() for name in self.names]), self.scales()
+        moved = {
+            name: start[name] + scales[name] * part.reshape(start[name].shape)
+            for name, part in zip(self.names, parts, strict=True)
+        }
+        return start | moved
+
+    def prior(self, start: Tensors) -> Belief:
+        """The belief before the first sample."""
+        moving = [start[name] for name in self.names]
+        return Belief.prior(moving[0], sum(tensor.numel() for tensor in moving))
+
+    def observe(self, forward: Forward, start: Tensors, belief: Belief, x: Tensor, y: Tensor) -> Observation:
+        """Learn from one sample. It can be traced: there is no branch on a number, and no operator that ONNX lacks.
+
+        Args:
+            forward: The network.
+            start: The adapted tensors before the first sample, v0.
+            belief: What is believed now. The caller has relaxed it, and adds the new rows.
+            x: `(*x)`.
+            y: `(*y)`.
+
+        """
+        first = last = self._correct(forward, start, belief, belief.mean, x, y)
+        for _ in range(self.linearizations - 1):
+            last = self._correct(forward, start, belief, last.mean, x, y)
+        return Observation(last.mean, last.rows, first.innovation, first.variance, first.nis)
+
+    def _correct(
+        self, forward: Forward, start: Tensors, belief: Belief, mean: Tensor, x: Tensor, y: Tensor
+    ) -> Observation:
+        """Learn from one sample with the network linearized at `mean`."""
+        noise = self.noise()
+        outputs, slopes = (part[0] for part in self.linearize(forward, start, mean, x.unsqueeze(0)))
+        # The errors of the belief's own mean, as the network that is linearized at `mean` has them.
+        errors = y.flatten() - outputs - slopes @ (belief.mean - mean)
+        gains = belief.times(slopes)
+        covariance = gains @ slopes.mT
+        found = eliminate(covariance, errors, noise, gains, self.gate)
+        deviations = found.used.sqrt()
+        rows = found.gains / deviations.unsqueeze(1)
+        moved = belief.mean + (found.errors / deviations) @ rows
+        variance = covariance.diagonal().clamp(min=0) + noise
+        return Observation(moved, rows, errors, variance, squared_errors(found))
+
+    def linearize(self, forward: Forward, start: Tensors, mean: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Linearize the network in m.
+
+        Args:
+            forward: The network.
+            start: The adapted tensors before the first sample.
+            mean: m `(K,)`.
+            x: `(samples, *x)`.
+
+        Returns:
+            The outputs `(samples, J)`, and their slopes `(samples, J, K)`.
+
+        """
+        adapted, scales = self.tensors(start, mean), self.scales()
+        moving = {name: adapted[name] for name in self.names}
+        unit = torch.eye(len(self.noise_parameters), dtype=mean.dtype, device=mean.device)
+
+        # One backward pass per output of a sample. Samples do not depend on each other.
+        def of_sample(x: Tensor) -> tuple[Tensor, Tensors]:
+            pulled = vjp(lambda moving: forward(adapted | moving, x.unsqueeze(0)).flatten(), moving)
+            return pulled[0], vmap(pulled[1])(unit)[0]
+
+        outputs, parts = vmap(of_sample)(x)
+        slopes = torch.cat([scales[name] * parts[name].flatten(2) for name in self.names], dim=2)
+        return (outputs.detach(), slopes.detach()) if self.first_order else (outputs, slopes)
+
+    def believe(self, forward: Forward, loss: Loss, start: Tensors, support_x: Tensor, support_y: Tensor) -> Belief:
+        """Take all samples in their order, one unit of time apart. The arguments are those of `Rule.step`.
+
+        Raises:
+            TrainingError: The loss is that of classes.
+
+        """
+        require_numbers(loss)
+        belief, keep = self.prior(start), self.keep()
+        for x, y in zip(support_x.unbind(), support_y.unbind(), strict=True):
+            if keep is not None:
+                belief = belief.relaxed(keep)
+            # The oldest rows go before the sample is taken, so that nothing of what follows depends on them.
+            belief = belief.latest((self.memory - 1) * len(self.noise_parameters))
+            seen = self.observe(forward, start, belief, x, y)
+            belief = belief.with_rows(seen.mean, seen.rows)
+        return belief
+
+    def predict(self, forward: Forward, start: Tensors, belief: Belief, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict outputs, and say how sure that is.
+
+        Args:
+            forward: The network.
+            start: The adapted tensors before the first sample.
+            belief: What is believed.
+            x: `(samples, *x)`.
+
+        Returns:
+            The outputs `(samples, J)`, and their covariances `(samples, J, J)` without the noise.
+
+        """
+        outputs, slopes = self.linearize(forward, start, belief.mean, x)
+        return outputs, belief.covariances(slopes)
+
+    def surprise(self, forward: Forward, start: Tensors, belief: Belief, x: Tensor, y: Tensor) -> Tensor:
+        """The negative log likelihood of samples, per number of y, in nats; a scalar.
+
+        Args:
+            forward: The network.
+            start: The adapted tensors before the first sample.
+            belief: What is believed.
+            x: `(samples, *x)`.
+            y: `(samples, *y)`.
+
+        """
+        outputs, covariances = self.predict(forward, start, belief, x)
+        noise = self.noise()
+
+        def of_sample(errors: Tensor, covariance: Tensor) -> Tensor:
+            found = eliminate(covariance, errors, noise)
+            return (squared_errors(found) + found.variances.log().sum()) / len(errors)
+
+        return (vmap(of_sample)(y.flatten(1) - outputs, covariances).mean() + math.log(2 * math.pi)) / 2
+
+    def forward(
+        self,
+        forward: Forward,
+        loss: Loss,
+        adapted: Tensors,
+        support_x: Tensor,
+        support_y: Tensor,
+        steps: int | None = None,
+    ) -> Tensors:
+        """Take all samples in their order. With 0 `steps` nothing moves; more than one change nothing."""
+        if steps == 0:
+            return adapted
+        return self.tensors(adapted, self.believe(forward, loss, adapted, support_x, support_y).mean)
+
+    def shrink(self) -> None:
+        """Multiply every scale by 0.9: what is surer of its start moves less."""
+        rescale(self.scale_parameters, 0.9)
+
+
+def require_numbers(loss: Loss) -> None:
+    """Refuse classes: their likelihood is not normal.
+
+    Raises:
+        TrainingError: The loss is that of classes.
+
+    """
+    if loss == "cross_entropy":
+        raise TrainingError(
+            "the rule 'recursive' filters numbers, but the loss is 'cross_entropy', of classes; set rule to "
+            "'gauss-newton' or 'gradient'"
+        )
