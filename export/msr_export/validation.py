@@ -11,7 +11,7 @@ from msr_export.freeze import flatten
 from msr_runtime.bundle.manifest import ShotFigures, Validation
 from msr_runtime.bundle.spread import spread
 from msr_runtime.errors import FamilyError
-from msr_runtime.meta.evaluation.scores import score_sample
+from msr_runtime.meta.evaluation.scores import output_scales, score_sample
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import TaskBatch, TaskFamily, rows_per_sample
@@ -164,9 +164,10 @@ def _adapt(
         ]
     before, after, move, at_v0, adapted = (torch.cat(each).numpy() for each in zip(*parts, strict=True))
     outputs = [each if learner.classifies else normalization.raw_y(each) for each in (at_v0, adapted)]
-    size = 1.0 if learner.classifies else score_sample(family, np.zeros(1), queries.y) or 1.0
+    scales = output_scales(family, queries.y)
+    size = 1.0 if learner.classifies else score_sample(family, scales, np.zeros(1), queries.y) or 1.0
     errors = [
-        np.array([score_sample(family, y, wanted) for y, wanted in zip(each, queries.y, strict=True)]) / size
+        np.array([score_sample(family, scales, y, wanted) for y, wanted in zip(each, queries.y, strict=True)]) / size
         for each in outputs
     ]
     # The robot refuses what is not finite, and goes on with v0.

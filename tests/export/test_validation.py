@@ -1,5 +1,7 @@
 """The limits that the robot takes from the manifest: what adapting to clean validation tasks leads to."""
 
+import math
+from copy import copy
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +12,7 @@ import torch
 from msr_export.validation import SHOTS, measure_validation
 from msr_runtime import AdaptiveModel
 from msr_runtime.errors import FamilyError
-from msr_runtime.meta.evaluation.scores import score_sample
+from msr_runtime.meta.evaluation.scores import output_scales, score_sample
 from msr_runtime.task import Field, TaskBatch
 
 
@@ -31,7 +33,8 @@ def test_limits_are_those_of_each_task_alone(measured: Any, exporter: Any) -> No
     learner, normalization, family = exporter.build("msr", "mse"), exporter.scaled, exporter.family
     batch = family.sample(np.random.default_rng(3), 4, max(SHOTS), max(SHOTS) + 32, "validation")
     x, y = batch.query_x[:, -32:], batch.query_y[:, -32:]
-    size = score_sample(family, np.zeros(1), y)
+    scales = output_scales(family, y)
+    size = score_sample(family, scales, np.zeros(1), y)
     losses, moves, spreads, errors, worse = [], [], [], [], []
     v0 = torch.cat([tensor.detach().flatten() for tensor in learner.start().values()])
     widest = 0.0
@@ -43,7 +46,7 @@ def test_limits_are_those_of_each_task_alone(measured: Any, exporter: Any) -> No
             before, after = learner.start(), learner.adapt(near_x, near_y)
             query = torch.from_numpy(normalization.normalize_x(x[task]))
             error, at_v0 = (
-                score_sample(family, normalization.raw_y(learner(at, query).detach().numpy()), y[task]) / size
+                score_sample(family, scales, normalization.raw_y(learner(at, query).detach().numpy()), y[task]) / size
                 for at in (after, before)
             )
             loss, first = (learner.support_loss(at, near_x, near_y).item() for at in (after, before))
@@ -118,6 +121,15 @@ def test_a_family_with_few_examples_is_measured_as_far_as_they_go(exporter: Any)
     )
     assert found
     assert found.by_shots[-1].shots == 20
+
+
+def test_a_family_without_bounds_has_limits(measured: Any, exporter: Any) -> None:
+    """One field without bounds: its standard deviation takes the place of its range, so errors over y are the same."""
+    family = copy(exporter.family)
+    family.outputs = tuple(field.model_copy(update={"low": -math.inf, "high": math.inf}) for field in family.outputs)
+    found = measure_validation(exporter.build("msr", "mse"), exporter.scaled, family, shots=6, seed=3, tasks=4)
+    assert found
+    assert found.error_at_v0 == pytest.approx(measured.error_at_v0, rel=1e-3)
 
 
 def test_a_learner_that_never_helps_has_no_limits(exporter: Any) -> None:

@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 
 from msr_runtime.meta.symmetry.discovery import known_group
 from msr_runtime.meta.symmetry.measures import equivariance_error
-from msr_runtime.task import Adapt, Group, Split, TaskBatch, TaskFamily, rows_per_sample
+from msr_runtime.task import Adapt, Group, Split, TaskBatch, TaskFamily, field_slices, rows_per_sample, width
 
 
 class Scores(NamedTuple):
     """Errors of every task. Each array is `(tasks,)`, float64.
 
-    An error is relative: the mean squared error divided by the mean square of y over all tasks, both with each output
-    field in units of half its range. Always predicting zero has a mean error of 1. For labels, an error is the share of
-    wrong answers.
+    An error is relative: the mean squared error divided by the mean square of y over all tasks, both in
+    `output_scales`. Always predicting zero has a mean error of 1. For labels, an error is the share of wrong answers.
     """
 
     sets: dict[str, NDArray[np.float64]]
@@ -116,39 +115,58 @@ def _scores(
     parts: Mapping[str, slice],
     group: Group | None,
 ) -> Scores:
-    (orbit_x, orbit_y), tasks = orbit, len(batch.support_x)
+    (orbit_x, orbit_y), tasks, scales = orbit, len(batch.support_x), output_scales(family, batch.query_y)
     rows = np.empty((tasks, len(parts) + 2))
     for task in range(tasks):
         predict = adapt(batch.support_x[task], batch.support_y[task])
         sets = [
-            score_sample(family, predict(batch.query_x[task, part]), batch.query_y[task, part])
+            score_sample(family, scales, predict(batch.query_x[task, part]), batch.query_y[task, part])
             for part in parts.values()
         ]
-        orbit_error = score_sample(family, predict(orbit_x[task]), orbit_y[task])
+        orbit_error = score_sample(family, scales, predict(orbit_x[task]), orbit_y[task])
         asymmetry = np.nan if group is None else equivariance_error(predict, group, batch.query_x[task, :16])
         rows[task] = [*sets, orbit_error, asymmetry]
     zero = np.zeros(1)
     sizes = [1.0] * (len(parts) + 1)
     if family.loss != "cross_entropy":
-        sizes = [score_sample(family, zero, batch.query_y[:, part]) for part in parts.values()]
-        sizes.append(score_sample(family, zero, orbit_y))
-    relative = rows[:, :-1] / np.array(sizes)
+        sizes = [score_sample(family, scales, zero, batch.query_y[:, part]) for part in parts.values()]
+        sizes.append(score_sample(family, scales, zero, orbit_y))
+    relative = rows[:, :-1] / np.array([size or math.nan for size in sizes])
     over_variance = {}
     if family.loss != "cross_entropy":
         for i, (name, part) in enumerate(parts.items()):
             wanted = batch.query_y[:, part].astype(np.float64)
-            variance = score_sample(family, wanted.mean((0, 1)), wanted)
+            variance = score_sample(family, scales, wanted.mean((0, 1)), wanted)
             over_variance[name] = rows[:, i] / (variance or math.nan)
     return Scores({name: relative[:, i] for i, name in enumerate(parts)}, relative[:, -1], rows[:, -1], over_variance)
 
 
-def score_sample(family: TaskFamily, predicted: NDArray, wanted: NDArray) -> float:
-    """Return the mean squared error of predictions `(..., *y)`, or the share of wrong labels.
+def output_scales(family: TaskFamily, y: NDArray) -> NDArray[np.float64]:
+    """Return the unit `(n,)` in which the error of each number of y is measured, so that all fields count alike.
 
-    Each output field is measured in units of half its range, so that fields of different units count alike.
+    It is half the field's range. A field without bounds, as many simulators have it, has the standard deviation that
+    its numbers have in y.
+
+    Args:
+        family: The family.
+        y: Wanted outputs `(..., *y)` of many tasks. Labels have no unit.
+
     """
     if family.loss == "cross_entropy":
+        return np.ones(0)
+    rows, scales = y.reshape(-1, width(family.outputs)), []
+    for field, part in zip(family.outputs, field_slices(family.outputs).values(), strict=True):
+        unit = (field.high - field.low) / 2
+        if not math.isfinite(unit):
+            own = rows[:, part].astype(np.float64)
+            unit = math.sqrt(np.mean((own - own.mean(0)) ** 2)) or 1.0
+        scales.append(np.full(field.size, unit))
+    return np.concatenate(scales)
+
+
+def score_sample(family: TaskFamily, scales: NDArray[np.float64], predicted: NDArray, wanted: NDArray) -> float:
+    """Return the mean squared error of predictions `(..., *y)` in `output_scales`, or the share of wrong labels."""
+    if family.loss == "cross_entropy":
         return float(np.mean(predicted.argmax(-1) != wanted))
-    half_range = np.concatenate([np.full(field.size, (field.high - field.low) / 2) for field in family.outputs])
-    errors = (predicted - wanted).reshape(-1, half_range.size)
-    return float(np.mean(np.sum((errors / half_range) ** 2, axis=-1)))
+    errors = (predicted - wanted).reshape(-1, scales.size)
+    return float(np.mean(np.sum((errors / scales) ** 2, axis=-1)))

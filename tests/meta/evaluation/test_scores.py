@@ -1,5 +1,6 @@
 """Errors are relative to always predicting zero. The equivariance error is relative to the size of the output."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from msr_runtime.meta.evaluation.scores import score
 from msr_runtime.meta.symmetry.measures import equivariance_error
-from msr_runtime.task import Array, Predict, TaskBatch, TaskFamily
+from msr_runtime.task import Array, Field, Predict, TaskBatch, TaskFamily
 
 
 def _rng() -> np.random.Generator:
@@ -50,6 +51,19 @@ def test_an_offset_of_y_counts_over_variance(training) -> None:
     assert scores.over_variance["all"].mean() == pytest.approx(1.0, rel=1e-2)
     plain = score(training.Plane(), lambda *_: np.zeros_like, _rng(), tasks=64, shots=5, queries=16)
     assert plain.over_variance["all"].mean() == pytest.approx(1.0, rel=1e-2)
+
+
+def test_fields_without_bounds_are_measured_by_how_far_they_vary(training) -> None:
+    """Many simulators state no bounds. Predicting zero then has an error of one too, and no error is NaN."""
+
+    class Unbounded(training.Plane):
+        outputs = (Field(name="speed", shape=(2,), unit="m/s", low=-math.inf, high=math.inf),)
+
+    scores = score(Unbounded(), lambda *_: np.zeros_like, _rng(), tasks=8, shots=5, queries=16)
+    bounded = score(training.Plane(), lambda *_: np.zeros_like, _rng(), tasks=8, shots=5, queries=16)
+    for found, wanted in ((scores.sets, bounded.sets), (scores.over_variance, bounded.over_variance)):
+        assert found["all"] == pytest.approx(wanted["all"])
+    assert scores.orbit == pytest.approx(bounded.orbit)
 
 
 def test_the_same_state_gives_the_same_tasks(training) -> None:
