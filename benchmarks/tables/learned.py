@@ -112,7 +112,13 @@ def _closed_loop(row: Mapping[str, Any]) -> dict[str, str]:
             "goals after": f"{np.mean(after):.1%}",
             "operator": f"{reference:.1%}",
         }
-    return {"path error, cm": f"{100 * np.mean(after):.3f}", "true model, cm": f"{100 * reference:.3f}"}
+    metric, unit = row["closed_loop_metric"].split(", ")
+    unit, factor = ("cm", 100) if unit == "m" else (unit, 1)
+    return {
+        f"{metric} before, {unit}": f"{factor * np.mean(before):.3f}" if before else MISSING,
+        f"{metric}, {unit}": f"{factor * np.mean(after):.3f}",
+        f"true model, {unit}": f"{factor * reference:.3f}",
+    }
 
 
 def _is_control(method: str) -> bool:
