@@ -12,6 +12,7 @@ from msr_envs.logs.description import LogDescription, read_description
 from msr_envs.logs.drives import read_files
 from msr_envs.logs.fields import make_fields
 from msr_envs.logs.notes import log_notes
+from msr_envs.logs.oddities import odd_values, require_apart, require_changing
 from msr_envs.logs.present import Present
 from msr_envs.logs.samples import Samples, moments, take_samples
 from msr_envs.logs.splits import divide
@@ -54,6 +55,8 @@ class LogFamily:
         inputs, outputs = moments(said)
         self.inputs = make_fields(said, inputs, files[0].elements, [samples.x for samples in kept])
         self.outputs = make_fields(said, outputs, files[0].elements, [samples.y for samples in kept])
+        self.notes += tuple(odd_values(kept, self.inputs, self.outputs))
+        require_changing(self.name, kept, self.outputs)
         self.rate_hz = _rate(said, {file.rate_hz for file in files}, kept)
         self.consecutive = said.query == "after"
         self.query_sets: tuple[str, ...] = ("after",) if self.consecutive else ("all",)
@@ -67,6 +70,7 @@ class LogFamily:
         self._x = [np.concatenate([samples.x for samples in members]) for members in tasks.values()]
         self._y = [np.concatenate([samples.y for samples in members]) for members in tasks.values()]
         self._split = divide(self.name, self.task_names, said.split)
+        require_apart(self.name, kept, {self.task_names[i]: split for split, own in self._split.items() for i in own})
 
     @property
     def examples(self) -> int:

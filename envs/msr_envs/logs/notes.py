@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from msr_envs.logs.description import LogDescription
 from msr_envs.logs.drives import LogFile
+from msr_envs.logs.oddities import odd_times
 from msr_envs.logs.samples import Samples
 
 _SHOWN = 6
@@ -29,6 +30,7 @@ def log_notes(said: LogDescription, files: Sequence[LogFile], read: Sequence[Sam
     if dropouts := sum(samples.dropouts for samples in read):
         across = sum(samples.across for samples in read)
         notes.append(f"the time has {dropouts} dropouts, and {across} samples that span one are left out")
+    notes += odd_times(read)
     if unread := list(dict.fromkeys(name for file in files for name in file.unread)):
         notes.append(f"columns that are not read: {listed(unread)}")
     return tuple(notes)

@@ -66,11 +66,15 @@ class Samples(NamedTuple):
     across: int
     """Moments that are left out because a dropout lies between their rows."""
     dropouts: int
-    """Steps of the time that are too long, or go back."""
+    """Steps of the time that are too long, or do not go forward."""
+    back: int
+    """Steps of the time that do not go forward."""
     fields: Counter[str]
     """In how many rows each field has a value that is not finite."""
     step: float | None
     """The usual step of the time in s."""
+    present: NDArray[np.int64]
+    """The row of the drive at which each sample stands: that of its x without lags, `(samples,)`."""
 
 
 def take_samples(said: LogDescription, drive: Drive) -> Samples:
@@ -109,8 +113,10 @@ def take_samples(said: LogDescription, drive: Drive) -> Samples:
         int((~finite).sum()),
         int((finite & ~whole).sum()),
         int(dropout.sum()),
+        0 if drive.time is None else int((np.diff(drive.time) <= 0).sum()),
         fields,
         step,
+        kept,
     )
 
 
@@ -127,8 +133,8 @@ def _usual_step(drive: Drive) -> float | None:
         fail(
             drive.path,
             f"the time of drive '{drive.name}' moves by {step:g} s in its usual step, but it must grow; the likely "
-            "cause is another column, or rows of several drives in one file: name the column that tells them apart "
-            "(drive)",
+            "cause is rows that are not in the order of time (sort them), another column, or rows of several drives in "
+            "one file: name the column that tells them apart (drive)",
         )
     if step > _SLOWEST:
         fail(

@@ -81,6 +81,10 @@ class Arrays:
 def refuse_text(path: Path, column: str, row: int, text: str) -> NoReturn:
     """Raise FamilyError for a text where a number is wanted; `row` counts from 1."""
     hint = "leave the column out, or mend the file"
+    if row == 1:
+        hint = "if a line below the header names the units, delete it; else leave the column out, or mend the file"
+    if not any(letter.isalnum() for letter in text):
+        hint = "if it stands for a value that is missing, leave the cell empty"
     if _DECIMAL_COMMA.fullmatch(text):
         hint = "it is written with a decimal comma: export the log again with a decimal point"
     fail(path, f"column '{column}' holds the text '{text[:40]}' in row {row}, but numbers are wanted; {hint}")

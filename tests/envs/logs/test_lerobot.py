@@ -16,9 +16,9 @@ from msr_runtime.errors import FamilyError
 EPISODES, FRAMES, JOINTS = 4, 30, ["pan", "lift"]
 
 
-def frames(episode: int) -> dict[str, Any]:
-    """The columns of one episode."""
-    state = np.random.default_rng(episode).normal(size=(FRAMES, 2)).astype(np.float32)
+def frames(episode: int, seed: int = 0) -> dict[str, Any]:
+    """The columns of one episode. Another seed gives other numbers."""
+    state = np.random.default_rng([seed, episode]).normal(size=(FRAMES, 2)).astype(np.float32)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(state.ravel()), 2)
     return {
         "observation.state": vectors,
@@ -30,14 +30,14 @@ def frames(episode: int) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, version: str, names: Any = JOINTS) -> Path:
+def write(folder: Path, version: str, names: Any = JOINTS, seed: int = 0) -> Path:
     """A data set, laid out as LeRobot does it."""
     motors = {"dtype": "float32", "shape": [2], "names": names}
     info = {"codebase_version": version, "fps": 20, "features": {"observation.state": motors, "action": motors}}
     (folder / "meta").mkdir(parents=True)
     (folder / "meta" / "info.json").write_text(json.dumps(info))
     (folder / "data" / "chunk-000").mkdir(parents=True)
-    tables = [pa.table(frames(episode)) for episode in range(EPISODES)]
+    tables = [pa.table(frames(episode, seed)) for episode in range(EPISODES)]
     if version == "v3.0":
         pq.write_table(pa.concat_tables(tables), folder / "data/chunk-000/file-000.parquet")
         (folder / "meta/episodes/chunk-000").mkdir(parents=True)
@@ -89,7 +89,7 @@ def test_joints_have_names(tmp_path: Path, names: Any, columns: Any, wanted: tup
 
 def test_two_data_sets_keep_their_episodes_apart(tmp_path: Path) -> None:
     write(tmp_path / "one", "v2.1")
-    write(tmp_path / "two", "v3.0")
+    write(tmp_path / "two", "v3.0", seed=1)
     read = family(tmp_path / "one", files=["one", "two"])
     assert read.task_names[:5] == ("one:0", "one:1", "one:2", "one:3", "two:0")
 
