@@ -1,6 +1,7 @@
 """`check_family`: does an object keep the `TaskFamily` contract? It tells before hours of training are spent."""
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar, get_args
 
@@ -92,7 +93,10 @@ def require_members(family: object) -> TaskFamily:
         raise FamilyError(f"{family!r} is a class, but an instance is wanted: call it, {family.__name__}()")
     missing = [member for member in _MEMBERS if not _has(family, member)]
     if missing:
-        raise FamilyError(f"{_shown(family)} is not a TaskFamily: it lacks {', '.join(missing)}; add these members")
+        hint = "; without a symmetry, `augment` returns x and y as they are" if "augment" in missing else ""
+        raise FamilyError(
+            f"{_shown(family)} is not a TaskFamily: it lacks {', '.join(missing)}; add these members{hint}"
+        )
     if not isinstance(family, TaskFamily):
         raise FamilyError(
             f"{_shown(family)} is not a TaskFamily: sample or augment cannot be called, but both must be methods"
@@ -133,6 +137,13 @@ def _check_attributes(family: TaskFamily) -> None:
         raise FamilyError(f"a family's name is {family.name!r}, but it must be a text that is not empty; set `name`")
     if family.loss not in get_args(Loss):
         _fail(family, f"loss is {family.loss!r}, but it must be one of {', '.join(get_args(Loss))}")
+    rate: Any = getattr(family, "rate_hz", None)
+    if rate is not None and not (isinstance(rate, int | float) and 0 < rate < math.inf):
+        _fail(
+            family,
+            f"rate_hz is {rate!r}, but it must be a finite number above 0, the control rate in Hz; correct it, or "
+            "leave it out",
+        )
     sets: Any = family.query_sets
     if (
         not isinstance(sets, tuple)
@@ -167,7 +178,13 @@ def _check_batch(family: TaskFamily, batch: TaskBatch, sizes: tuple[int, int, in
         lead = (tasks, (shots if part.startswith("support") else queries) * rows_per_sample(family))
         shape = sample_shape(family.inputs if is_x else family.outputs) if is_x or not labels else ()
         wanted = (*lead, *shape)
-        if not isinstance(array, np.ndarray) or array.shape != wanted:
+        if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+            _fail(
+                family,
+                f"{call} gave {part} as a {type(array).__name__}, but a plain numpy array is wanted; end sample with "
+                "np.asarray(...), and leave out samples of which a value is masked",
+            )
+        if array.shape != wanted:
             _fail(
                 family,
                 f"{call} gave {part} the shape {np.shape(array)}, but it must be {wanted}; the "
@@ -275,7 +292,14 @@ def _check_augment(family: TaskFamily) -> None:
             )
         check_group(family.name, group, width(family.inputs), width(family.outputs))
         if not (isinstance(family, DeclaredFamily) and family.turns_freely):  # no element of the sample turns so
-            check_action(family.name, group, _vectors(family, *given), _vectors(family, *first))
+            check_action(family.name, group, _vectors(family, *given), _vectors(family, *first), tasks=2)
+    moves = not all(map(np.array_equal, first, given))
+    if moves and all(map(np.array_equal, first, _augment(family, *given, seed=1))):
+        _fail(
+            family,
+            "augment gave the same result for differently seeded generators; the likely cause is that `rng` is not "
+            "used",
+        )
 
 
 def _check_augmented_bounds(family: TaskFamily, x: NDArray, y: NDArray) -> None:
@@ -297,8 +321,6 @@ def _check_augmented_bounds(family: TaskFamily, x: NDArray, y: NDArray) -> None:
 def _check_closed_loop(family: TaskFamily) -> None:
     if not isinstance(family, ClosedLoopFamily):
         _fail(family, "the closed loop was to be checked, but rate_hz or evaluate is missing")
-    if not family.rate_hz > 0:
-        _fail(family, f"rate_hz is {family.rate_hz}, but it must be above 0")
     drive = lambda: family.evaluate(None, np.random.default_rng(0), 2, "validation")  # noqa: E731
     first, second = (_call(family, "evaluate(None, rng, 2, 'validation')", drive) for _ in range(2))
     if not isinstance(first, ClosedLoop):
@@ -325,8 +347,8 @@ def _sample(family: TaskFamily, seed: int, sizes: tuple[int, int, int], split: S
     )
 
 
-def _augment(family: TaskFamily, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
-    pair: Any = _call(family, "augment(rng, x, y)", lambda: family.augment(np.random.default_rng(0), x, y))
+def _augment(family: TaskFamily, x: NDArray, y: NDArray, seed: int = 0) -> tuple[NDArray, NDArray]:
+    pair: Any = _call(family, "augment(rng, x, y)", lambda: family.augment(np.random.default_rng(seed), x, y))
     if not isinstance(pair, tuple) or len(pair) != 2:
         _fail(family, f"augment returned {type(pair).__name__}, but it must return the pair (x, y)")
     return pair

@@ -83,7 +83,9 @@ def _check_products(family: str, group: Group) -> None:
                 )
 
 
-def check_action(family: str, group: Group, before: tuple[NDArray, NDArray], after: tuple[NDArray, NDArray]) -> None:
+def check_action(
+    family: str, group: Group, before: tuple[NDArray, NDArray], after: tuple[NDArray, NDArray], tasks: int
+) -> None:
     """Check that `augment` moved x and y of each example by one group element, drawn per example.
 
     Args:
@@ -91,9 +93,11 @@ def check_action(family: str, group: Group, before: tuple[NDArray, NDArray], aft
         group: The group.
         before: x and y `(examples, width)` before `augment`.
         after: x and y `(examples, width)` after it.
+        tasks: How many tasks the examples belong to, equally many to each, one task after another.
 
     Raises:
-        FamilyError: No group element turns an example into its augmented copy, or one element moved all examples.
+        FamilyError: No group element turns an example into its augmented copy, or one element moved all examples of a
+            task.
 
     """
     # (order, examples): distance of each augmented example from each image of its original, over the largest entry
@@ -115,13 +119,13 @@ def check_action(family: str, group: Group, before: tuple[NDArray, NDArray], aft
             "augment moved an x by one element and its y by none that fits; the likely cause is that elements are "
             "drawn for x and y apart, or that y turns the other way round",
         )
-    if group.order > 1 and fits.all(1).any():
-        element = int(fits.all(1).argmax())
+    alike = fits.reshape(group.order, tasks, -1).all(2).any(1)  # (order,): whether it moved all examples of a task
+    if group.order > 1 and alike.any():
         _fail(
             family,
             group,
-            f"augment moved all {fits.shape[1]} examples by element {element}; the likely cause is one draw a batch, "
-            "where each example needs its own",
+            f"augment moved all {fits.shape[1] // tasks} examples of a task by element {alike.argmax()}; the likely "
+            "cause is one draw a batch or a task, where each example needs its own",
         )
     reached = _generated(group, np.flatnonzero(fits.any(1)).tolist())
     if len(reached) < group.order:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,6 +133,13 @@ class DeclaredSymmetry:
 
     @cached_property
     def _group(self) -> Group:
+        symmetry: Any = getattr(self, "symmetry", None)
+        if not isinstance(symmetry, SymmetryGroup):
+            raise FamilyError(
+                f"family '{self.name}': symmetry is {symmetry!r}, but a group is wanted, such as mirror() or "
+                "cyclic(6); set `symmetry`. If the robot has none, leave out DeclaredSymmetry and let `augment` return "
+                "x and y as they are"
+            )
         return declared_group(self.name, self.symmetry, self.inputs, self.outputs)
 
     @cached_property

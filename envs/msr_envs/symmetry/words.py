@@ -1,6 +1,7 @@
 """What a declared group does, in words: one line per generator, so that a wrong declaration can be seen."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,12 +40,19 @@ def describe_symmetry(
     for generator in group.generators:
         free = freely and yaw_of(generator.matrix) is not None
         name = f"{generator.name} by any angle (sampled: {generator})" if free else str(generator)
-        sides = (
-            ", ".join(phrase for field in fields for phrase in _phrases(field, generator))
-            for fields in (inputs, outputs)
-        )
-        lines.append(f"{name}: {'; of the outputs: '.join(sides)}")
+        lines.append(f"{name}: {'; of the outputs: '.join(_side(fields, generator) for fields in (inputs, outputs))}")
     return tuple(lines)
+
+
+def _side(fields: Sequence[Field], generator: Generator) -> str:
+    said = [(field.name, _phrases(field, generator)) for field in fields]
+    known = Counter(phrase for _, phrases in said for phrase in phrases)
+    # The names of joints stand in positions and in torques: say of which field a phrase is that two fields share.
+    return ", ".join(
+        ", ".join(phrases) + (f" (in {name})" if any(known[phrase] > 1 for phrase in phrases) else "")
+        for name, phrases in said
+        if phrases
+    )
 
 
 def _phrases(field: Field, generator: Generator) -> list[str]:

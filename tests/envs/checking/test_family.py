@@ -111,6 +111,12 @@ def _apart(_: Planar, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple
     return random_action(Planar().group(), rng, x, y)[0], random_action(Planar().group(), rng, x, y)[1]
 
 
+def _once_a_task(_: Planar, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+    element = rng.integers(4, size=len(x))
+    matrices = [part[element].astype("f4") for part in Planar().group()[1:]]
+    return np.einsum("tij,tsj->tsi", matrices[0], x), np.einsum("tij,tsj->tsi", matrices[1], y)
+
+
 def _half_of_the_group(_: Planar, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
     half = Group("C2", *(matrices[::2] for matrices in Planar().group()[1:]))
     return random_action(half, rng, x, y)
@@ -129,11 +135,16 @@ _PUSH = Planar.inputs[0]
 @pytest.mark.parametrize(
     ("family", "words"),
     [
-        (object(), "lacks name, inputs, outputs, loss, query_sets, sample, augment"),
+        (
+            object(),
+            "lacks name, inputs, outputs, loss, query_sets, sample, augment;.*without a symmetry, `augment` returns x",
+        ),
         (Planar, "an instance is wanted"),
         (_with(augment=None), "cannot be called"),
         (_with(name=""), "name is ''"),
         (_with(loss="l1"), "loss is 'l1'.*mse, huber, cross_entropy"),
+        (_with(rate_hz=0.0), "rate_hz is 0.0"),
+        (_with(rate_hz="20 Hz"), "rate_hz is '20 Hz'.*a finite number above 0"),
         (_with(query_sets=("all")), "query_sets is 'all'.*comma"),
         (_with(query_sets=("all", "all")), "different names"),
         (_with(outputs=Planar.outputs[0]), "outputs is .*tuple"),
@@ -172,10 +183,17 @@ _PUSH = Planar.inputs[0]
             ),
             "augment gave values from .* in field 'push', far outside its bounds -0.1 to 1",
         ),
+        (_with(augment=_once_a_task), "all 32 examples of a task by element .*one draw a batch or a task"),
+        (
+            _with(augment=lambda _, _r, x, y: Planar().augment(np.random.default_rng(5), x, y)),
+            "augment gave the same result for differently seeded.*`rng` is not used",
+        ),
+        (_altered("query_x", np.ndarray.tolist), "query_x as a list.*plain numpy array.*asarray"),
+        (_altered("query_y", lambda a: np.ma.masked_greater(a, 0.5)), "query_y as a MaskedArray.*masked"),
         (_with(group=lambda _: (_IN, _OUT)), "group returned tuple, but it must return a Group"),
         (_with(examples=1), "examples is 1, but it must be a whole number of at least 2"),
         (_with(augment=_apart), "its y by none that fits.*apart"),
-        (_with(augment=lambda _, _r, x, y: (x, y)), "all 64 examples by element 0.*its own"),
+        (_with(augment=lambda _, _r, x, y: (x, y)), "all 32 examples of a task by element 0.*its own"),
         (_with_group(_OUT, _OUT), r"inputs has the shape \(4, 2, 2\).*\(4, 3, 3\).*leaves out"),
         (_with_group(_IN, rotation(8)), r"outputs has the shape \(8, 2, 2\).*different order"),
         (_with_group(_IN[::-1], _OUT[::-1]), "element 0 is not the identity"),
@@ -195,7 +213,6 @@ def test_each_broken_rule_is_named_with_its_cause(family: object, words: str) ->
 @pytest.mark.parametrize(
     ("family", "words"),
     [
-        (_with(rate_hz=0.0), "rate_hz is 0.0"),
         (_with(evaluate=lambda *_: [1.0, 2.0]), "returned list.*ClosedLoop"),
         (_with(evaluate=lambda *_: ClosedLoop("d", "m", False, np.ones(1))), r"one finite figure a task, shape \(2,\)"),
         (_with(evaluate=lambda *_: ClosedLoop("d", "m", False, _kept.uniform(size=2))), "compared in pairs"),

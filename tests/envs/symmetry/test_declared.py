@@ -186,6 +186,22 @@ def test_every_kind_is_told_in_words(field: Callable[..., Field], gain: Any) -> 
     assert gain(cyclic(4), [ankles], [ankles]).symmetry_in_words()[0].startswith("turn by 90°: a → −b → c → −d → a;")
 
 
+def test_names_that_two_fields_share_are_told_apart(field: Callable[..., Field], gain: Any) -> None:
+    """Positions and speeds of the same wheels: without the field's name, the line says one thing twice."""
+    swap = Parts(cycles={"mirror": [("left", "right")]})
+    angle, speed = (field((2,), swap, name, names=("left", "right")) for name in ("angle", "speed"))
+    (line,) = gain(mirror(), [angle, speed], [speed]).symmetry_in_words()
+    assert line == "mirror: left ↔ right (in angle), left ↔ right (in speed); of the outputs: left ↔ right"
+
+
+@pytest.mark.parametrize("symmetry", [None, "mirror", mirror])
+def test_what_is_no_group_is_refused_with_what_to_write(field: Callable[..., Field], gain: Any, symmetry: Any) -> None:
+    """A symmetry that is missing, a name, or a function that was not called. A robot without one is told what to do."""
+    family = gain(symmetry, [field((2,), Vector())], [field((2,), Vector())])
+    with pytest.raises(FamilyError, match=r"'gain': symmetry is .*such as mirror.*none, leave out DeclaredSymmetry"):
+        check_family(family)
+
+
 def test_many_changes_are_counted(field: Callable[..., Field], gain: Any) -> None:
     """A field of thirty pairs does not fill the screen."""
     pairs = [(2 * i, 2 * i + 1) for i in range(30)]
