@@ -21,7 +21,7 @@ _ATTEMPTS = 200
 """Support sets drawn before the check gives up."""
 _GROWTH = 2.0
 """The inner loop counts as diverging if any step leaves a support loss above this multiple of the first."""
-_OWN_ERROR = 1e-6
+OWN_ERROR = 1e-6
 """How far torch's float32 may be from float64, relative to the largest number: a tenth of what an export may miss."""
 _CANDIDATES = 20
 """Support sets of which the best is taken if none is as good as that."""
@@ -73,7 +73,7 @@ def draw_support(
         if not (losses[1:] <= _GROWTH * losses[0]).all():
             continue
         error = _own_error(exact, x, y, steps, losses, moves)
-        if error <= _OWN_ERROR:
+        if error <= OWN_ERROR:
             return support_x, support_y
         kept.append((error, support_x, support_y))
         if len(kept) == _CANDIDATES:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from msr_export.folding import folded_name
-from msr_export.freeze import Frozen, flatten, freeze
+from msr_export.freeze import Frozen, freeze
+from msr_export.golden import draw_golden
 from msr_export.lowering import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET
 from msr_export.parity import check_golden, check_parity
 from msr_export.validation import TASKS, measure_validation
@@ -26,7 +27,7 @@ from msr_runtime.bundle.store import (
     write_bundle,
 )
 from msr_runtime.errors import ExportError
-from msr_runtime.meta.evaluation.predictor import torch_adapt, torch_unadapted
+from msr_runtime.meta.evaluation.predictor import torch_unadapted
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.gauss_newton import GaussNewton
 from msr_runtime.meta.rules.gradient import GradientSteps
@@ -43,8 +44,6 @@ _TASKS = 32
 """Validation tasks whose support inputs the parity check uses."""
 _INPUT_LIMIT = 10.0
 """`Manifest.input_limit`: beyond a sensor that works, and beyond drift, but below the wrong unit of most fields."""
-_SAMPLES = 64
-"""Query samples per query set, for the golden example and for the equivariance error."""
 
 
 def export_checkpoint(
@@ -140,7 +139,7 @@ def export_bundle(
         torch.manual_seed(seed)
         frozen = freeze(learner, normalization)
     parity = check_parity(learner, normalization, frozen, _inputs(family, shots, seed), seed)
-    golden = _golden(learner, normalization, family, shots, seed)
+    golden = draw_golden(learner, normalization, family, shots, seed)
     check_golden(frozen, normalization, golden)
     symmetric = samples is None or samples.augmented or learner.config.form == "equivariant"
     group = known_group(family) if symmetric else None
@@ -155,7 +154,7 @@ def export_bundle(
         filter_parameters=frozen.v0.size,
         weights=tuple(Weight(name=name, shape=weight.shape) for name, weight in frozen.weights.items()),
         shots=shots,
-        inner_steps=_steps(learner),
+        inner_steps=golden.steps,
         rule=_rule(learner),
         learned=_learned(learner),
         input_limit=_INPUT_LIMIT,
@@ -198,32 +197,6 @@ def _inputs(family: TaskFamily, shots: int, seed: int) -> Array:
     """The support inputs of many validation tasks, `(samples, ...)` in raw units."""
     batch = family.sample(np.random.default_rng(seed), _TASKS, shots, len(family.query_sets), "validation")
     return batch.support_x.reshape(-1, *batch.support_x.shape[2:])
-
-
-def _golden(learner: Learner, normalization: Normalization, family: TaskFamily, shots: int, seed: int) -> Golden:
-    """One real adaptation in torch: the support set and the queries of a validation task, with torch's results."""
-    rng = np.random.default_rng(seed)
-    batch = family.sample(rng, 1, shots, _SAMPLES * len(family.query_sets), "validation")
-    support_x, support_y, x = batch.support_x[0], batch.support_y[0], batch.query_x[0]
-    normal_x, normal_y = normalization.normalize(support_x, support_y)
-    support = torch.from_numpy(normal_x), torch.from_numpy(normal_y)
-    adapted = learner.adapt(*support)
-    losses = [learner.support_loss(tensors, *support).item() for tensors in (learner.start(), adapted)]
-    return Golden(
-        support_x=support_x,
-        support_y=support_y,
-        x=x,
-        v=flatten(learner, adapted).numpy(),
-        y=torch_adapt(learner, normalization)(support_x, support_y)(x),
-        y0=torch_unadapted(learner, normalization)(support_x, support_y)(x),
-        losses=np.array(losses, np.float32),
-        steps=_steps(learner),
-    )
-
-
-def _steps(learner: Learner) -> int:
-    """The inner steps of an adaptation. Class means take one."""
-    return 1 if learner.rule is None else learner.rule.steps
 
 
 def _method(learner: Learner) -> str:

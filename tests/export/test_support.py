@@ -41,15 +41,15 @@ def unsteady(exporter):  # noqa: ANN201
 def test_a_set_on_which_rounding_grows_is_drawn_again(exporter, unsteady, monkeypatch) -> None:
     """Its inner loop does not diverge yet, but any order of summation gives another result."""
     assert max(_errors(exporter, unsteady, [SEED])) <= 1e-6
-    monkeypatch.setattr(support, "_OWN_ERROR", np.inf)
+    monkeypatch.setattr(support, "OWN_ERROR", np.inf)
     assert max(_errors(exporter, unsteady, [SEED])) > 1e-6
 
 
 def test_where_no_set_is_good_enough_the_best_is_taken(exporter, unsteady, monkeypatch) -> None:
     """So that no learner is refused because float32 is coarse for it."""
-    monkeypatch.setattr(support, "_OWN_ERROR", np.inf)
+    monkeypatch.setattr(support, "OWN_ERROR", np.inf)
     (first,) = _errors(exporter, unsteady, [SEED])
-    monkeypatch.setattr(support, "_OWN_ERROR", 0.0)
+    monkeypatch.setattr(support, "OWN_ERROR", 0.0)
     monkeypatch.setattr(support, "_CANDIDATES", 4)
     (best,) = _errors(exporter, unsteady, [SEED])
     assert best < first
