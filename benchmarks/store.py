@@ -94,6 +94,8 @@ Options = TypeVar("Options", bound=Output)
 def settled(options: Options, stored: Mapping[str, Options]) -> Options:
     """Return the settings to measure with: those given or, with `--store NAME`, those that the name stands for.
 
+    An option whose metadata has a `place` says where data lies. It is no setting, and may stand beside `--store`.
+
     Args:
         options: As given on the command line.
         stored: The script's results by name, with the settings of each.
@@ -103,15 +105,15 @@ def settled(options: Options, stored: Mapping[str, Options]) -> Options:
     if options.store not in stored:
         names = ", ".join(stored)
         raise SystemExit(f"error: --store is '{options.store}', but this script stores {names}")
-    given = [
-        f.name for f in fields(options) if getattr(options, f.name) != f.default and f.name not in ("store", "json")
-    ]
+    places = {f.name: getattr(options, f.name) for f in fields(options) if f.metadata.get("place")}
+    kept = ("store", "json", *places)
+    given = [f.name for f in fields(options) if getattr(options, f.name) != f.default and f.name not in kept]
     if given:
         raise SystemExit(
             f"error: --store {options.store} measures with settings of its own, but --{given[0].replace('_', '-')} is "
             "given too; leave it out, or leave --store out and write with --json"
         )
-    return replace(stored[options.store], store=options.store, json=options.json)
+    return replace(stored[options.store], store=options.store, json=options.json, **places)
 
 
 def begin(options: Output, roots: Sequence[str], seeds: Iterable[int]) -> Result:
@@ -122,7 +124,11 @@ def begin(options: Output, roots: Sequence[str], seeds: Iterable[int]) -> Result
         roots: The code whose figures are stated: files and folders relative to the repository.
         seeds: The seeds that the figures come from.
     """
-    settings = {k: v for k, v in asdict(options).items() if k not in ("store", "json")}
+    settings = {
+        f.name: asdict(options)[f.name]
+        for f in fields(options)
+        if f.name not in ("store", "json") and not f.metadata.get("place")
+    }
     return Result(
         name=options.store or Path(sys.argv[0]).stem,
         command=_command(),

@@ -1,6 +1,6 @@
 """What is stored, and that smaller runs cannot replace it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from store import ROOT, Output, Result, begin, keep, read_result, settled
 class Options(Output):
     steps: int = 10
     seeds: int = 1
+    logs: Path | None = field(default=None, metadata={"place": True})
 
 
 STORED = {"long": Options(steps=1000, seeds=3)}
@@ -20,6 +21,8 @@ STORED = {"long": Options(steps=1000, seeds=3)}
 def test_a_name_stands_for_settings() -> None:
     assert settled(Options(store="long"), STORED) == Options(steps=1000, seeds=3, store="long")
     assert settled(Options(steps=2), STORED) == Options(steps=2)
+    there = Path("logs")
+    assert settled(Options(store="long", logs=there), STORED) == Options(steps=1000, seeds=3, store="long", logs=there)
 
 
 @pytest.mark.parametrize(

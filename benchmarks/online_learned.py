@@ -1,0 +1,141 @@
+"""Trained learners that follow streams: by the recursive rule, or again and again from v0 on a window of samples.
+
+All streams are computed at once in torch, which gives the numbers of the exported bundles up to rounding.
+"""
+
+import copy
+from collections import deque
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import vmap
+
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.rules.belief import Belief
+from msr_runtime.meta.rules.gauss_newton import GaussNewton
+from msr_runtime.meta.rules.recursive import Observation, Recursive
+from msr_runtime.meta.rules.rule import Tensors, rescale
+from msr_runtime.meta.training.checkpoint import Checkpoint
+from msr_runtime.normalization import Normalization
+
+
+class Trained:
+    """What both have in common: a learner, its normalization, and tensors that adapt, one set a stream."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.learner: Learner = copy.deepcopy(checkpoint.learner).requires_grad_(False)
+        self.normalization: Normalization = checkpoint.normalization
+        self.scale = torch.tensor(self.normalization.output_scale, dtype=torch.float32)
+        self.center = torch.tensor(self.normalization.output_center, dtype=torch.float32)
+
+    def start(self, streams: int) -> None:
+        self.adapted: Tensors = {
+            name: tensor.expand(streams, *tensor.shape) for name, tensor in self.learner.start().items()
+        }
+
+    def predict(self, x: NDArray) -> NDArray:
+        with torch.no_grad():
+            outputs = vmap(self.learner)(self.adapted, self.normalized_x(x))
+            return (outputs * self.scale + self.center).numpy().astype(np.float64)
+
+    def normalized_x(self, x: NDArray) -> Tensor:
+        return torch.from_numpy(self.normalization.normalize_x(x))
+
+    def normalized(self, x: NDArray, y: NDArray) -> tuple[Tensor, Tensor]:
+        x, y = self.normalization.normalize(x, y)
+        return torch.from_numpy(x), torch.from_numpy(y)
+
+
+class Unadapted(Trained):
+    """The network at v0."""
+
+    def update(self, x: NDArray, y: NDArray) -> None:
+        pass
+
+
+class Windowed(Trained):
+    """Gauss-Newton steps from v0 on the latest samples, at every tick, from the first sample on.
+
+    Args:
+        checkpoint: Of a learner with the rule `gauss-newton`.
+        window: How many samples the support set has, at most.
+        damping: Factor on the learned dampings.
+
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, window: int, damping: float) -> None:
+        super().__init__(checkpoint)
+        self.samples: deque[tuple[Tensor, Tensor]] = deque(maxlen=window)
+        assert isinstance(self.learner.rule, GaussNewton)
+        rescale(self.learner.rule.damping_parameters, damping)
+
+    def start(self, streams: int) -> None:
+        super().start(streams)
+        self.samples.clear()
+
+    def update(self, x: NDArray, y: NDArray) -> None:
+        self.samples.append(self.normalized(x, y))
+        support_x, support_y = (torch.stack(part, 1) for part in zip(*self.samples, strict=True))
+        with torch.no_grad():
+            self.adapted = vmap(self.learner.adapt)(support_x, support_y)
+
+
+class Filtered(Trained):
+    """The recursive rule, one sample a tick.
+
+    Args:
+        checkpoint: Of a learner with the rule `recursive`.
+        noise: Factor on the learned variances of the noise.
+        ticks: Time constant of the way back to v0, in ticks; infinite for a task that stays.
+        linearizations: How often each sample linearizes the network.
+
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, noise: float, ticks: float, linearizations: int = 1) -> None:
+        super().__init__(checkpoint)
+        assert isinstance(self.learner.rule, Recursive)
+        self.rule: Recursive = self.learner.rule
+        self.rule.linearizations = linearizations
+        variances = noise * self.rule.noise()
+        vars(self.rule)["noise"] = lambda: variances  # in place of the method, for this one rule
+        self.keep = float(np.exp(-1 / ticks))
+        self.v0 = self.learner.start()
+
+    def start(self, streams: int) -> None:
+        super().start(streams)
+        numbers, outputs = self.learner.adapted_size(), len(self.rule.noise_parameters)
+        held = self.rule.memory * outputs
+        zeros = torch.zeros
+        self.belief = Belief(zeros(streams, numbers), zeros(streams, held, numbers), zeros(streams, held))
+        self.latest, self.next_row = np.ones(streams), 0
+
+    def update(self, x: NDArray, y: NDArray) -> None:
+        outputs = y.shape[-1]
+        mean, rows, decays = self.belief
+        mine = slice(self.next_row, self.next_row + outputs)
+        self.next_row = (self.next_row + outputs) % rows.shape[1]
+        decays = decays * self.keep**2
+        decays[:, mine] = 0  # the oldest rows go before the sample is taken
+        with torch.no_grad():
+            seen = vmap(self._observe)(Belief(self.keep * mean, rows, decays), *self.normalized(x, y))
+            rows[:, mine], decays[:, mine] = seen.rows, 1
+            self.belief = Belief(seen.mean, rows, decays)
+            self.adapted = vmap(lambda mean: self.rule.tensors(self.v0, mean))(seen.mean)
+        self.latest = seen.nis.numpy() / outputs
+
+    def variance(self, x: NDArray) -> NDArray:
+        with torch.no_grad():
+            covariances = vmap(self._covariances)(self.belief, self.normalized_x(x))
+            variances = covariances.diagonal(dim1=-2, dim2=-1).clamp(min=0) + self.rule.noise()
+            return (variances * self.scale**2).numpy().astype(np.float64)
+
+    def innovation(self) -> NDArray:
+        return self.latest
+
+    def _observe(self, belief: Belief, x: Tensor, y: Tensor) -> Observation:
+        return self.rule.observe(self.learner, self.v0, belief, x, y)
+
+    def _covariances(self, belief: Belief, x: Tensor) -> Tensor:
+        return self.rule.predict(self.learner, self.v0, belief, x)[1]

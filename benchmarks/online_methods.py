@@ -1,0 +1,155 @@
+"""Every method that learns online, with the settings that are chosen for it on validation streams."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from online_deployed import Deployed
+from online_learned import Filtered, Unadapted, Windowed
+from online_peers import Features, Kalman, LeastSquares, LowPass, Online, Prior, Scaling
+from online_scores import grid
+from online_worlds import World
+from training import Job
+
+from msr_runtime.meta.training.checkpoint import load_checkpoint
+from msr_runtime.meta.training.config import TrainSettings
+from msr_runtime.task import Group
+
+PEERS = ("Kalman, products", "Kalman, linear", "RLS, products", "RLS, linear", "low-pass", "last value")
+"""Methods that no outer loop trains."""
+FILTERED = {"recursive MSR": "msr", "recursive CAVIA": "cavia", "recursive ANIL": "anil"}
+"""Methods under the recursive rule, and the learner of each."""
+BATCH = ("windowed Gauss-Newton", "OnlineAdapter", "no adaptation")
+"""MSR by the batch rule: at every tick from v0 on a window, as it is deployed, and not adapting."""
+STAYS = 1e9
+"""A time constant that forgets nothing."""
+
+
+class Candidate(NamedTuple):
+    """A method, and the settings to choose from on streams of each kind."""
+
+    make: Callable[..., Online]
+    settings: Callable[[str], list[dict[str, Any]]]
+
+
+def candidate(method: str, world: World, runs: Path, seed: int) -> Candidate:
+    """Return a method of a world.
+
+    Args:
+        method: One of `PEERS`, `FILTERED` and `BATCH`.
+        world: The world.
+        runs: The folder of the trained runs.
+        seed: Of the run.
+
+    """
+    if method in PEERS:
+        return _peer(method, world)
+    if method in FILTERED:
+        checkpoint = load_checkpoint(run_of(runs, world, FILTERED[method], "recursive", seed))
+        return Candidate(
+            lambda **settings: Filtered(checkpoint, **settings),
+            lambda kind: grid(noise=(0.3, 1.0, 3.0), ticks=_ticks(world, kind)),
+        )
+    run = run_of(runs, world, "msr", "batch", seed)
+    checkpoint = load_checkpoint(run)
+    if method == "no adaptation":
+        return Candidate(lambda: Unadapted(checkpoint), lambda _: [{}])
+    if method == "OnlineAdapter":
+        return Candidate(lambda: Deployed(run, world.family()), lambda _: [{}])
+    windows = (10, 20, 40, 64)
+    return Candidate(
+        lambda **settings: Windowed(checkpoint, **settings),
+        lambda kind: grid(window=windows[2:3] if kind == "stays" else windows, damping=(0.3, 1.0, 3.0)),
+    )
+
+
+def run_of(runs: Path, world: World, learner: str, rule: str, seed: int) -> Path:
+    """Return the folder of a run.
+
+    Args:
+        runs: The folder of the runs.
+        world: The world.
+        learner: `msr`, `anil` or `cavia`.
+        rule: `start`, Gauss-Newton steps for half of the outer steps; `recursive`, which begins there; or `batch`,
+            Gauss-Newton steps for all of them.
+        seed: Of the run.
+
+    """
+    mirror = {None: "", True: " mirror", False: " no mirror"}[world.mirror]
+    return runs / f"{world.name}{mirror} {learner} {rule} {seed}"
+
+
+def trainings(world: World, runs: Path, steps: int, shots: int, seed: int) -> tuple[list[Job], list[Job]]:
+    """Return what is trained first, and what begins where those end.
+
+    Every method gets as many outer steps: the filters take the second half of theirs under the recursive rule.
+
+    Args:
+        world: The world.
+        runs: The folder of the runs.
+        steps: Outer steps of each method.
+        shots: Most samples that a filter is trained on.
+        seed: Of the runs.
+
+    """
+    first, second = [], []
+    settings = TrainSettings(seed=seed, steps=steps // 2, shots=world.shots)
+    for learner, network in world.learners.items():
+        newton = network.model_copy(update={"rule": "gauss-newton", "inner_steps": 2})
+        start = run_of(runs, world, learner, "start", seed)
+        first.append(Job(start, world.family(), learner, newton, settings))
+        filtered = settings.model_copy(update={"shots": shots, "fewest_shots": 1, "start": str(start)})
+        recursive = network.model_copy(update={"rule": "recursive", "gate": None})
+        run = run_of(runs, world, learner, "recursive", seed)
+        second.append(Job(run, world.family(), learner, recursive, filtered))
+    newton = world.learners["msr"].model_copy(update={"rule": "gauss-newton", "inner_steps": 2})
+    whole = settings.model_copy(update={"steps": steps})
+    first.append(Job(run_of(runs, world, "msr", "batch", seed), world.family(), "msr", newton, whole))
+    return first, second
+
+
+class Copying:
+    """A peer that learns from every sample and from its copies under a group: so it knows the robot's mirror too."""
+
+    def __init__(self, peer: Online, group: Group) -> None:
+        self.peer, self.group = peer, group
+
+    def start(self, streams: int) -> None:
+        self.peer.start(streams)
+
+    def predict(self, x: NDArray) -> NDArray:
+        return self.peer.predict(x)
+
+    def update(self, x: NDArray, y: NDArray) -> None:
+        for on_x, on_y in zip(self.group.inputs[::-1], self.group.outputs[::-1], strict=True):
+            self.peer.update((x @ on_x.T).astype(np.float32), (y @ on_y.T).astype(np.float32))
+
+
+def _peer(method: str, world: World) -> Candidate:
+    x, y = world.samples()
+    scaling, group = Scaling.of(x, y), world.group()
+    if method == "last value":
+        return Candidate(lambda: LowPass(1, scaling.y_center), lambda _: [{}])
+    if method == "low-pass":
+        return Candidate(lambda ticks: LowPass(ticks, scaling.y_center), lambda _: grid(ticks=(2, 4, 8, 16, 32, 64)))
+    features = Features(scaling, products=method.endswith("products"))
+
+    def copying(peer: Online) -> Online:
+        return peer if group is None else Copying(peer, group)
+
+    if method.startswith("RLS"):
+        return Candidate(
+            lambda **settings: copying(LeastSquares(features, **settings)),
+            lambda _: grid(forgetting=(0.9, 0.95, 0.98, 0.995, 1.0), spread=(0.1, 1.0, 10.0, 100.0)),
+        )
+    prior = Prior.fit(features, x, y)
+    return Candidate(
+        lambda **settings: copying(Kalman(features, prior, **settings)),
+        lambda kind: grid(noise=(0.1, 0.3, 1.0, 3.0), spread=(0.3, 1.0, 3.0), ticks=_ticks(world, kind)),
+    )
+
+
+def _ticks(world: World, kind: str) -> tuple[float, ...]:
+    return (STAYS,) if kind == "stays" else world.ticks

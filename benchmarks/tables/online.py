@@ -1,0 +1,129 @@
+"""The tables of methods that learn at every tick."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tables.cells import MISSING, Lines, Rows, bold_lowest, error, grouped, seeds
+
+AFTER = ("1", "3", "10", "20", "40")
+"""Numbers of samples after which errors over the orbit are shown."""
+CERTAIN = ("3", "10", "40")
+"""The same for how sure a method is."""
+LEVEL = 4
+"""Where the 90 % intervals stand among those that are counted."""
+MIRROR = {None: "", True: ", mirror known", False: ", mirror unknown"}
+
+
+def online(rows: Rows) -> Lines:
+    """All tables of one result, one under the other, for the terminal."""
+    if rows[0]["mirror"] is not None:
+        return online_logs(rows)
+    parts = [online_stays(rows), online_streams(rows), online_certainty(rows)]
+    certain = {line["method"]: line for line in parts[2]}
+    nothing = dict.fromkeys(parts[2][0], MISSING)
+    return [
+        {**stays, **moves, **{head: cell for head, cell in certain.get(name, nothing).items() if head != "method"}}
+        for stays, moves in zip(parts[0], parts[1], strict=True)
+        for name in [stays["method"]]
+    ]
+
+
+def online_stays(rows: Rows) -> Lines:
+    """One line per method: the error over the orbit after so many samples of a task that stays."""
+    return _lines(
+        rows,
+        {f"after {n}": _figure("stays", "after", n) for n in AFTER},
+        lowest=[f"after {n}" for n in AFTER],
+    )
+
+
+def online_streams(rows: Rows) -> Lines:
+    """One line per method: errors along streams whose task jumps or drifts."""
+    heads = {
+        "jumps: next sample": _figure("jumps", "next"),
+        "jumps: orbit": _figure("jumps", "orbit"),
+        "at a jump": _figure("jumps", "at_jump"),
+        "10 samples later": _figure("jumps", "soon_after"),
+        "drifts: next sample": _figure("drifts", "next"),
+        "drifts: orbit": _figure("drifts", "orbit"),
+    }
+    return _lines(rows, heads, lowest=[head for head in heads if head != "at a jump"])
+
+
+def online_certainty(rows: Rows) -> Lines:
+    """One line per method that says how sure it is: coverage and mean squares over the orbit."""
+    lines = []
+    for (method,), ours in grouped(rows, "method"):
+        each = [row["streams"]["stays"].get("certainty") for row in ours]
+        if None in each:
+            continue
+        line = {"method": method}
+        for n in CERTAIN:
+            line[f"hold after {n}"] = seeds_of([one[n]["coverage"][LEVEL] for one in each], lambda x: f"{x:.0%}")
+        for n in CERTAIN:
+            line[f"mean square after {n}"] = seeds_of([one[n]["mean_square"] for one in each], lambda x: f"{x:.2f}")
+        lines.append(line)
+    return lines
+
+
+def online_logs(rows: Rows) -> Lines:
+    """One line per method and per knowledge of the mirror: means over terrains, and the first samples on each."""
+    lines = []
+    for (mirror, method), ours in grouped(rows, "mirror", "method"):
+        line = {"method": method + MIRROR[mirror]}
+        for head, figure in (
+            ("in order", _figure("in order", "next")),
+            ("before a switch", _figure("switches", "before")),
+            ("32 after it", _figure("switches", "early")),
+            ("the next 32", _figure("switches", "late")),
+        ):
+            line[head] = error(np.mean([figure(row) for row in ours]))
+        for (terrain,), there in grouped(ours, "world"):
+            line[f"32 after it, {terrain}"] = error(np.mean([_figure("switches", "early")(row) for row in there]))
+        lines.append(line)
+    return lines
+
+
+def seeds_of(values: Sequence[float], text: Callable[[float], str]) -> str:
+    """The mean over seeds and, in brackets, the lowest and the highest."""
+    return text(float(np.mean(values))) + (f" ({seeds(values, text)})" if len(values) > 1 else "")
+
+
+def online_ratio(kind: str, figure: str, over: str | None = None) -> Callable[[Rows], float]:
+    """Return what computes how many times a figure the first method has, of the best peer's or of one method's."""
+
+    def ratio(rows: Rows) -> float:
+        means = {
+            method: float(np.mean([_figure(kind, figure)(row) for row in ours]))
+            for (method,), ours in grouped(rows, "method")
+        }
+        first = next(iter(means))
+        return means[first] / (means[over] if over else min(mean for name, mean in means.items() if name != first))
+
+    return ratio
+
+
+def _figure(kind: str, *path: str) -> Callable[[Mapping[str, Any]], float]:
+    def figure(row: Mapping[str, Any]) -> float:
+        found = row["streams"][kind]
+        for key in path:
+            found = found[key]
+        return found
+
+    return figure
+
+
+def _lines(rows: Rows, heads: Mapping[str, Callable[[Mapping[str, Any]], float]], lowest: Sequence[str]) -> Lines:
+    groups = grouped(rows, "method")
+    means = {
+        head: [float(np.mean([figure(row) for row in ours])) for _, ours in groups] for head, figure in heads.items()
+    }
+    lines = [
+        {"method": method, **{head: error(means[head][index]) for head in heads}}
+        for index, ((method,), _) in enumerate(groups)
+    ]
+    for head in lowest:
+        lines = bold_lowest(lines, head, means[head])
+    return lines
