@@ -114,8 +114,14 @@ class Learner(nn.Module):
         return GradientSteps(rates, config.inner_steps, per_step=config.step_rates, first_order=config.first_order)
 
     def _make_filter(self) -> Recursive:
+        """Return a filter for the adapted tensors."""
         config = self.config
         require_numbers(self.loss)
+        if self.random and config.objective == "likelihood":
+            raise TrainingError(
+                "the likelihood of the queries needs a network that always gives the same outputs, but this network "
+                "draws random numbers in training, as dropout does; set objective to 'error', or leave them out"
+            )
         noise = {} if config.damping is None else {"noise": config.damping}
         return Recursive(
             self.adapted_names,
@@ -192,6 +198,17 @@ class Learner(nn.Module):
     def support_loss(self, adapted: Tensors, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss on one task's samples, a scalar."""
         return LOSSES[self.loss](self(adapted, x), y)
+
+    def query_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> Tensor:
+        """Return the outer loss of one task, a scalar: what its queries cost after it adapted to its support set.
+
+        It is the loss of the queries. For a filter it is their negative log likelihood, if the objective says so.
+        """
+        if not (isinstance(self.rule, Recursive) and self.config.objective == "likelihood"):
+            return self.support_loss(self.adapt(support_x, support_y), query_x, query_y)
+        start = self.start()
+        belief = self.rule.believe(self.inner_forward, self.loss, start, support_x, support_y)
+        return self.rule.surprise(self.inner_forward, start, belief, query_x, query_y)
 
     def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:
         """Run the inner loop on one task.

@@ -215,7 +215,9 @@ class NoAdaptation(Learner):
     def unused(cls, config: LearnerConfig) -> dict[str, str]:
         """Return the options of steps and the settings of support sets too."""
         why = "nothing adapts, and no support set is read"
-        return super().unused(config) | dict.fromkeys((*INNER_LOOP, "noise", "outliers", "fewest_shots"), why)
+        return super().unused(config) | dict.fromkeys(
+            (*INNER_LOOP, "noise", "outliers", "switches", "fewest_shots"), why
+        )
 
     def choose_adapted(self) -> tuple[str, ...]:
         """Return no names."""
@@ -242,7 +244,17 @@ class FineTuning(Learner):
         return super().unused(config) | unused_by_rule(config) | own
 
     def build_rule(self) -> Rule | None:
-        """Return the configured rule with fixed numbers: its outer loop takes no steps and could not learn them."""
+        """Return the configured rule with fixed numbers: its outer loop takes no steps and could not learn them.
+
+        Raises:
+            TrainingError: The rule is a filter, which is nothing without a learned prior.
+
+        """
+        if self.config.rule == "recursive":
+            raise TrainingError(
+                f"the rule 'recursive' needs a learned prior, but method '{self.name}' learns no numbers of its rule; "
+                "set rule to 'gradient' or 'gauss-newton', or choose a method such as msr"
+            )
         rule = super().build_rule()
         return None if rule is None else rule.requires_grad_(False)
 

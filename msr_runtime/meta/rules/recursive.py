@@ -23,8 +23,14 @@ from torch.func import vjp, vmap
 
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.rules.belief import Belief, eliminate, squared_errors
+from msr_runtime.meta.rules.gauss_newton import GaussNewton
 from msr_runtime.meta.rules.rule import Forward, Rule, Tensors, inverse_softplus, rescale
 from msr_runtime.task import Loss
+
+_PACE = 5.0
+"""The outer loop moves every parameter at the same rate, but the noise has the farthest way: it begins at the error of
+a network that knows little, and ends at what a trained one still misses. So its parameter counts this many times.
+"""
 
 
 class Observation(NamedTuple):
@@ -84,7 +90,7 @@ class Recursive(Rule):
         linearizations: int = 1,
         time_constant: float | None = None,
         scale: float = 0.1,
-        noise: float = 0.01,
+        noise: float = 0.1,
         first_order: bool = False,
     ) -> None:
         super().__init__(1, first_order=first_order)
@@ -96,7 +102,7 @@ class Recursive(Rule):
             )
         self.memory, self.gate, self.linearizations = memory, gate, linearizations
         self.scale_parameters = nn.Parameter(inverse_softplus(torch.full((len(self.names),), scale)))
-        self.noise_parameters = nn.Parameter(inverse_softplus(torch.full((outputs,), noise)))
+        self.noise_parameters = nn.Parameter(inverse_softplus(torch.full((outputs,), noise)) / _PACE)
         self.time_parameter = None
         if time_constant is not None:
             self.time_parameter = nn.Parameter(inverse_softplus(torch.tensor(time_constant)))
@@ -107,7 +113,7 @@ class Recursive(Rule):
 
     def noise(self) -> Tensor:
         """The variance of the noise on each output `(J,)`."""
-        return nn.functional.softplus(self.noise_parameters)
+        return nn.functional.softplus(_PACE * self.noise_parameters)
 
     def keep(self) -> Tensor | None:
         """What is left of the mean after the time of one sample, a scalar. None: all of it."""
@@ -253,6 +259,26 @@ class Recursive(Rule):
         if steps == 0:
             return adapted
         return self.tensors(adapted, self.believe(forward, loss, adapted, support_x, support_y).mean)
+
+    def begin_as(self, rule: Rule, samples: int) -> None:
+        """Begin with the numbers of a trained rule that moved the same tensors, as far as they mean something here.
+
+        Those of a filter are taken as they are. A Gauss-Newton step from v0 is the filter's estimate with the network
+        linearized at v0, if noise and squared scales have a certain ratio. So the ratio is taken, and the noise stays.
+
+        Args:
+            rule: The trained rule.
+            samples: The support samples with which it was trained.
+
+        """
+        if isinstance(rule, Recursive) and rule.names == self.names:
+            self.load_state_dict(rule.state_dict(), strict=False)
+        elif isinstance(rule, GaussNewton) and rule.names == self.names:
+            outputs = len(self.noise_parameters)
+            squared = self.noise().mean() / (rule.damping(0) * samples * outputs)
+            scales = squared.sqrt() * torch.stack(list(rule.scales().values()))
+            with torch.no_grad():
+                self.scale_parameters.copy_(inverse_softplus(scales))
 
     def shrink(self) -> None:
         """Multiply every scale by 0.9: what is surer of its start moves less."""

@@ -38,6 +38,8 @@ class TrainSettings(BaseModel):
     """Share of the support samples whose y is wrong: each of its numbers is off by `outlier_size`, up or down."""
     outlier_size: PositiveFloat = 10.0
     """How far off the numbers of such a y are, in normalized units."""
+    switches: Annotated[float, Limits(ge=0, le=1)] = 0.0
+    """Share of the support sets in which the task changes: their first samples, a random number, are another task's."""
     queries: PositiveInt = 32
     """Query samples per task, over all query sets together."""
     training_tasks: PositiveInt = 1000
@@ -58,6 +60,9 @@ class TrainSettings(BaseModel):
     """Augment the queries by random group elements (Algorithm 2). Off: the outer loss uses the queries as simulated."""
     insist_on_augmentation: bool = False
     """Train even if the augmentation is not a symmetry of each task. This also skips the test for it."""
+    start: str | None = None
+    """A trained run or checkpoint whose weights and normalization this run begins with. Its network must be the same;
+    its rule may be another one."""
     validation_tasks: PositiveInt = 64
     """Held-out tasks on which the best checkpoint is chosen."""
     validation_every: PositiveInt = 200

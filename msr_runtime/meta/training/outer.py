@@ -14,13 +14,14 @@ from torch.fx.graph import CodeGen
 
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.rules.recursive import Recursive
 from msr_runtime.meta.rules.rule import Rule, Tensors
 from msr_runtime.meta.training.chunks import Batch, Gradient, in_parts, tasks_at_once
 from msr_runtime.meta.training.recompute import recomputed_path
 
 
 class OuterLoss(nn.Module):
-    """A learner's loss on the query set after it adapted to the support set; one number per task.
+    """A learner's `query_loss` after it adapted to the support set; one number per task.
 
     Args:
         learner: The learner.
@@ -50,7 +51,7 @@ class OuterLoss(nn.Module):
 
         def of_task(support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> Tensor:
             if weights is None:
-                return self.learner.support_loss(self.learner.adapt(support_x, support_y), query_x, query_y)
+                return self.learner.query_loss(support_x, support_y, query_x, query_y)
             path = inner_path(self.learner, support_x, support_y)
             return torch.stack([self.learner.support_loss(adapted, query_x, query_y) for adapted in path]) @ weights
 
@@ -86,11 +87,11 @@ def require_inner_steps(learner: Learner) -> Rule:
         TrainingError: The learner takes no inner steps in training, or adapts by code of its own.
 
     """
-    if learner.rule is None or type(learner).adapt is not Learner.adapt:
+    if learner.rule is None or isinstance(learner.rule, Recursive) or type(learner).adapt is not Learner.adapt:
         raise TrainingError(
             f"method '{learner.name}' takes no inner steps in training, but multi_step and recompute act on inner "
             "steps: set multi_step to 0 (--settings.multi-step 0) and recompute to False (--settings.no-recompute), "
-            "or choose a method with inner steps, such as msr"
+            "or choose a method with inner steps, such as msr, and a rule with them, such as gauss-newton"
         )
     return learner.rule
 

@@ -24,6 +24,7 @@ from msr_runtime.meta.training.pool import TaskPool
 from msr_runtime.meta.training.preflight import require_linear, require_pool, require_samples, require_used
 from msr_runtime.meta.training.progress import working
 from msr_runtime.meta.training.run import Saved
+from msr_runtime.meta.training.starting import begin_from, read_start
 from msr_runtime.meta.training.streams import NORMALIZATION, POOL, SYMMETRY, VALIDATION, stream
 from msr_runtime.meta.training.symmetry_test import AugmentationReport, require_symmetry
 from msr_runtime.normalization import Normalization
@@ -174,6 +175,10 @@ def prepare(
     if saved is not None:  # a new normalization would change what the saved weights mean
         built.load_state_dict(saved.learner)
         normalization, constant = saved.normalization, ()
+    elif settings.start is not None:
+        start = processes.from_first(lambda: read_start(config, learner))
+        begin_from(start, built, config)
+        normalization, constant = start.normalization, ()
     else:
         normalization, constant = measure_normalization(family, stream(settings.seed, NORMALIZATION), group)
         normalization = normalization if settings.normalize else raw_units(family)

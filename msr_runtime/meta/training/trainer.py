@@ -17,12 +17,13 @@ from torch import Tensor
 
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.rules.recursive import Recursive
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.meta.training.augmentation import augment_queries
 from msr_runtime.meta.training.checkpoint import BEST, LAST, save_checkpoint
 from msr_runtime.meta.training.config import TrainConfig
 from msr_runtime.meta.training.distributed import ALONE, Processes
-from msr_runtime.meta.training.disturbance import draw_disturbance, draw_shots, shot_counts
+from msr_runtime.meta.training.disturbance import draw_disturbance, draw_shots, shot_counts, switch_tasks
 from msr_runtime.meta.training.outer import Batch, Gradient, OuterLoss, outer_gradient, step_weights, traced_gradient
 from msr_runtime.meta.training.preparation import Preparation, prepare
 from msr_runtime.meta.training.progress import training_progress
@@ -91,6 +92,7 @@ class MetaTrainer:
         self.family, self.config, self.run = prepared.family, prepared.config, run
         self.settings, self.processes = prepared.config.settings, processes
         self.learner, self.normalization, self.pool = prepared.learner, prepared.normalization, prepared.pool
+        self.few = isinstance(self.learner.rule, Recursive)
         self.progress = progress and processes.first
         self.step, self.best, self.bad_steps = 0, math.inf, 0
         self._stop = False
@@ -172,7 +174,8 @@ class MetaTrainer:
     def _outer_step(self) -> dict[str, float]:
         settings, number = self.settings, FIRST_STEP + self.step
         rng, disturbing = stream(settings.seed, number), disturbance_stream(settings.seed, number)
-        batch = self.pool.draw(rng, settings.tasks_per_step, draw_shots(disturbing, settings), settings.queries)
+        shots = draw_shots(disturbing, settings, few=self.few)
+        batch = self.pool.draw(rng, settings.tasks_per_step, shots, settings.queries)
         if settings.augment:
             batch = augment_queries(self.family, rng, batch)
         if self.learner.random:
@@ -204,16 +207,24 @@ class MetaTrainer:
         # own, because a graph holds shapes.
         kind = weights is None, batch[0].shape[1]
         if kind not in self._gradients:
-            traces, loss = self.settings.steps >= TRACE_FROM * len(shot_counts(self.settings)), self.outer_loss
+            counts, loss = shot_counts(self.settings, few=self.few), self.outer_loss
+            traces = self.settings.steps >= TRACE_FROM * len(counts)
             self._gradients[kind] = traced_gradient(loss, batch, weights) if traces else outer_gradient(loss)
         return self._gradients[kind](batch, weights)
 
     def _validate(self) -> float:
         self.outer_loss.eval()
+        support_x, support_y, *queries = self.validation
+        # A filter must be right after every number of samples. The last ones count: the first may be another task's.
+        counts = shot_counts(self.settings, few=True) if self.few else [self.settings.shots]
+        rows = support_x.shape[1] // self.settings.shots
         with torch.no_grad():
-            losses = self.outer_loss(*self.validation)
+            losses = [
+                self.outer_loss(support_x[:, -count * rows :], support_y[:, -count * rows :], *queries).mean()
+                for count in counts
+            ]
         self.outer_loss.train()
-        loss = float(losses.mean())
+        loss = float(torch.stack(losses).mean())
         if loss < self.best or not (self.run.path / BEST).exists():
             self.best = loss if math.isfinite(loss) else math.inf  # no later loss compares as lower than NaN
             self._save(BEST)
@@ -255,9 +266,10 @@ class MetaTrainer:
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
 
     def _tensors(self, batch: TaskBatch, disturbing: np.random.Generator, share: slice) -> Batch:
-        """Normalize the tasks of this process, `batch[share]`, and add noise to their support sets."""
+        """Disturb the support sets, and normalize the tasks of this process, `batch[share]`."""
         # Drawn for all tasks: the numbers must not depend on how many processes share them.
         disturbance = draw_disturbance(disturbing, batch.support_y.shape, self.settings)
+        batch = switch_tasks(disturbing, batch, self.settings)
         mine = TaskBatch(*(array[share] for array in batch))
         support_x, support_y = self.normalization.normalize(mine.support_x, mine.support_y)
         if disturbance is not None:
