@@ -166,7 +166,7 @@ class Logs(NamedTuple):
     def family(self) -> str:
         said = describe(self.folder.resolve(), self.terrain, mirror=bool(self.mirror))
         path = self.out / f"{said.name}.yaml"
-        text = json.dumps(said.model_dump(mode="json", exclude_unset=True), indent=1).encode()  # JSON is YAML as well
+        text = json.dumps(said.model_dump(mode="json", exclude_none=True), indent=1).encode()  # JSON is YAML as well
         if not path.exists() or path.read_bytes() != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, text)
