@@ -4,14 +4,16 @@ This room runs a bundle's graphs in ONNX Runtime. `OnlineAdapter` hands its samp
 the methods of `SampleRecorder`, so this room does not import the recorder.
 """
 
+from msr_runtime.adaptation.comparison import Helping, Verdict
 from msr_runtime.adaptation.inner_loop import InnerLoop
 from msr_runtime.adaptation.judges import HeldOut
 from msr_runtime.adaptation.measured import Limits
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.adaptation.online import OnlineAdapter
+from msr_runtime.adaptation.prequential import Drive, Score, score
 from msr_runtime.adaptation.report import OnlineReport
 from msr_runtime.adaptation.result import AdaptResult
-from msr_runtime.adaptation.sample_recorder import SampleRecorder
+from msr_runtime.adaptation.sample_recorder import SampleRecorder, WeightsRecorder
 from msr_runtime.adaptation.sample_window import SampleWindow
 from msr_runtime.adaptation.start import Start
 from msr_runtime.adaptation.update_guard import Refusal, UpdateGuard
@@ -19,7 +21,9 @@ from msr_runtime.adaptation.update_guard import Refusal, UpdateGuard
 __all__ = [
     "AdaptResult",
     "AdaptiveModel",
+    "Drive",
     "HeldOut",
+    "Helping",
     "InnerLoop",
     "Limits",
     "OnlineAdapter",
@@ -27,6 +31,10 @@ __all__ = [
     "Refusal",
     "SampleRecorder",
     "SampleWindow",
+    "Score",
     "Start",
     "UpdateGuard",
+    "Verdict",
+    "WeightsRecorder",
+    "score",
 ]

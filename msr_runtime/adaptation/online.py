@@ -1,32 +1,29 @@
 """OnlineAdapter: adapts a model in a background thread while the robot acts with it."""
 
-import itertools
 import math
 import threading
 import time
-from collections import Counter, deque
 from types import TracebackType
 from typing import Self
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from msr_runtime.adaptation.measured import Measured
+from msr_runtime.adaptation.inbox import Inbox
+from msr_runtime.adaptation.learning import Learning
 from msr_runtime.adaptation.model import AdaptiveModel
-from msr_runtime.adaptation.repeats import at_rest
 from msr_runtime.adaptation.report import OnlineReport
 from msr_runtime.adaptation.result import AdaptResult
 from msr_runtime.adaptation.sample_recorder import SampleRecorder
-from msr_runtime.adaptation.sample_window import LeftOut, SampleWindow
+from msr_runtime.adaptation.sample_window import SampleWindow
 from msr_runtime.adaptation.start import Start, check_start
-from msr_runtime.adaptation.update_guard import Refusal, UpdateGuard
-from msr_runtime.arrays import norm
+from msr_runtime.adaptation.update_guard import UpdateGuard
 from msr_runtime.control.realtime import ADAPTATION_PRIORITY, schedule
 from msr_runtime.errors import InputError
-from msr_runtime.inference.input_bounds import OutsideCounter
+from msr_runtime.inference.sample_spec import SampleSpec
 from msr_runtime.task import Array
 
-_KEPT = 1024  # latest adaptations whose times are kept for the percentiles
+_TELL = 1.0
+"""Time between two reports to the recorder, in s."""
 
 
 class OnlineAdapter:
@@ -38,6 +35,9 @@ class OnlineAdapter:
 
     An error in the thread stops the adapting, not the robot: the weights accepted last keep acting. `report` shows the
     error; `check` and the end of the `with` raise it.
+
+    Without the `with` there is no thread: `step` does its work in the calling thread. So the same log always gives the
+    same weights.
 
     Example:
         >>> import numpy as np
@@ -62,6 +62,7 @@ class OnlineAdapter:
         guard: UpdateGuard | None = None,
         realtime: bool = False,
         recorder: SampleRecorder | None = None,
+        compare: float | None = 64.0,
     ) -> None:
         """Prepare to adapt `model`. The thread starts at the `with`.
 
@@ -90,10 +91,13 @@ class OnlineAdapter:
                 would wait for both.
             recorder: Stores every observed sample and every adaptation. Close it after the end of this `with`. With a
                 `Recorder`, all calls of `observe` come from one thread, which need not be the one that acts.
+            compare: Compare the adapted network with `v0`, the running mean and the last value, on each sample before
+                it is learned from: see `OnlineReport.helping`. Over so many samples, the weight of a sample in this
+                comparison falls by the factor e. None compares nothing.
 
         Raises:
-            InputError: If a number is out of its range, or if the guard has a trust region of its own and the model's
-                `v0` is zero.
+            InputError: If a number is out of its range; if the guard has a trust region of its own and the model's
+                `v0` is zero; or if the guard is to hold `v0` and nothing is compared.
         """
         for name, value, least in (("window", window, 1), ("stride", stride, 1), ("held_out", held_out, 0)):
             if not value >= least:
@@ -107,31 +111,24 @@ class OnlineAdapter:
             raise InputError(f"hz is {hz}, but a positive, finite number of adaptations per second is wanted")
         if novelty is not None and not 0 <= novelty < math.inf:
             raise InputError(f"novelty is {novelty}, but a finite distance is wanted, or None to let all samples in")
+        if compare is not None and not 1 <= compare < math.inf:
+            raise InputError(f"compare is {compare}, but 1 or more samples are wanted, or None to compare nothing")
         check_start(start)
         self.model = model
-        self._guard, self._period = guard or UpdateGuard(), 1 / hz
-        self._start: Start = start
-        # raise an error of the guard here, in the caller, not in the thread
-        v0, measured = norm(model.bundle.start()["v"]), Measured(model.manifest)
-        self._guard.limits(measured, model.manifest.inner_steps, start, v0)
-        self._scale = measured.scale
-        self._specs, normalization = model.sample_specs, model.manifest.normalization
-        self._samples = SampleWindow(self._specs, normalization, model.bounds.y, window, stride, novelty, held_out)
-        self._needed = min(window, model.manifest.shots)
-        # Appending to a deque and popping from it are atomic, so no lock is needed. A full deque drops its oldest
-        # entry. It holds at least twice what the window can, so that nothing is dropped during a slow adaptation.
-        self._inbox: deque[tuple[int, Array, Array]] = deque(maxlen=4 * window * stride)
-        self._numbers = itertools.count()
-        self._observed = self._taken = self._tried = self._accepted = self._cleaned = 0
-        self._learned_from = self._rested = 0
-        self._refused: Counter[Refusal] = Counter()
-        self._seconds, self._accepted_at = np.full(_KEPT, np.nan), math.nan
+        """The model that acts."""
+        self.period = 1 / hz
+        """Time from one adaptation to the next, at least; in s."""
+        self._specs = model.sample_specs
+        self._samples = SampleWindow(
+            self._specs, model.manifest.normalization, model.bounds.y, window, stride, novelty, held_out
+        )
+        needed = min(window, model.manifest.shots)
+        self._learning = Learning(model, self._samples, guard or UpdateGuard(), start, needed, compare, recorder)
+        # It holds at least twice what the window can, so that nothing is dropped during a slow adaptation.
+        self._inbox = Inbox(4 * window * stride)
         self._realtime, self._stop, self._error = realtime, threading.Event(), None
-        self._outside = OutsideCounter()
         self._thread: threading.Thread | None = None
         self._recorder = recorder
-        self.latest: AdaptResult | None = None
-        """Result of the latest adaptation; None before the first."""
 
     def __enter__(self) -> Self:
         """Start the thread.
@@ -178,27 +175,108 @@ class OnlineAdapter:
         """
         return self.model.predict(x)
 
-    def observe(self, x: ArrayLike, y: ArrayLike) -> None:
+    def observe(self, x: ArrayLike, y: ArrayLike | None = None, at: float | None = None) -> float:
         """Hand over a copy of one sample, x `(obs,)` and y `(out,)` in raw units.
 
         A value that is not finite or far outside its bounds is a sensor fault: the sample is left out and counted.
         Several threads may call it; with a `Recorder`, only one.
 
+        Args:
+            x: The input.
+            y: The output that it should have had. None if it is not known yet: `label` gives it later. Then x waits,
+                among the latest `4 * window * stride` ones; the y of an older one never came, which is counted.
+            at: The time of x, in s on any clock that all samples of a task share. None takes `time.monotonic()`.
+
+        Returns:
+            The time of x, by which `label` finds it.
+
         Raises:
-            InputError: If a shape or dtype is wrong. That is a mistake in the program: later samples would have it too.
+            InputError: If a shape or dtype is wrong: that is a mistake in the program, and later samples would have it
+                too. Or if `at` is not finite, or another x of the same time waits for its y.
+
+        Example:
+            >>> import numpy as np
+            >>> from msr_runtime import AdaptiveModel, OnlineAdapter
+            >>> online = OnlineAdapter(AdaptiveModel.load(bundle))
+            >>> seen = online.observe(np.zeros(18))
+            >>> online.label(seen, np.zeros(2))  # some ticks later
+            True
         """
-        pair = []
-        for side, value in zip(self._specs, (x, y), strict=True):
-            array = side.convert(value)
-            if array.shape != side.shape:
-                raise InputError(
-                    f"one sample's {side.name[-1]} has shape {array.shape}, but {side.shape} is wanted; observe() "
-                    "takes one sample per call, without a batch axis"
-                )
-            pair.append(array.copy())
-        self._inbox.append((next(self._numbers), *pair))  # numbered, so that dropped samples can be counted
+        when = time.monotonic() if at is None else float(at)
+        if not math.isfinite(when):
+            raise InputError(f"at is {at}, but a finite time in s is wanted; leave it out for the present time")
+        copied = _copy(self._specs[0], x)
+        if y is None:
+            self._inbox.wait(when, copied)
+            return when
+        target = _copy(self._specs[1], y)
+        self._inbox.put(when, copied, target)
         if self._recorder:
-            self._recorder.sample(*pair)
+            self._recorder.sample(copied, target)
+        return when
+
+    def label(self, at: float, y: ArrayLike) -> bool:
+        """Hand over a copy of the y of an x that was observed without one.
+
+        Args:
+            at: What `observe` returned.
+            y: The output that this x should have had, `(out,)` in raw units.
+
+        Returns:
+            Whether this x still waited. If not, the y is of no use and is counted.
+
+        Raises:
+            InputError: If a shape or dtype is wrong.
+        """
+        target = _copy(self._specs[1], y)
+        x = self._inbox.complete(at, target)
+        if x is not None and self._recorder:
+            self._recorder.sample(x, target)
+        return x is not None
+
+    def step(self) -> None:
+        """Learn from what was observed, once, in the calling thread. It replaces the thread, for logs and tests.
+
+        Raises:
+            InputError: If the thread runs, inside the `with`.
+
+        Example:
+            >>> import numpy as np
+            >>> from msr_runtime import AdaptiveModel, OnlineAdapter
+            >>> online = OnlineAdapter(AdaptiveModel.load(bundle), window=10)
+            >>> for tick, x in enumerate(np.random.default_rng(0).uniform(0, 1, (20, 18))):
+            ...     seen = online.observe(x, 0.1 * x[:2], at=0.1 * tick)
+            ...     online.step()
+            >>> online.report().tried
+            11
+        """
+        if self._thread:
+            raise InputError("step() is called inside the `with`, whose thread learns already; leave out one of them")
+        self._step()
+
+    def task_changed(self) -> None:
+        """Tell that the robot does another task from now on, such as with another load: it begins at `v0` again.
+
+        The window is emptied. Samples whose x was observed before are left out and counted, even if their y comes
+        later. Inside the `with`, the thread does it before its next adaptation.
+        """
+        self._inbox.change_task()
+
+    def freeze(self) -> None:
+        """Learn nothing from now on: the weights stay as they are. Samples are left out and counted.
+
+        Inside the `with`, an adaptation that is computed at this moment may still act.
+        """
+        self._learning.frozen = True
+
+    def unfreeze(self) -> None:
+        """Learn again, after `freeze`."""
+        self._learning.frozen = False
+
+    @property
+    def latest(self) -> AdaptResult | None:
+        """The result of the latest adaptation; None before the first."""
+        return self._learning.result
 
     def check(self) -> None:
         """Raise the error that ended the adaptation thread, if there was one."""
@@ -207,78 +285,74 @@ class OnlineAdapter:
 
     def report(self) -> OnlineReport:
         """The counts so far. Any thread may call it."""
-        seconds = self._seconds[: self._tried] if self._tried else np.array([np.nan])
-        p50, p95 = np.percentile(seconds, [50, 95]).tolist()
-        error, waiting = self._error, len(self._inbox)
+        learning, tally, inbox = self._learning, self._learning.tally, self._inbox
+        p50, p95 = tally.seconds()
+        error, waiting = self._error, len(inbox)
         return OnlineReport(
-            tried=self._tried,
-            accepted=self._accepted,
-            cleaned=self._cleaned,
-            # copied in one step, because the thread may add a reason during the iteration
-            refused={str(name): count for name, count in self._refused.copy().items()},
-            rested=self._rested,
+            tried=tally.tried,
+            accepted=tally.accepted,
+            cleaned=tally.cleaned,
+            refused=tally.refused,
+            rested=tally.rested,
             seconds_p50=p50,
             seconds_p95=p95,
-            weights_age=time.monotonic() - self._accepted_at,
-            observed=self._observed,
+            weights_age=tally.weights_age,
+            observed=inbox.observed,
             entered=self._samples.entered,
             left_out={str(name): count for name, count in self._samples.left_out.copy().items()},
-            dropped=self._observed - self._taken,
+            dropped=inbox.observed - inbox.taken,
             waiting=waiting,
-            outside=self._outside.total(),
+            outside=learning.outside.total(),
             predicted_outside=self.model.outside,
             error=None if error is None else f"{type(error).__name__}: {error}",
+            open=inbox.open,
+            late=learning.late,
+            tasks=learning.task + 1,
+            frozen=learning.frozen,
+            helping=learning.comparison.now if learning.comparison else None,
+            holds_v0=learning.holding is not None and learning.holding.held,
         )
 
     def _run(self) -> None:
         try:
-            due = time.monotonic()
+            due = told = time.monotonic()
             while not self._stop.wait(max(0.0, due - time.monotonic())):
-                self._collect()
-                self._adapt()
-                due = max(due + self._period, time.monotonic())  # after a slow adaptation: now, never catch up
+                self._step()
+                now = time.monotonic()
+                due = max(due + self.period, now)  # after a slow adaptation: now, never catch up
+                if self._recorder and now - told >= _TELL:
+                    self._recorder.online(self.report())
+                    told = now
             self._collect()  # count the samples of the last moment too
+            if self._recorder:
+                self._recorder.online(self.report())
         except Exception as error:  # noqa: BLE001 - kept for `check`; the robot goes on with the acting weights
             self._error = error
 
+    def _step(self) -> None:
+        self._collect()
+        self._learning.learn()
+
     def _collect(self) -> None:
-        for _ in range(len(self._inbox)):  # not until it is empty: a fast source would never let this loop end
-            number, x, y = self._inbox.popleft()
-            self._offer(x, y)
-            # the largest number, because two observing threads may append out of order
-            self._observed, self._taken = max(self._observed, number + 1), self._taken + 1
+        learning = self._learning
+        if self._inbox.task > learning.task:  # first: what was observed before the change is of no use any more
+            learning.begin_task(self._inbox.task)
+        for sample in self._inbox.take():
+            if sample.task > learning.task:  # the task changed just now
+                learning.begin_task(sample.task)
+            learning.offer(sample)
 
-    def _offer(self, x: NDArray, y: NDArray) -> None:
-        inside = self.model.bounds.hold(x, y)
-        # Only finite values are some distance away from their bounds. The window counts the others.
-        if not inside and np.isfinite(x).all() and np.isfinite(y).all():
-            try:
-                self.model.bounds.count(self._specs, x[None], y[None], self._outside.add)
-            except InputError:
-                self._samples.leave_out(LeftOut.ABSURD)
-                return
-        self._samples.offer(x, y, inside)
 
-    def _adapt(self) -> None:
-        support = self._samples.support
-        if len(support.x) < self._needed or self._learned_from == self._samples.entered:
-            return
-        if self._specs[1].fields and at_rest(self._scale, *support):  # labels have no fields, and may be the same
-            self._rested, self._learned_from = self._rested + 1, self._samples.entered
-            return
-        result = self.model.adapt(
-            *support,
-            start=self._start,
-            held_out=self._samples.held_out,
-            guard=self._guard,
-            recorder=self._recorder,
+def _copy(side: SampleSpec, value: ArrayLike) -> NDArray:
+    """Copy one x or y.
+
+    Raises:
+        InputError: If its shape or dtype is wrong.
+    """
+    array = side.convert(value)
+    if array.shape != side.shape:
+        raise InputError(
+            f"one sample's {side.name[-1]} has shape {array.shape}, but {side.shape} is wanted; observe() takes one "
+            "sample per call, without a batch axis"
         )
-        self._seconds[self._tried % _KEPT] = result.seconds
-        if result.refusal is None:
-            self._accepted += 1
-            self._cleaned += bool(result.left_out)
-            self._accepted_at = time.monotonic()
-        else:
-            self._refused[result.refusal] += 1
-        self._tried += 1
-        self.latest, self._learned_from = result, self._samples.entered
+    return array.copy()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from msr_runtime.adaptation.comparison import Helping
 from msr_runtime.adaptation.update_guard import Refusal
 from msr_runtime.inference.input_bounds import Outside, listed
 
@@ -44,6 +45,18 @@ class OnlineReport:
     """The same of the observations that `predict` got. Empty unless the model was loaded with `check_inputs`."""
     error: str | None
     """The error that ended the adaptation thread; None if there was none."""
+    open: int = 0
+    """Observed x whose y has not come yet."""
+    late: int = 0
+    """Samples that entered after one of a later time."""
+    tasks: int = 1
+    """Tasks so far: one more than the changes of the task."""
+    frozen: bool = False
+    """Whether nothing is learned, see `OnlineAdapter.freeze`."""
+    helping: Helping | None = None
+    """Whether adapting helps here. None if nothing is compared."""
+    holds_v0: bool = False
+    """Whether `v0` acts because adapting hurts, see `UpdateGuard.hold_v0`."""
 
     def __str__(self) -> str:
         error = f"\nadapting ended: {self.error}" if self.error else ""
@@ -54,12 +67,17 @@ class OnlineReport:
         cleaned = f" ({self.cleaned} without samples that spoil them)" if self.cleaned else ""
         kept = f", {better} not needed (the acting weights fit as well or better)" if better else ""
         rested = f", {self.rested} left out at rest" if self.rested else ""
+        state = ", frozen" if self.frozen else ""
+        state += ", v0 acts, because adapting hurts" if self.holds_v0 else ""
+        late = f", {self.late} late" if self.late else ""
+        late += f", {self.open} without y so far" if self.open else ""
+        helping = f"\nerrors    {self.helping}" if self.helping and self.helping.samples else ""
         return (
             f"updates   {self.tried} tried, {self.accepted} accepted{cleaned}{kept}, refused: {_list(faults)}{rested}; "
             f"p50 {1e3 * self.seconds_p50:.3f} ms, p95 {1e3 * self.seconds_p95:.3f} ms, "
-            f"weights {self.weights_age:.2f} s old\n"
+            f"weights {self.weights_age:.2f} s old{state}\n"
             f"samples   {self.observed} observed, {self.entered} entered, left out: {_list(self.left_out)}, "
-            f"{self.dropped} dropped, {self.waiting} waiting{outside}{error}"
+            f"{self.dropped} dropped, {self.waiting} waiting{late}{helping}{outside}{error}"
         )
 
 

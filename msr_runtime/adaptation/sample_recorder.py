@@ -1,20 +1,17 @@
-"""SampleRecorder: what an adaptation needs of a recorder. `msr_runtime.Recorder` has it."""
+"""What an adaptation needs of a recorder. `msr_runtime.Recorder` has it."""
 
 from typing import Protocol
 
 from numpy.typing import ArrayLike, NDArray
 
+from msr_runtime.adaptation.report import OnlineReport
 from msr_runtime.adaptation.result import AdaptResult
 from msr_runtime.adaptation.start import Start
 from msr_runtime.task import Array
 
 
-class SampleRecorder(Protocol):
-    """Stores the samples and adaptations of a model, as `msr_runtime.Recorder` does. No method may block."""
-
-    def sample(self, x: NDArray, y: NDArray) -> None:
-        """Store one observed sample, x `(*x)` and y `(*y)` in raw units."""
-        ...
+class WeightsRecorder(Protocol):
+    """Stores what changes the weights of a model. No method may block."""
 
     def adaptation(
         self,
@@ -38,6 +35,29 @@ class SampleRecorder(Protocol):
         """
         ...
 
+    def reset(self, *, pending: bool = False) -> None:
+        """Store that `v0` acts and a new task begins. If it is `pending`, `v0` acts when `swapped` is called."""
+        ...
+
     def swapped(self) -> None:
-        """Store that the weights of the latest adaptation act by now."""
+        """Store that the weights of the latest change, which was pending, act by now."""
+        ...
+
+
+class SampleRecorder(WeightsRecorder, Protocol):
+    """Stores the samples and adaptations of a model, as `msr_runtime.Recorder` does. No method may block."""
+
+    def sample(self, x: NDArray, y: NDArray) -> None:
+        """Store one observed sample, x `(*x)` and y `(*y)` in raw units."""
+        ...
+
+    def held(self, *, held: bool) -> None:
+        """Store that `v0` is about to act although the model goes on learning, or that what it learned is, again.
+
+        The weights change before `swapped` is called.
+        """
+        ...
+
+    def online(self, report: OnlineReport) -> None:
+        """Store a report. It comes once a second, and at the end."""
         ...

@@ -35,6 +35,14 @@ class LeftOut(StrEnum):
     """A value of y is outside the bounds of its field, so it is no measurement of what the network is to learn."""
     NEAR = "near another"
     """A sample in the window is nearer than `novelty`."""
+    FROZEN = "frozen"
+    """Nothing was to be learned at this time, see `OnlineAdapter.freeze`."""
+    OLD_TASK = "of the task before"
+    """The task changed after x was observed, see `OnlineAdapter.task_changed`."""
+    NO_Y = "y never came"
+    """Later samples have taken the place of this x before its y came."""
+    NO_X = "y without x"
+    """No x of this time waits for its y: it was never observed, or its y came too late."""
 
 
 class Samples(NamedTuple):
@@ -110,42 +118,54 @@ class SampleWindow:
         self.offered += 1
         self.left_out[why] += 1
 
-    def offer(self, x: NDArray, y: NDArray, inside: bool = False) -> None:
+    def clear(self) -> None:
+        """Forget all samples. The counts stay."""
+        self._support.clear()
+        if self._judging:
+            self._judging.clear()
+
+    def offer(self, x: NDArray, y: NDArray, inside: bool = False) -> bool:
         """Let one sample x `(*x)`, y `(*y)` in raw units enter, or count why it is left out.
 
         Args:
             x: The sample's x.
             y: The sample's y.
             inside: Whether y is known to be inside its bounds. Else it is compared with them.
+
+        Returns:
+            Whether it entered.
         """
         self.offered += 1
         if self.offered % self._stride:
             self.left_out[LeftOut.STRIDE] += 1
-            return
+            return False
         values = x.reshape(-1) if self._labels else np.concatenate((x.reshape(-1), y.reshape(-1)))
         # float64, as center and scale are: in float32 the division could overflow for a value near its limit
         normalized = (values - self._center) / self._scale
-        far = not np.maximum.reduce(np.abs(normalized)) <= _OUTLIER  # also true for NaN
-        if far and not all_finite(values):
-            self.left_out[LeftOut.NOT_FINITE] += 1
-            return
-        if self._labels and not self._y.holds_classes(y):
-            self.left_out[LeftOut.NO_CLASS] += 1
-            return
-        if far:
-            self.left_out[LeftOut.OUTLIER] += 1
-            return
-        if not (inside or self._bounds.hold(y)):
-            self.left_out[LeftOut.OUTSIDE] += 1
-            return
-        if self._novelty is not None:
-            rings = [ring for ring in (self._support, self._judging) if ring]
-            if any(ring.distance(normalized, y if self._labels else None) <= self._novelty for ring in rings):
-                self.left_out[LeftOut.NEAR] += 1
-                return
+        if (why := self._fault(values, normalized, y, inside)) is not None:
+            self.left_out[why] += 1
+            return False
         self.entered += 1
         judges = self._judging is not None and self.entered % self._held_out == 0
         (self._judging if judges and self._judging else self._support).add(x, y, normalized)
+        return True
+
+    def _fault(self, values: NDArray, normalized: NDArray, y: NDArray, inside: bool) -> LeftOut | None:
+        """Return why a sample must not enter; None if it may."""
+        far = not np.maximum.reduce(np.abs(normalized)) <= _OUTLIER  # also true for NaN
+        if far and not all_finite(values):
+            return LeftOut.NOT_FINITE
+        if self._labels and not self._y.holds_classes(y):
+            return LeftOut.NO_CLASS
+        if far:
+            return LeftOut.OUTLIER
+        if not (inside or self._bounds.hold(y)):
+            return LeftOut.OUTSIDE
+        if self._novelty is not None:
+            rings = [ring for ring in (self._support, self._judging) if ring]
+            if any(ring.distance(normalized, y if self._labels else None) <= self._novelty for ring in rings):
+                return LeftOut.NEAR
+        return None
 
 
 class _Ring:
@@ -165,6 +185,9 @@ class _Ring:
         self._x[self._next], self._y[self._next], self._normalized[self._next] = x, y, normalized
         self._next = (self._next + 1) % len(self._x)
         self._held = min(self._held + 1, len(self._x))
+
+    def clear(self) -> None:
+        self._held = self._next = 0
 
     def distance(self, normalized: NDArray, label: NDArray | None) -> float:
         """Root mean square distance to the nearest sample held; with labels, to the nearest with the same label."""

@@ -74,6 +74,10 @@ class UpdateGuard:
     constant_y: bool = False
     """Whether y may be the same in all samples of a support set although their x differ. Else such an update is
     refused: it is what a stuck sensor gives. Set it where one y for all is meant, such as a saturated command."""
+    hold_v0: bool = False
+    """Whether `OnlineAdapter` acts with `v0` while adapting hurts: while the adapted network predicts new samples worse
+    than `v0` does, by more than chance, see `OnlineReport.helping`. It goes on adapting, and acts with what it has
+    learned when that is better again. `AdaptiveModel.adapt` cannot know, and does not look at it."""
 
     def __post_init__(self) -> None:
         for name, value, what in (("trust", self.trust, "distance"), ("loss", self.loss, "loss")):

@@ -1,7 +1,6 @@
 """`msr adapt`: adapts a bundle to samples from a file. It needs no torch."""
 
 import math
-import zipfile
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from msr_runtime.adaptation.measured import NO_LIMITS
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.bundle.manifest import Manifest
+from msr_runtime.cli.npz import read_npz
 from msr_runtime.cli.output import BundlePath, TrustedKeys, option, print_rows
 from msr_runtime.errors import InputError
 from msr_runtime.inference.input_bounds import listed
@@ -79,11 +79,7 @@ def _read_samples(path: Path) -> dict[str, NDArray]:
     """Read an .npz file with a support set and, optionally, a query set."""
     if not path.is_file():
         raise InputError(f"there is no file '{path}'; name an .npz file with support_x and support_y")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"'{path}' is not an .npz file of numbers, or is damaged; write it with np.savez") from error
+    found = read_npz(path)
     wanted = ["support_x", "support_y"]
     if {"query_x", "query_y"} & found.keys():
         wanted += ["query_x", "query_y"]

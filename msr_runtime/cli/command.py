@@ -1,8 +1,8 @@
-"""The `msr` command and the table of its fourteen commands.
+"""The `msr` command and the table of its fifteen commands.
 
 * For training: `new`, `train`, `evaluate`, `export`, `samples`.
 * For the robot: `info`, `adapt`, `bench`, `serve`.
-* For recordings of a robot: `replay`, `dataset`.
+* For recordings and logs of a robot: `score`, `replay`, `dataset`.
 * For signed bundles: `keygen`, `sign`, `verify`.
 
 The module of a command is imported only when the command is called, so that the robot's commands run without torch.
@@ -40,7 +40,8 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "bench": ("bench:bench", "time predict and adapt of a bundle on this machine"),
         "serve": ("serve:serve", "serve bundles to clients of openpi's protocol (extra `serve`)"),
     },
-    "For recordings of a robot (extra `log`)": {
+    "For recordings of a robot (extra `log`) and for its logs": {
+        "score": ("score:score", "say how well a bundle predicts a log while it adapts, and whether adapting helps"),
         "replay": ("replay:replay", "compare the recorded actions with the actions of a bundle"),
         "dataset": ("dataset:dataset", "make training data from recordings"),
     },

@@ -7,6 +7,7 @@ A file has these channels. `msr_runtime.recording.recorder` writes them and `msr
 * `/observation` and `/action`: input and output of the network. The two messages of a tick carry the same stamp;
 * `/sample`: an input and its target output, observed by the robot;
 * `/adaptation`: a change of the weights: the filter parameters after it and the support set that caused it;
+* `/online`: a report of the online adapter;
 * `/loop`: a report of the control loop;
 * `/recorder`: number of messages written and dropped so far, per channel.
 
@@ -16,20 +17,27 @@ values are the strings NaN, Infinity and -Infinity, because JSON has no such num
 """
 
 import dataclasses
-from typing import Any, Literal, get_type_hints
+from enum import StrEnum
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
 
+from msr_runtime.adaptation.report import OnlineReport
 from msr_runtime.control.report import LoopReport
 from msr_runtime.recording.vectors import Values, Vectors, json_object
 from msr_runtime.task import Field, Loss
 
-RECORDING_VERSION = 2
-"""Version of the messages. Version 2 added the kind `swap` and the entry `pending` to `/adaptation`."""
-READ_VERSIONS = (1, 2)
+RECORDING_VERSION = 3
+"""Version of the messages. Version 2 added the kind `swap` and the entry `pending` to `/adaptation`; version 3 the
+kinds `hold` and `release`, and the channel `/online`."""
+READ_VERSIONS = (1, 2, 3)
 """The versions that `Recording.open` reads."""
 METADATA, OBSERVATION, ACTION = "/policy_metadata", "/observation", "/action"
 SAMPLE, ADAPTATION, LOOP, RECORDER = "/sample", "/adaptation", "/loop", "/recorder"
+ONLINE = "/online"
+TOPICS = (OBSERVATION, ACTION, SAMPLE, ADAPTATION, ONLINE, LOOP)
+"""What a robot's program records: the topics whose messages are counted."""
 
 
 class _Message(BaseModel):
@@ -71,9 +79,10 @@ class Pair(_Message):
 class Adaptation(_Message):
     """One message of `/adaptation`."""
 
-    kind: Literal["adapt", "swap", "reset", "load"]
-    """Cause of the change: a support set, a reset to v0, or the file of an earlier adaptation. `swap` says that the
-    weights of the adaptation before it act by now."""
+    kind: Literal["adapt", "swap", "reset", "load", "hold", "release"]
+    """Cause of the change: a support set, a reset to v0, or the file of an earlier adaptation. `hold`: v0 acts although
+    the model goes on learning, because adapting hurts; `release`: what it has learned acts again. `swap` says that the
+    weights of the message before it act by now."""
     v: list[float] = []
     """The filter parameters that act after this message, `(K,)`; empty for a reset, after which v0 acts."""
     accepted: bool = True
@@ -125,31 +134,39 @@ def schemas(vectors: Vectors) -> dict[str, dict[str, Any]]:
         "support": {"type": "array", "items": pair},
         "file": {"type": "string", "contentEncoding": "base64"},
     }
-    counts = json_object({topic.lstrip("/"): integer for topic in (OBSERVATION, ACTION, SAMPLE, ADAPTATION, LOOP)})
+    counts = json_object({topic.lstrip("/"): integer for topic in TOPICS})
     return {
         METADATA: json_object({"recording_version": integer, "bundle": text, "manifest": json_object({})}),
         OBSERVATION: vectors.x.schema(),
         ACTION: vectors.action.schema(),
         SAMPLE: pair,
         ADAPTATION: json_object(adaptation),
+        ONLINE: {"description": "times in s, errors on normalized outputs"} | _schema(OnlineReport),
         LOOP: {"description": "times in s, rates in Hz"} | _schema(LoopReport),
         RECORDER: json_object({"written": counts, "dropped": counts}),
     }
 
 
 def to_plain(value: Any) -> Any:
-    """A report as nested dicts. Reports are made of dataclasses, named tuples and plain values."""
+    """A report as nested dicts. Reports are made of dataclasses, named tuples and plain values; None is left out."""
     if dataclasses.is_dataclass(value):
-        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        parts = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {name: to_plain(part) for name, part in parts if part is not None}
     if names := getattr(value, "_fields", None):
         return {name: to_plain(part) for name, part in zip(names, value, strict=True)}
     return value
 
 
-def _schema(kind: type) -> dict[str, Any]:
+def _schema(kind: Any) -> dict[str, Any]:
     """JSON schema of `to_plain(value)` for a value of type `kind`."""
     if kind in _PLAIN:
         return {"type": _PLAIN[kind]}
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return {"type": "string"}
+    if get_origin(kind) is dict:
+        return {"type": "object", "additionalProperties": _schema(get_args(kind)[1])}
+    if get_origin(kind) is UnionType:  # of something and None, which is left out
+        return _schema(get_args(kind)[0])
     return json_object({name: _schema(part) for name, part in get_type_hints(kind).items()})
 
 

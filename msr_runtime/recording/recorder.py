@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from msr_runtime.adaptation.model import AdaptiveModel
+from msr_runtime.adaptation.report import OnlineReport
 from msr_runtime.adaptation.result import AdaptResult
 from msr_runtime.adaptation.start import Start
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.control.report import LoopReport
 from msr_runtime.errors import InputError
-from msr_runtime.recording.messages import ACTION, ADAPTATION, LOOP, OBSERVATION, SAMPLE, to_plain
+from msr_runtime.recording.messages import ACTION, ADAPTATION, LOOP, OBSERVATION, ONLINE, SAMPLE, to_plain
 from msr_runtime.recording.vectors import Vectors
 from msr_runtime.recording.writer import RecordingWriter
 
@@ -50,7 +51,8 @@ class Recorder:
     No method waits for the disk or for another thread. `observation` and `action` come from the thread that acts.
     `sample` may come from another thread, but always from the same one; so may `OnlineAdapter.observe`, which calls it.
     What tells of the weights, `adaptation`, `swapped`, `reset` and `loaded`, comes from one thread at a time: leave the
-    `with` of an `OnlineAdapter` before you reset its model or load into it.
+    `with` of an `OnlineAdapter` before you reset its model or load into it. `OnlineAdapter.task_changed` may be called
+    inside.
 
     Stamps are nanoseconds since 1970. They start at the system's clock and continue with
     the monotonic clock, so they never jump.
@@ -220,12 +222,27 @@ class Recorder:
         return acting
 
     def swapped(self) -> None:
-        """Record that the weights of the latest adaptation, which was `pending`, act by now."""
+        """Record that the weights of the latest change, which was `pending`, act by now."""
         self._put(ADAPTATION, self._now(), lambda: {"kind": "swap"})
 
-    def reset(self) -> None:
-        """Record that the model was reset: from now on `v0` acts, and a new task begins."""
-        self._put(ADAPTATION, self._now(), lambda: {"kind": "reset"})
+    def reset(self, *, pending: bool = False) -> None:
+        """Record that the model was reset: from now on `v0` acts, and a new task begins.
+
+        Args:
+            pending: `v0` does not act yet. It does when `swapped` is called.
+        """
+        self._put(ADAPTATION, self._now(), lambda: {"kind": "reset", "pending": pending})
+
+    def held(self, *, held: bool) -> None:
+        """Record that `v0` is about to act although the model goes on learning, or that what it learned is, again.
+
+        `OnlineAdapter` calls it, see `UpdateGuard.hold_v0`. The weights change before `swapped` is called.
+        """
+        self._put(ADAPTATION, self._now(), lambda: {"kind": "hold" if held else "release", "pending": True})
+
+    def online(self, report: OnlineReport) -> None:
+        """Record a report of an `OnlineAdapter`, which calls this once a second."""
+        self._put(ONLINE, self._now(), lambda: to_plain(report))
 
     def loaded(self, adaptation: str | os.PathLike[str], v: ArrayLike) -> None:
         """Record that the model loaded the file of an earlier adaptation: a new task begins.

@@ -109,28 +109,26 @@ def replay(recording: Recording, model: AdaptiveModel, tolerance: float | None =
     manifest = model.manifest
     _check_fields(recording, manifest.inputs, manifest.outputs)
     comparison = _Comparison(recording, model, manifest.parity.tolerance if tolerance is None else tolerance)
-    acting, pending, tick = model.fork(), None, None
+    weights, tick = _Weights(model.fork()), None
     seen: dict[str, int] = {OBSERVATION: 0, ACTION: 0}
     for event in recording.events(OBSERVATION, ACTION, ADAPTATION):
         if event.topic == ADAPTATION:
             message = recording.adaptation(event)
-            if message.kind == "swap" or pending is not None:  # without its `swap`, which was dropped, it acts by now
-                acting, pending = pending or acting, None
+            weights.settle()  # without its `swap`, which was dropped, an earlier change acts by now
             if message.kind == "swap":
                 continue
-            after = comparison.adapt(acting, message, event)
-            if message.pending:
-                pending = after
+            if message.kind in ("hold", "release"):
+                weights.change(held=message.kind == "hold", pending=message.pending)
             else:
-                acting = after
+                weights.change(comparison.adapt(weights.learned, message, event), pending=message.pending)
             if tick:  # the tick is not over: its action may come from these weights too
-                tick.models.append(after)
+                tick.models += weights.candidates
             continue
         seen[event.topic] += 1
         if event.topic == OBSERVATION:
             # Compare the previous tick only now: an adaptation recorded after its action may have acted already.
             comparison.act(tick)
-            tick = _Tick(event.stamp, recording.vector(event), [acting] if pending is None else [acting, pending])
+            tick = _Tick(event.stamp, recording.vector(event), weights.candidates)
         elif tick and tick.stamp == event.stamp and tick.action is None:
             tick.action = recording.vector(event)
         else:
@@ -143,6 +141,34 @@ def replay(recording: Recording, model: AdaptiveModel, tolerance: float | None =
                 "program has to call Recorder.observation and Recorder.action in each tick"
             )
     return comparison.report()
+
+
+class _Weights:
+    """Which models may act: the one that has learned, or `v0` where it is held; during a change, old and new."""
+
+    def __init__(self, learned: AdaptiveModel) -> None:
+        self.learned, self._v0, self._held = learned, learned.fork(), False
+        self._before: AdaptiveModel | None = None
+
+    @property
+    def _acting(self) -> AdaptiveModel:
+        return self._v0 if self._held else self.learned
+
+    @property
+    def candidates(self) -> list[AdaptiveModel]:
+        """The models that may act now."""
+        return [self._acting] if self._before is None else [self._before, self._acting]
+
+    def change(self, learned: AdaptiveModel | None = None, *, held: bool | None = None, pending: bool) -> None:
+        """Change what has been learned, or whether `v0` is held."""
+        before = self._acting
+        self.learned = learned or self.learned
+        self._held = self._held if held is None else held
+        self._before = before if pending else None
+
+    def settle(self) -> None:
+        """End a change: the new weights act."""
+        self._before = None
 
 
 class _Comparison:

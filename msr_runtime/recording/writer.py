@@ -17,14 +17,11 @@ from msr_runtime.errors import InputError
 from msr_runtime.files import sync_folder
 from msr_runtime.recording._mcap import Writer
 from msr_runtime.recording.messages import (
-    ACTION,
     ADAPTATION,
-    LOOP,
     METADATA,
-    OBSERVATION,
     RECORDER,
     RECORDING_VERSION,
-    SAMPLE,
+    TOPICS,
     schemas,
 )
 from msr_runtime.recording.vectors import Vectors
@@ -71,10 +68,7 @@ class RecordingWriter:
             InputError: If the file exists.
             OSError: If the file cannot be created or written.
         """
-        self._channels = {
-            topic: _Channel(topic, 2 * queue if topic == ADAPTATION else queue)
-            for topic in (OBSERVATION, ACTION, SAMPLE, ADAPTATION, LOOP)
-        }
+        self._channels = {topic: _Channel(topic, 2 * queue if topic == ADAPTATION else queue) for topic in TOPICS}
         # append and popleft of a deque are atomic, so the recording threads and the writer thread need no lock
         self._queue: deque[tuple[_Channel, int, int, int, Callable[[], Any]]] = deque()
         # time.time_ns can jump when the clock is set: read it once, and count on with the monotonic clock

@@ -45,7 +45,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def settle(online: OnlineAdapter, observed: int) -> None:
     """Wait until `observed` samples were collected and the model has adapted to all that entered."""
-    wait_for(lambda: online.report().observed == observed and online._learned_from == online._samples.entered)
+    wait_for(lambda: online.report().observed == observed and online._learning._learned_from == online._samples.entered)
 
 
 def accounted(report: OnlineReport) -> bool:

@@ -12,7 +12,7 @@ from mcap.reader import make_reader
 
 from msr_runtime import AdaptiveModel, ControlLoop, InputError
 from msr_runtime.bundle.manifest import Manifest
-from msr_runtime.recording.messages import ACTION, ADAPTATION, LOOP, METADATA, OBSERVATION, RECORDER, SAMPLE
+from msr_runtime.recording.messages import ACTION, ADAPTATION, LOOP, METADATA, OBSERVATION, RECORDER, SAMPLE, TOPICS
 from msr_runtime.recording.reader import Recording
 from msr_runtime.recording.recorder import Recorder
 
@@ -25,7 +25,7 @@ class TestFile:
         Recorder(tmp_path / "a.mcap", model).close()
         _, channel, _, data = messages(tmp_path / "a.mcap")[0]
         assert channel.topic == METADATA
-        assert (data["recording_version"], data["bundle"]) == (2, model.bundle.digest)
+        assert (data["recording_version"], data["bundle"]) == (3, model.bundle.digest)
         assert Manifest.model_validate(data["manifest"]) == model.manifest
 
     def test_observation_and_action_of_a_tick_carry_one_stamp(
@@ -82,9 +82,7 @@ class TestFile:
         with (tmp_path / "a.mcap").open("rb") as file:
             summary = make_reader(file).get_summary()
         assert summary is not None
-        assert {c.topic for c in summary.channels.values()} == {
-            *(METADATA, OBSERVATION, ACTION, SAMPLE, ADAPTATION, LOOP, RECORDER)
-        }
+        assert {c.topic for c in summary.channels.values()} == {*(METADATA, *TOPICS, RECORDER)}
 
         def flat(part: dict[str, Any]) -> None:
             assert isinstance(part["type"], str)

@@ -275,9 +275,9 @@ class TestBadFiles:
             ("/policy_metadata", b'{"recording_version": 1}', "malformed at bundle: Field required"),
             (
                 "/policy_metadata",
-                b'{"recording_version": 3, "bundle": "", '
+                b'{"recording_version": 4, "bundle": "", '
                 b'"manifest": {"name": "", "inputs": [], "outputs": [], "loss": "mse"}}',
-                "has version 3, but this runtime reads 1 to 2; it was written by a newer msr-runtime: read it",
+                "has version 4, but this runtime reads 1 to 3; it was written by a newer msr-runtime: read it",
             ),
         ],
     )
