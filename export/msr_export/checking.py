@@ -12,16 +12,21 @@ from torch.nn.utils import parametrize
 from msr_export.freeze import freeze
 from msr_export.parity import check_parity
 from msr_export.plain import remove_parametrizations
+from msr_export.recursion_parity import check_recursion
+from msr_export.streams import draw_streams
 from msr_export.support import path_of
 from msr_runtime.errors import ExportError, MsrError, ParityError
 from msr_runtime.meta.learners.config import RULES, LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.methods import MAML
 from msr_runtime.meta.networks.written import written_out
+from msr_runtime.meta.rules.recursive import Recursive
 from msr_runtime.normalization import Normalization
 
 _SAMPLES = 64
 """Samples of x from which the support sets are drawn."""
+_UPDATES = 16
+"""Updates in a row of the rule `recursive`."""
 _SHRINKS = 60
 """How often the steps are made smaller until they lower the loss: rates of 1/500, at least."""
 
@@ -65,7 +70,11 @@ def _try(learner: Learner) -> None:
     _settle(learner)
     frozen = freeze(learner, unscaled)
     inputs = np.random.default_rng(0).standard_normal((_SAMPLES, *learner.inputs)).astype(np.float32)
-    check_parity(learner, unscaled, frozen, inputs, seed=0)
+    if isinstance(learner.rule, Recursive):
+        (stream,) = draw_streams(learner, unscaled, learner.rule, inputs, 0, [_UPDATES])
+        check_recursion(learner, unscaled, frozen, stream)
+    else:
+        check_parity(learner, unscaled, frozen, inputs, seed=0)
 
 
 def _settle(learner: Learner) -> None:

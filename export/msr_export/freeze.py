@@ -15,7 +15,6 @@ Symbolic shots: the trace also records sizes. The size of the shots axis is a sy
 example. A mean then divides by s, and the graph holds for any number of support samples.
 """
 
-import copy
 import itertools
 import math
 from collections.abc import Iterable
@@ -25,21 +24,23 @@ import numpy as np
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vjp
+from torch.func import grad_and_value, vjp
 
 from msr_export.elimination import LARGEST, freeze_elimination
 from msr_export.folding import folded_weights
-from msr_export.gradients import trace
 from msr_export.layers import LayerByLayer
 from msr_export.lowering import encode, lower
 from msr_export.patches import AnySamples
-from msr_export.plain import Plain
+from msr_export.plain import Adapting, Plain
 from msr_export.precision import sum_dtype
+from msr_export.recursion import RecursiveGraphs, freeze_recursion
+from msr_export.traced import Traced
 from msr_runtime.bundle.manifest import LOSSES, next_name
 from msr_runtime.errors import ExportError
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.gauss_newton import GaussNewton
 from msr_runtime.meta.rules.gradient import GradientSteps
+from msr_runtime.meta.rules.recursive import Recursive
 from msr_runtime.meta.rules.rule import LOSSES as TORCH_LOSSES
 from msr_runtime.meta.rules.rule import Index, Rule, Tensors
 from msr_runtime.normalization import Normalization
@@ -53,7 +54,7 @@ class Frozen(NamedTuple):
     """ONNX: x `(batch, *x)` and the weights, by default those at v0, to y `(batch, *y)`."""
     adapt: bytes
     """ONNX: support x `(shots, *x)`, support y, v `(1, K)` and its weights, to v and weights after one step, and the
-    loss before.
+    loss before. Empty with the rule `recursive`, which takes no steps.
     """
     loss: bytes
     """ONNX: support x, support y and the weights to the loss, and to the loss of each sample."""
@@ -67,6 +68,8 @@ class Frozen(NamedTuple):
     """
     solve: bytes | None = None
     """ONNX: the sums over all support samples, their number and v, to v after one step. None where `sums` is."""
+    recursion: RecursiveGraphs | None = None
+    """The graphs of the rule `recursive`. None for other rules."""
 
 
 def flatten(learner: Learner, adapted: Tensors) -> Tensor:
@@ -104,18 +107,20 @@ def freeze(learner: Learner, normalization: Normalization) -> Frozen:
         v0, weights = flatten(learner, start), folded_weights(learner, start)
     weights = {name: weight.detach().contiguous() for name, weight in weights.items()}
     sums = solve = None
+    recursive = learner.rule if isinstance(learner.rule, Recursive) else None
     if rule := _writes_sums(learner):
         module = _Sums(learner, normalization, rule)
         sums = _freeze_traced(module, {"v": v0}, ["sums", "loss", *weights])
         solve = freeze_elimination(learner, rule)
     return Frozen(
         predict=_freeze_predict(learner, normalization, weights),
-        adapt=_freeze_step(learner, normalization, v0, weights),
+        adapt=b"" if recursive else _freeze_step(learner, normalization, v0, weights),
         loss=_freeze_traced(_Loss(learner, normalization), {"weights": weights}, ["loss", LOSSES]),
         v0=v0.numpy(),
         weights={name: weight.numpy() for name, weight in weights.items()},
         sums=sums,
         solve=solve,
+        recursion=freeze_recursion(learner, normalization, recursive, v0, weights) if recursive else None,
     )
 
 
@@ -150,7 +155,7 @@ class _Means(Plain):
         return v_next, *folded_weights(self.plain, moved).values(), self.loss(support_x, support_y, weights)
 
 
-class _Step(Plain):
+class _Step(Adapting):
     """The graph `support_x, support_y, v, *weights[, step] -> v_next, *weights_next, loss`, for any rule.
 
     `step` `(1,)` counts from 0. It is an input only if the rule has learned numbers for each step.
@@ -158,15 +163,7 @@ class _Step(Plain):
 
     def __init__(self, learner: Learner, normalization: Normalization, rule: Rule) -> None:
         super().__init__(learner, normalization)
-        self.learner = copy.deepcopy(learner)
         self.learner.rule = rule.portable()
-        start = learner.start()
-        self.shapes = {name: start[name].shape for name in learner.adapted_names}
-
-    def unflatten(self, v: Tensor) -> Tensors:
-        """Cut a row v `(1, K)` into the adapted tensors."""
-        parts = v.split([shape.numel() for shape in self.shapes.values()], dim=1)
-        return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     def forward(
         self, support_x: Tensor, support_y: Tensor, v: Tensor, weights: Tensors, step: Index = 0
@@ -178,11 +175,6 @@ class _Step(Plain):
         moved, _ = self.learner.rule.step(step, self._any_samples, self.learner.loss, self.unflatten(v), x, y)
         v_next = flatten(self.learner, moved)
         return v_next, *folded_weights(self.learner, moved).values(), self.loss(support_x, support_y, weights)
-
-    def flatten(self, samples: int) -> None:
-        """See `Plain.flatten`. The learner folds its weights and then computes by the same graph."""
-        super().flatten(samples)
-        self.learner.forward = lambda adapted, x: self.plain(folded_weights(self.learner, adapted), x)
 
     def _any_samples(self, adapted: Tensors, x: Tensor) -> Tensor:
         """The network in operators that `vmap` takes for any number of samples (see `AnySamples`)."""
@@ -270,29 +262,6 @@ def _freeze_step(learner: Learner, normalization: Normalization, v0: Tensor, wei
     return _freeze_traced(module, state, ["v_next", *map(next_name, weights), "loss"])
 
 
-class _Traced(nn.Module):
-    """A module traced into core operators, with its parameters and buffers as constants."""
-
-    def __init__(self, module: nn.Module, arguments: dict[str, Any]) -> None:
-        super().__init__()
-        tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        constants = {name: tensor.detach() for name, tensor in tensors.items()}
-        # The constants are arguments of the trace: it works on tensors without data, and buffers are bound to it below.
-        self.graph = trace(
-            lambda constants, arguments: functional_call(module, constants, kwargs=arguments),
-            constants,
-            arguments,
-            ("support_x", "support_y"),
-        )
-        # Names of buffers may not hold dots.
-        self.names = {name: f"constant_{index}" for index, name in enumerate(constants)}
-        for name, constant in constants.items():
-            self.register_buffer(self.names[name], constant)
-
-    def forward(self, arguments: dict[str, Any]) -> Any:
-        return self.graph({name: getattr(self, buffer) for name, buffer in self.names.items()}, arguments)
-
-
 def _freeze_predict(learner: Learner, normalization: Normalization, weights: Tensors) -> bytes:
     """The graph of predictions. The weights at v0 are its defaults, so it can run with x alone."""
     count = _example_count(learner, learner, weights.values())
@@ -330,11 +299,11 @@ def _freeze_traced(module: Plain, state: dict[str, Any], outputs: list[str]) -> 
         axes["weights"] = dict.fromkeys(weights)
     inputs = [each for name in examples for each in (weights if name == "weights" else [name])]
     try:
-        traced = _Traced(module, examples)
+        traced = Traced(module, examples, ("support_x", "support_y"))
     except Exception:
         if not learner.own_network:
             raise
         module.flatten(count)
-        traced = _Traced(module, examples)
+        traced = Traced(module, examples, ("support_x", "support_y"))
     model = lower(traced, {"arguments": examples}, {"arguments": axes}, inputs, outputs)
     return encode(model)

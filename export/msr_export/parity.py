@@ -21,6 +21,7 @@ from torch.func import vmap
 
 from msr_export.folding import folded_name, folded_weights
 from msr_export.freeze import Frozen, flatten
+from msr_export.recursion_parity import TOLERANCE, adapt_by_samples
 from msr_export.support import draw_support
 from msr_runtime.bundle.manifest import LOSSES, STEP, Parity, next_name
 from msr_runtime.bundle.store import Golden
@@ -32,8 +33,6 @@ from msr_runtime.meta.rules.gauss_newton import GaussNewton
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Array
 
-TOLERANCE = 1e-5
-"""The largest relative error allowed."""
 SHOTS = (1, 4, 10, 33)
 """The numbers of support samples that are compared."""
 BATCHES = (1, 3, 16)
@@ -142,15 +141,20 @@ def check_golden(frozen: Frozen, normalization: Normalization, golden: Golden, *
 
     """
     predict = make_session(frozen.predict, "predict.onnx", _CPU)
-    adapt = make_session(frozen.adapt, "adapt.onnx", _CPU)
     judge = make_session(frozen.loss, "loss.onnx", _CPU)
     support = {"support_x": golden.support_x, "support_y": golden.support_y}
     v: NDArray = frozen.v0
     weights: dict[str, NDArray] = {**frozen.weights}
     losses = []
-    for step in range(golden.steps):
-        v, weights, before = _step(adapt, support, v, weights, step)
-        losses += [before] if step == 0 else []
+    if frozen.recursion:
+        losses += _run(judge, ["loss"], {**support, **weights})
+        weights = {**adapt_by_samples(frozen, golden.support_x, golden.support_y)}
+        v = weights.pop("v")
+    else:
+        adapt = make_session(frozen.adapt, "adapt.onnx", _CPU)
+        for step in range(golden.steps):
+            v, weights, before = _step(adapt, support, v, weights, step)
+            losses += [before] if step == 0 else []
     losses += _run(judge, ["loss"], {**support, **weights})
     errors = golden.errors(
         normalization,

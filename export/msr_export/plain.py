@@ -1,4 +1,4 @@
-"""A copy of a learner without U, between raw and normalized units: what all graphs share."""
+"""A copy of a learner, without U or beside one with it, between raw and normalized units: what all graphs share."""
 
 import copy
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from msr_export.flat import FlatNetwork
+from msr_export.folding import folded_weights
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.normalization import Normalization, split_center
@@ -67,6 +68,26 @@ class Plain(nn.Module):
 
     def _normalized_x(self, x: Tensor) -> Tensor:
         return _normalize(x, self.input_center, self.input_rest, self.input_scale)
+
+
+class Adapting(Plain):
+    """The same, with the learner beside it: with U, and with v as one row."""
+
+    def __init__(self, learner: Learner, normalization: Normalization) -> None:
+        super().__init__(learner, normalization)
+        self.learner = copy.deepcopy(learner)
+        start = learner.start()
+        self.shapes = {name: start[name].shape for name in learner.adapted_names}
+
+    def unflatten(self, v: Tensor) -> Tensors:
+        """Cut a row v `(1, K)` into the adapted tensors."""
+        parts = v.split([shape.numel() for shape in self.shapes.values()], dim=1)
+        return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+    def flatten(self, samples: int) -> None:
+        """See `Plain.flatten`. The learner folds its weights and then computes by the same graph."""
+        super().flatten(samples)
+        self.learner.forward = lambda adapted, x: self.plain(folded_weights(self.learner, adapted), x)
 
 
 def _normalize(raw: Tensor, center: Tensor, rest: Tensor | None, scale: Tensor) -> Tensor:

@@ -12,25 +12,32 @@ from msr_export.freeze import Frozen, freeze
 from msr_export.golden import draw_golden
 from msr_export.lowering import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET
 from msr_export.parity import check_golden, check_parity
+from msr_export.recursion_parity import UPDATES, check_recursion
+from msr_export.streams import draw_streams
 from msr_export.validation import TASKS, measure_validation
-from msr_runtime.bundle.manifest import Manifest, Provenance, TrainingSamples, Weight
+from msr_runtime.bundle.manifest import Manifest, Parity, Provenance, Recursion, TrainingSamples, Weight
 from msr_runtime.bundle.store import (
     ADAPT,
+    DEVIATION,
     GOLDEN,
     LOSS,
     PREDICT,
     SOLVE,
     START,
+    STREAM,
     SUMS,
+    UPDATE,
     Golden,
     encode_start,
     write_bundle,
 )
+from msr_runtime.bundle.stream import Stream
 from msr_runtime.errors import ExportError
 from msr_runtime.meta.evaluation.predictor import torch_unadapted
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.gauss_newton import GaussNewton
 from msr_runtime.meta.rules.gradient import GradientSteps
+from msr_runtime.meta.rules.recursive import Recursive
 from msr_runtime.meta.symmetry.discovery import known_group
 from msr_runtime.meta.symmetry.measures import equivariance_error
 from msr_runtime.meta.training.checkpoint import Checkpoint
@@ -42,6 +49,8 @@ from msr_runtime.task import Array, TaskFamily, output_shape, sample_shape
 _PACKAGES = ("msr-runtime", "torch", "onnx", "onnxscript", "numpy")
 _TASKS = 32
 """Validation tasks whose support inputs the parity check uses."""
+_UPDATES = 36
+"""Updates of the golden stream beyond those that fill the ring of rows."""
 _INPUT_LIMIT = 10.0
 """`Manifest.input_limit`: beyond a sensor that works, and beyond drift, but below the wrong unit of most fields."""
 
@@ -138,7 +147,7 @@ def export_bundle(
     with torch.random.fork_rng(devices=[]):  # the examples of the trace come from torch's global generator
         torch.manual_seed(seed)
         frozen = freeze(learner, normalization)
-    parity = check_parity(learner, normalization, frozen, _inputs(family, shots, seed), seed)
+    parity, stream = _check(learner, normalization, frozen, _inputs(family, shots, seed), seed)
     golden = draw_golden(learner, normalization, family, shots, seed)
     check_golden(frozen, normalization, golden)
     symmetric = samples is None or samples.augmented or learner.config.form == "equivariant"
@@ -157,6 +166,7 @@ def export_bundle(
         inner_steps=golden.steps,
         rule=_rule(learner),
         learned=_learned(learner),
+        recursion=_recursion(learner, getattr(family, "rate_hz", None)),
         input_limit=_INPUT_LIMIT,
         rate_hz=getattr(family, "rate_hz", None),
         opset=OPSET,
@@ -168,7 +178,30 @@ def export_bundle(
         validation=measure_validation(learner, normalization, family, shots=shots, seed=seed, tasks=validation_tasks),
         provenance=Provenance(config_digest=config_digest, versions=_versions(), seed=seed, samples=samples),
     )
-    return write_bundle(out, manifest, _files(frozen, golden)).path
+    return write_bundle(out, manifest, _files(frozen, golden, stream)).path
+
+
+def _check(
+    learner: Learner, normalization: Normalization, frozen: Frozen, inputs: Array, seed: int
+) -> tuple[Parity, Stream | None]:
+    """Compare the graphs with torch. With the rule `recursive`, also return the golden stream."""
+    rule = learner.rule
+    if not isinstance(rule, Recursive):
+        return check_parity(learner, normalization, frozen, inputs, seed), None
+    # Longer than the ring of rows, so that a robot sees old rows dropped.
+    lengths = (min(rule.memory + _UPDATES, UPDATES), UPDATES)
+    golden, long = draw_streams(learner, normalization, rule, inputs, seed, lengths)
+    return check_recursion(learner, normalization, frozen, long), golden
+
+
+def _recursion(learner: Learner, rate_hz: float | None) -> Recursion | None:
+    rule = learner.rule
+    if not isinstance(rule, Recursive):
+        return None
+    tick = 1 / (rate_hz or 1.0)
+    ticks = None if rule.time_parameter is None else torch.nn.functional.softplus(rule.time_parameter)
+    tau = None if ticks is None else ticks.item() * tick
+    return Recursion(memory=rule.memory, tick=tick, tau=tau, gate=rule.gate)
 
 
 def _samples(settings: TrainSettings) -> TrainingSamples:
@@ -181,12 +214,14 @@ def _samples(settings: TrainSettings) -> TrainingSamples:
     )
 
 
-def _files(frozen: Frozen, golden: Golden) -> dict[str, bytes]:
-    """File name to content: the graphs, the start and the golden example."""
+def _files(frozen: Frozen, golden: Golden, stream: Stream | None) -> dict[str, bytes]:
+    """File name to content: the graphs, the start, the golden example and the golden stream."""
+    recursion = frozen.recursion
     return {
         PREDICT: frozen.predict,
-        ADAPT: frozen.adapt,
         LOSS: frozen.loss,
+        **({UPDATE: recursion.update, DEVIATION: recursion.deviation} if recursion else {ADAPT: frozen.adapt}),
+        **({STREAM: stream.to_bytes()} if stream else {}),
         START: encode_start({"v": frozen.v0, **frozen.weights}),
         GOLDEN: golden.to_bytes(),
         **({SUMS: frozen.sums, SOLVE: frozen.solve} if frozen.sums and frozen.solve else {}),
@@ -214,7 +249,7 @@ def _rule(learner: Learner) -> str:
     """The rule's name: the configured one, or that of its class for a rule of one's own."""
     if learner.rule is None:
         return "class-means"
-    own = not isinstance(learner.rule, GradientSteps | GaussNewton)
+    own = not isinstance(learner.rule, GradientSteps | GaussNewton | Recursive)
     return type(learner.rule).__name__ if own else learner.config.rule
 
 
@@ -226,6 +261,9 @@ def _learned(learner: Learner) -> dict[str, tuple[float, ...]]:
     if isinstance(rule, GradientSteps):
         rows = [rule.rates(index) for index in range(rule.own_steps)]
         learned = {folded_name(name): torch.cat([row[name].flatten() for row in rows]) for name in rule.names}
+    elif isinstance(rule, Recursive):
+        learned = {"noise": rule.noise()}
+        learned |= {f"scale of {folded_name(name)}": scale.flatten() for name, scale in rule.scales().items()}
     elif isinstance(rule, GaussNewton):
         learned = {"damping": torch.stack([rule.damping(index) for index in range(rule.steps)])}
         learned |= {f"scale of {folded_name(name)}": scale.flatten() for name, scale in rule.scales().items()}

@@ -10,13 +10,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.bundle.manifest import LOSSES, STEP, next_name
-from msr_runtime.bundle.store import ADAPT, LOSS, PREDICT, SUMS, Bundle
+from msr_runtime.bundle.manifest import LOSSES, STEP, Manifest, next_name
+from msr_runtime.bundle.store import ADAPT, DEVIATION, LOSS, PREDICT, SUMS, UPDATE, Bundle
 from msr_runtime.errors import BundleError
 from msr_runtime.inference._onnxruntime import onnxruntime
+from msr_runtime.inference.deviation import OUTPUTS
 from msr_runtime.inference.providers import CPU
+from msr_runtime.inference.sample_spec import read_spec
 from msr_runtime.inference.session import make_session
 from msr_runtime.inference.time_limit import TimeLimit
+from msr_runtime.task import sample_shape, width
 
 LONGEST = 60.0
 """Longest time of a test at load, in s: of the first run of all graphs, and of the self-test. Small networks take
@@ -37,7 +40,8 @@ def run_first(bundle: Bundle, longest: float = LONGEST) -> None:
             take too long.
     """
     where = f"bundle '{bundle.path}'"
-    files = [file for file in (PREDICT, ADAPT, LOSS, SUMS) if file in bundle.files]
+    steps = (UPDATE, DEVIATION) if bundle.manifest.recursion else (ADAPT, SUMS)
+    files = [file for file in (PREDICT, *steps, LOSS) if file in bundle.files]
     graphs = {
         file: make_session(bundle.files[file], f"{where}: {file}", (CPU,), prepack=False, optimize=False)
         for file in files
@@ -67,21 +71,48 @@ def check_parts(where: str, file: str, parts: Sequence[onnxruntime.NodeArg], wan
 
 
 def _check_graphs(where: str, bundle: Bundle, graphs: dict[str, onnxruntime.InferenceSession]) -> None:
-    predict, adapt, loss = (graphs[file] for file in (PREDICT, ADAPT, LOSS))
+    predict, loss = graphs[PREDICT], graphs[LOSS]
     K = bundle.manifest.filter_parameters
     weights = {weight.name: list(weight.shape) for weight in bundle.manifest.weights}
     state = {"v": [1, K]} | weights
     check_parts(where, PREDICT, predict.get_overridable_initializers(), weights)
-    for file, graph, wanted in ((ADAPT, adapt, state), (LOSS, loss, weights)):
-        others = ("support_x", "support_y", STEP)
-        check_parts(where, file, [part for part in graph.get_inputs() if part.name not in others], wanted)
-    check_parts(where, ADAPT, adapt.get_outputs(), {next_name(name): state[name] for name in state} | {"loss": []})
+    moved = {next_name(name): shape for name, shape in state.items()}
+    if bundle.manifest.recursion:
+        _check_recursive(where, bundle.manifest, graphs, weights, moved)
+    for file, wanted in ((ADAPT, state), (LOSS, weights)):
+        if file in graphs:
+            others = ("support_x", "support_y", STEP)
+            check_parts(where, file, [part for part in graphs[file].get_inputs() if part.name not in others], wanted)
+    if ADAPT in graphs:
+        check_parts(where, ADAPT, graphs[ADAPT].get_outputs(), moved | {"loss": []})
     # Bundles of format version 4 and older have no output of each sample's loss.
     each = [part for part in loss.get_outputs() if part.name == LOSSES and len(part.shape) == 1]
     check_parts(where, LOSS, [part for part in loss.get_outputs() if part not in each], {"loss": []})
     if SUMS in graphs:
         check_parts(where, SUMS, graphs[SUMS].get_outputs(), {"sums": [K, K + 1], "loss": []} | weights)
         check_parts(where, SUMS, [part for part in graphs[SUMS].get_inputs() if part.name == "v"], {"v": [1, K]})
+
+
+def _check_recursive(
+    where: str,
+    manifest: Manifest,
+    graphs: dict[str, onnxruntime.InferenceSession],
+    weights: dict[str, list],
+    moved: dict[str, list],
+) -> None:
+    """Compare the graphs of the rule `recursive` with the manifest."""
+    (rows, K), J = manifest.belief_shape, width(manifest.outputs)
+    x, y = (list(sample_shape(fields)) for fields in (manifest.inputs, manifest.outputs))
+    belief = {"rows": [rows + J, K], "decays": [rows + J]}
+    sample = {"x": [1, *x], "y": [1, *y]}
+    check_parts(where, UPDATE, graphs[UPDATE].get_inputs(), sample | {"v": [1, K]} | weights | belief)
+    seen = {"new_rows": [J, K], "innovation": [1, *y], "variance": [1, *y], "nis": [1]}
+    check_parts(where, UPDATE, graphs[UPDATE].get_outputs(), moved | seen)
+    given = [part for part in graphs[DEVIATION].get_inputs() if part.name != "x"]
+    check_parts(where, DEVIATION, given, weights | belief)
+    for name in OUTPUTS:
+        read_spec(graphs[DEVIATION], name, manifest.outputs, output=True)
+    read_spec(graphs[DEVIATION], "x", manifest.inputs)
 
 
 def _zeros(part: onnxruntime.NodeArg) -> NDArray:

@@ -3,14 +3,16 @@
 Where a bundle has graphs for many samples, they take the steps of adapt.onnx when they are cheaper.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.bundle.manifest import LOSSES, STEP, next_name
+from msr_runtime.adaptation.support_loss import SupportLoss
+from msr_runtime.bundle.manifest import STEP, next_name
 from msr_runtime.inference._onnxruntime import onnxruntime
+from msr_runtime.inference.belief import Belief
 from msr_runtime.inference.many_samples import ManySamples
 from msr_runtime.inference.state import State
 from msr_runtime.task import Array
@@ -25,6 +27,8 @@ class Adaptation(NamedTuple):
     """Support loss where it ended."""
     block: Array
     """The adapted v and its folded weights, as the block of a `State`. The caller checks that it is finite."""
+    belief: Belief | None = None
+    """How sure the rule `recursive` is of this v. None with other rules."""
 
 
 class InnerLoop:
@@ -42,8 +46,8 @@ class InnerLoop:
     ) -> None:
         self._adapt, self._loss, self._start, self._many = adapt, loss, start, many
         self._pool: list[_Buffers] = []
-        self._loss_inputs = [part.name for part in loss.get_inputs() if part.name in start.tensors]
-        self._each_at_once = any(part.name == LOSSES for part in loss.get_outputs())
+        self.losses = SupportLoss(loss, start.tensors)
+        """The loss of any weights on any samples."""
 
     def __call__(
         self, x: Array, y: NDArray, steps: int, begin: Array | None = None, check: Callable[[], None] | None = None
@@ -61,7 +65,7 @@ class InnerLoop:
         if self._many and self._many.suits(len(x), K):
             v = (self._start.block if begin is None else begin)[:K][None].copy()
             before, tensors = self._many(x, y, steps, v, check)
-            return Adaptation(before, self.loss(x, y, tensors), State(tensors).block)
+            return Adaptation(before, self.losses.mean(x, y, tensors), State(tensors).block)
         if check:
             check()
         try:
@@ -91,28 +95,6 @@ class InnerLoop:
         # Buffers are not put back after an error: they may be bound to the x of one support set and the y of another.
         self._pool.append(buffers)
         return result
-
-    def loss(self, x: Array, y: NDArray, tensors: Mapping[str, Array]) -> float:
-        """The loss of one set of weights on checked samples in raw units.
-
-        Args:
-            x: `(samples, *x)`.
-            y: `(samples, *y)`; labels for a classifier.
-            tensors: The tensors of a state by name; loss.onnx reads its weights.
-        """
-        return float(self._run_loss("loss", x, y, tensors))
-
-    def losses(self, x: Array, y: NDArray, tensors: Mapping[str, Array]) -> Array:
-        """The loss of one set of weights on each sample, `(samples,)`; the arguments are those of `loss`."""
-        if self._each_at_once:
-            return self._run_loss(LOSSES, x, y, tensors)
-        one_by_one = (slice(index, index + 1) for index in range(len(x)))
-        return np.array([self.loss(x[one], y[one], tensors) for one in one_by_one])
-
-    def _run_loss(self, output: str, x: Array, y: NDArray, tensors: Mapping[str, Array]) -> Array:
-        feed = {"support_x": x, "support_y": y} | {name: tensors[name] for name in self._loss_inputs}
-        (values,) = self._loss.run([output], feed)
-        return np.asarray(values)
 
 
 class _Buffers:

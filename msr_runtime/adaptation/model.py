@@ -1,32 +1,32 @@
 """AdaptiveModel: a bundle, loaded on a robot, that predicts and adapts."""
 
+import contextlib
 import copy
 import math
-import os
+import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NoReturn, Self
+from typing import Literal, NoReturn, Self, overload
 
 from numpy.typing import ArrayLike
 
+from msr_runtime.adaptation.by_sample import LearnsBySample
 from msr_runtime.adaptation.result import AdaptResult
-from msr_runtime.adaptation.sample_recorder import SampleRecorder
+from msr_runtime.adaptation.sample_recorder import WeightsRecorder
+from msr_runtime.adaptation.saved import SavedAdaptations
 from msr_runtime.adaptation.self_test import replay_golden_example
 from msr_runtime.adaptation.sessions import Check, Sessions, check_samples
 from msr_runtime.adaptation.start import Start, check_start
 from msr_runtime.adaptation.update import make_update
 from msr_runtime.adaptation.update_guard import UpdateGuard
-from msr_runtime.bundle.adaptation_file import decode_adaptation, encode_adaptation, read_adaptation
 from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.signing import PathLike
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.errors import InputError
-from msr_runtime.files import write_atomically
+from msr_runtime.inference.deviation import Prediction
 from msr_runtime.inference.input_bounds import Outside, OutsideCounter, SampleBounds
 from msr_runtime.inference.sample_spec import SampleSpec
 from msr_runtime.inference.session import Provider
-from msr_runtime.inference.state import State
 from msr_runtime.task import Array, Predict
 
 _USUAL = UpdateGuard()
@@ -34,7 +34,7 @@ _UNMEASURED = UpdateGuard(trust=math.inf, loss=math.inf)
 """The guard of bundles whose limits were not measured."""
 
 
-class AdaptiveModel:
+class AdaptiveModel(LearnsBySample, SavedAdaptations):
     """A network with a frozen symmetry matrix U and filter parameters v that adapt: `W = reshape(U v)`.
 
     The weights W are folded while adapting, so a prediction costs no more than that of an ordinary network. Any
@@ -57,6 +57,7 @@ class AdaptiveModel:
         bundle: Bundle,
         providers: Sequence[Provider] = ("CPUExecutionProvider",),
         check_inputs: bool = False,
+        time_constant: float | None = None,
     ) -> None:
         """Build the sessions of an opened bundle. Robots call `load`, which also replays the golden example.
 
@@ -64,15 +65,19 @@ class AdaptiveModel:
             bundle: The opened bundle.
             providers: As in `load`.
             check_inputs: As in `load`.
+            time_constant: As in `load`.
 
         Raises:
             BundleError: If the graphs do not match the manifest, if ONNX Runtime refuses them, or if their first run
                 takes longer than 60 s.
             ProviderError: If a requested provider does not start.
+            InputError: As in `load`.
         """
         self.bundle = bundle
-        self._sessions = Sessions(bundle, providers)
+        self._sessions = Sessions(bundle, providers, time_constant)
         self._acting = self._sessions.start
+        # With the rule `recursive`, a change builds on the one before it, so they wait for each other.
+        self._changes = threading.RLock()
         x, y = self.sample_specs
         self.bounds = SampleBounds.of(x.fields, y.fields, bundle.manifest.input_limit)
         """The bounds of a sample's x and y."""
@@ -86,6 +91,7 @@ class AdaptiveModel:
         self_test: bool = True,
         trusted_keys: Sequence[PathLike] | None = None,
         check_inputs: bool = False,
+        time_constant: float | None = None,
     ) -> Self:
         """Open a bundle, build its sessions and replay its golden example on this machine.
 
@@ -99,11 +105,14 @@ class AdaptiveModel:
             check_inputs: Let `predict` compare each observation with the bounds of its fields: what is outside is
                 counted, see `outside`, and what is absurd is refused. It takes some microseconds per call. `adapt`
                 always compares.
+            time_constant: For bundles with the rule `recursive`: the time, in s, after which 1/e of what was learned
+                is left. `math.inf` forgets nothing. None takes the bundle's own (`manifest.recursion.tau`).
 
         Raises:
             BundleError: If the bundle is damaged, or if its golden example gives other values here than in torch.
             SignatureError: If `trusted_keys` are given, and the bundle is unsigned or signed by none of them.
             ProviderError: If a requested provider does not start.
+            InputError: If a time constant is not above 0, or is given for a bundle with another rule.
 
         Example:
             >>> from msr_runtime import AdaptiveModel
@@ -115,7 +124,7 @@ class AdaptiveModel:
             bundle = Bundle.open(bundle, trusted_keys)
         elif trusted_keys is not None:
             bundle.check_signature(trusted_keys)
-        model = cls(bundle, providers, check_inputs)
+        model = cls(bundle, providers, check_inputs, time_constant)
         if self_test:
             model.self_test()
         return model
@@ -142,7 +151,11 @@ class AdaptiveModel:
 
     def __copy__(self) -> Self:
         other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        with self._changing():
+            other.__dict__.update(self.__dict__)
+            if self._acting.belief:
+                self._acting.belief.share()
+        other._changes = threading.RLock()
         other._predicted = OutsideCounter() if self._predicted else None
         return other
 
@@ -164,19 +177,27 @@ class AdaptiveModel:
         acting = self._acting  # a reference, so that the memory is not reused for another adaptation before the copy
         return acting.tensors["v"].copy()
 
-    def predict(self, x: ArrayLike) -> Array:
+    @overload
+    def predict(self, x: ArrayLike, std: Literal[False] = False) -> Array: ...
+
+    @overload
+    def predict(self, x: ArrayLike, std: Literal[True]) -> Prediction: ...
+
+    def predict(self, x: ArrayLike, std: bool = False) -> Array | Prediction:
         """Compute the output of the acting network in raw units.
 
         Args:
             x: One observation `(obs,)` or a batch `(batch, obs)`, in raw units. For an image in place of a vector, obs
                 stands for its axes.
+            std: Whether to say how sure the network is. It takes several times as long, and needs a bundle with the
+                rule `recursive`.
 
         Returns:
-            `(out,)` or `(batch, out)`, float32.
+            `(out,)` or `(batch, out)`, float32. With `std`, a `Prediction`: y and its standard deviations.
 
         Raises:
-            InputError: If `x` has another shape or dtype, or is not finite; or, with `check_inputs`, if a value is
-                further outside its bounds than the manifest's `input_limit`.
+            InputError: If `x` has another shape or dtype, or is not finite; with `check_inputs`, if a value is further
+                outside its bounds than the manifest's `input_limit`; with `std`, if the bundle has another rule.
 
         Example:
             >>> import numpy as np
@@ -190,7 +211,7 @@ class AdaptiveModel:
             x = spec.convert(x)
             if x.shape[-len(spec.shape) :] == spec.shape:  # else it is refused below
                 self.bounds.x.count("x", x, self._predicted.add)
-        return self._acting(x)
+        return self._predict_with_deviations(x) if std else self._acting(x)
 
     @property
     def outside(self) -> Outside:
@@ -212,9 +233,12 @@ class AdaptiveModel:
         held_out: tuple[ArrayLike, ArrayLike] | None = None,
         guard: UpdateGuard | None = None,
         check: Check | None = None,
-        recorder: SampleRecorder | None = None,
+        recorder: WeightsRecorder | None = None,
     ) -> AdaptResult:
         """Adapt `v` to the support set by inner steps. The adapted weights act at once, unless they are refused.
+
+        The rule `recursive` takes no steps. It takes the samples one by one in their order, as `update` does, with the
+        time of meta-training between them.
 
         Samples whose y is outside the bounds of its field are left out. If a limit is missed, the sample whose absence
         helps most is left out too, and so on. More than a fifth of the samples is never left out: then the update is
@@ -251,31 +275,32 @@ class AdaptiveModel:
             >>> result.accepted, result.loss_after < result.loss_before
             (True, True)
         """
-        # The acting weights are read once: another thread may swap them during this call.
-        began, acting = time.perf_counter(), self._acting
+        began = time.perf_counter()
         check_start(start)
         sessions = self._sessions
-        update = make_update(
-            sessions,
-            self.bounds,
-            check_samples(sessions.support, support_x, support_y),
-            began=began,
-            acting=acting,
-            steps=sessions.steps(steps),
-            start=start,
-            held_out=None if held_out is None else check_samples(sessions.held_out, *held_out),
-            guard=guard or (_USUAL if sessions.measured.known else _UNMEASURED),
-            check=check,
-        )
-        result, network = update
-        if recorder is not None:
-            v = (self._acting if network is None else network).tensors["v"]
-            recorder.adaptation(support_x, support_y, result, v, start, pending=network is not None)
-        if network is not None:
-            # one atomic assignment: `predict` sees the old weights or the new, never a mix
-            self._acting = network
+        support = check_samples(sessions.support, support_x, support_y)
+        with self._changing():
+            acting = self._acting  # read once: another thread may swap it during this call
+            result, network = make_update(
+                sessions,
+                self.bounds,
+                support,
+                began=began,
+                acting=acting,
+                steps=sessions.steps(steps),
+                start=start,
+                held_out=None if held_out is None else check_samples(sessions.held_out, *held_out),
+                guard=guard or (_USUAL if sessions.measured.known else _UNMEASURED),
+                check=check,
+            )
             if recorder is not None:
-                recorder.swapped()
+                v = (self._acting if network is None else network).tensors["v"]
+                recorder.adaptation(support_x, support_y, result, v, start, pending=network is not None)
+            if network is not None:
+                # one atomic assignment: `predict` sees the old weights or the new, never a mix
+                self._acting = network
+                if recorder is not None:
+                    recorder.swapped()
         return result
 
     def adapted(self, support_x: ArrayLike, support_y: ArrayLike, steps: int | None = None) -> Predict:
@@ -299,72 +324,28 @@ class AdaptiveModel:
         )
 
     def reset(self) -> None:
-        """Return to the meta-learned `v0`."""
-        self._acting = self._sessions.start
+        """Return to the meta-learned `v0`. With the rule `recursive`, also to how sure the model was of it."""
+        with self._changing():
+            self._acting = self._sessions.start
 
-    def save_adaptation(self, path: str | os.PathLike[str]) -> None:
-        """Write the acting `v` and its folded weights to a safetensors file, together with the digest of this bundle.
-
-        The file is written whole or not at all; an earlier file at `path` is replaced.
-
-        Args:
-            path: Where to write the file.
-
-        Raises:
-            InputError: If the model acts at `v0`, so that there is nothing to save.
-
-        Example:
-            >>> import numpy as np
-            >>> from msr_runtime import AdaptiveModel
-            >>> model = AdaptiveModel.load(bundle)
-            >>> result = model.adapt(np.ones((10, 18)), np.zeros((10, 2)))
-            >>> model.save_adaptation(folder / "wing_3.safetensors")
-        """
-        write_atomically(Path(path).resolve(), self.dump_adaptation())
-
-    def dump_adaptation(self) -> bytes:
-        """Return the bytes that `save_adaptation` writes.
-
-        Raises:
-            InputError: If the model acts at `v0`, so that there is nothing to save.
-        """
-        acting = self._acting
-        if acting is self._sessions.start:
-            raise InputError("there is no adaptation to save: the model acts at v0; adapt it first")
-        return encode_adaptation(acting.tensors, self.bundle)
-
-    def load_adaptation(self, path: str | os.PathLike[str]) -> None:
-        """Load a saved adaptation; its weights act at once.
+    def follow(self, other: "AdaptiveModel") -> None:
+        """Act with the weights that act in another model on the same sessions.
 
         Args:
-            path: A file that `save_adaptation` wrote, with a model of the same bundle.
+            other: This model's `fork`, or the model that this one was forked from.
 
         Raises:
-            BundleError: If the file is missing or damaged, belongs to another bundle, or is not finite. The earlier
-                weights still act.
-
-        Example:
-            >>> import numpy as np
-            >>> from msr_runtime import AdaptiveModel
-            >>> model, again = AdaptiveModel.load(bundle), AdaptiveModel.load(bundle)
-            >>> result = model.adapt(np.ones((10, 18)), np.zeros((10, 2)))
-            >>> model.save_adaptation(folder / "wing_3.safetensors")
-            >>> again.load_adaptation(folder / "wing_3.safetensors")
-            >>> np.array_equal(again.v, model.v)
-            True
+            InputError: If the other model has sessions of its own.
         """
-        self.restore_adaptation(read_adaptation(path, self.manifest), f"adaptation '{path}'")
+        if other._sessions is not self._sessions:
+            raise InputError("the other model has sessions of its own, but a fork of this model is wanted")
+        with other._changing():
+            acting = other._acting
+            if acting.belief:
+                acting.belief.share()
+        with self._changing():
+            self._acting = acting
 
-    def restore_adaptation(self, data: bytes, where: str = "the adaptation") -> None:
-        """Load an adaptation from memory; its weights act at once.
-
-        Args:
-            data: The bytes of `dump_adaptation` or of a saved file.
-            where: How errors name these bytes.
-
-        Raises:
-            BundleError: If the bytes are damaged, belong to another bundle, or are not finite. The earlier weights
-                still act.
-        """
-        tensors = decode_adaptation(data, self.bundle, where)
-        self._acting = self._sessions.predictors.make(State(tensors).block, like=self._acting)
+    def _changing(self) -> contextlib.AbstractContextManager[object]:
+        """Inside, no other thread changes the model, where a change must wait for another one."""
+        return self._changes if self._sessions.recursion else contextlib.nullcontext()

@@ -1,4 +1,7 @@
-"""The self-test: replay a bundle's golden example on this machine, and compare it with what torch computed."""
+"""The self-test: replay a bundle's golden example on this machine, and compare it with what torch computed.
+
+A bundle with the rule `recursive` has a golden stream too.
+"""
 
 import numpy as np
 
@@ -11,6 +14,8 @@ from msr_runtime.inference.time_limit import TimeLimit
 
 def replay_golden_example(bundle: Bundle, sessions: Sessions, longest: float = LONGEST) -> float:
     """Adapt to the golden example's support set, and return the largest relative error. See `AdaptiveModel.self_test`.
+
+    With the rule `recursive`, also take the samples of the golden stream.
 
     Args:
         bundle: The bundle.
@@ -36,6 +41,9 @@ def replay_golden_example(bundle: Bundle, sessions: Sessions, longest: float = L
                     y0=limited.start(golden.x),
                     y=end.predictor(golden.x),
                 )
+                if limited.recursion:
+                    stream = bundle.stream()
+                    errors |= stream.errors(bundle.manifest.normalization, limited.replay(stream))
     except Exception as error:  # the bindings of ONNX Runtime raise many types for a malformed graph
         if limit.over:
             raise BundleError(limit.message(f"bundle '{bundle.path}': its golden example")) from error

@@ -1,9 +1,9 @@
-"""The three sessions of a bundle, checked against its manifest, and one run of the inner loop in them."""
+"""The sessions of a bundle, checked against its manifest, and one adaptation in them."""
 
 import copy
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Self
 
 from numpy.typing import ArrayLike, NDArray
@@ -11,9 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from msr_runtime.adaptation.first_run import check_parts, run_first
 from msr_runtime.adaptation.inner_loop import InnerLoop
 from msr_runtime.adaptation.measured import Measured
+from msr_runtime.adaptation.recursion import Recursion
+from msr_runtime.adaptation.support_loss import SupportLoss
 from msr_runtime.arrays import all_finite, norm
 from msr_runtime.bundle.manifest import STEP, next_name
 from msr_runtime.bundle.store import ADAPT, LOSS, PREDICT, SOLVE, SUMS, Bundle
+from msr_runtime.bundle.stream import Stream
 from msr_runtime.errors import BundleError, InputError
 from msr_runtime.inference._onnxruntime import onnxruntime
 from msr_runtime.inference.many_samples import ManySamples
@@ -46,29 +49,38 @@ class Sessions:
     Args:
         bundle: The opened bundle.
         providers: As in `AdaptiveModel.load`.
+        time_constant: As in `AdaptiveModel.load`.
 
     Raises:
         BundleError: If the graphs do not match the manifest, if ONNX Runtime refuses them, or if their first run takes
             too long, 60 s.
         ProviderError: If a requested provider does not start.
+        InputError: If there is a time constant, and the bundle has no use for it or it is not above 0.
     """
 
-    def __init__(self, bundle: Bundle, providers: Sequence[Provider]) -> None:
+    def __init__(self, bundle: Bundle, providers: Sequence[Provider], time_constant: float | None = None) -> None:
         manifest = bundle.manifest
+        if time_constant is not None and not manifest.recursion:
+            raise InputError(
+                f"time_constant is {time_constant}, but bundle '{bundle.path}' has the rule '{manifest.rule}', which "
+                "has no time: leave time_constant out, or train with --learner.rule recursive"
+            )
         # The number of shots changes from call to call, so adapt and loss cannot be captured as CUDA graphs.
         where, varying = f"bundle '{bundle.path}'", without_graphs(providers)
         check_providers(providers)
         run_first(bundle)
-        predict, adapt, loss = (
+        graphs = {
             # adapt.onnx multiplies by U and by its transpose. Both are fast without packing, and packing would copy U
             # for each of the two products.
-            make_session(bundle.files[file], f"{where}: {file}", given, prepack=file != ADAPT)
+            file: make_session(bundle.files[file], f"{where}: {file}", given, prepack=file != ADAPT)
             for file, given in ((PREDICT, providers), (ADAPT, varying), (LOSS, varying))
-        )
+            if file in bundle.files
+        }
+        predict, of_support = graphs[PREDICT], graphs.get(ADAPT, graphs[LOSS])
         y = read_spec(predict, "y", manifest.outputs, output=True)
         labels = manifest.loss == "cross_entropy"
-        support_x = read_spec(adapt, "support_x", manifest.inputs)
-        support_y = read_spec(adapt, "support_y", () if labels else manifest.outputs)
+        support_x = read_spec(of_support, "support_x", manifest.inputs)
+        support_y = read_spec(of_support, "support_y", () if labels else manifest.outputs)
         if labels:
             support_y = support_y._replace(classes=width(manifest.outputs))
         self.support = support_x, support_y
@@ -82,32 +94,38 @@ class Sessions:
         """The norm of `v0`."""
         self._inner_steps = manifest.inner_steps
         self._parts = start, read_spec(predict, "x", manifest.inputs), y
-        self._connect(predict, adapt, loss, _many(bundle, varying))
+        self.recursion: Recursion | None = None
+        """What runs the rule `recursive`. None for other rules."""
+        if manifest.recursion:
+            losses = SupportLoss(graphs[LOSS], start.tensors)
+            self.recursion = Recursion(bundle, start, losses, self._parts[1], y, time_constant)
+        self._connect(graphs, _many(bundle, varying))
         try:
-            self.start = self.predictors.make(start.block)
+            self.start = self._network_at_v0()
             """The network at `v0`."""
         except Exception as error:  # the bindings of ONNX Runtime raise many types for a malformed graph
             raise BundleError(
                 f"{where}: {PREDICT} does not run ({error}); the graph does not match its manifest: export again"
             ) from error
 
-    def _connect(
-        self,
-        predict: onnxruntime.InferenceSession,
-        adapt: onnxruntime.InferenceSession,
-        loss: onnxruntime.InferenceSession,
-        many: ManySamples | None,
-    ) -> None:
+    def _connect(self, graphs: Mapping[str, onnxruntime.InferenceSession], many: ManySamples | None) -> None:
         start, x, y = self._parts
-        self._graphs, self._many = (predict, adapt, loss), many
-        self._inner_loop, self.predictors = InnerLoop(adapt, loss, start, many), Predictors(predict, x, y, start)
+        self._graphs, self._many = graphs, many
+        self.predictors = Predictors(graphs[PREDICT], x, y, start)
+        self._inner_loop = InnerLoop(graphs[ADAPT], graphs[LOSS], start, many) if ADAPT in graphs else None
+        self._losses = SupportLoss(graphs[LOSS], start.tensors)
+
+    def _network_at_v0(self) -> BoundPredictor:
+        start, _, _ = self._parts
+        return self.predictors.make(start.block, belief=self.recursion.prior if self.recursion else None)
 
     def limited(self, limit: TimeLimit) -> Self:
         """Return the same sessions with a time limit on their runs, for a test. They have buffers of their own."""
         other = copy.copy(self)
-        predict, adapt, loss = map(limit.limited, self._graphs)
-        other._connect(predict, adapt, loss, self._many and self._many.limited(limit))
-        other.start = other.predictors.make(self.start.block)
+        graphs = {file: limit.limited(graph) for file, graph in self._graphs.items()}
+        other._connect(graphs, self._many and self._many.limited(limit))
+        other.recursion = self.recursion and self.recursion.limited(limit)
+        other.start = other._network_at_v0()
         return other
 
     def steps(self, steps: int | None) -> int:
@@ -122,6 +140,11 @@ class Sessions:
             raise InputError(f"steps is {steps!r}, but a whole number of inner steps is wanted") from error
         if count < 1:
             raise InputError(f"steps is {count}, but at least one inner step is wanted; reset() returns to v0")
+        if count > 1 and self.recursion:
+            raise InputError(
+                f"steps is {count}, but the rule 'recursive' takes each sample once: a second time, it would count as "
+                "another sample; leave steps out"
+            )
         return count
 
     def adapt(
@@ -133,7 +156,7 @@ class Sessions:
         begin: BoundPredictor | None = None,
         check: Check | None = None,
     ) -> Adapted:
-        """Run the inner loop.
+        """Run the inner loop; or take the samples one by one, with the rule `recursive`.
 
         Args:
             x: `(shots, *x)` in raw units, checked by `check_samples`.
@@ -143,10 +166,26 @@ class Sessions:
             begin: The network whose v the inner loop begins at. None begins at `v0`.
             check: Called before each inner step.
         """
-        end = self._inner_loop(x, y, steps, begin.block if begin else None, check)
+        if self.recursion:
+            end = self.recursion.adapt(x, y, begin, check)
+        else:
+            assert self._inner_loop is not None
+            end = self._inner_loop(x, y, steps, begin.block if begin else None, check)
         if not (math.isfinite(end.loss_before) and math.isfinite(end.loss_after) and all_finite(end.block)):
             return Adapted(end.loss_before, end.loss_after, None)
-        return Adapted(end.loss_before, end.loss_after, self.predictors.make(end.block, like))
+        return Adapted(end.loss_before, end.loss_after, self.predictors.make(end.block, like, end.belief))
+
+    def replay(self, stream: Stream) -> Stream:
+        """Return a stream with what the graphs compute of its samples here, of a bundle with the rule `recursive`."""
+        recursion, acting = self.recursion, self.start
+        assert recursion is not None
+        seen = recursion.updater.replay(acting.block, recursion.prior, stream.x, stream.y, stream.keep)
+        stream = stream._replace(innovation=seen.innovation, variance=seen.variance, nis=seen.nis)
+        if not all_finite(seen.nis):
+            return stream
+        network = self.predictors.make(seen.run.block, belief=seen.run.belief)
+        y, epistemic, total = recursion.deviations(stream.query_x, network)
+        return stream._replace(v=network.tensors["v"].copy(), query_y=y, epistemic=epistemic, total=total)
 
     def losses(self, x: Array, y: NDArray, network: BoundPredictor) -> NDArray:
         """Return the loss of a network on each of some checked samples, `(samples,)`, on normalized outputs.
@@ -156,7 +195,7 @@ class Sessions:
             y: `(samples, *y)` in raw units; labels for a classifier.
             network: The network.
         """
-        return self._inner_loop.losses(x, y, network.tensors)
+        return self._losses.each(x, y, network.tensors)
 
     def moved(self, network: BoundPredictor) -> float:
         """Return how far the v of a network is from `v0`: `|v - v0| / |v0|`, or `|v|` where `v0` is zero."""
@@ -176,6 +215,26 @@ def _many(bundle: Bundle, providers: Sequence[Provider]) -> ManySamples | None:
     check_parts(where, SOLVE, [part for part in solve.get_inputs() if part.name != STEP], given)
     check_parts(where, SOLVE, solve.get_outputs(), {next_name("v"): [1, K]})
     return ManySamples(sums, solve, width(manifest.outputs))
+
+
+def check_sample(specs: tuple[SampleSpec, SampleSpec], x: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray]:
+    """Convert one sample x `(*x)` and y `(*y)`, and check it.
+
+    Raises:
+        InputError: If a shape or dtype is wrong, or a value is not finite.
+    """
+    sample = []
+    for spec, side, value in zip(specs, "xy", (x, y), strict=True):
+        array = spec.convert(value)
+        if array.shape != spec.shape:
+            raise InputError(
+                f"{side} has shape {array.shape}, but {spec.shape} is wanted: one sample, without a batch axis; for "
+                "several samples call it once for each, in their order"
+            )
+        if not all_finite(array.reshape(-1)):
+            spec._replace(name=side).check_values(array[None])
+        sample.append(array)
+    return sample[0], sample[1]
 
 
 def check_samples(specs: tuple[SampleSpec, SampleSpec], x: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray]:

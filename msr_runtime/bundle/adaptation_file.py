@@ -1,4 +1,7 @@
-"""A saved adaptation: `v` and its folded weights in safetensors format, with the digest of their bundle."""
+"""A saved adaptation: `v` and its folded weights in safetensors format, with the digest of their bundle.
+
+Of a bundle with the rule `recursive`, it also holds how sure the model is of v.
+"""
 
 import hashlib
 import json
@@ -22,7 +25,8 @@ def encode_adaptation(tensors: Mapping[str, Array], bundle: Bundle) -> bytes:
     """Return a saved adaptation as bytes.
 
     Args:
-        tensors: The filter parameters "v" `(1, K)` and the weights folded from them, float32, by name.
+        tensors: The filter parameters "v" `(1, K)` and the weights folded from them, float32, by name. With the rule
+            `recursive` also "rows" and "decays", see `msr_runtime.inference.belief.Belief`.
         bundle: The bundle that was adapted.
     """
     return save(dict(tensors), {"bundle": bundle.digest, "digest": _digest(tensors)})
@@ -74,7 +78,7 @@ def decode_adaptation(data: bytes, bundle: Bundle, where: str) -> dict[str, Arra
             f"{where} was saved from bundle {seen}, but this bundle is {bundle.digest}; filter parameters are valid "
             "only for the bundle that they were adapted with: load that bundle, or adapt again"
         )
-    tensors = load_tensors(data, bundle.manifest, where)
+    tensors = load_tensors(data, bundle.manifest, where, belief=bundle.manifest.recursion is not None)
     if metadata.get("digest") != (seen := _digest(tensors)):
         raise BundleError(
             f"{where}: its tensors have sha256 {seen}, but its header says {metadata.get('digest')}; it was changed or "

@@ -1,23 +1,16 @@
-"""The golden example of a bundle: an .npz file, whose arrays are checked before they are unpacked."""
+"""The golden example of a bundle: one adaptation, as torch computed it."""
 
-import io
 import math
-import zipfile
-from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.arrays import relative_error
-from msr_runtime.bundle.limits import MAX_GOLDEN, MAX_SAMPLES
 from msr_runtime.bundle.manifest import Manifest
+from msr_runtime.bundle.npz import Headers, check_shapes, encode_arrays, length_of, read_arrays
 from msr_runtime.errors import BundleError
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import Array, Shape, output_shape, sample_shape
-
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-_PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+from msr_runtime.task import Array, output_shape, sample_shape
 
 
 class Golden(NamedTuple):
@@ -45,9 +38,7 @@ class Golden(NamedTuple):
 
     def to_bytes(self) -> bytes:
         """Return the example as the bytes of an .npz file."""
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **self._asdict())
-        return buffer.getvalue()
+        return encode_arrays(self._asdict())
 
     def errors(
         self, normalization: Normalization, v: NDArray, losses: NDArray, y0: NDArray, y: NDArray
@@ -64,12 +55,13 @@ class Golden(NamedTuple):
             y: As in the example, `(batch, *y)`.
         """
         # What comes first is named first where several are off: the rest is computed from it.
-        errors = {"prediction at v0": _error_y(normalization, y0, self.y0)}
+        errors = {"prediction at v0": error_y(normalization, y0, self.y0)}
         errors |= {"adapted v": relative_error(v, self.v), "support losses": relative_error(losses, self.losses)}
-        return errors | {"adapted prediction": _error_y(normalization, y, self.y)}
+        return errors | {"adapted prediction": error_y(normalization, y, self.y)}
 
 
-def _error_y(normalization: Normalization, seen: NDArray, wanted: NDArray) -> float:
+def error_y(normalization: Normalization, seen: NDArray, wanted: NDArray) -> float:
+    """Return the relative error of predictions in the scales of their numbers. NaN counts as infinite."""
     size, apart = normalization.compare_y(seen, wanted)
     error = apart / (size or 1.0)
     return math.inf if math.isnan(error) else error
@@ -88,14 +80,8 @@ def read_golden(data: bytes, manifest: Manifest, where: str) -> Golden:
             too large; or if the example has more inner steps than the manifest.
     """
     try:
-        # a pickle could run any code as it is loaded
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            _check_arrays({name: _read_header(archive, name) for name in Golden._fields}, manifest)
-            arrays = []
-            for name in Golden._fields:
-                with archive.open(f"{name}.npy") as file:
-                    arrays.append(np.lib.format.read_array(file, allow_pickle=False))
-        steps = int(arrays.pop())
+        *arrays, count = read_arrays(data, Golden._fields, lambda headers: _check_arrays(headers, manifest))
+        steps = int(count)
         if not 1 <= steps <= manifest.inner_steps:
             raise ValueError(
                 f"steps is {steps}, but 1 to {manifest.inner_steps} are wanted, the manifest's inner steps"
@@ -107,21 +93,8 @@ def read_golden(data: bytes, manifest: Manifest, where: str) -> Golden:
         ) from error
 
 
-def _read_header(archive: zipfile.ZipFile, name: str) -> tuple[Shape, np.dtype]:
-    """Return the shape and the dtype of an array in an .npz file, without its numbers."""
-    entry = archive.getinfo(f"{name}.npy")
-    if entry.compress_type not in _PLAIN:  # the others may ask for gigabytes to unpack a few bytes
-        raise ValueError(f"{name} is packed by method {entry.compress_type}, but numpy writes {_PLAIN}")
-    with archive.open(entry) as file:
-        shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
-        size = file.tell() + math.prod(shape) * dtype.itemsize
-    if entry.file_size != size:
-        raise ValueError(f"{name} unpacks to {entry.file_size} bytes, but its header says {size}")
-    return shape, dtype
-
-
-def _check_arrays(headers: Mapping[str, tuple[Shape, np.dtype]], manifest: Manifest) -> None:
-    shots, batch = ((headers[name][0] or (0,))[0] for name in ("support_x", "x"))
+def _check_arrays(headers: Headers, manifest: Manifest) -> None:
+    shots, batch = (length_of(headers, name) for name in ("support_x", "x"))
     inputs, outputs = sample_shape(manifest.inputs), output_shape(manifest.outputs, manifest.loss)
     targets = () if manifest.loss == "cross_entropy" else sample_shape(manifest.outputs)
     wanted = {
@@ -134,11 +107,4 @@ def _check_arrays(headers: Mapping[str, tuple[Shape, np.dtype]], manifest: Manif
         "losses": (2,),
         "steps": (),
     }
-    for name, (shape, dtype) in headers.items():
-        if shape != wanted[name] or dtype.kind not in "fiu":
-            raise ValueError(f"{name} has shape {shape} and dtype {dtype}, but numbers of {wanted[name]} are wanted")
-    if max(shots, batch) > MAX_SAMPLES:
-        raise ValueError(f"it has {shots} shots and {batch} queries, but at most {MAX_SAMPLES} are allowed")
-    size = sum(math.prod(shape) * dtype.itemsize for shape, dtype in headers.values())
-    if size > MAX_GOLDEN:
-        raise ValueError(f"its arrays unpack to {size} bytes, but at most {MAX_GOLDEN} are allowed")
+    check_shapes(headers, wanted, shots, batch)

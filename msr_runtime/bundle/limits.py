@@ -31,6 +31,7 @@ def largest_graph(manifest: Manifest) -> int:
 
 
 def largest_tensors(manifest: Manifest) -> int:
-    """Return the most bytes of a safetensors file with v and the folded weights: their numbers, and a header."""
-    numbers = manifest.filter_parameters + manifest.weight_entries
+    """Return the most bytes of a safetensors file with v, the folded weights and the belief: numbers, and a header."""
+    rows, columns = manifest.belief_shape
+    numbers = manifest.filter_parameters + manifest.weight_entries + rows * (columns + 1)
     return min(MAX_BYTES, 4 * numbers + 2**16 + 2**10 * len(manifest.weights))

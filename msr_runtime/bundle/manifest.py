@@ -23,7 +23,7 @@ from msr_runtime.errors import BundleError
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Field, Loss, output_shape, sample_shape
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """The format version that is written."""
 OLDEST_FORMAT = 2
 """The oldest format version that can be read. In it, the field `normalization` is called `normalisation`."""
@@ -35,6 +35,7 @@ _MAX_NUMBERS = 2**24  # of one x or y; an image of 4096 x 4096
 _GRAPH_NAMES = frozenset(
     {"x", "y", "v", "v_next", "loss", "losses", "support_x", "support_y", "step", "sums", "samples"}
 )
+_RECURSIVE_NAMES = frozenset({"rows", "decays", "new_rows", "innovation", "variance", "nis", "epistemic", "total"})
 
 
 class _Frozen(BaseModel):
@@ -43,7 +44,7 @@ class _Frozen(BaseModel):
 
 
 class Weight(_Frozen):
-    """One folded weight. It is an input of every graph. adapt.onnx also returns it as it is after one inner step."""
+    """One folded weight. It is an input of every graph. adapt.onnx or update.onnx also returns what follows it."""
 
     name: str
     """The weight's name in the graphs."""
@@ -106,6 +107,21 @@ class Validation(_Frozen):
     """The figures by number of support samples, smallest number first."""
 
 
+class Recursion(_Frozen):
+    """How a bundle with the rule `recursive` learns sample by sample. See `AdaptiveModel.update`."""
+
+    memory: int = Bounded(ge=1, le=2**16)
+    """How many of the latest samples count in the covariance of v. Older ones count in v alone."""
+    tick: float = Bounded(gt=0, allow_inf_nan=False)
+    """The time between two samples of meta-training, in s: 1 / `rate_hz`. It is 1 where the data has no rate."""
+    tau: float | None = Bounded(gt=0, allow_inf_nan=False)
+    """The time constant, in s, with which v and its covariance return to what they were before the first sample. None:
+    nothing is forgotten."""
+    gate: float | None = Bounded(gt=0, allow_inf_nan=False)
+    """Above so many of its expected standard deviations, an error counts less: the sample may be an outlier. None:
+    every error counts alike."""
+
+
 class TrainingSamples(_Frozen):
     """What the samples of meta-training were like. The numbers are settings of the run (`TrainSettings`)."""
 
@@ -165,9 +181,12 @@ class Manifest(_Frozen):
     inner_steps: int = Bounded(ge=1, le=10_000)
     """Inner steps per adaptation in meta-training. On the robot it is the default."""
     rule: str
-    """The rule of an inner step: `gradient`, `gauss-newton`, `ridge`, or `class-means` (v becomes the class means)."""
+    """The rule: `gradient`, `gauss-newton`, `ridge`, `recursive` (sample by sample), or `class-means` (v becomes the
+    class means)."""
     learned: dict[str, tuple[float, ...]]
-    """Numbers that the rule learned, for example its inner rates. adapt.onnx holds them as constants."""
+    """Numbers that the rule learned, for example its inner rates. The graphs hold them as constants."""
+    recursion: Recursion | None = None
+    """How the rule `recursive` learns sample by sample. None for other rules."""
     input_limit: PositiveFloat | None = None
     """How far outside its bounds a value may be, as a multiple of its field's range `high - low`. What is further
     outside is refused: no working sensor is that far off. None sets no limit, as in bundles of format version 3 and
@@ -200,11 +219,14 @@ class Manifest(_Frozen):
                     f"{side} are named {names}, but at least one is wanted, and no name may stand there twice"
                 )
         weights = {weight.name for weight in self.weights}
-        if taken := (_GRAPH_NAMES | set(map(next_name, weights))) & weights:
+        reserved = _GRAPH_NAMES | (_RECURSIVE_NAMES if self.recursion else frozenset())
+        if taken := (reserved | set(map(next_name, weights))) & weights:
             raise ValueError(
                 f"a weight is named '{min(taken)}', but that name belongs to another input or output of the graphs: "
                 "rename the weight"
             )
+        if self.recursion and self.loss == "cross_entropy":
+            raise ValueError("the rule filters numbers, but the loss is 'cross_entropy', of classes")
         shapes = sample_shape(self.inputs), output_shape(self.outputs, self.loss)
         if (size := max(map(math.prod, shapes))) > _MAX_NUMBERS:
             raise ValueError(f"a sample has {size:.3g} numbers on one side, but at most {_MAX_NUMBERS} are allowed")
@@ -232,6 +254,12 @@ class Manifest(_Frozen):
         """How many numbers the folded weights hold together."""
         return sum(math.prod(weight.shape) for weight in self.weights)
 
+    @property
+    def belief_shape(self) -> tuple[int, int]:
+        """Rows and columns of what the rule `recursive` keeps of its samples: `(memory * J, K)`; else `(0, K)`."""
+        memory = self.recursion.memory if self.recursion else 0
+        return memory * math.prod(output_shape(self.outputs, self.loss)), self.filter_parameters
+
     def to_bytes(self) -> bytes:
         """Return the bytes of manifest.json: the manifest as indented JSON."""
         return self.model_dump_json(indent=2).encode() + b"\n"
@@ -248,9 +276,9 @@ The graph has this input only if its rule learned separate numbers for each step
 
 
 def next_name(name: str) -> str:
-    """Return the name of the output of adapt.onnx that belongs to its input `name`.
+    """Return the name of the output of adapt.onnx, or of update.onnx, that belongs to its input `name`.
 
-    The output holds the tensor after one inner step. For example, `v` becomes `v_next`.
+    The output holds the tensor after one inner step or update. For example, `v` becomes `v_next`.
     """
     return f"{name}_next"
 

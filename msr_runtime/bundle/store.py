@@ -31,18 +31,22 @@ from msr_runtime.bundle.limits import (
 )
 from msr_runtime.bundle.manifest import MANIFEST, MANIFEST_DIGEST, Manifest, parse_manifest
 from msr_runtime.bundle.signing import SIGNATURE, PathLike, check_signature, sign
+from msr_runtime.bundle.stream import Stream, read_stream
 from msr_runtime.errors import BundleError
 from msr_runtime.files import exchange, local_path, sync_folder, write_atomically, write_new
-from msr_runtime.task import Array
+from msr_runtime.task import Array, Shape
 
 PREDICT, ADAPT, LOSS = "predict.onnx", "adapt.onnx", "loss.onnx"
 START, GOLDEN = "start.safetensors", "golden.npz"
 SUMS, SOLVE = "sums.onnx", "solve.onnx"
+UPDATE, DEVIATION, STREAM = "update.onnx", "deviation.onnx", "stream.npz"
 REQUIRED = (PREDICT, ADAPT, LOSS, START, GOLDEN)
-"""The files that every bundle has, beside the manifest and its digest."""
+"""The files of a bundle that adapts by inner steps."""
+RECURSIVE = (PREDICT, UPDATE, DEVIATION, LOSS, START, GOLDEN, STREAM)
+"""The files of a bundle that learns sample by sample."""
 MANY = (SUMS, SOLVE)
 """The files of an inner step from many samples. A bundle has both or none."""
-GRAPHS = (PREDICT, ADAPT, LOSS, *MANY)
+GRAPHS = (PREDICT, ADAPT, LOSS, *MANY, UPDATE, DEVIATION)
 """All ONNX graphs that a bundle may have."""
 _RUN = ("last.safetensors", "best.safetensors")
 """Files of a run's folder, which is often given where a bundle is wanted."""
@@ -118,7 +122,7 @@ class Bundle:
             check_signature(_digest_line(digest), signature, trusted_keys, f"bundle '{folder}'")
         # Parsed only now: where keys are trusted, no parser sees bytes that none of them signed.
         manifest = parse_manifest(raw, f"bundle '{folder}'")
-        needed = (*REQUIRED, *(MANY if any(name in manifest.files for name in MANY) else ()))
+        needed = (*_required(manifest), *(MANY if any(name in manifest.files for name in MANY) else ()))
         if absent := [name for name in needed if name not in manifest.files]:
             raise BundleError(
                 f"bundle '{folder}': {MANIFEST} lists {sorted(manifest.files)} but not '{absent[0]}', which every "
@@ -189,14 +193,23 @@ class Bundle:
         """
         return read_golden(self.files[GOLDEN], self.manifest, f"bundle '{self.path}': {GOLDEN}")
 
+    def stream(self) -> Stream:
+        """Return the golden stream of a bundle with the rule `recursive`.
 
-def load_tensors(data: bytes, manifest: Manifest, where: str) -> dict[str, Array]:
+        Raises:
+            BundleError: As `golden` does.
+        """
+        return read_stream(self.files[STREAM], self.manifest, f"bundle '{self.path}': {STREAM}")
+
+
+def load_tensors(data: bytes, manifest: Manifest, where: str, *, belief: bool = False) -> dict[str, Array]:
     """Return the filter parameters "v" `(1, K)` and the folded weights of a safetensors file, by name, "v" first.
 
     Args:
         data: The bytes of the file.
         manifest: The manifest that lists their names and shapes.
         where: The name of the file in error messages.
+        belief: Whether the file also holds "rows" and "decays", which say how sure the rule `recursive` is of v.
 
     Raises:
         BundleError: If the file is damaged or larger than these tensors; or if a tensor is missing or unknown, has a
@@ -214,11 +227,13 @@ def load_tensors(data: bytes, manifest: Manifest, where: str) -> dict[str, Array
             f"{where} cannot be read ({error}); it is damaged, or is not a safetensors file: copy it again, or make it "
             "again"
         ) from error
-    return _check_tensors(tensors, manifest, where)
-
-
-def _check_tensors(tensors: Mapping[str, Array], manifest: Manifest, where: str) -> dict[str, Array]:
     wanted = {"v": (1, manifest.filter_parameters)} | {weight.name: weight.shape for weight in manifest.weights}
+    if belief:
+        wanted |= {"rows": manifest.belief_shape, "decays": manifest.belief_shape[:1]}
+    return _check_tensors(tensors, wanted, where)
+
+
+def _check_tensors(tensors: Mapping[str, Array], wanted: Mapping[str, Shape], where: str) -> dict[str, Array]:
     for name in (*wanted, *tensors):
         seen = tensors.get(name)
         if seen is None or seen.shape != wanted.get(name) or seen.dtype != np.float32 or not np.isfinite(seen).all():
@@ -229,6 +244,11 @@ def _check_tensors(tensors: Mapping[str, Array], manifest: Manifest, where: str)
                 "the file is damaged or belongs to another bundle: copy it again, or export again"
             )
     return {name: tensors[name] for name in wanted}
+
+
+def _required(manifest: Manifest) -> tuple[str, ...]:
+    """Return the files that a bundle with this manifest needs, beside the manifest and its digest."""
+    return RECURSIVE if manifest.recursion else REQUIRED
 
 
 def write_bundle(path: PathLike, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
@@ -249,10 +269,10 @@ def write_bundle(path: PathLike, manifest: Manifest, files: Mapping[str, bytes])
         OSError: If the system refuses, for example because the disk is full. An older bundle stays as it was.
     """
     target = local_path(path).resolve()
-    if absent := [name for name in REQUIRED if name not in files]:
+    if absent := [name for name in _required(manifest) if name not in files]:
         raise BundleError(
             f"bundle '{target}' cannot be written: '{absent[0]}' is missing from its files {sorted(files)}; a bundle "
-            f"needs {', '.join(REQUIRED)}"
+            f"needs {', '.join(_required(manifest))}"
         )
     if target.exists() and not (target / MANIFEST).is_file() and not (target.is_dir() and not any(target.iterdir())):
         raise BundleError(

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from msr_runtime.arrays import FLOAT32, all_finite
 from msr_runtime.errors import InputError
 from msr_runtime.inference._onnxruntime import onnxruntime
+from msr_runtime.inference.belief import Belief
 from msr_runtime.inference.sample_spec import SampleSpec
 from msr_runtime.inference.state import State
 from msr_runtime.task import Array
@@ -88,8 +89,10 @@ class BoundPredictor:
     It is safe to call from several threads. Each call takes buffers from a pool and returns them at its end.
     """
 
-    def __init__(self, bound: _Bound, spare: list[_Bound]) -> None:
+    def __init__(self, bound: _Bound, spare: list[_Bound], belief: Belief | None) -> None:
         """Predict with `bound`. When the last reference to this predictor is gone, `bound` goes to `spare`."""
+        self.belief = belief
+        """How sure the network is of its v. None without the rule `recursive`."""
         self._bound, self._spare = bound, spare
         self._pools, self.x = bound.pools, bound.x
 
@@ -166,12 +169,13 @@ class Predictors:
         self._session, self._x, self._y, self._start = session, x, y, start
         self._spare: list[_Bound] = []
 
-    def make(self, block: Array, like: BoundPredictor | None = None) -> BoundPredictor:
+    def make(self, block: Array, like: BoundPredictor | None = None, belief: Belief | None = None) -> BoundPredictor:
         """Make a predictor with a copy of the tensors in `block`.
 
         Args:
             block: The block of a `State`: the filter parameters and the folded weights.
             like: A predictor that acted before. The new one is made ready for all input shapes that this one has seen.
+            belief: How sure the network is of its v, see `BoundPredictor.belief`.
         """
         try:
             bound = self._spare.pop()  # list.pop is atomic, so no other thread gets the same memory
@@ -181,4 +185,4 @@ class Predictors:
         bound.state.send()
         for shape in list(like._pools) if like else ():  # a copy, because another thread may add a shape
             bound.open(shape)
-        return BoundPredictor(bound, self._spare)
+        return BoundPredictor(bound, self._spare, belief)

@@ -55,8 +55,8 @@ def test_the_losses_of_all_samples_take_one_run(
     inner_loop, run, runs = InnerLoop(adapt, loss, State(linear.start())), type(loss).run, []
     x, y = (np.random.default_rng(0).standard_normal((6, size)).astype(np.float32) for size in (3, 2))
     monkeypatch.setattr(type(loss), "run", lambda *given: runs.append(1) or run(*given))
-    losses = inner_loop.losses(x, y, linear.start())
+    losses = inner_loop.losses.each(x, y, linear.start())
     assert len(runs) == 1
     alone = [linear.step(linear.v0, x[each : each + 1], y[each : each + 1])[1] for each in range(6)]
     np.testing.assert_allclose(losses, alone, rtol=1e-5)
-    assert inner_loop.loss(x, y, linear.start()) == pytest.approx(losses.mean(), rel=1e-6)
+    assert inner_loop.losses.mean(x, y, linear.start()) == pytest.approx(losses.mean(), rel=1e-6)

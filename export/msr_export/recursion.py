@@ -1,0 +1,180 @@
+"""The graphs of the rule `recursive`: an update by one sample, and predictions with deviations.
+
+Both need the slopes of the outputs in v. They take them layer by layer, with the folded weights that they are given: U
+is read once for the slopes, and in an update once more to fold the new weights. All else is small.
+
+The rows of the belief lie in a ring whose size is fixed. A row with the weight 0 holds nothing. What time does between
+two samples is done before the graph runs, by the runtime (see `msr_runtime.inference.updater`).
+"""
+
+import itertools
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from msr_export.folding import folded_weights
+from msr_export.layers import LayerByLayer
+from msr_export.lowering import encode, lower
+from msr_export.plain import Adapting
+from msr_export.traced import Traced
+from msr_runtime.bundle.manifest import next_name
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.rules.belief import Belief, Elimination, eliminate, squared_errors
+from msr_runtime.meta.rules.recursive import Recursive
+from msr_runtime.meta.rules.rule import Tensors
+from msr_runtime.normalization import Normalization
+
+
+class RecursiveGraphs(NamedTuple):
+    """The graphs of the rule `recursive`."""
+
+    update: bytes
+    """ONNX: x `(1, *x)`, y `(1, *y)`, v `(1, K)`, its weights, rows `(slots, K)` and decays `(slots,)`, to v and
+    weights after the sample, new rows `(J, K)`, innovation and variance `(1, *y)`, and nis `(1,)`.
+    """
+    deviation: bytes
+    """ONNX: x `(batch, *x)`, the weights, rows and decays, to y and its epistemic and total deviations `(batch, *y)`.
+    """
+    memory: int
+    """How many samples count in the covariance."""
+    outputs: int
+    """J, the numbers of one sample's y."""
+    keep: float
+    """What is left of the mean after the time between two samples of meta-training."""
+
+
+def freeze_recursion(
+    learner: Learner, normalization: Normalization, rule: Recursive, v0: Tensor, weights: Tensors
+) -> RecursiveGraphs:
+    """Freeze a learner with the rule `recursive`, float32 on the CPU, into its two graphs.
+
+    Args:
+        learner: The learner.
+        normalization: The normalization under which it was trained.
+        rule: Its rule.
+        v0: Where v starts, `(1, K)`.
+        weights: The folded weights there.
+
+    """
+    J = len(rule.noise())
+    slots = (rule.memory + 1) * J
+    belief = {"rows": torch.randn(slots, v0.numel()), "decays": torch.rand(slots)}
+    x, y = torch.randn(1, *learner.inputs), torch.randn(1, *learner.outputs)
+    seen = ["new_rows", "innovation", "variance", "nis"]
+    update = _freeze(
+        _Update(learner, normalization, rule),
+        {"x": x, "y": y, "v": v0, "weights": weights, **belief},
+        [next_name("v"), *map(next_name, weights), *seen],
+    )
+    lengths = {length for tensor in (*weights.values(), *belief.values(), x, y) for length in tensor.shape}
+    # A length that no other axis has: torch takes axes of equal length for the same axis.
+    count = next(count for count in itertools.count(7) if lengths.isdisjoint((count, count * J)))
+    examples = {"x": torch.randn(count, *learner.inputs), "weights": weights, **belief}
+    deviation = _freeze(_Deviation(learner, normalization, rule), examples, ["y", "epistemic", "total"])
+    usual = rule.keep()
+    return RecursiveGraphs(update, deviation, rule.memory, J, 1.0 if usual is None else usual.item())
+
+
+class _Filter(Adapting):
+    """What both graphs share: the slopes of the outputs in the whitened v."""
+
+    scale: Tensor
+    noise: Tensor
+
+    def __init__(self, learner: Learner, normalization: Normalization, rule: Recursive) -> None:
+        super().__init__(learner, normalization)
+        self.gate, self.linearizations = rule.gate, rule.linearizations
+        with torch.no_grad():
+            scales = rule.scales()
+            # What the rule does not move has no prior but its start.
+            parts = [scales.get(name, torch.zeros(())).expand(shape.numel()) for name, shape in self.shapes.items()]
+            self.register_buffer("scale", torch.cat(parts))
+            self.register_buffer("noise", rule.noise().detach().clone())
+        self.learner.rule = None  # its parameters would be constants of the graph
+        self.layers = LayerByLayer(self.learner, self.plain)
+
+    def flatten(self, samples: int) -> None:
+        """See `Plain.flatten`. No layer is left to go by: the slopes are taken row by row."""
+        super().flatten(samples)
+        self.layers = LayerByLayer(self.learner, self.plain)
+
+    def linearize(self, weights: Tensors, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The outputs of normalized x `(samples, *x)`: `(samples, J)`, and their slopes `(samples, J, K)`."""
+        outputs, slopes = self.layers.slopes(weights, x)
+        return outputs, torch.cat([slopes[name] for name in self.shapes], dim=2) * self.scale
+
+
+class _Update(_Filter):
+    """The graph `x, y, v, *weights, rows, decays -> v_next, *weights_next, new_rows, innovation, variance, nis`."""
+
+    def forward(
+        self, x: Tensor, y: Tensor, v: Tensor, weights: Tensors, rows: Tensor, decays: Tensor
+    ) -> tuple[Tensor, ...]:
+        normal_x, normal_y = self._normalized(x, y)
+        # The mean is told relative to the present one, so v need not be divided by its scales.
+        belief = Belief(self.noise.new_zeros(()), rows, decays)
+        errors, slopes = self._errors(weights, normal_x, normal_y)
+        found, covariance = self._eliminate(belief, errors, slopes)
+        variance, nis = covariance.diagonal().clamp(min=0) + self.noise, squared_errors(found)
+        move, new_rows = _moved(found)
+        for _ in range(self.linearizations - 1):
+            there = folded_weights(self.learner, self.unflatten(v + move * self.scale))
+            again, slopes = self._errors(there, normal_x, normal_y)
+            move, new_rows = _moved(self._eliminate(belief, again + slopes @ move.squeeze(0), slopes)[0])
+        v_next = v + move * self.scale
+        raw = [each.reshape(y.shape) for each in (errors, variance)]
+        return (
+            v_next,
+            *folded_weights(self.learner, self.unflatten(v_next)).values(),
+            new_rows,
+            raw[0] * self.output_scale,
+            raw[1] * self.output_scale.square(),
+            nis.reshape(1),
+        )
+
+    def _errors(self, weights: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """What the outputs miss `(J,)`, and their slopes `(J, K)`."""
+        outputs, slopes = self.linearize(weights, x)
+        return y.flatten() - outputs.flatten(), slopes[0]
+
+    def _eliminate(self, belief: Belief, errors: Tensor, slopes: Tensor) -> tuple[Elimination, Tensor]:
+        gains = belief.times(slopes)
+        covariance = gains @ slopes.mT
+        return eliminate(covariance, errors, self.noise, gains, self.gate), covariance
+
+
+class _Deviation(_Filter):
+    """The graph `x, *weights, rows, decays -> y, epistemic, total`."""
+
+    def forward(self, x: Tensor, weights: Tensors, rows: Tensor, decays: Tensor) -> tuple[Tensor, ...]:
+        _, slopes = self.linearize(weights, self._normalized_x(x))
+        seen = slopes @ rows.mT
+        explained = seen.square() @ decays.unsqueeze(1)
+        variance = (slopes.square().sum(2) - explained.squeeze(2)).clamp(min=0)
+        y = self.predict(x, weights)
+        deviations = [each.sqrt().reshape(y.shape) * self.output_scale for each in (variance, variance + self.noise)]
+        return y, *deviations
+
+
+def _moved(found: Elimination) -> tuple[Tensor, Tensor]:
+    """The move of m `(1, K)`, and the new rows `(J, K)`."""
+    deviations = found.used.sqrt()
+    rows = found.gains / deviations.unsqueeze(1)
+    return (found.errors / deviations).unsqueeze(0) @ rows, rows
+
+
+def _freeze(module: _Filter, examples: dict[str, Any], outputs: list[str]) -> bytes:
+    dynamic = ("x",) if examples["x"].shape[0] > 1 else ()
+    weights = examples["weights"]
+    axes = {**dict.fromkeys(examples), "weights": dict.fromkeys(weights)}
+    axes |= {name: {0: torch.export.Dim("batch")} for name in dynamic}
+    inputs = [each for name in examples for each in (weights if name == "weights" else [name])]
+    try:
+        traced = Traced(module, examples, dynamic)
+    except Exception:
+        if not module.plain.own_network:
+            raise
+        module.flatten(max(examples["x"].shape[0], 2))
+        traced = Traced(module, examples, dynamic)
+    return encode(lower(traced, {"arguments": examples}, {"arguments": axes}, inputs, outputs))

@@ -1,0 +1,123 @@
+"""What a bundle with the rule `recursive` runs: updates by one sample, and predictions with deviations."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Self
+
+from numpy.typing import NDArray
+
+from msr_runtime.adaptation.inner_loop import Adaptation
+from msr_runtime.adaptation.support_loss import SupportLoss
+from msr_runtime.bundle.store import DEVIATION, UPDATE, Bundle
+from msr_runtime.errors import InputError
+from msr_runtime.inference.belief import Belief
+from msr_runtime.inference.deviation import Deviations
+from msr_runtime.inference.predictor import BoundPredictor
+from msr_runtime.inference.providers import CPU
+from msr_runtime.inference.sample_spec import SampleSpec
+from msr_runtime.inference.session import make_session
+from msr_runtime.inference.state import State
+from msr_runtime.inference.time_limit import TimeLimit
+from msr_runtime.inference.updater import Updater
+from msr_runtime.task import Array, width
+
+
+class Recursion:
+    """The graphs of a bundle with the rule `recursive`. Any thread may use it; it keeps no adaptation.
+
+    The graphs run on the CPU: an update reads U twice, and does little with it.
+
+    Args:
+        bundle: The opened bundle.
+        start: Its v and weights at `v0`.
+        losses: The loss of its networks.
+        x: One sample's x.
+        y: One sample's y.
+        time_constant: As in `AdaptiveModel.load`.
+
+    Raises:
+        BundleError: If ONNX Runtime refuses a graph.
+        InputError: If the time constant is not above 0.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        start: State,
+        losses: SupportLoss,
+        x: SampleSpec,
+        y: SampleSpec,
+        time_constant: float | None,
+    ) -> None:
+        manifest, where = bundle.manifest, f"bundle '{bundle.path}'"
+        assert manifest.recursion is not None
+        if time_constant is not None and not time_constant > 0:
+            raise InputError(
+                f"time_constant is {time_constant}, but a time above 0 s is wanted; math.inf forgets nothing"
+            )
+        self._settings, self._own = manifest.recursion, manifest.recursion.tau
+        self._tau = self._own if time_constant is None else time_constant
+        self._losses, self._host = losses, State(start.tensors)
+        self.outputs = width(manifest.outputs)
+        """J, the numbers of one sample's y."""
+        self.prior = Belief.prior(manifest.recursion.memory, self.outputs, manifest.filter_parameters)
+        """How sure the network at `v0` is of its v."""
+        # Both graphs read U as it is. Packed, it would be a second U in memory, and no faster with one sample.
+        update, deviation = (
+            make_session(bundle.files[file], f"{where}: {file}", (CPU,), prepack=False) for file in (UPDATE, DEVIATION)
+        )
+        self.updater = Updater(update, self._host)
+        self.deviations = Deviations(deviation, x, y, self._host)
+
+    def limited(self, limit: TimeLimit) -> Self:
+        """Return the same graphs with a time limit on their runs, and the bundle's own time constant, for a test."""
+        other = copy.copy(self)
+        other._tau, other.updater = self._own, self.updater.limited(limit)
+        other.deviations = self.deviations.limited(limit)
+        return other
+
+    def keep(self, seconds: float | None) -> float:
+        """Return what is left of the mean after some time, 0 to 1.
+
+        Args:
+            seconds: The time, in s. None stands for the time between two samples of meta-training.
+
+        Raises:
+            InputError: If it is negative or not finite.
+        """
+        if seconds is not None and not 0 <= seconds < math.inf:
+            raise InputError(
+                f"seconds is {seconds}, but the time since the last accepted update is wanted, 0 or more; likely "
+                "cause: a clock that was set back (take time.monotonic()), or samples out of order"
+            )
+        if self._tau is None:
+            return 1.0
+        return math.exp(-(self._settings.tick if seconds is None else seconds) / self._tau)
+
+    def adapt(
+        self, x: Array, y: NDArray, begin: BoundPredictor | None = None, check: Callable[[], None] | None = None
+    ) -> Adaptation:
+        """Take the samples of a support set one after another, with the time of meta-training between them.
+
+        Args:
+            x: `(shots, *x)` in raw units, checked.
+            y: `(shots, *y)` in raw units, checked.
+            begin: The network to begin at, whose belief stays as it is. None begins at `v0`.
+            check: Called before each update. What it raises ends the adaptation.
+        """
+        block, belief = (self._host.block, self.prior) if begin is None else (begin.block, begin.belief)
+        assert belief is not None
+        # The prior is nobody's, so it needs no copy.
+        run = self.updater.begin(block, belief if begin is None else belief.copy())
+        before, keep = self._losses.mean(x, y, run.tensors), self.keep(None)
+        for sample_x, sample_y in zip(x, y, strict=True):
+            if check:
+                check()
+            if run.update(sample_x, sample_y, keep) is None:
+                self.updater.end(run)
+                return Adaptation(before, math.nan, block.copy(), None)
+        after = self._losses.mean(x, y, run.tensors)
+        end = Adaptation(before, after, run.block.copy(), run.belief)
+        self.updater.end(run)
+        return end

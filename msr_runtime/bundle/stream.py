@@ -1,0 +1,114 @@
+"""The golden stream of a bundle with the rule `recursive`: many updates in a row, as torch computed them."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from msr_runtime.arrays import relative_error
+from msr_runtime.bundle.golden import error_y
+from msr_runtime.bundle.manifest import Manifest
+from msr_runtime.bundle.npz import Headers, check_shapes, encode_arrays, length_of, read_arrays
+from msr_runtime.errors import BundleError
+from msr_runtime.normalization import Normalization
+from msr_runtime.task import Array, sample_shape
+
+
+class Stream(NamedTuple):
+    """The golden stream: samples that follow each other, with the results that torch computed. All in raw units.
+
+    The self-test at load repeats it on the robot, beside the golden example.
+    """
+
+    x: Array
+    """Inputs of the samples, `(samples, *x)`."""
+    y: Array
+    """Outputs of the samples, `(samples, *y)`."""
+    keep: Array
+    """What time leaves of the mean before each sample, `(samples,)`: 1 is no time."""
+    innovation: Array
+    """y minus the prediction before each update, `(samples, *y)`."""
+    variance: Array
+    """The variance that was expected of each innovation, `(samples, *y)`."""
+    nis: Array
+    """The normalized innovation squared of each sample, `(samples,)`."""
+    v: Array
+    """Filter parameters after the last update, `(1, K)`."""
+    query_x: Array
+    """Inputs to predict from after the last update, `(batch, *x)`."""
+    query_y: Array
+    """The predictions, `(batch, *y)`."""
+    epistemic: Array
+    """Their standard deviations because of v, `(batch, *y)`."""
+    total: Array
+    """Their standard deviations because of v and noise, `(batch, *y)`."""
+
+    def to_bytes(self) -> bytes:
+        """Return the stream as the bytes of an .npz file."""
+        return encode_arrays(self._asdict())
+
+    def errors(self, normalization: Normalization, seen: "Stream") -> dict[str, float]:
+        """Return the relative error of each figure that was computed again, by its name. NaN counts as infinite.
+
+        Numbers in the units of y are compared in the scales of y, as predictions are.
+
+        Args:
+            normalization: The normalization of the bundle.
+            seen: The same samples, with what was computed again.
+        """
+        scale = np.asarray(normalization.output_scale, np.float32)
+        # What comes first is named first where several are off: the rest is computed from it.
+        errors = {
+            "innovations": relative_error(seen.innovation / scale, self.innovation / scale),
+            "variances": relative_error(seen.variance / scale**2, self.variance / scale**2),
+            "normalized innovations": relative_error(seen.nis, self.nis),
+            "v": relative_error(seen.v, self.v),
+            "predictions": error_y(normalization, seen.query_y, self.query_y),
+        }
+        errors |= {
+            name: relative_error(getattr(seen, part) / scale, getattr(self, part) / scale)
+            for name, part in (("epistemic deviations", "epistemic"), ("total deviations", "total"))
+        }
+        return {name: math.inf if math.isnan(error) else error for name, error in errors.items()}
+
+
+def read_stream(data: bytes, manifest: Manifest, where: str) -> Stream:
+    """Read a golden stream, and check it against the manifest before an array is unpacked.
+
+    Args:
+        data: The bytes of stream.npz.
+        manifest: The manifest of its bundle.
+        where: The name of the file in error messages.
+
+    Raises:
+        BundleError: If the file is damaged, or if an array is missing, has another shape than the manifest says or is
+            too large.
+    """
+    try:
+        stream = Stream(*read_arrays(data, Stream._fields, lambda headers: _check_arrays(headers, manifest)))
+        if not ((stream.keep >= 0) & (stream.keep <= 1)).all():
+            raise ValueError(f"keep lies between {stream.keep.min():g} and {stream.keep.max():g}, but 0 to 1 is wanted")
+        return stream
+    except Exception as error:  # a malformed zip file or array header raises many types of errors
+        raise BundleError(
+            f"{where} is not a golden stream ({error}); it is damaged or another program wrote it: export again"
+        ) from error
+
+
+def _check_arrays(headers: Headers, manifest: Manifest) -> None:
+    samples, batch = (length_of(headers, name) for name in ("x", "query_x"))
+    x, y = sample_shape(manifest.inputs), sample_shape(manifest.outputs)
+    wanted = {
+        "x": (samples, *x),
+        "y": (samples, *y),
+        "keep": (samples,),
+        "innovation": (samples, *y),
+        "variance": (samples, *y),
+        "nis": (samples,),
+        "v": (1, manifest.filter_parameters),
+        "query_x": (batch, *x),
+        "query_y": (batch, *y),
+        "epistemic": (batch, *y),
+        "total": (batch, *y),
+    }
+    check_shapes(headers, wanted, samples, batch)

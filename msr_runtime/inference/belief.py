@@ -1,0 +1,199 @@
+"""What a bundle with the rule `recursive` knows of v beside its value: how sure it is of it.
+
+v is whitened: the meta-learned start and scales make it m, whose prior is N(0, I). Each number that was observed takes
+one direction out of the covariance of m:
+
+    C = I - Rᵀ diag(d) R        with the rows R of the latest samples and their weights d
+
+The rows lie in a ring. The oldest are dropped before the next sample is taken. C then grows, so it stays a covariance
+after any number of samples, and nothing is ever added up.
+
+A belief never changes. The next one shares its ring, because copying all rows would take longer than an update. A ring
+has room for one sample more than counts: the next update writes where no belief reads that is at most one update old.
+"""
+
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_runtime.arrays import FLOAT32
+from msr_runtime.errors import InputError
+from msr_runtime.inference.state import State
+from msr_runtime.task import Array
+
+_LEAST = 1e-9
+"""A weight below it counts as zero: processors take many times as long for the smallest numbers of float32."""
+_ROUNDING = 1e-3
+"""By how much rounding may push the largest eigenvalue of Rᵀ diag(d) R above 1."""
+
+
+class _Ring:
+    """The rows of all beliefs that follow each other."""
+
+    def __init__(self, rows: Array) -> None:
+        self.state = State({"rows": rows})
+        """The rows `(slots, K)`, as numpy and ONNX Runtime see them."""
+        self.written = 0
+        """How many samples were written, or are being written."""
+
+
+class Belief:
+    """How sure a network is of its v. Make the first one with `prior`.
+
+    Any thread may read one. One thread at a time may call `after`.
+    """
+
+    def __init__(self, ring: _Ring, decays: Array, outputs: int, place: int, number: int) -> None:
+        self._ring = ring
+        self.decays = decays
+        """d `(slots,)`, float32, between 0 and 1. Only read it. It is zero for rows that hold nothing."""
+        self._outputs = outputs
+        self._place = place
+        """The first of the rows that the next sample is written to."""
+        self._number = number
+        """How many samples had been written to the ring."""
+
+    @classmethod
+    def prior(cls, memory: int, outputs: int, size: int) -> Self:
+        """Return the belief before the first sample. Any number of models may begin at it, at once.
+
+        Args:
+            memory: How many samples count.
+            outputs: J, the numbers of one sample's y.
+            size: K, the filter parameters.
+        """
+        slots = (memory + 1) * outputs
+        belief = cls(_Ring(np.zeros((slots, size), FLOAT32)), np.zeros(slots, FLOAT32), outputs, 0, 0)
+        belief.share()
+        return belief
+
+    @property
+    def ring(self) -> State:
+        """The memory of the rows: "rows" `(slots, K)`. Beliefs that follow each other share it."""
+        return self._ring.state
+
+    @property
+    def intact(self) -> bool:
+        """Whether no later update has written over a row of this belief. Look after reading the rows, not before."""
+        return self._ring.written <= self._number + 1
+
+    def before(self, keep: float) -> Array:
+        """Return the weights of the rows `(slots,)` for the next update, with the oldest sample dropped.
+
+        Args:
+            keep: What is left of the mean since the last update, 0 to 1. The covariance relaxes by its square:
+                `C <- keep² C + (1 - keep²) I`.
+        """
+        decays = self.decays.copy()
+        if keep < 1:
+            decays *= keep * keep
+            decays[decays < _LEAST] = 0.0
+        oldest = self._following(self._place)
+        decays[oldest : oldest + self._outputs] = 0.0
+        return decays
+
+    def after(self, decays: Array, rows: Array) -> Self:
+        """Return the belief after an update. It shares the ring, unless another belief has used it meanwhile.
+
+        Args:
+            decays: What `before` gave. It is kept, so do not change it afterwards.
+            rows: The new rows `(J, K)`, finite.
+        """
+        ring, place, number = self._ring, self._place, self._number
+        if ring.written != number:
+            ring, number = _Ring(ring.state.tensors["rows"]), 0
+        ring.written = number + 1  # first: a reader that sees a new row must know of it
+        ring.state.tensors["rows"][place : place + self._outputs] = rows
+        decays[place : place + self._outputs] = 1.0
+        return type(self)(ring, decays, self._outputs, self._following(place), number + 1)
+
+    def share(self) -> None:
+        """Let several models go on from this belief, each with a ring of its own.
+
+        No update of it may run meanwhile.
+        """
+        self._ring.written = self._number + 1  # as if the next sample were written: `after` then copies the ring
+
+    def copy(self) -> Self:
+        """Return the same belief with a ring of its own, so that updates of the copy never touch this one."""
+        return type(self)(_Ring(self._ring.state.tensors["rows"]), self.decays, self._outputs, self._place, 0)
+
+    def inflated(self, factor: float) -> Self:
+        """Return the belief with every variance multiplied by `factor`, but none larger than the prior's.
+
+        Args:
+            factor: At least 1. Infinity returns the prior's covariance.
+
+        Raises:
+            InputError: If it is below 1, or not a number.
+        """
+        if not factor >= 1:
+            raise InputError(
+                f"factor is {factor}, but at least 1 is wanted: the variances are multiplied by it, and only samples "
+                "make them smaller"
+            )
+        # The eigenvectors of the rows' part of C hold the same covariance, and each has a variance of its own.
+        weighed = self._weighed()
+        _, lengths, vectors = np.linalg.svd(weighed, full_matrices=False)
+        variances = 1 - np.minimum(lengths**2, 1.0)
+        with np.errstate(invalid="ignore"):  # infinity times zero: what is known exactly is not known any more
+            known = 1 - np.nan_to_num(np.minimum(factor * variances, 1.0), nan=1.0)
+        order = np.argsort(known)  # the ring drops its first rows first: let that be what is known least
+        tensors = {"rows": np.zeros_like(weighed, FLOAT32), "decays": np.zeros(len(weighed), FLOAT32)}
+        tensors["rows"][len(weighed) - len(order) :] = vectors[order]
+        tensors["decays"][len(weighed) - len(order) :] = known[order]
+        return type(self)._from_rows(tensors, self._outputs)
+
+    def covariance(self) -> NDArray[np.float64]:
+        """Return C, the covariance of the whitened v, `(K, K)`. It is I for the prior."""
+        weighed = self._weighed()
+        return np.eye(weighed.shape[1]) - weighed.T @ weighed
+
+    def tensors(self) -> dict[str, Array]:
+        """Return what a file keeps: "rows" `(memory * J, K)` and their weights "decays" `(memory * J,)`, oldest first.
+
+        The caller sees to it that no update runs meanwhile.
+        """
+        order = self._order()
+        return {"rows": self._ring.state.tensors["rows"][order], "decays": self.decays[order]}
+
+    @classmethod
+    def restored(cls, tensors: Mapping[str, Array], outputs: int) -> Self:
+        """Return the belief that `tensors` wrote.
+
+        Args:
+            tensors: The tensors "rows" and "decays", finite float32 of the right shapes; others are not read.
+            outputs: J.
+
+        Raises:
+            InputError: If they make no covariance: a weight is not between 0 and 1, or a variance is negative.
+        """
+        decays = tensors["decays"]
+        if decays.min(initial=0) < 0 or decays.max(initial=0) > 1:
+            raise InputError(f"its decays lie between {decays.min():g} and {decays.max():g}, but 0 to 1 is wanted")
+        belief = cls._from_rows(tensors, outputs)
+        largest = float(np.linalg.svd(belief._weighed(), compute_uv=False).max(initial=0.0)) ** 2
+        if not largest <= 1 + _ROUNDING:
+            raise InputError(f"its rows take {largest:.3g} of the prior's variance in one direction, but at most 1 is")
+        return belief
+
+    @classmethod
+    def _from_rows(cls, tensors: Mapping[str, Array], outputs: int) -> Self:
+        spare = np.zeros((outputs, tensors["rows"].shape[1]), FLOAT32)
+        rows, decays = tensors["rows"], tensors["decays"]
+        return cls(_Ring(np.concatenate([spare, rows])), np.concatenate([spare[:, 0], decays]), outputs, 0, 0)
+
+    def _weighed(self) -> NDArray[np.float64]:
+        """The rows that count, each times the root of its weight: `(memory * J, K)`, oldest first."""
+        found = self.tensors()
+        return found["rows"].astype(np.float64) * np.sqrt(found["decays"].astype(np.float64))[:, None]
+
+    def _order(self) -> NDArray[np.intp]:
+        """Indices of the rows that may hold something, oldest first."""
+        slots = len(self.decays)
+        return (self._following(self._place) + np.arange(slots - self._outputs)) % slots
+
+    def _following(self, place: int) -> int:
+        return (place + self._outputs) % len(self.decays)

@@ -1,0 +1,190 @@
+"""Updates of a network by one sample: runs of update.onnx one after another, in buffers that are kept."""
+
+import copy
+import math
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_runtime.arrays import FLOAT32, all_finite
+from msr_runtime.inference._onnxruntime import onnxruntime
+from msr_runtime.inference.belief import Belief
+from msr_runtime.inference.state import State
+from msr_runtime.inference.time_limit import TimeLimit
+from msr_runtime.task import Array
+
+NEXT = "{}_next"
+"""The name of an output of the graph that belongs to an input."""
+
+
+class Innovation(NamedTuple):
+    """What one sample said about the network, before the network learned from it."""
+
+    error: Array
+    """y minus the prediction, `(*y)`, in raw units."""
+    variance: Array
+    """The variance that was expected of each error, `(*y)`, in squared raw units: that of v and of the noise."""
+    nis: float
+    """The normalized innovation squared: the errors in their own expected deviations, squared and summed. It is the
+    number of outputs on average, if the variances are right."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether every number is finite."""
+        return math.isfinite(self.nis) and all_finite(self.error.ravel()) and all_finite(self.variance.ravel())
+
+
+class Updater:
+    """Runs of update.onnx. Safe to use from several threads: each run of updates takes its own buffers.
+
+    Args:
+        session: The session of update.onnx, on the CPU.
+        start: The network at `v0`: what v and its weights relax to.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, start: State) -> None:
+        self._session, self._start = session, start
+        self._pool: list[Run] = []
+
+    def limited(self, limit: TimeLimit) -> Self:
+        """Return the same session with a time limit on its runs, and buffers of its own."""
+        other = copy.copy(self)
+        other._session, other._pool = limit.limited(self._session), []
+        return other
+
+    def begin(self, block: Array, belief: Belief) -> "Run":
+        """Return a run of updates that begins at a network. Give it back with `end`.
+
+        Args:
+            block: The network's v and folded weights, as the block of a `State`.
+            belief: How sure it is of its v. Nobody else may update it meanwhile.
+        """
+        try:
+            run = self._pool.pop()  # list.pop and list.append are atomic, so two threads never get the same buffers
+        except IndexError:
+            run = Run(self._session, self._start)
+        run.begin(block, belief)
+        return run
+
+    def replay(self, block: Array, belief: Belief, x: Array, y: NDArray, keep: NDArray) -> "Replayed":
+        """Learn from samples one after another, for a comparison with numbers that are known.
+
+        Args:
+            block: As in `begin`.
+            belief: As in `begin`.
+            x: `(samples, *x)` in raw units.
+            y: `(samples, *y)` in raw units.
+            keep: What time has left of the mean before each sample, `(samples,)`.
+        """
+        unknown = np.full(y.shape, np.nan, FLOAT32)
+        replayed = Replayed(self.begin(block, belief), unknown, unknown.copy(), np.full(len(y), np.nan, FLOAT32))
+        for index, sample in enumerate(zip(x, y, keep.tolist(), strict=True)):
+            found = replayed.run.update(*sample)
+            if found is None:
+                break
+            replayed.innovation[index], replayed.variance[index], replayed.nis[index] = found
+        return replayed
+
+    def end(self, run: "Run") -> None:
+        """Give the buffers of a run back."""
+        self._pool.append(run)
+
+
+class Replayed(NamedTuple):
+    """What many updates did. After one that was not finite, all numbers are NaN."""
+
+    run: "Run"
+    """The buffers, where the updates ended."""
+    innovation: Array
+    """y minus the prediction before each update, `(samples, *y)`, in raw units."""
+    variance: Array
+    """The variance that was expected of each innovation, `(samples, *y)`, in squared raw units."""
+    nis: Array
+    """The normalized innovation squared of each sample, `(samples,)`."""
+
+
+class Run:
+    """The buffers of one run of updates. `Updater.begin` returns it.
+
+    There are two states, because an update must not overwrite the state that it reads. The values of ONNX Runtime share
+    the memory of the arrays, so an update copies nothing but its sample.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, start: State) -> None:
+        self._session, self._start = session, start
+        self._states = State(start.tensors), State(start.tensors)
+        shapes = {part.name: part.shape for part in (*session.get_inputs(), *session.get_outputs())}
+        made = ("x", "y", "decays", "new_rows", "innovation", "variance", "nis")
+        self._arrays = State({name: np.zeros(shapes[name], FLOAT32) for name in made})
+        self._bindings = tuple(self._bind(*states) for states in (self._states, self._states[::-1]))
+        self._at = 0  # which of the states holds the present network
+        self._belief: Belief | None = None
+        self._ring: State | None = None
+
+    def _bind(self, source: State, target: State) -> Any:
+        binding, given = self._session.io_binding(), {**source.values, **self._arrays.values}
+        for part in self._session.get_inputs():
+            if part.name != "rows":
+                binding.bind_ortvalue_input(part.name, given[part.name])
+        made = {NEXT.format(name): value for name, value in target.values.items()}
+        for part in self._session.get_outputs():
+            binding.bind_ortvalue_output(part.name, made.get(part.name) or self._arrays.values[part.name])
+        return binding
+
+    def begin(self, block: Array, belief: Belief) -> None:
+        """Begin at another network. See `Updater.begin`."""
+        if self._belief is not belief:  # else it is where the last update ended
+            self._states[self._at].block[...] = block
+            self._follow(belief)
+
+    @property
+    def block(self) -> Array:
+        """The present v and folded weights, as the block of a `State`. Valid until the next update."""
+        return self._states[self._at].block
+
+    @property
+    def tensors(self) -> dict[str, Array]:
+        """The same tensors by name."""
+        return self._states[self._at].tensors
+
+    @property
+    def belief(self) -> Belief:
+        """How sure the present network is of its v."""
+        assert self._belief is not None
+        return self._belief
+
+    def update(self, x: Array, y: NDArray, keep: float) -> Innovation | None:
+        """Learn from one sample.
+
+        Args:
+            x: `(*x)` in raw units, checked.
+            y: `(*y)` in raw units, checked.
+            keep: What time has left of the mean since the last update, 0 to 1.
+
+        Returns:
+            What the sample said. None if a number is not finite: then the belief is as it was, and the run must end.
+        """
+        belief, arrays, source = self.belief, self._arrays.tensors, self._states[self._at]
+        arrays["x"][0], arrays["y"][0] = x, y
+        arrays["decays"][...] = decays = belief.before(keep)
+        if keep < 1:  # v relaxes to v0, and so do the weights, which are linear in v: all of them in one block
+            source.block -= self._start.block
+            source.block *= FLOAT32.type(keep)
+            source.block += self._start.block
+        self._belief = None  # until the update has succeeded, the buffers hold no network that a belief belongs to
+        self._session.run_with_iobinding(self._bindings[self._at])
+        found = Innovation(arrays["innovation"][0].copy(), arrays["variance"][0].copy(), float(arrays["nis"][0]))
+        rows, target = arrays["new_rows"], self._states[1 - self._at]
+        if not (found.finite and all_finite(rows.reshape(-1)) and all_finite(target.block)):
+            return None
+        self._at = 1 - self._at
+        self._follow(belief.after(decays, rows))
+        return found
+
+    def _follow(self, belief: Belief) -> None:
+        self._belief = belief
+        if self._ring is not belief.ring:
+            self._ring = belief.ring
+            for binding in self._bindings:
+                binding.bind_ortvalue_input("rows", self._ring.values["rows"])
