@@ -21,6 +21,8 @@ TERRAINS = ("asphalt", "flooring", "snow")
 LOG_KINDS = ("in order", "switches")
 TURNING = 0.05
 """From so many rad/s on, the robot turns."""
+SHORTEST = 100
+"""Samples of the shortest drive: support sets of 64 samples leave some of them for the queries."""
 BLOCK = 64
 """Samples before a switch, and after it."""
 STRETCH = 200
@@ -45,6 +47,7 @@ def describe(folder: Path, terrain: str, *, mirror: bool) -> LogDescription:
         name=f"husky-{terrain}{'' if mirror else '-unsymmetric'}",
         files=str(folder / "*.csv"),
         time="time",
+        shortest=SHORTEST,
         symmetry=(Mirror(),) if mirror else (),
         inputs=[
             LogField(name="current", columns=columns["current"], unit="A", representation=kept["current"]),

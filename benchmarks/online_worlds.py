@@ -137,7 +137,7 @@ class Logs(NamedTuple):
     mirror: bool | None
     kinds: tuple[str, ...] = LOG_KINDS
     ticks: tuple[float, ...] = (2, 5, 15, 50, 150)
-    shots: int = 64
+    shots: int = 32
 
     @property
     def name(self) -> str:

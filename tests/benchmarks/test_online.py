@@ -1,6 +1,8 @@
 """Streams are of the tasks that they say, peers filter as they should, and figures are of the right moments."""
 
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,22 +10,25 @@ import torch
 from online_learned import Filtered
 from online_methods import Copying, candidate, trainings
 from online_peers import Features, Kalman, LeastSquares, LowPass, Prior, Scaling
-from online_scores import CERTAIN, SAMPLES, certainty, choose, follow, grid
+from online_scores import CERTAIN, SAMPLES, Followed, certainty, choose, follow, grid
 from online_streams import DRIFT, JUMP, KINDS, Streams, between, simulated_streams, tasks_of_a_stream
 from online_worlds import Logs, Simulated
 
+from msr_envs.hex_drive import HexDrive
 from msr_envs.registry import load_family
+from msr_envs.ring_nav.family import RingNav
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.methods import learner_class
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Group
 
+FAMILIES = {"ring-nav": RingNav(), "hex-drive": HexDrive()}
 UNIT = Scaling(np.zeros(2), np.ones(2), np.zeros(1), np.ones(1))
 MIRROR = Group("C2", np.stack([np.eye(2), np.diag([1.0, -1.0])]), np.stack([np.eye(1), -np.eye(1)]))
 
 
 def linear_streams(streams: int = 6, ticks: int = 60, noise: float = 0.0) -> Streams:
-    """y = w x, with w ~ N(0, 1) of each stream, and queries of the same tick."""
+    """Streams of y = w x, with w ~ N(0, 1) of each stream, and queries of the same tick."""
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(streams, 1, 1, 2))
     x = rng.normal(size=(streams, ticks, 5, 2))
@@ -40,17 +45,17 @@ def prior(noise: float) -> Prior:
     return Prior(np.zeros((3, 1)), basis, np.full(1, noise**2 + 1e-9))
 
 
-@pytest.mark.parametrize("family", ["ring-nav", "hex-drive"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stream_jumps_or_drifts_as_it_says(family: str, kind: str) -> None:
-    tasks = list(tasks_of_a_stream(load_family(family), kind, np.random.default_rng(0), 2 * DRIFT))
+    tasks = list(tasks_of_a_stream(FAMILIES[family], kind, np.random.default_rng(0), 2 * DRIFT))
     differ = [tick for tick in range(1, len(tasks)) if str(tasks[tick]) != str(tasks[tick - 1])]
     assert differ == {"stays": [], "jumps": [*range(JUMP, 2 * DRIFT, JUMP)], "drifts": [*range(1, 2 * DRIFT)]}[kind]
 
 
 def test_a_task_between_two_stays_inside_the_ranges() -> None:
     """The mounting goes the short way round, and the sideways push keeps its sign."""
-    family, rng = load_family("ring-nav"), np.random.default_rng(0)
+    family, rng = FAMILIES["ring-nav"], np.random.default_rng(0)
     for _ in range(20):
         first, second = family.draw_task(rng), family.draw_task(rng)
         half, end = between(first, second, 0.5), between(first, second, 1.0)
@@ -125,7 +130,7 @@ def test_settings_are_chosen_by_the_error() -> None:
 def test_figures_are_of_the_right_moments() -> None:
     world = Simulated("ring-nav", 1, 1)
     ticks = np.arange(200.0)[None]
-    followed = SimpleNamespace(next=ticks, orbit=ticks)
+    followed = Followed(next=ticks, orbit=ticks, residuals={})
     assert world.figures("stays", followed)["after"] == {str(n): n for n in SAMPLES}
     jumps = world.figures("jumps", followed)
     assert (jumps["at_jump"], jumps["soon_after"]) == (100, 110)
@@ -138,7 +143,8 @@ def test_the_filter_of_many_streams_is_the_rule_of_each() -> None:
     learner = learner_class("msr")(config, (2,), (1,), "mse").eval()
     unit = Normalization(input_center=(0, 0), input_scale=(1, 1), output_center=(0,), output_scale=(1,))
     streams = linear_streams(3, 12)
-    method = Filtered(SimpleNamespace(learner=learner, normalization=unit), noise=1, ticks=1e9)
+    checkpoint: Any = SimpleNamespace(learner=learner, normalization=unit)
+    method = Filtered(checkpoint, noise=1, ticks=1e9)
     method.start(3)
     for tick in range(12):
         method.update(streams.x[:, tick], streams.y[:, tick])
@@ -156,8 +162,8 @@ def test_every_method_takes_as_many_outer_steps(tmp_path) -> None:
     steps = {job.run.name: job.settings.steps for job in (*first, *second)}
     assert steps["ring-nav msr batch 0"] == 40
     for job in second:
-        start = steps[job.settings.start.rpartition("/")[2]]
-        assert start + job.settings.steps == 40
+        assert job.settings.start is not None
+        assert steps[Path(job.settings.start).name] + job.settings.steps == 40
 
 
 def test_logs_are_cut_where_the_robot_turns_the_other_way(tmp_path) -> None:
