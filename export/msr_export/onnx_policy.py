@@ -25,8 +25,26 @@ class _Step(NamedTuple):
     output: str
 
 
+class _WithConstant(nn.Module):
+    """A function of a value and a constant. The constant is a buffer: an export and a checkpoint must find it."""
+
+    constant: Tensor
+
+    def __init__(self, function: Callable[..., Tensor], constant: Tensor, *, first: bool) -> None:
+        super().__init__()
+        self._function, self._first = function, first
+        self.register_buffer("constant", constant)
+
+    def forward(self, x: Tensor) -> Tensor:
+        constant = self.constant.to(x)
+        return self._function(constant, x) if self._first else self._function(x, constant)
+
+
 class OnnxPolicy(nn.Module):
-    """The module that `load_onnx` returns. Its layers are `layers.0`, `layers.1` and so on, in the file's order."""
+    """The module that `load_onnx` returns. Its layers are `layers.0`, `layers.1` and so on, in the file's order.
+
+    Numbers that are no layer's, such as those of a normalization, are the buffers `constants.0.constant` and so on.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -40,8 +58,8 @@ class OnnxPolicy(nn.Module):
                 "value function, and recurrent states not as inputs"
             )
         self._input, self._output = inputs[0], graph.output[0].name
-        self.layers, self._steps = nn.ModuleList(), list[_Step]()
-        for node in graph.node:
+        self.layers, self.constants, self._steps = nn.ModuleList(), nn.ModuleList(), list[_Step]()
+        for node in _with_biases(graph):
             attributes = {part.name: helper.get_attribute_value(part) for part in node.attribute}
             if node.op_type == "Constant":
                 self._constants[node.output[0]] = _tensor(attributes["value"])
@@ -67,7 +85,7 @@ class OnnxPolicy(nn.Module):
                 self.layers.append(layer)
                 return layer
         if node.op_type in _ARITHMETIC:
-            return _with_constants(_ARITHMETIC[node.op_type], constants)
+            return self._arithmetic(_ARITHMETIC[node.op_type], *constants)
         if node.op_type in _FUNCTIONS and constants[0] is None:
             return _FUNCTIONS[node.op_type](constants, attributes)
         raise ExportError(
@@ -75,6 +93,16 @@ class OnnxPolicy(nn.Module):
             f"{attributes}), which is not read in this form; read are {', '.join(sorted(_KNOWN))}: load the policy in "
             "the library that trained it, and return its torch module"
         )
+
+    def _arithmetic(
+        self, function: Callable[..., Tensor], first: Tensor | None, second: Tensor | None
+    ) -> Callable[..., Tensor]:
+        """A function of two values of which one may be a constant."""
+        constant = second if first is None else first
+        if constant is None:
+            return function
+        self.constants.append(_WithConstant(function, constant, first=first is not None))
+        return self.constants[-1]
 
 
 def load_onnx(path: str | PathLike[str]) -> OnnxPolicy:
@@ -91,6 +119,23 @@ def load_onnx(path: str | PathLike[str]) -> OnnxPolicy:
     if not path.is_file():
         raise ExportError(f"there is no ONNX file '{path}' (looked for {path.resolve()}); correct the path")
     return OnnxPolicy(path)
+
+
+def _with_biases(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The operators, with a constant that is added to a product of matrices as its bias, which can then be learned."""
+    nodes, constants = list(graph.node), {part.name: part for part in graph.initializer}
+    readers = [name for node in nodes for name in node.input] + [part.name for part in graph.output]
+    products = {node.output[0]: node for node in nodes if node.op_type == "MatMul" and node.input[1] in constants}
+    for add in [node for node in nodes if node.op_type == "Add"]:
+        product = next((name for name in add.input if name in products), "")
+        bias = next((name for name in add.input if name in constants), "")
+        if not product or not bias or readers.count(product) > 1:
+            continue
+        matmul = products[product]
+        if list(constants[bias].dims) == list(constants[matmul.input[1]].dims[1:]):
+            nodes[nodes.index(matmul)] = helper.make_node("MatMul", [*matmul.input, bias], add.output, matmul.name)
+            nodes.remove(add)
+    return nodes
 
 
 def _tensor(part: onnx.TensorProto) -> Tensor:
@@ -115,8 +160,8 @@ def _gemm(constants: list[Tensor | None], attributes: dict[str, Any]) -> nn.Modu
 
 
 def _matmul(constants: list[Tensor | None], _attributes: dict[str, Any]) -> nn.Module | None:
-    weight = constants[1]
-    return _linear(weight.mT, None) if weight is not None and weight.ndim == 2 else None
+    weight, *bias = constants[1:]
+    return _linear(weight.mT, bias[0] if bias else None) if weight is not None and weight.ndim == 2 else None
 
 
 def _convolution(constants: list[Tensor | None], attributes: dict[str, Any]) -> nn.Module | None:
@@ -142,14 +187,6 @@ def _convolution(constants: list[Tensor | None], attributes: dict[str, Any]) -> 
     if rest and rest[0] is not None:
         layer.bias = nn.Parameter(rest[0])
     return layer
-
-
-def _with_constants(function: Callable[..., Tensor], constants: list[Tensor | None]) -> Callable[..., Tensor]:
-    """A function of two values of which one may be a constant."""
-    first, second = constants
-    if first is not None:
-        return lambda x: function(first.to(x), x)
-    return function if second is None else lambda x: function(x, second.to(x))
 
 
 def _reshape(constants: list[Tensor | None], _attributes: dict[str, Any]) -> Callable[..., Tensor]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from msr_export import load_onnx
+from msr_export import check_exportable, load_onnx
 from msr_runtime.errors import ExportError
 from msr_runtime.inference.session import make_session
 from msr_runtime.meta import LEARNERS, LearnerConfig
@@ -74,6 +74,16 @@ def test_it_computes_what_the_file_computes(make, tmp_path: Path) -> None:
         *learner.adapted_names
     }
     torch.testing.assert_close(learner(learner.start(), torch.from_numpy(x)).detach(), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_numbers_that_are_no_layers_are_exported_too(tmp_path: Path) -> None:
+    """Those of a normalization are kept with the network. What is added to a product is its bias, and learned."""
+    path = _perceptron(tmp_path / "policy.onnx")
+    with registered({("network", "policy"): lambda *_, **__: load_onnx(path)}):
+        learner = LEARNERS["msr"](LearnerConfig(network="policy", filters=2, inner_steps=1), (IN,), (OUT,), "mse")
+    assert "network.constants.0.constant" in learner.state_dict()
+    assert "layers.1.parametrizations.bias.original" in learner.adapted_names
+    check_exportable(learner)
 
 
 def test_what_is_not_read_is_named(tmp_path: Path) -> None:
