@@ -27,6 +27,8 @@ from msr_runtime.meta.training.config import TrainConfig, TrainSettings
 from msr_runtime.meta.training.distributed import LostProcessError, processes
 from msr_runtime.meta.training.preparation import Preparation, prepare
 from msr_runtime.meta.training.run import Run, open_run
+from msr_runtime.meta.training.streams import tasks_stream
+from msr_runtime.meta.training.task_test import check_tasks
 from msr_runtime.meta.training.trainer import MetaTrainer, TrainResult
 from msr_runtime.task import TaskFamily
 
@@ -58,7 +60,7 @@ def train(
 
     A mean squared error is measured on normalized outputs: 1 is the loss of always giving the mean.
 
-    A family that is not built in is checked first, as `check_family` does.
+    A family that is not built in is checked first, as `check_family` does, and whether support sets tell its tasks.
 
     A network, rule or method of your own is tried first: an outer step, and the export.
 
@@ -137,6 +139,8 @@ def _opened(path: Path, family: TaskFamily, source: str, given: Given, resume: R
     method, learner, settings = given
     if resume == "no" or (resume == "auto" and not (path / LAST).exists()):
         run = open_run(path, TrainConfig.of(family, method or _METHOD, learner, settings, source=source))
+        if source not in BUILT_IN:
+            _doubt_tasks(family, settings.seed)
         return run, run.config
     run = open_run(path, None, resume=True)
     own = run.config
@@ -147,6 +151,13 @@ def _opened(path: Path, family: TaskFamily, source: str, given: Given, resume: R
     )
     run = run.continued(TrainConfig.of(family, *asked, source=source))
     return run, run.config
+
+
+def _doubt_tasks(family: TaskFamily, seed: int) -> None:
+    """Warn if the support set of a task does not tell the task."""
+    report = check_tasks(family, tasks_stream(seed))
+    if report is not None and report.verdict != "tells":
+        refuse(f"WARNING: {report.doubt()}")
 
 
 def _require_exportable(config: TrainConfig, family: TaskFamily) -> None:

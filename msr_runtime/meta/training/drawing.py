@@ -12,7 +12,8 @@ def draw_tasks(
     """Return `family.sample(rng, tasks, shots, queries, split)`.
 
     Raises:
-        FamilyError: It is not a `TaskBatch`, or an array of it has fewer or more tasks or samples than was asked for.
+        FamilyError: It is not a `TaskBatch`, an array of it has fewer or more tasks or samples than was asked for, or a
+            number in it is not finite.
 
     """
     batch = family.sample(rng, tasks, shots, queries, split)
@@ -28,5 +29,12 @@ def draw_tasks(
             raise FamilyError(
                 f"{call} gave {name} the shape {np.shape(array)}, but a numpy array is wanted whose first two axes are "
                 f"{wanted}, tasks and samples; correct `sample`"
+            )
+        if not np.isfinite(array).all():
+            task = int(np.flatnonzero(~np.isfinite(array).reshape(tasks, -1).all(1))[0])
+            raise FamilyError(
+                f"{call} put {array[~np.isfinite(array)][0]} into {name} of task {task}, but every value must be "
+                "finite; the likely cause is a division by zero, or a simulation that blows up for some tasks: draw "
+                "them from narrower ranges"
             )
     return batch

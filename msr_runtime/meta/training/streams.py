@@ -24,6 +24,11 @@ def disturbance_stream(seed: int, number: int) -> np.random.Generator:
     return np.random.default_rng([seed, number, 1])
 
 
+def tasks_stream(seed: int) -> np.random.Generator:
+    """Return the generator of the test whether support sets tell tasks: it changes nothing in a run that passes it."""
+    return np.random.default_rng([seed, 0, 3])
+
+
 def layers_seed(seed: int, number: int, rank: int) -> int:
     """Return the seed for torch of what is random in a network, such as dropout, in one process of a run."""
     return int(np.random.default_rng([seed, number, 2, rank]).integers(2**63))

@@ -1,7 +1,6 @@
 """The test that an augmentation must pass before training: is it a symmetry of each single task?"""
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.errors import AugmentationError, AugmentationWarning
-from msr_runtime.task import Field, FiniteFamily, SymmetricFamily, TaskFamily, UnevenFamily, field_slices, width
-
-Floats = NDArray[np.float64]
+from msr_runtime.meta.training.kernel_ridge import BANDWIDTHS, RIDGES, Floats, residuals, scaled, targets
+from msr_runtime.task import FiniteFamily, SymmetricFamily, TaskFamily, UnevenFamily, field_slices
 
 Verdict = Literal["holds", "in doubt", "refused"]
 """What the test found: a symmetry of each task; copies that surely do harm, but little beside the whole of y, or too
@@ -28,9 +26,6 @@ ENOUGH = 256
 doubt."""
 
 _TASKS, _COPIES = 24, 2
-_BANDWIDTHS = (1.0, 3.0)
-_RIDGES = (1e-6, 1e-4, 1e-2)
-_BUMPS = np.linspace(-2.0, 2.0, 7)
 
 
 @dataclass(frozen=True)
@@ -153,16 +148,16 @@ def check_augmentation(family: TaskFamily, rng: np.random.Generator) -> Augmenta
     batch = family.sample(rng, _TASKS, 1, count * len(family.query_sets), "train")
     x, y = batch.query_x[:, -count:], batch.query_y[:, -count:]
     copies = [family.augment(rng, x[:, :train], y[:, :train]) for _ in range(_COPIES)]
-    features = _scaled(family.inputs, np.concatenate([x, *(copy_x for copy_x, _ in copies)], 1))
-    targets = _targets(family, np.concatenate([y, *(copy_y for _, copy_y in copies)], 1))
+    features = scaled(family.inputs, np.concatenate([x, *(copy_x for copy_x, _ in copies)], 1))
+    wanted = targets(family, np.concatenate([y, *(copy_y for _, copy_y in copies)], 1))
 
     held_out = slice(train, count)
     # the axis of samples is now: training samples, held-out samples, copies of the training samples
     own = np.arange(train)
     own_and_copies = np.concatenate([own, np.arange(count, features.shape[1])])
     parts = list(field_slices(family.outputs).values())
-    without = _held_out_errors(features, targets, own, held_out, parts)
-    with_copies = _held_out_errors(features, targets, own_and_copies, held_out, parts)
+    without = _held_out_errors(features, wanted, own, held_out, parts)
+    with_copies = _held_out_errors(features, wanted, own_and_copies, held_out, parts)
 
     # logarithms: tasks differ in difficulty by factors, and each task is compared with itself
     growth = np.log(with_copies / without)
@@ -212,58 +207,16 @@ def require_symmetry(family: TaskFamily, rng: np.random.Generator) -> Augmentati
     return report
 
 
-def _scaled(fields: Sequence[Field], x: NDArray) -> Floats:
-    # x `(tasks, samples, *x)` as vectors, each field divided by its root mean square. One number per field: a group
-    # that acts within the fields does not change it.
-    features = x.reshape(*x.shape[:2], -1).astype(np.float64)
-    for part in field_slices(fields).values():
-        features[..., part] /= np.sqrt(np.mean(features[..., part] ** 2)) + 1e-12
-    return features
-
-
-def _targets(family: TaskFamily, y: NDArray) -> Floats:
-    if family.loss == "cross_entropy":
-        return np.eye(width(family.outputs))[y.reshape(*y.shape[:2])]
-    return y.reshape(*y.shape[:2], -1).astype(np.float64)
-
-
 def _held_out_errors(
-    features: Floats, targets: Floats, training: NDArray[np.int64], held_out: slice, parts: list[slice]
+    features: Floats, wanted: Floats, training: NDArray[np.int64], held_out: slice, parts: list[slice]
 ) -> Floats:
     """Return MSE over variance, `(tasks, fields)`, at the bandwidth and ridge with the lowest error over all tasks."""
-    variance = [targets[:, held_out, part].var(1).mean() + 1e-12 for part in parts]
-    settings = [(bandwidth, ridge) for bandwidth in _BANDWIDTHS for ridge in _RIDGES]
+    variance = [wanted[:, held_out, part].var(1).mean() + 1e-12 for part in parts]
+    settings = [(bandwidth, ridge) for bandwidth in BANDWIDTHS for ridge in RIDGES]
     errors = np.empty((len(settings), len(features), len(parts)))
-    for task, (x, y) in enumerate(zip(features, targets, strict=True)):
+    for task, (x, y) in enumerate(zip(features, wanted, strict=True)):
         mean = y[training].mean(0)
-        for index, residual in enumerate(_residuals(x[training], y[training] - mean, x[held_out], y[held_out] - mean)):
+        for index, residual in enumerate(residuals(x[training], y[training] - mean, x[held_out], y[held_out] - mean)):
             errors[index, task] = [np.mean(residual[:, part] ** 2) / v for part, v in zip(parts, variance, strict=True)]
     errors += 1e-12
     return errors[np.log(errors).mean((1, 2)).argmin()]
-
-
-def _residuals(x: Floats, y: Floats, asked: Floats, wanted: Floats) -> list[Floats]:
-    # A robot's response is largely a sum of a linear part and of curves in single inputs (thrusters, beams). The kernel
-    # has these parts beside a general (Gaussian) one, and so learns a task from few samples.
-    curves, asked_curves = _curves(x), _curves(asked)
-    size = x.shape[1]
-    additive, asked_additive = curves @ curves.T / size, asked_curves @ curves.T / size
-    square, asked_square = _square_distances(x, x) / size, _square_distances(asked, x) / size
-    residuals = []
-    for bandwidth in _BANDWIDTHS:
-        kernel = additive + np.exp(-square / (2 * bandwidth**2))
-        asked_kernel = asked_additive + np.exp(-asked_square / (2 * bandwidth**2))
-        for ridge in _RIDGES:
-            weights = np.linalg.solve(kernel + ridge * np.eye(len(x)), y)
-            residuals.append(asked_kernel @ weights - wanted)
-    return residuals
-
-
-def _curves(x: Floats) -> Floats:
-    bumps = np.exp(-((x[..., None] - _BUMPS) ** 2) / 0.5)
-    return np.concatenate([x, bumps.reshape(len(x), -1)], 1)
-
-
-def _square_distances(a: Floats, b: Floats) -> Floats:
-    # rounding can make the distance of equal points slightly negative
-    return np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0.0)

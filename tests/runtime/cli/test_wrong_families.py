@@ -64,7 +64,7 @@ WRONG = {
     ),
     "an augmentation that does nothing beside a group": (
         "def augment(self, rng, x, y): return x, y",
-        "augment moved all 64 examples by element 0",
+        "augment moved all 32 examples of a task by element 0",
     ),
     "splits that share tasks": (
         "def sample(self, *call): return Robot.sample(self, *call[:-1], 'train')",
@@ -170,6 +170,73 @@ def test_wheels_of_different_strength_are_refused(tmp_path: Path, msr, tiny, cap
     (said,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("msr: "))
     assert "family 'robot': the group mirror is not a symmetry of each of its tasks" in said
     assert not (tmp_path / "run").exists()
+
+
+APART = """
+class Wrong(Robot):
+    def sample(self, *call):
+        batch = Robot.sample(self, *call)
+        return batch._replace(query_x=batch.query_x[::-1], query_y=batch.query_y[::-1])
+"""
+ALIKE = """
+class Wrong(Robot):
+    def drive(self, x, gains): return Robot.drive(self, x, np.ones_like(gains))
+"""
+NOISE = """
+class Wrong(Robot):
+    def drive(self, x, gains): return x[:, np.random.default_rng(int(1e6 * abs(x[0, 0, 0]))).permutation(x.shape[1])]
+"""
+
+
+@pytest.mark.parametrize(
+    ("family", "cause"),
+    [
+        (APART, "that support and queries are of different tasks, units or order"),
+        (ALIKE, "that all tasks are alike"),
+        (NOISE, "that x lacks what y depends on, or that rows of x and y do not belong together"),
+    ],
+    ids=["queries of another task", "tasks alike", "noise"],
+)
+def test_a_support_set_that_does_not_tell_the_task_is_warned_of(
+    family: str, cause: str, tmp_path: Path, msr, tiny, capsys
+) -> None:
+    """Such a family keeps the contract, and its training would only seem to go well."""
+    file = tmp_path / "robot.py"
+    file.write_text(RIGHT + family)
+    assert msr("train", f"{file}:Wrong", tmp_path / "run", *tiny, "--settings.steps", 1) == 0
+    (said,) = (line for line in capsys.readouterr().err.splitlines() if "WARNING" in line)
+    assert "msr: WARNING: family 'robot': the support set of a task predicts its queries no better than that" in said
+    assert f"the likely cause is {cause}" in said.replace("The likely", "the likely")
+
+
+BLOWS_UP = """
+class Wrong(Robot):
+    def sample(self, rng, tasks, *call):
+        batch = Robot.sample(self, rng, tasks, *call)
+        if tasks > 10:
+            batch.query_y[10, 0, 0] = np.nan
+        return batch
+"""
+STILL = """
+class Wrong(Robot):
+    def drive(self, x, gains): return np.full(x.shape, 0.5)
+"""
+
+
+@pytest.mark.parametrize(
+    ("family", "says"),
+    [
+        (BLOWS_UP, "put nan into query_y of task 10, but every value must be finite"),
+        (STILL, "y ('speed', 'yaw_rate') is [0.5, 0.5] in every sample, so there is nothing to learn"),
+    ],
+    ids=["few tasks blow up", "y stands still"],
+)
+def test_samples_without_use_are_refused(family: str, says: str, tmp_path: Path, msr, tiny, refusal) -> None:
+    """Though single batches are well formed."""
+    file = tmp_path / "robot.py"
+    file.write_text(RIGHT + family)
+    assert msr("train", f"{file}:Wrong", tmp_path / "run", *tiny) == 2
+    assert says in refusal()
 
 
 LATE = """
