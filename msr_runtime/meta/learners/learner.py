@@ -165,6 +165,11 @@ class Learner(nn.Module):
         """Whether its network, its rule or its class is not one of this package."""
         return self.own_network or not all(_built_in(type(part)) for part in (self, self.rule) if part is not None)
 
+    @property
+    def likelihood(self) -> bool:
+        """Whether the outer loop learns from the likelihood of the queries: of a filter, if the objective says so."""
+        return isinstance(self.rule, Recursive) and self.config.objective == "likelihood"
+
     def start(self) -> Tensors:
         """Return the adapted tensors at which every task starts."""
         parameters = dict(self.network.named_parameters())
@@ -202,10 +207,11 @@ class Learner(nn.Module):
     def query_loss(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> Tensor:
         """Return the outer loss of one task, a scalar: what its queries cost after it adapted to its support set.
 
-        It is the loss of the queries. For a filter it is their negative log likelihood, if the objective says so.
+        It is the loss of the queries, or their negative log likelihood (`likelihood`).
         """
-        if not (isinstance(self.rule, Recursive) and self.config.objective == "likelihood"):
+        if not self.likelihood:
             return self.support_loss(self.adapt(support_x, support_y), query_x, query_y)
+        assert isinstance(self.rule, Recursive)
         start = self.start()
         belief = self.rule.believe(self.inner_forward, self.loss, start, support_x, support_y)
         return self.rule.surprise(self.inner_forward, start, belief, query_x, query_y)

@@ -2,12 +2,13 @@
 changes meanwhile.
 
 Only the support set is disturbed. So the outer loop learns rates and dampings whose adaptation is right on clean
-queries, although its samples were not clean.
+queries, although its samples were not clean. Where it learns from a likelihood, the queries have the noise too.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.training.config import TrainSettings
@@ -53,10 +54,15 @@ def draw_disturbance(rng: np.random.Generator, shape: Shape, settings: TrainSett
     """
     if not (settings.noise or settings.outliers):
         return None
-    away = settings.noise * rng.standard_normal(shape)
+    away = draw_noise(rng, shape, settings)
     wrong = rng.random(shape[:2]).reshape(*shape[:2], *[1] * (len(shape) - 2)) < settings.outliers
     signs = np.where(rng.random(shape) < 0.5, -1, 1)
     return (away + wrong * signs * settings.outlier_size).astype(np.float32)
+
+
+def draw_noise(rng: np.random.Generator, shape: Shape, settings: TrainSettings) -> NDArray[np.float64]:
+    """Draw noise on numbers of y, of the setting `noise`: an array of this shape in normalized units."""
+    return settings.noise * rng.standard_normal(shape)
 
 
 def switch_tasks(rng: np.random.Generator, batch: TaskBatch, settings: TrainSettings) -> TaskBatch:

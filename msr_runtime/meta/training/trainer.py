@@ -23,7 +23,7 @@ from msr_runtime.meta.training.augmentation import augment_queries
 from msr_runtime.meta.training.checkpoint import BEST, LAST, save_checkpoint
 from msr_runtime.meta.training.config import TrainConfig
 from msr_runtime.meta.training.distributed import ALONE, Processes
-from msr_runtime.meta.training.disturbance import draw_disturbance, draw_shots, shot_counts, switch_tasks
+from msr_runtime.meta.training.disturbance import draw_disturbance, draw_noise, draw_shots, shot_counts, switch_tasks
 from msr_runtime.meta.training.outer import Batch, Gradient, OuterLoss, outer_gradient, step_weights, traced_gradient
 from msr_runtime.meta.training.preparation import Preparation, prepare
 from msr_runtime.meta.training.progress import training_progress
@@ -274,8 +274,13 @@ class MetaTrainer:
         support_x, support_y = self.normalization.normalize(mine.support_x, mine.support_y)
         if disturbance is not None:
             support_y = support_y + disturbance[share]
-        query = self.normalization.normalize(mine.query_x, mine.query_y)
-        return [torch.from_numpy(array).to(self.processes.device) for array in (support_x, support_y, *query)]
+        query_x, query_y = self.normalization.normalize(mine.query_x, mine.query_y)
+        if self.settings.noise and self.learner.likelihood:
+            # The filter's noise is that of every y that is observed, and the queries count as observed too.
+            noise = draw_noise(disturbing, batch.query_y.shape, self.settings)
+            query_y = query_y + noise[share].astype(np.float32)
+        arrays = support_x, support_y, query_x, query_y
+        return [torch.from_numpy(array).to(self.processes.device) for array in arrays]
 
     @contextmanager
     def _catch_signals(self) -> Iterator[None]:

@@ -12,8 +12,9 @@ from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.training.checkpoint import LAST, load_checkpoint
 from msr_runtime.meta.training.config import TrainConfig, TrainSettings
-from msr_runtime.meta.training.disturbance import draw_disturbance, draw_shots
+from msr_runtime.meta.training.disturbance import FEW, draw_disturbance, draw_shots, shot_counts, switch_tasks
 from msr_runtime.meta.training.preparation import prepare
+from msr_runtime.task import TaskBatch
 
 NOISY: dict[str, Any] = {"noise": 0.3, "outliers": 0.1, "outlier_size": 8.0, "fewest_shots": 2}
 
@@ -59,6 +60,37 @@ def test_shots_are_drawn_evenly_from_their_range() -> None:
     numbers, counts = np.unique(drawn, return_counts=True)
     assert numbers.tolist() == [4, 5, 6]
     assert counts.min() > 900
+
+
+def test_few_numbers_of_shots_reach_from_the_least_to_the_most() -> None:
+    """Each is about as many times the one before. A short range is drawn whole."""
+    settings = TrainSettings(shots=64, fewest_shots=1)
+    counts = shot_counts(settings, few=True)
+    assert list(counts) == [1, 2, 3, 6, 11, 20, 35, 64]
+    assert len(counts) == FEW
+    rng = np.random.default_rng(0)
+    assert {draw_shots(rng, settings, few=True) for _ in range(200)} == set(counts)
+    assert shot_counts(TrainSettings(shots=10, fewest_shots=4), few=True) == range(4, 11)
+    assert list(shot_counts(TrainSettings(), few=True)) == [10]
+
+
+def test_support_sets_that_switch_begin_with_another_task() -> None:
+    """With the samples of one other task, x and y alike. The last sample and all queries are the task's own."""
+    tasks, shots = 400, 6
+    own = np.arange(tasks, dtype=np.float32)[:, None, None] + np.zeros((tasks, shots, 2), np.float32)
+    batch = TaskBatch(own, own.copy(), own[:, :3], own[:, :3])
+    seen = switch_tasks(np.random.default_rng(0), batch, TrainSettings(switches=0.25))
+    np.testing.assert_array_equal(seen.support_x, seen.support_y)
+    assert seen.query_x is batch.query_x
+    other = seen.support_x[..., 0] != own[..., 0]
+    first = other.sum(1)
+    np.testing.assert_array_equal(other, np.arange(shots) < first[:, None])
+    assert (first > 0).mean() == pytest.approx(0.25, abs=0.06)
+    assert set(first) == set(range(shots))
+    np.testing.assert_array_equal(seen.support_x[other][:, 0], np.roll(own, 1, 0)[other][:, 0])
+    rng = np.random.default_rng(0)
+    assert switch_tasks(rng, batch, TrainSettings()) is batch
+    assert rng.bit_generator.state == np.random.default_rng(0).bit_generator.state
 
 
 def test_the_outer_step_sees_the_same_tasks_with_and_without_noise(training, tmp_path) -> None:
@@ -112,6 +144,8 @@ def test_training_with_noise_learns_a_larger_damping(training, tmp_path) -> None
     [
         ("ring-nav", {"fewest_shots": 11}, "fewest_shots is 11, but shots is 10"),
         ("conv-c8-compressed", {"noise": 0.1}, "y of family .* is a statistic of several samples"),
+        ("conv-c8-compressed", {"switches": 0.5}, "switches is 0.5.* has statistics of samples"),
+        ("ring-nav", {"switches": 0.5, "tasks_per_step": 1}, "switches is 0.5.* has one task; .*raise tasks_per_step"),
     ],
 )
 def test_settings_that_cannot_be_followed_are_refused(
