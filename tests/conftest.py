@@ -80,3 +80,15 @@ def ring_run(once: Callable[..., Path], small: list[str]) -> Path:
 def ring_bundle(ring_run: Path) -> Path:
     """The bundle of this network. Read only."""
     return ring_run / "bundle"
+
+
+@pytest.fixture(scope="session")
+def recursive_bundle(once: Callable[..., Path], small: list[str]) -> Path:
+    """The bundle of a small network with the rule `recursive` on ring-nav, trained for a few outer steps. Read only."""
+    from msr_runtime.cli.command import run
+
+    def fill(folder: Path) -> None:
+        assert run(["train", "ring-nav", str(folder), *small, "--learner.rule", "recursive"]) == 0
+        assert run(["export", str(folder), str(folder / "bundle")]) == 0
+
+    return once("recursive", fill) / "bundle"

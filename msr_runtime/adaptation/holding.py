@@ -1,6 +1,6 @@
 """Which weights act while a model learns: those that it learned, or those of v0 where adapting hurts."""
 
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from msr_runtime.adaptation.comparison import Comparison, Verdict
 from msr_runtime.adaptation.model import AdaptiveModel
@@ -55,20 +55,23 @@ class Holding:
         *,
         pending: bool = False,
     ) -> None:
-        """Record an adaptation. While `v0` is held, its weights are not about to act."""
+        """Record an adaptation of the learner."""
         if self._recorder:
-            waits = pending and not self.held
-            self._recorder.adaptation(support_x, support_y, result, v, start, pending=waits)
+            self._recorder.adaptation(support_x, support_y, result, v, start, pending=pending)
 
-    def reset(self, *, pending: bool = False) -> None:
-        """Record a reset of the learner."""
+    def update(self, x: NDArray, y: NDArray, elapsed: float) -> None:
+        """Record an update of the learner."""
         if self._recorder:
-            self._recorder.reset(pending=pending and not self.held)
+            self._recorder.update(x, y, elapsed)
+
+    def reset(self, *, inflate: float | None = None, pending: bool = False) -> None:
+        """Record a new task of the learner."""
+        if self._recorder:
+            self._recorder.reset(inflate=inflate, pending=pending)
 
     def swapped(self) -> None:
         """Let the latest weights of the learner act, unless `v0` is held."""
-        if self.held:
-            return
-        self._acting.follow(self._learner)
+        if not self.held:
+            self._acting.follow(self._learner)
         if self._recorder:
             self._recorder.swapped()

@@ -25,6 +25,15 @@ class Observed(NamedTuple):
     """`(*y)` in raw units. None: the y of this x never came."""
 
 
+class Change(NamedTuple):
+    """A change of the task."""
+
+    task: int
+    """The number of the task that begins."""
+    inflate: float | None
+    """By what factor the model is less sure of what it learned. None: the task is another one altogether."""
+
+
 class Inbox:
     """Takes samples from any thread, and gives them to one thread. No method waits, and none takes a lock.
 
@@ -36,12 +45,13 @@ class Inbox:
         # Appending to a deque and popping from it are atomic, so no lock is needed. A full deque drops its oldest
         # entry.
         self._arrived: deque[Observed] = deque(maxlen=capacity)
-        self._numbers, self._changes = itertools.count(), itertools.count(1)
+        self._numbers, self._tasks = itertools.count(), itertools.count(1)
         self._capacity = capacity
         self._open: dict[float, tuple[int, Array]] = {}
         """The x that wait for their y, by their time."""
         self._order: deque[float] = deque()
         """The times of the latest x, waiting or not."""
+        self._changes: deque[Change] = deque()
         self.task = 0
         """How many times the task has changed."""
         self.observed = self.taken = 0
@@ -86,10 +96,16 @@ class Inbox:
         self._arrive(task, at, x, y)
         return x
 
-    def change_task(self) -> int:
-        """Let a new task begin. Return its number."""
-        self.task = next(self._changes)
-        return self.task
+    def change_task(self, inflate: float | None = None) -> int:
+        """Let a new task begin, see `Change`. Return its number."""
+        task = next(self._tasks)
+        self._changes.append(Change(task, inflate))
+        self.task = task
+        return task
+
+    def changes(self) -> list[Change]:
+        """Take the changes of the task that nobody has taken yet."""
+        return [self._changes.popleft() for _ in range(len(self._changes))]
 
     def take(self) -> list[Observed]:
         """Take all that has arrived: task after task, and within a task in the order of time."""

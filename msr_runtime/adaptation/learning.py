@@ -1,23 +1,20 @@
 """What an OnlineAdapter does with observed samples, one after another: it needs no thread and no clock."""
 
 import copy
+import math
+from abc import ABC, abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.adaptation.comparison import Comparison
 from msr_runtime.adaptation.holding import Holding
-from msr_runtime.adaptation.inbox import Observed
-from msr_runtime.adaptation.measured import Measured
+from msr_runtime.adaptation.inbox import Change, Observed
 from msr_runtime.adaptation.model import AdaptiveModel
-from msr_runtime.adaptation.repeats import at_rest
-from msr_runtime.adaptation.result import AdaptResult
 from msr_runtime.adaptation.sample_recorder import SampleRecorder, WeightsRecorder
 from msr_runtime.adaptation.sample_window import LeftOut, SampleWindow
-from msr_runtime.adaptation.start import Start
 from msr_runtime.adaptation.tally import Tally
 from msr_runtime.adaptation.update_guard import UpdateGuard
-from msr_runtime.arrays import norm
 from msr_runtime.errors import InputError
 from msr_runtime.inference.input_bounds import OutsideCounter
 from msr_runtime.task import Array
@@ -26,21 +23,19 @@ _ROWS = 32
 """Samples that are predicted at once. One number for all, because each other one would need buffers of its own."""
 
 
-class Learning:
-    """Lets a model learn from a window of samples. One thread calls it; any thread may read its counts.
+class Learning(ABC):
+    """Takes observed samples, and keeps count of them. One thread calls it; any thread may read its counts.
 
     Args:
         model: The model that acts.
-        window: The window of samples.
+        window: The window that samples enter.
         guard: What may refuse an update.
-        start: Where an adaptation begins.
-        needed: Samples below which nothing is adapted.
         compare: Over so many samples, the weight of a sample in the comparison falls by the factor e. None: nothing is
             compared.
         recorder: Gets what changes the acting weights.
 
     Raises:
-        InputError: As `UpdateGuard.limits`; or the guard is to hold `v0` and nothing is compared.
+        InputError: If the guard is to hold `v0` and nothing is compared.
     """
 
     def __init__(
@@ -48,38 +43,32 @@ class Learning:
         model: AdaptiveModel,
         window: SampleWindow,
         guard: UpdateGuard,
-        start: Start,
-        needed: int,
         compare: float | None,
         recorder: SampleRecorder | None,
     ) -> None:
-        manifest = model.manifest
-        measured = Measured(manifest)
-        # raise an error of the guard here, in the caller, not in a thread
-        guard.limits(measured, manifest.inner_steps, start, norm(model.bundle.start()["v"]))
-        self._model, self._samples, self._guard, self._needed = model, window, guard, needed
-        self._start: Start = start
-        self._specs, self._scale = model.sample_specs, measured.scale
-        self.comparison = None if compare is None else Comparison(self._specs[1], manifest.normalization, compare)
+        self._model, self._samples, self._guard = model, window, guard
+        self._specs = model.sample_specs
+        found = None if compare is None else Comparison(self._specs[1], model.manifest.normalization, compare)
+        self.comparison = found
         """The comparison with answers that need no adapting; None if nothing is compared."""
         self._learner, self.holding = model, None
         self._recorder: WeightsRecorder | None = recorder
         if guard.hold_v0:
-            if not self.comparison:
+            if not found:
                 raise InputError(
                     "the guard is to hold v0 where adapting hurts (hold_v0), but nothing is compared, so nobody would "
                     "know; give OnlineAdapter(compare=64)"
                 )
             self._learner = copy.copy(model)
-            self._recorder = self.holding = Holding(model, self._learner, self.comparison, recorder)
+            self._recorder = self.holding = Holding(model, self._learner, found, recorder)
         self._v0 = model.fork()
         self._new: list[tuple[Array, NDArray]] = []
+        """Samples that were not compared yet."""
         self.tally, self.outside, self.task, self.late = Tally(), OutsideCounter(), 0, 0
-        self._learned_from, self._latest = 0, -np.inf
+        self._latest = -math.inf
+        """The time of the latest sample that was learned from."""
         self.frozen = False
         """Whether nothing is learned."""
-        self.result: AdaptResult | None = None
-        """The result of the latest adaptation."""
 
     def offer(self, sample: Observed) -> None:
         """Take in one sample, or count why it is left out."""
@@ -94,9 +83,8 @@ class Learning:
             return
         if self._enters(sample.x, sample.y):
             self.late += sample.at < self._latest
-            self._latest = max(self._latest, sample.at)
-            if self.comparison:
-                self._new.append((sample.x, sample.y))
+            if self._take(sample.x, sample.y, sample.at):
+                self._latest = max(self._latest, sample.at)
 
     def _enters(self, x: Array, y: NDArray) -> bool:
         inside = self._model.bounds.hold(x, y)
@@ -109,46 +97,43 @@ class Learning:
                 return False
         return self._samples.offer(x, y, inside)
 
-    def learn(self) -> None:
-        """Adapt to the window, if there is something new in it."""
-        self._compare()
-        support = self._samples.support
-        if self.frozen or len(support.x) < self._needed or self._learned_from == self._samples.entered:
-            return
-        if self._specs[1].fields and at_rest(self._scale, *support):  # labels have no fields, and may be the same
-            self.tally.rested, self._learned_from = self.tally.rested + 1, self._samples.entered
-            return
-        result = self._learner.adapt(
-            *support,
-            start=self._start,
-            held_out=self._samples.held_out,
-            guard=self._guard,
-            recorder=self._recorder,
-        )
-        self.tally.count(result.refusal, result.seconds, cleaned=bool(result.left_out))
-        self.result, self._learned_from = result, self._samples.entered
+    @abstractmethod
+    def _take(self, x: Array, y: NDArray, at: float) -> bool:
+        """Take in a sample that has entered the window. Return whether it counts."""
 
-    def begin_task(self, task: int) -> None:
-        """Forget what was learned and observed before: `v0` acts, and the window is empty."""
+    @abstractmethod
+    def learn(self) -> None:
+        """Learn from what was taken in, as far as that has not happened yet."""
+
+    def begin_task(self, change: Change) -> None:
+        """Forget what was observed before and, unless the change inflates, what was learned: `v0` acts."""
         self._compare()  # what was predicted before the change
-        self.task = task
+        self.task = change.task
         self._samples.clear()
-        self._latest, self._learned_from = -np.inf, self._samples.entered
+        if change.inflate is None:
+            self._latest = -math.inf
         if self._recorder:
-            self._recorder.reset(pending=True)
-        self._learner.reset()
+            self._recorder.reset(inflate=change.inflate, pending=True)
+        if change.inflate is None:
+            self._learner.reset()
+        else:
+            self._learner.inflate(change.inflate)
         if self._recorder:
             self._recorder.swapped()
 
     def _compare(self) -> None:
-        """Compare the predictions of the new samples, from which the model has not learned yet."""
+        """Compare what was answered to the new samples, before anything was learned from them."""
         if self.comparison and self._new:
             x, y = map(np.stack, zip(*self._new, strict=True))
-            self._new.clear()
-            # a copy, which counts no value outside its bounds: the robot did not ask for these predictions
-            self.comparison.add(_predict(copy.copy(self._learner), x), _predict(self._v0, x), y)
+            self.comparison.add(self._answers(x), _predict(self._v0, x), y)
+        self._new.clear()
         if self.holding:
             self.holding.decide()
+
+    def _answers(self, x: NDArray) -> NDArray:
+        """What the learner answered to the new samples. It has not learned from them yet."""
+        # a copy, which counts no value outside its bounds: the robot did not ask for these predictions
+        return _predict(copy.copy(self._learner), x)
 
 
 def _predict(model: AdaptiveModel, x: NDArray) -> NDArray:

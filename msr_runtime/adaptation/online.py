@@ -9,14 +9,15 @@ from typing import Self
 from numpy.typing import ArrayLike, NDArray
 
 from msr_runtime.adaptation.inbox import Inbox
-from msr_runtime.adaptation.learning import Learning
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.adaptation.report import OnlineReport
 from msr_runtime.adaptation.result import AdaptResult
+from msr_runtime.adaptation.sample_learning import SampleLearning
 from msr_runtime.adaptation.sample_recorder import SampleRecorder
 from msr_runtime.adaptation.sample_window import SampleWindow
 from msr_runtime.adaptation.start import Start, check_start
 from msr_runtime.adaptation.update_guard import UpdateGuard
+from msr_runtime.adaptation.window_learning import WindowLearning
 from msr_runtime.control.realtime import ADAPTATION_PRIORITY, schedule
 from msr_runtime.errors import InputError
 from msr_runtime.inference.sample_spec import SampleSpec
@@ -54,7 +55,7 @@ class OnlineAdapter:
         self,
         model: AdaptiveModel,
         window: int = 64,
-        hz: float = 10.0,
+        hz: float | None = None,
         stride: int = 1,
         novelty: float | None = None,
         held_out: int = 4,
@@ -63,6 +64,7 @@ class OnlineAdapter:
         realtime: bool = False,
         recorder: SampleRecorder | None = None,
         compare: float | None = 64.0,
+        by_sample: bool | None = None,
     ) -> None:
         """Prepare to adapt `model`. The thread starts at the `with`.
 
@@ -70,19 +72,23 @@ class OnlineAdapter:
         fewer. Each later one waits until a new sample has entered the window. While every sample in the window has the
         same y and nearly the same x, the robot rests. Then nothing is adapted: one state would replace all others.
 
+        A bundle with the rule `recursive` learns sample by sample instead, from the first one on: see `by_sample`.
+
         Args:
             model: The model to adapt.
-            window: Size of the support set: the latest samples that the inner loop learns from.
-            hz: Largest number of adaptations per second, in Hz.
+            window: Size of the support set: the latest samples that the inner loop learns from. By sample, only
+                `novelty` looks at them.
+            hz: Largest number of adaptations per second, in Hz. None is 10. By sample, it says how often the thread
+                looks for new samples; None is twice the bundle's rate, or 100.
             stride: Use every `stride`-th observed sample; neighboring samples of a fast loop are nearly equal.
             novelty: Smallest distance of a new sample from all samples in the window; a nearer sample is left out. The
                 distance is the root mean square over the values of x and y, in the scales of the normalization. For a
                 classifier it is taken over x alone, among the samples with the same label. None lets all samples in.
             held_out: Hold out every `held_out`-th sample that enters: it judges updates and is not learned from. 0
-                holds out none.
+                holds out none. By sample, none is.
             start: Where each adaptation begins: at the meta-learned `v0`, or at the `accepted` v, which acts now. From
                 `accepted`, old samples keep an influence after they have left the window. The trust region still
-                limits the distance from `v0`.
+                limits the distance from `v0`. By sample, it goes on from where it is.
             guard: What may refuse an update; None takes `UpdateGuard()`, with the limits that were measured at the
                 export.
             realtime: Run the thread under SCHED_FIFO, with a priority one below `ControlLoop(realtime=True)`. Use it
@@ -94,10 +100,13 @@ class OnlineAdapter:
             compare: Compare the adapted network with `v0`, the running mean and the last value, on each sample before
                 it is learned from: see `OnlineReport.helping`. Over so many samples, the weight of a sample in this
                 comparison falls by the factor e. None compares nothing.
+            by_sample: Whether to learn sample by sample, with `AdaptiveModel.update`, and not from a window. None does
+                so if the bundle can.
 
         Raises:
             InputError: If a number is out of its range; if the guard has a trust region of its own and the model's
-                `v0` is zero; or if the guard is to hold `v0` and nothing is compared.
+                `v0` is zero; if the guard is to hold `v0` and nothing is compared; or if the bundle cannot learn sample
+                by sample and is to.
         """
         for name, value, least in (("window", window, 1), ("stride", stride, 1), ("held_out", held_out, 0)):
             if not value >= least:
@@ -107,23 +116,42 @@ class OnlineAdapter:
                 "held_out is 1, so every sample would be held out and none would be learned from; give 2 or more, or 0 "
                 "to hold out none"
             )
-        if not 0 < hz < math.inf:
+        if hz is not None and not 0 < hz < math.inf:
             raise InputError(f"hz is {hz}, but a positive, finite number of adaptations per second is wanted")
         if novelty is not None and not 0 <= novelty < math.inf:
             raise InputError(f"novelty is {novelty}, but a finite distance is wanted, or None to let all samples in")
         if compare is not None and not 1 <= compare < math.inf:
             raise InputError(f"compare is {compare}, but 1 or more samples are wanted, or None to compare nothing")
         check_start(start)
+        manifest = model.manifest
+        recursive = manifest.recursion is not None
+        if by_sample and not recursive:
+            raise InputError(
+                f"by_sample is set, but bundle '{model.bundle.path}' has the rule '{manifest.rule}', which learns from "
+                "batches; train with --learner.rule recursive, or leave by_sample out"
+            )
+        self.by_sample = recursive if by_sample is None else by_sample
+        """Whether the model learns sample by sample."""
         self.model = model
         """The model that acts."""
-        self.period = 1 / hz
+        self.period = 1 / (hz or ((2 * manifest.rate_hz if manifest.rate_hz else 100.0) if self.by_sample else 10.0))
         """Time from one adaptation to the next, at least; in s."""
         self._specs = model.sample_specs
         self._samples = SampleWindow(
-            self._specs, model.manifest.normalization, model.bounds.y, window, stride, novelty, held_out
+            self._specs,
+            manifest.normalization,
+            model.bounds.y,
+            window,
+            stride,
+            novelty,
+            0 if self.by_sample else held_out,
+            ordered=recursive,
         )
-        needed = min(window, model.manifest.shots)
-        self._learning = Learning(model, self._samples, guard or UpdateGuard(), start, needed, compare, recorder)
+        common = model, self._samples, guard or UpdateGuard(), compare, recorder
+        if self.by_sample:
+            self._learning = SampleLearning(*common)
+        else:
+            self._learning = WindowLearning(*common, start, min(window, manifest.shots))
         # It holds at least twice what the window can, so that nothing is dropped during a slow adaptation.
         self._inbox = Inbox(4 * window * stride)
         self._realtime, self._stop, self._error = realtime, threading.Event(), None
@@ -254,13 +282,28 @@ class OnlineAdapter:
             raise InputError("step() is called inside the `with`, whose thread learns already; leave out one of them")
         self._step()
 
-    def task_changed(self) -> None:
-        """Tell that the robot does another task from now on, such as with another load: it begins at `v0` again.
+    def task_changed(self, inflate: float | None = None) -> None:
+        """Tell that the robot does another task from now on, such as with another load.
 
-        The window is emptied. Samples whose x was observed before are left out and counted, even if their y comes
-        later. Inside the `with`, the thread does it before its next adaptation.
+        Samples whose x was observed before are left out and counted, even if their y comes later. Inside the `with`,
+        the thread does it before its next adaptation.
+
+        Args:
+            inflate: None begins at `v0` again, with an empty window. A factor of at least 1 keeps what was learned, and
+                is less sure of it, see `AdaptiveModel.inflate`: for a task that resembles the one before.
+
+        Raises:
+            InputError: If the factor is below 1, or the model does not learn sample by sample.
         """
-        self._inbox.change_task()
+        if inflate is not None:
+            if not self.by_sample:
+                raise InputError(
+                    f"inflate is {inflate}, but only a model that learns sample by sample knows how sure it is; leave "
+                    "it out to begin at v0"
+                )
+            if not inflate >= 1:
+                raise InputError(f"inflate is {inflate}, but a factor of 1 or more is wanted")
+        self._inbox.change_task(inflate)
 
     def freeze(self) -> None:
         """Learn nothing from now on: the weights stay as they are. Samples are left out and counted.
@@ -275,8 +318,8 @@ class OnlineAdapter:
 
     @property
     def latest(self) -> AdaptResult | None:
-        """The result of the latest adaptation; None before the first."""
-        return self._learning.result
+        """The result of the latest adaptation to the window; None before the first, and if it learns by sample."""
+        return self._learning.result if isinstance(self._learning, WindowLearning) else None
 
     def check(self) -> None:
         """Raise the error that ended the adaptation thread, if there was one."""
@@ -334,13 +377,14 @@ class OnlineAdapter:
         self._learning.learn()
 
     def _collect(self) -> None:
-        learning = self._learning
-        if self._inbox.task > learning.task:  # first: what was observed before the change is of no use any more
-            learning.begin_task(self._inbox.task)
+        # first: what was observed before a change is of no use any more
+        for change in self._inbox.changes():
+            self._learning.begin_task(change)
         for sample in self._inbox.take():
-            if sample.task > learning.task:  # the task changed just now
-                learning.begin_task(sample.task)
-            learning.offer(sample)
+            if sample.task > self._learning.task:  # the task changed just now
+                for change in self._inbox.changes():
+                    self._learning.begin_task(change)
+            self._learning.offer(sample)
 
 
 def _copy(side: SampleSpec, value: ArrayLike) -> NDArray:

@@ -137,7 +137,7 @@ def _predict(model: AdaptiveModel, drive: Drive, online: OnlineAdapter) -> _Part
             first, past = waiting.popleft()
             online.label(seen[first], y[first])
             answers.known(past)
-        if seen[index] >= due:
+        if online.by_sample or seen[index] >= due:
             online.step()
             due = max(due + online.period, seen[index])
         networks = (answers.normalized(each.predict(x[index])[None]) for each in (online.model, at_v0))

@@ -35,8 +35,23 @@ class WeightsRecorder(Protocol):
         """
         ...
 
-    def reset(self, *, pending: bool = False) -> None:
-        """Store that `v0` acts and a new task begins. If it is `pending`, `v0` acts when `swapped` is called."""
+    def update(self, x: NDArray, y: NDArray, elapsed: float) -> None:
+        """Store that the model learns from one sample, with the rule `recursive`. Then `swapped` is called.
+
+        Args:
+            x: `(*x)` in raw units.
+            y: `(*y)` in raw units.
+            elapsed: The time since the update before, in s.
+        """
+        ...
+
+    def reset(self, *, inflate: float | None = None, pending: bool = False) -> None:
+        """Store that a new task begins.
+
+        Args:
+            inflate: The factor by which the model is less sure of what it learned. None: `v0` acts.
+            pending: The model changes before `swapped` is called, and not yet.
+        """
         ...
 
     def swapped(self) -> None:

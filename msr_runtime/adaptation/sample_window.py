@@ -70,6 +70,8 @@ class SampleWindow:
         stride: int,
         novelty: float | None,
         held_out: int,
+        *,
+        ordered: bool = False,
     ) -> None:
         """Make an empty window.
 
@@ -81,6 +83,7 @@ class SampleWindow:
             stride: As in `OnlineAdapter`, which also checks the ranges of these four numbers.
             novelty: As in `OnlineAdapter`.
             held_out: As in `OnlineAdapter`.
+            ordered: Whether the support set is in the order of entry. It takes a copy of a full window.
         """
         x, y = sides
         self._y, self._labels = y, y.dtype.kind != "f"
@@ -95,7 +98,7 @@ class SampleWindow:
         self._bounds = bounds
         self._stride, self._novelty, self._held_out = stride, novelty, held_out
         size = len(self._center)
-        self._support = _Ring(window, x, y, size)
+        self._support = _Ring(window, x, y, size, ordered=ordered)
         # held_out - 1 samples teach per sample that judges: with this size both rings reach equally far back
         self._judging = _Ring(max(1, window // (held_out - 1)), x, y, size) if held_out else None
         self.offered = self.entered = 0
@@ -171,14 +174,17 @@ class SampleWindow:
 class _Ring:
     """A ring buffer of samples: when it is full, a new sample overwrites the oldest."""
 
-    def __init__(self, capacity: int, x: SampleSpec, y: SampleSpec, size: int) -> None:
+    def __init__(self, capacity: int, x: SampleSpec, y: SampleSpec, size: int, *, ordered: bool = False) -> None:
+        self._ordered = ordered
         self._x, self._y = np.zeros((capacity, *x.shape), x.dtype), np.zeros((capacity, *y.shape), y.dtype)
         self._normalized = np.zeros((capacity, size))
         self._held = self._next = 0
 
     @property
     def samples(self) -> Samples:
-        # not in the order of time: no update rule depends on the order of the support set
+        # Not in the order of time: it makes no difference to a rule that takes all samples at once.
+        if self._ordered and self._held == len(self._x):
+            return Samples(np.roll(self._x, -self._next, 0), np.roll(self._y, -self._next, 0))
         return Samples(self._x[: self._held], self._y[: self._held])
 
     def add(self, x: NDArray, y: NDArray, normalized: NDArray) -> None:

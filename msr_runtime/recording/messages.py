@@ -30,7 +30,7 @@ from msr_runtime.task import Field, Loss
 
 RECORDING_VERSION = 3
 """Version of the messages. Version 2 added the kind `swap` and the entry `pending` to `/adaptation`; version 3 the
-kinds `hold` and `release`, and the channel `/online`."""
+kinds `update`, `hold` and `release`, the entries `elapsed` and `inflate`, and the channel `/online`."""
 READ_VERSIONS = (1, 2, 3)
 """The versions that `Recording.open` reads."""
 METADATA, OBSERVATION, ACTION = "/policy_metadata", "/observation", "/action"
@@ -79,12 +79,17 @@ class Pair(_Message):
 class Adaptation(_Message):
     """One message of `/adaptation`."""
 
-    kind: Literal["adapt", "swap", "reset", "load", "hold", "release"]
-    """Cause of the change: a support set, a reset to v0, or the file of an earlier adaptation. `hold`: v0 acts although
-    the model goes on learning, because adapting hurts; `release`: what it has learned acts again. `swap` says that the
-    weights of the message before it act by now."""
+    kind: Literal["adapt", "update", "swap", "reset", "load", "hold", "release"]
+    """Cause of the change: a support set, one sample, a new task, or the file of an earlier adaptation. `hold`: v0 acts
+    although the model goes on learning, because adapting hurts; `release`: what it has learned acts again. `swap` says
+    that the weights of the message before it act by now."""
     v: list[float] = []
-    """The filter parameters that act after this message, `(K,)`; empty for a reset, after which v0 acts."""
+    """The filter parameters that act after this message, `(K,)`; empty for an update, whose replay gives them, and for
+    a reset, after which v0 acts."""
+    elapsed: float = 0.0
+    """Of an update: the time since the one before, in s."""
+    inflate: float | None = None
+    """Of a reset: the factor by which the model is less sure of what it learned. None: v0 acts."""
     accepted: bool = True
     """Whether the adapted weights act. If not, the previous weights remain."""
     pending: bool = False
@@ -122,6 +127,8 @@ def schemas(vectors: Vectors) -> dict[str, dict[str, Any]]:
     adaptation = {
         "kind": text,
         "v": {"type": "array", "items": number},
+        "elapsed": seconds,
+        "inflate": number,
         "accepted": flag,
         "pending": flag,
         "reason": text,

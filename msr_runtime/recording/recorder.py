@@ -225,13 +225,36 @@ class Recorder:
         """Record that the weights of the latest change, which was `pending`, act by now."""
         self._put(ADAPTATION, self._now(), lambda: {"kind": "swap"})
 
-    def reset(self, *, pending: bool = False) -> None:
-        """Record that the model was reset: from now on `v0` acts, and a new task begins.
+    def update(self, x: ArrayLike, y: ArrayLike, elapsed: float) -> None:
+        """Record that the model is about to learn from one sample, see `AdaptiveModel.update`.
+
+        `OnlineAdapter` calls it. Call `swapped` after the update.
 
         Args:
-            pending: `v0` does not act yet. It does when `swapped` is called.
+            x: The input, in raw units; it is copied.
+            y: The target output, in raw units; it is copied.
+            elapsed: The `seconds` that `update` is given.
+
+        Raises:
+            InputError: If `x` or `y` does not fit the bundle's inputs or outputs.
         """
-        self._put(ADAPTATION, self._now(), lambda: {"kind": "reset", "pending": pending})
+        pair = self._vectors.x.copy(x), self._vectors.y.copy(y)
+
+        def message() -> dict[str, Any]:
+            return {"kind": "update", "pending": True, "elapsed": elapsed, "support": [self._pair(*pair)]}
+
+        self._put(ADAPTATION, self._now(), message)
+
+    def reset(self, *, inflate: float | None = None, pending: bool = False) -> None:
+        """Record that a new task begins.
+
+        Args:
+            inflate: The factor by which the model is less sure of what it learned (`AdaptiveModel.inflate`). None: the
+                model was reset, and `v0` acts.
+            pending: The model has not changed yet. It has when `swapped` is called.
+        """
+        factor = {} if inflate is None else {"inflate": inflate}
+        self._put(ADAPTATION, self._now(), lambda: {"kind": "reset", "pending": pending} | factor)
 
     def held(self, *, held: bool) -> None:
         """Record that `v0` is about to act although the model goes on learning, or that what it learned is, again.

@@ -214,13 +214,16 @@ class _Comparison:
         `acting` is not changed, because the present tick may still need it.
         """
         if recorded.kind == "reset":
-            return acting.fork()
+            return _begun(acting, recorded.inflate)
         if not recorded.accepted:
             self.refused += 1
             return acting
         after = copy.copy(acting)  # a shallow copy shares the sessions and starts with the acting weights
         if recorded.kind == "load":
             _load(after, recorded, self.recording)
+        elif recorded.kind == "update":
+            (x,), (y,) = self.recording.support(recorded, event)
+            after.update(x.reshape(self.shape), y.reshape(sample_shape(self.outputs)), recorded.elapsed)
         else:
             x, y = self.recording.support(recorded, event)
             labels = after.manifest.loss == "cross_entropy"
@@ -273,6 +276,15 @@ class _Comparison:
 
     def _note_first(self, stamp: int) -> None:
         self.first = stamp if self.first is None else min(self.first, stamp)
+
+
+def _begun(model: AdaptiveModel, inflate: float | None) -> AdaptiveModel:
+    """Return the model at the beginning of a new task."""
+    if inflate is None:
+        return model.fork()
+    after = copy.copy(model)
+    after.inflate(inflate)
+    return after
 
 
 def _load(model: AdaptiveModel, recorded: Adaptation, recording: Recording) -> None:

@@ -1,0 +1,209 @@
+"""OnlineAdapter with a bundle that learns sample by sample: each counts at its time, in threads and in replays."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from msr_runtime import AdaptiveModel, InputError, OnlineAdapter, UpdateGuard
+from msr_runtime.adaptation import Drive, score
+from msr_runtime.recording.messages import ADAPTATION
+from msr_runtime.recording.reader import Recording
+from msr_runtime.recording.recorder import Recorder
+from msr_runtime.recording.replay import replay
+
+TAU = 2.0  # s
+
+
+@pytest.fixture(scope="module")
+def loaded(recursive_bundle: Path) -> AdaptiveModel:
+    """The bundle, loaded once. It forgets."""
+    return AdaptiveModel.load(recursive_bundle, time_constant=TAU)
+
+
+@pytest.fixture
+def model(loaded: AdaptiveModel) -> AdaptiveModel:
+    """A model of this bundle at v0."""
+    return loaded.fork()
+
+
+def task(model: AdaptiveModel, seed: int, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Samples of a robot whose y are those of the network at v0, times a factor of the task."""
+    rng = np.random.default_rng(seed)
+    low, high = (
+        np.concatenate([np.full(field.size, getattr(field, end)) for field in model.manifest.inputs])
+        for end in ("low", "high")
+    )
+    x = rng.uniform(low, high, (samples, len(low))).astype(np.float32)
+    y = np.clip(rng.uniform(0.5, 1.5) * model.fork().predict(x) + 0.05, -0.9, 0.9)
+    return x, y.astype(np.float32)
+
+
+def run(online: OnlineAdapter, x: np.ndarray, y: np.ndarray, at: np.ndarray) -> None:
+    """Observe and learn, sample by sample."""
+    for one_x, one_y, when in zip(x, y, at.tolist(), strict=True):
+        online.observe(one_x, one_y, at=when)
+        online.step()
+
+
+def by_hand(model: AdaptiveModel, x: np.ndarray, y: np.ndarray, at: np.ndarray) -> list[float]:
+    """Update a model sample by sample; return the squared errors before each, on normalized outputs."""
+    errors, scale = [], np.asarray(model.manifest.normalization.output_scale)
+    for index, (one_x, one_y) in enumerate(zip(x, y, strict=True)):
+        result = model.update(one_x, one_y, max(0.0, at[index] - at[index - 1]) if index else 0.0)
+        errors.append(float(np.mean((result.innovation / scale) ** 2)))
+    return errors
+
+
+def test_each_sample_counts_at_its_time(model: AdaptiveModel) -> None:
+    """From the first one on, gaps included: the weights are those of plain updates."""
+    x, y = task(model, 0, 30)
+    at = np.arange(30) / 8
+    at[10:] += 5.0  # a gap: most of what was learned fades
+    online = OnlineAdapter(model, compare=1e9)
+    assert online.by_sample
+    run(online, x[:1], y[:1], at[:1])
+    assert online.report().accepted == 1
+    run(online, x[1:], y[1:], at[1:])
+    plain = model.fork()
+    errors = by_hand(plain, x, y, at)
+    np.testing.assert_array_equal(model.v, plain.v)
+    report = online.report()
+    assert (report.tried, report.accepted, report.entered) == (30, 30, 30)
+    assert report.helping
+    np.testing.assert_allclose(report.helping.adapted, np.mean(errors), rtol=1e-4)
+
+
+def test_samples_out_of_order_are_sorted_or_count_as_present(model: AdaptiveModel) -> None:
+    """Those of one step are put in order. One that comes after a later one lets no time pass."""
+    x, y = task(model, 1, 6)
+    online = OnlineAdapter(model)
+    for index in (2, 0, 1):
+        online.observe(x[index], y[index], at=index / 8)
+    online.step()
+    run(online, x[3:], y[3:], np.array([5, 4, 6]) / 8)
+    plain = model.fork()
+    for index, elapsed in enumerate((0, 1, 1, 3, 0, 1)):
+        plain.update(x[index], y[index], elapsed / 8)
+    np.testing.assert_array_equal(model.v, plain.v)
+    assert online.report().late == 1
+
+
+def test_y_that_come_late_are_learned_at_the_time_of_their_x(model: AdaptiveModel) -> None:
+    """Three ticks later, the weights are those of samples that were known at once."""
+    x, y = task(model, 2, 12)
+    at = np.arange(12) / 8
+    online, waiting = OnlineAdapter(model), []
+    for index in range(12):
+        waiting.append(online.observe(x[index], at=at[index]))
+        if index >= 3:
+            assert online.label(waiting[index - 3], y[index - 3])
+        online.step()
+    plain = model.fork()
+    by_hand(plain, x[:9], y[:9], at[:9])
+    np.testing.assert_array_equal(model.v, plain.v)
+    assert online.report().open == 3
+
+
+def test_a_new_task_begins_at_v0_or_less_sure(model: AdaptiveModel) -> None:
+    """A factor keeps v, and the next sample counts more than it would have."""
+    x, y = task(model, 3, 21)
+    at, v0 = np.arange(21) / 8, model.v
+    online = OnlineAdapter(model)
+    run(online, x[:20], y[:20], at[:20])
+    v = model.v
+    online.task_changed(inflate=100.0)
+    online.step()
+    np.testing.assert_array_equal(model.v, v)
+    plain = model.fork()
+    by_hand(plain, x[:20], y[:20], at[:20])
+    sure, unsure = (each.predict(x[20], std=True) for each in (plain, model))
+    assert (unsure.epistemic > sure.epistemic).all()
+    online.task_changed()
+    online.step()
+    np.testing.assert_array_equal(model.v, v0)
+    assert online.report().tasks == 3
+
+
+def test_a_window_stays_possible(model: AdaptiveModel) -> None:
+    """It is taken in the order of time, from v0: its oldest sample first."""
+    x, y = task(model, 4, 14)
+    online = OnlineAdapter(model, window=10, held_out=0, by_sample=False, guard=UpdateGuard(trust=math.inf))
+    run(online, x, y, np.arange(14) / 8)
+    plain = model.fork()
+    plain.adapt(x[4:], y[4:], guard=UpdateGuard(trust=math.inf))
+    np.testing.assert_array_equal(model.v, plain.v)
+    assert online.report().tried == 5
+
+
+def test_the_thread_learns_every_sample(model: AdaptiveModel) -> None:
+    """And the end of the `with` waits for the last ones."""
+    x, y = task(model, 5, 40)
+    with OnlineAdapter(model) as online:
+        for index in range(40):
+            online.observe(x[index], y[index], at=index / 8)
+            assert np.isfinite(online.predict(x[index])).all()
+    plain = model.fork()
+    by_hand(plain, x, y, np.arange(40) / 8)
+    np.testing.assert_array_equal(model.v, plain.v)
+    assert online.report().accepted == 40
+
+
+def test_what_was_learned_replays_exactly(model: AdaptiveModel, tmp_path: Path, loaded: AdaptiveModel) -> None:
+    """Updates, changes of the task and held weights: the recording gives every action again, to the last bit."""
+    guard = UpdateGuard(hold_v0=True)
+    x, y = task(model, 6, 60)
+    rng = np.random.default_rng(0)
+    y[:40] = rng.permutation(y[:40])  # nothing can be learned from them
+    with Recorder(tmp_path / "a.mcap", model) as recorder:
+        online = OnlineAdapter(model, guard=guard, compare=8, recorder=recorder)
+        held = []
+        for index in range(60):
+            recorder.observation(x[index])
+            recorder.action(online.predict(x[index]))
+            online.observe(x[index], y[index], at=index / 8)
+            if index in (20, 30):
+                online.task_changed(inflate=4.0 if index == 20 else None)
+            online.step()
+            held.append(online.report().holds_v0)
+    recording = Recording.open(tmp_path / "a.mcap")
+    told = [recording.adaptation(event).kind for event in recording.events(ADAPTATION)]
+    assert told.count("update") == 58  # the task changed before two of them were learned from
+    assert told.count("reset") == 2
+    assert any(held)
+    assert "hold" in told
+    found = replay(recording, loaded.fork(), tolerance=0.0)
+    assert (found.same, found.actions) == (True, 60)
+
+
+def test_a_log_is_scored(model: AdaptiveModel) -> None:
+    """Each sample before the model learns from it; the errors are those of its innovations."""
+    x, y = task(model, 7, 50)
+    at = np.arange(50) / 8
+    found = score(model, [Drive("one", x, y, at, at)])
+    wanted = []
+    plain = model.fork()
+    for index in range(50):
+        wanted.append((plain.predict(x[index]) - y[index]) ** 2 / y.var(0))
+        plain.update(x[index], y[index], 1 / 8 if index else 0.0)
+    np.testing.assert_allclose(found.errors["adapted"], np.mean(wanted), rtol=1e-4)
+    assert found.tried == 49  # nothing is predicted after the last sample
+
+
+def test_a_batch_bundle_cannot_learn_by_sample(bundle_path: Path) -> None:
+    """The error names its rule; nor can it be less sure of what it learned."""
+    model = AdaptiveModel.load(bundle_path)
+    with pytest.raises(InputError, match="has the rule 'gradient', which learns from batches"):
+        OnlineAdapter(model, by_sample=True)
+    with pytest.raises(InputError, match="only a model that learns sample by sample knows how sure it is"):
+        OnlineAdapter(model).task_changed(inflate=2.0)
+
+
+@pytest.mark.parametrize("factor", [0.5, math.nan])
+def test_a_factor_below_one_is_refused(model: AdaptiveModel, factor: float) -> None:
+    """At once, in the caller."""
+    online: Any = OnlineAdapter(model)
+    with pytest.raises(InputError, match="a factor of 1 or more is wanted"):
+        online.task_changed(inflate=factor)
