@@ -6,10 +6,10 @@ a robot, nothing is registered. Logs can be read all the same.
 
 from contextlib import suppress
 
-from msr_envs.checking import check_family
+from msr_envs.checking import check_family, check_policy
 from msr_envs.registry import load_family
 
-__all__ = ["check_family", "load_family"]
+__all__ = ["check_family", "check_policy", "load_family"]
 
 with suppress(ModuleNotFoundError):
     from gymnasium.envs.registration import register

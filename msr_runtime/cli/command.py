@@ -1,6 +1,6 @@
-"""The `msr` command and the table of its fifteen commands.
+"""The `msr` command and the table of its sixteen commands.
 
-* For training: `new`, `train`, `evaluate`, `export`, `samples`.
+* For training: `new`, `train`, `evaluate`, `export`, `samples`, `check`.
 * For the robot: `info`, `adapt`, `bench`, `serve`.
 * For recordings and logs of a robot: `score`, `replay`, `dataset`.
 * For signed bundles: `keygen`, `sign`, `verify`.
@@ -33,6 +33,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "evaluate": ("evaluate:evaluate", "measure the errors of a bundle, run or checkpoint on new tasks"),
         "export": ("export:export", "write the best checkpoint of a run as a bundle, the folder for the robot"),
         "samples": ("samples:samples", "write samples of a simulated task, for `msr adapt`"),
+        "check": ("check:check", "compare a policy in an ONNX file with a declared symmetry"),
     },
     "For the robot (no torch)": {
         "info": ("info:info", "describe a bundle and this machine"),

@@ -3,6 +3,7 @@
 This package runs graphs. It does not know bundles or adaptation.
 """
 
+from msr_runtime.inference.policy_file import PolicyFile
 from msr_runtime.inference.predictor import BoundPredictor, Predictors
 from msr_runtime.inference.providers import Provider, check_providers, why_inactive
 from msr_runtime.inference.sample_spec import SampleSpec
@@ -11,6 +12,7 @@ from msr_runtime.inference.state import State
 
 __all__ = [
     "BoundPredictor",
+    "PolicyFile",
     "Predictors",
     "Provider",
     "SampleSpec",

@@ -31,7 +31,12 @@ Example:
 """
 
 from msr_envs.checking.family import check_family
+from msr_envs.checking.policy import ElementReport, Other, PolicyReport, check_policy
 
 __all__ = [
+    "ElementReport",
+    "Other",
+    "PolicyReport",
     "check_family",
+    "check_policy",
 ]
