@@ -12,7 +12,6 @@ import numpy as np
 from msr_envs.logs.drives import Drive
 from msr_envs.logs.samples import Samples
 from msr_runtime.errors import FamilyError
-from msr_runtime.normalization import number_names
 from msr_runtime.task import Array, Field, Split, field_slices
 
 _SLOW = 1.0
@@ -93,17 +92,26 @@ def odd_values(kept: Sequence[Samples], inputs: Sequence[Field], outputs: Sequen
     which x holds what y asks for.
     """
     names = [samples.drive.name for samples in kept]
-    for i, answer in enumerate(number_names(outputs)):
-        for j, given in enumerate(number_names(inputs)):
+    for i, answer in enumerate(_numbers(outputs)):
+        for j, given in enumerate(_numbers(inputs)):
             if all(np.array_equal(samples.x[:, j], samples.y[:, i]) for samples in kept):
                 yield (
-                    f"{answer[0]} of y is {given[0]} of x in every sample, so there is nothing to learn about it; "
-                    "predict further ahead (horizon), let y be the change (difference), or take the column out of x"
+                    f"{answer} of y is {given} of x in every sample, so there is nothing to learn about it; predict "
+                    "further ahead (horizon), let y be the change (difference), or take the column out of x"
                 )
     for fields, sides in ((inputs, [samples.x for samples in kept]), (outputs, [samples.y for samples in kept])):
         for field, part in zip(fields, field_slices(fields).values(), strict=True):
             drives = [side[:, part] for side in sides]
             yield from _far_out(field, names, drives) or _apart(field, names, drives)
+
+
+def _numbers(fields: Sequence[Field]) -> list[str]:
+    """Return the name of each number of a sample."""
+    return [
+        f"field '{field.name}'" + (f" element {element}" if field.size > 1 else "")
+        for field in fields
+        for element in range(field.size)
+    ]
 
 
 def _far_out(field: Field, names: Sequence[str], drives: Sequence[Array]) -> list[str]:
