@@ -50,6 +50,8 @@ class Options(Output):
     """The robot."""
     logs: Path | None = field(default=None, metadata={"place": True})
     """Folder with the logs of husky: one CSV file a drive, `TERRAIN_NUMBER.csv`."""
+    terrains: tuple[str, ...] = TERRAINS
+    """The terrains of husky that are left out of the training, one at a time."""
     methods: tuple[str, ...] = (*FILTERED, *BATCH, *PEERS)
     """The methods; ratios are over the first of them."""
     steps: int = 2000
@@ -110,7 +112,7 @@ def worlds_of(options: Options) -> Iterator[World]:
             f"error: --logs is '{options.logs}', but a folder with the CSV files of husky's drives is wanted; the "
             "measurement of this robot needs real logs"
         )
-    for terrain in TERRAINS:
+    for terrain in options.terrains:
         for mirror in (True, False):
             yield Logs(options.logs, options.out, terrain, mirror)
 

@@ -1,7 +1,7 @@
 """Streams from the logs of a real robot: drives in their order, and drives that turn one way and then the other.
 
-The robot has two driven sides. The network says how fast it turns, from what its wheels and motors do. The folder holds
-one CSV file a drive, named `TERRAIN_NUMBER.csv`, with the columns of `describe`.
+The robot has two driven sides. The network says how fast it will turn one row later, from how it turns now and what its
+wheels and motors do. The folder holds one CSV file a drive, named `TERRAIN_NUMBER.csv`, with the columns of `describe`.
 """
 
 from collections.abc import Iterator
@@ -43,6 +43,7 @@ def describe(folder: Path, terrain: str, *, mirror: bool) -> LogDescription:
     sides = {name: Parts(cycles={"mirror": [[f"{name}_left", f"{name}_right"]]}) for name in ("current", "speed")}
     columns = {name: [f"{name}_left", f"{name}_right"] for name in sides}
     kept = {name: representation if mirror else None for name, representation in sides.items()}
+    turning = {"columns": ["yaw_rate"], "unit": "rad/s", "representation": Pseudoscalar() if mirror else None}
     return LogDescription(
         name=f"husky-{terrain}{'' if mirror else '-unsymmetric'}",
         files=str(folder / "*.csv"),
@@ -52,8 +53,10 @@ def describe(folder: Path, terrain: str, *, mirror: bool) -> LogDescription:
         inputs=[
             LogField(name="current", columns=columns["current"], unit="A", representation=kept["current"]),
             LogField(name="speed", columns=columns["speed"], unit="m/s", lags=[0, 1], representation=kept["speed"]),
+            LogField(name="yaw_rate", **turning),
         ],
-        outputs=[LogField(name="yaw_rate", unit="rad/s", representation=Pseudoscalar() if mirror else None)],
+        outputs=[LogField(name="next_yaw_rate", **turning)],
+        horizon=1,
         split=LogSplit(validation=0.2, test=f"{terrain}_*"),
     )
 

@@ -136,7 +136,7 @@ class Logs(NamedTuple):
     """The terrain that is left for the tests."""
     mirror: bool | None
     kinds: tuple[str, ...] = LOG_KINDS
-    ticks: tuple[float, ...] = (2, 5, 15, 50, 150)
+    ticks: tuple[float, ...] = (15, 50, 150, 500)
     shots: int = 32
 
     @property
