@@ -4,6 +4,7 @@ A file may come from a stranger. Its configuration can name a network that fills
 are compared with the tensors of the file before anything is built.
 """
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -49,7 +50,8 @@ def oversize(config: TrainConfig, tensors: Mapping[str, Tensor]) -> str | None:
         if outputs[0] > most:
             return f"its context is {learner.context:,}, but the file holds {held:,} numbers of a learner"
     try:
-        with torch.device("meta"):  # tensors without memory: only their sizes are needed
+        # Tensors without memory: only their sizes are needed. torch warns where one's own loads its weights into them.
+        with torch.device("meta"), warnings.catch_warnings(action="ignore"):
             network = make_network(learner.network, inputs, outputs, learner.widths, bias=learner.bias)
     except MsrError as error:
         # One's own may need memory to be built, such as a pretrained one: then its widths alone are looked at.
