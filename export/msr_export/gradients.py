@@ -93,6 +93,8 @@ def simplify(graph: fx.Graph) -> None:
             _reshape_once(graph, node)
         elif node.target is aten.permute.default:
             _cancel_transposes(node)
+        elif node.target is aten.add.Tensor:
+            _drop_zeros(node)
     graph.eliminate_dead_code()
 
 
@@ -113,6 +115,16 @@ def _fill_by_broadcast(graph: fx.Graph, node: fx.Node) -> None:
         scalar = graph.call_function(aten.full.default, ([], node.args[1]), {"dtype": node.meta["val"].dtype})
     scalar.meta["val"] = node.meta["val"].new_empty(())
     node.replace_all_uses_with(scalar)
+
+
+def _drop_zeros(node: fx.Node) -> None:
+    """Remove the addition of a tensor of zeros, which a derivative was taken by."""
+    kept, zeros = node.args[:2]
+    if not isinstance(kept, fx.Node) or not isinstance(zeros, fx.Node) or node.kwargs:
+        return
+    zero = zeros.target is aten.full.default and zeros.args[1] == 0
+    if zero and (kept.meta["val"].shape, kept.meta["val"].dtype) == (node.meta["val"].shape, node.meta["val"].dtype):
+        node.replace_all_uses_with(kept)
 
 
 def _reshape_once(graph: fx.Graph, node: fx.Node) -> None:

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.func import vjp, vmap
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
 
 from msr_export.folding import folded_name, folded_weights
 from msr_export.patches import AnySamples
@@ -152,19 +151,26 @@ class LayerByLayer:
         parts = {}
         for name in moving:
             folded = folded_name(name)
-            part = self._rows(folded, deltas, inputs) if folded in self.names else pulled[name]
+            if folded in self._symmetries:
+                symmetry, delta = self._symmetries[folded], deltas[folded].squeeze(2)
+                part = _ROWS[type(symmetry)](symmetry, inputs[folded].squeeze(1), delta)
+            elif folded in self._biases:
+                symmetry, weight = self._biases[folded]
+                part = deltas[weight].squeeze(2) @ symmetry.U
+            else:
+                part = pulled[name]
             parts[name] = part.flatten(0, 1).flatten(1)
         return parts
 
     def slopes(self, weights: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
-        """How the outputs change with v, of a network whose weights are known. No weight is folded anew.
+        """How the outputs of one sample change with v, of a network whose weights are known. Nothing is folded anew.
 
         Args:
             weights: The folded weights.
-            x: `(samples, *x)`.
+            x: `(1, *x)`.
 
         Returns:
-            The outputs `(samples, J)`, and adapted name to the slopes `(samples, J, numbers)`.
+            The outputs `(J,)`, and adapted name to the slopes `(J, numbers)`.
 
         """
         adapted = {folded_name(name): name for name in self._learner.adapted_names}
@@ -172,45 +178,41 @@ class LayerByLayer:
         probes = {name: x.new_zeros(1, width) for name, width in self._widths.items()}
         unit = torch.eye(math.prod(self._learner.outputs), dtype=x.dtype)
 
-        def of_sample(x: Tensor) -> tuple[Tensor, Tensors, Tensors, Tensors]:
-            def tapped(rest: Tensors, probes: Tensors) -> tuple[Tensor, tuple[Tensor, Tensors]]:
-                given, tap = weights | rest, _Tap(probes)
-                tap.names = {id(weight): name for name, weight in given.items()}
-                with AnySamples(), tap:
-                    outputs = self._plain(given, x.unsqueeze(0)).flatten()
-                return outputs, (outputs, tap.inputs)
+        def tapped(rest: Tensors, probes: Tensors) -> tuple[Tensor, tuple[Tensor, Tensors]]:
+            given, tap = weights | rest, _Tap(probes)
+            tap.names = {id(weight): name for name, weight in given.items()}
+            with AnySamples(), tap:
+                outputs = self._plain(given, x).flatten()
+            return outputs, (outputs, tap.inputs)
 
-            pulling: Any = vjp(tapped, rest, probes, has_aux=True)
-            _, pull_back, (outputs, inputs) = pulling
-            return outputs, *vmap(pull_back)(unit), inputs
-
-        if isinstance(x.shape[0], int) and x.shape[0] == 1:  # without an axis of samples, there are fewer operators
-            found = tree_map(lambda part: part.unsqueeze(0), of_sample(x[0]))
-        else:
-            found = vmap(of_sample)(x)
-        outputs, pulled, deltas, inputs = found
+        pulling: Any = vjp(tapped, rest, probes, has_aux=True)
+        _, pull_back, (outputs, inputs) = pulling
+        pulled, deltas = vmap(pull_back)(unit)
         if rest:  # from the weights on to v, which is linear: where v is does not matter
             start = {name: value for name, value in self._learner.start().items() if folded_name(name) in rest}
-            fold: Any = vjp(lambda moving: self._folded(moving), start)
-            pulled = vmap(vmap(lambda row: fold[1](row)[0]))(pulled)
+            fold: Any = vjp(self._folded, start)[1]
+            pulled = vmap(lambda row: fold(row)[0])(pulled)
+        deltas = {name: delta.squeeze(1) for name, delta in deltas.items()}
         slopes = {}
         for folded, name in adapted.items():
-            part = self._rows(folded, deltas, inputs) if folded in self.names else pulled[name]
-            slopes[name] = part.flatten(2)
+            if folded in self._biases:
+                bias, weight = self._biases[folded]
+                part = deltas[weight] @ bias.U
+            elif folded in self._symmetries:
+                symmetry, delta, a = self._symmetries[folded], deltas[folded], inputs[folded]
+                if isinstance(symmetry, InputFirst):  # in fewer operators: for one sample, they take most of the time
+                    part = delta @ (a @ symmetry.U).reshape(delta.shape[1], -1)
+                else:
+                    part = _ROWS[type(symmetry)](symmetry, a, delta.unsqueeze(0)).squeeze(0)
+            else:
+                part = pulled[name]
+            slopes[name] = part.flatten(1)
         return outputs, slopes
 
     def _folded(self, moving: Tensors) -> Tensors:
         """The weights that some of the adapted tensors make."""
         weights = folded_weights(self._learner, self._learner.start() | moving)
         return {folded_name(name): weights[folded_name(name)] for name in moving}
-
-    def _rows(self, folded: str, deltas: Tensors, inputs: Tensors) -> Tensor:
-        """The rows of the Jacobian in the v of one weight or bias: `(samples, outputs, ...)`."""
-        if folded in self._symmetries:
-            symmetry, delta = self._symmetries[folded], deltas[folded].squeeze(2)
-            return _ROWS[type(symmetry)](symmetry, inputs[folded].squeeze(1), delta)
-        bias, weight = self._biases[folded]
-        return deltas[weight].squeeze(2) @ bias.U
 
     def _find(self) -> dict[str, str | None]:
         """Find the linear layers that each sample passes once: name of the weight to that of the bias."""

@@ -50,8 +50,10 @@ class Plain(nn.Module):
     def predict(self, x: Tensor, weights: Tensors) -> Tensor:
         """Map raw x `(batch, *x)` to raw y. Scores of classes have no unit and stay as they are."""
         y = self.plain(weights, self._normalized_x(x))
-        if self.plain.classifies:
-            return y
+        return y if self.plain.classifies else self.raw(y)
+
+    def raw(self, y: Tensor) -> Tensor:
+        """Return normalized y `(batch, *y)` in raw units."""
         y = y * self.output_scale
         return (y if self.output_rest is None else y + self.output_rest) + self.output_center
 

@@ -7,7 +7,6 @@ The rows of the belief lie in a ring whose size is fixed. A row with the weight 
 two samples is done before the graph runs, by the runtime (see `msr_runtime.inference.updater`).
 """
 
-import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +24,9 @@ from msr_runtime.meta.rules.recursive import Recursive
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.normalization import Normalization
 
+_SAMPLES = 7
+"""Samples of an example by which a network of your own is written as a flat graph."""
+
 
 class RecursiveGraphs(NamedTuple):
     """The graphs of the rule `recursive`."""
@@ -34,8 +36,7 @@ class RecursiveGraphs(NamedTuple):
     weights after the sample, new rows `(J, K)`, innovation and variance `(1, *y)`, and nis `(1,)`.
     """
     deviation: bytes
-    """ONNX: x `(batch, *x)`, the weights, rows and decays, to y and its epistemic and total deviations `(batch, *y)`.
-    """
+    """ONNX: x `(1, *x)`, the weights, rows and decays, to y and its epistemic and total deviations `(1, *y)`."""
     memory: int
     """How many samples count in the covariance."""
     outputs: int
@@ -67,11 +68,11 @@ def freeze_recursion(
         {"x": x, "y": y, "v": v0, "weights": weights, **belief},
         [next_name("v"), *map(next_name, weights), *seen],
     )
-    lengths = {length for tensor in (*weights.values(), *belief.values(), x, y) for length in tensor.shape}
-    # A length that no other axis has: torch takes axes of equal length for the same axis.
-    count = next(count for count in itertools.count(7) if lengths.isdisjoint((count, count * J)))
-    examples = {"x": torch.randn(count, *learner.inputs), "weights": weights, **belief}
-    deviation = _freeze(_Deviation(learner, normalization, rule), examples, ["y", "epistemic", "total"])
+    deviation = _freeze(
+        _Deviation(learner, normalization, rule),
+        {"x": x, "weights": weights, **belief},
+        ["y", "epistemic", "total"],
+    )
     usual = rule.keep()
     return RecursiveGraphs(update, deviation, rule.memory, J, 1.0 if usual is None else usual.item())
 
@@ -100,9 +101,9 @@ class _Filter(Adapting):
         self.layers = LayerByLayer(self.learner, self.plain)
 
     def linearize(self, weights: Tensors, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The outputs of normalized x `(samples, *x)`: `(samples, J)`, and their slopes `(samples, J, K)`."""
+        """The outputs of normalized x `(1, *x)`: `(J,)`, and their slopes in the whitened v `(J, K)`."""
         outputs, slopes = self.layers.slopes(weights, x)
-        return outputs, torch.cat([slopes[name] for name in self.shapes], dim=2) * self.scale
+        return outputs, torch.cat([slopes[name] for name in self.shapes], dim=1) * self.scale
 
 
 class _Update(_Filter):
@@ -116,7 +117,8 @@ class _Update(_Filter):
         belief = Belief(self.noise.new_zeros(()), rows, decays)
         errors, slopes = self._errors(weights, normal_x, normal_y)
         found, covariance = self._eliminate(belief, errors, slopes)
-        variance, nis = covariance.diagonal().clamp(min=0) + self.noise, squared_errors(found)
+        own = (covariance * torch.eye(len(self.noise))).sum(1).clamp(min=0)
+        variance, nis = own + self.noise, squared_errors(found)
         move, new_rows = _moved(found)
         for _ in range(self.linearizations - 1):
             there = folded_weights(self.learner, self.unflatten(v + move * self.scale))
@@ -136,7 +138,7 @@ class _Update(_Filter):
     def _errors(self, weights: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """What the outputs miss `(J,)`, and their slopes `(J, K)`."""
         outputs, slopes = self.linearize(weights, x)
-        return y.flatten() - outputs.flatten(), slopes[0]
+        return y.flatten() - outputs, slopes
 
     def _eliminate(self, belief: Belief, errors: Tensor, slopes: Tensor) -> tuple[Elimination, Tensor]:
         gains = belief.times(slopes)
@@ -148,13 +150,14 @@ class _Deviation(_Filter):
     """The graph `x, *weights, rows, decays -> y, epistemic, total`."""
 
     def forward(self, x: Tensor, weights: Tensors, rows: Tensor, decays: Tensor) -> tuple[Tensor, ...]:
-        _, slopes = self.linearize(weights, self._normalized_x(x))
+        outputs, slopes = self.linearize(weights, self._normalized_x(x))
         seen = slopes @ rows.mT
-        explained = seen.square() @ decays.unsqueeze(1)
-        variance = (slopes.square().sum(2) - explained.squeeze(2)).clamp(min=0)
-        y = self.predict(x, weights)
-        deviations = [each.sqrt().reshape(y.shape) * self.output_scale for each in (variance, variance + self.noise)]
-        return y, *deviations
+        explained = (seen.square() @ decays.unsqueeze(1)).squeeze(1)
+        variance = ((slopes * slopes).sum(1) - explained).clamp(min=0)
+        shape = (1, *self.plain.outputs)
+        each = torch.stack([variance, variance + self.noise]).sqrt()
+        epistemic, total = (part.reshape(shape) * self.output_scale for part in each.unbind())
+        return self.raw(outputs.reshape(shape)), epistemic, total
 
 
 def _moved(found: Elimination) -> tuple[Tensor, Tensor]:
@@ -165,16 +168,14 @@ def _moved(found: Elimination) -> tuple[Tensor, Tensor]:
 
 
 def _freeze(module: _Filter, examples: dict[str, Any], outputs: list[str]) -> bytes:
-    dynamic = ("x",) if examples["x"].shape[0] > 1 else ()
     weights = examples["weights"]
     axes = {**dict.fromkeys(examples), "weights": dict.fromkeys(weights)}
-    axes |= {name: {0: torch.export.Dim("batch")} for name in dynamic}
     inputs = [each for name in examples for each in (weights if name == "weights" else [name])]
     try:
-        traced = Traced(module, examples, dynamic)
+        traced = Traced(module, examples, ())
     except Exception:
         if not module.plain.own_network:
             raise
-        module.flatten(max(examples["x"].shape[0], 2))
-        traced = Traced(module, examples, dynamic)
+        module.flatten(_SAMPLES)
+        traced = Traced(module, examples, ())
     return encode(lower(traced, {"arguments": examples}, {"arguments": axes}, inputs, outputs))

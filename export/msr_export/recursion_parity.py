@@ -83,7 +83,7 @@ def check_recursion(
         max_relative_error=max(errors.values()),
         tolerance=tolerance,
         shots=(len(stream.x),),
-        batches=(1, len(stream.query_x)),
+        batches=(len(stream.query_x),),
         steps=(1,),
     )
 
@@ -104,7 +104,7 @@ def _updates(frozen: Frozen, graphs: RecursiveGraphs, x: Array, y: NDArray, keep
     """
     start = State({"v": frozen.v0, **frozen.weights})
     prior = Belief.prior(graphs.memory, graphs.outputs, frozen.v0.size)
-    updater = Updater(make_session(graphs.update, "update.onnx", _CPU, prepack=False), start)
+    updater = Updater(make_session(graphs.update, "update.onnx", _CPU), start)
     replayed = updater.replay(start.block, prior, x, y, keep)
     if not np.isfinite(replayed.nis).all():
         raise ParityError(
@@ -119,14 +119,11 @@ def _replay(frozen: Frozen, stream: Stream) -> _Replay:
     assert graphs is not None
     replayed = _updates(frozen, graphs, stream.x, stream.y, stream.keep)
     predict = make_session(frozen.predict, "predict.onnx", _CPU)
-    deviation = make_session(graphs.deviation, "deviation.onnx", _CPU, prepack=False)
+    deviation = make_session(graphs.deviation, "deviation.onnx", _CPU)
     specs = read_spec(predict, "x", ()), read_spec(predict, "y", (), output=True)
     network = Predictors(predict, *specs, start).make(replayed.run.block, belief=replayed.run.belief)
     deviations = Deviations(deviation, *specs, start)
-    prediction = deviations(stream.query_x, network)
-    # One sample takes another way through the runtime than several.
-    alone = deviations(stream.query_x[0], network)
-    parts = [np.concatenate([one[None], more[1:]]) for one, more in zip(alone, prediction, strict=True)]
+    y, epistemic, total = deviations(stream.query_x, network)
     weights = {name: network.tensors[name].copy() for name in frozen.weights}
     judge = make_session(frozen.loss, "loss.onnx", _CPU)
     given = {part.name for part in judge.get_inputs()}
@@ -135,7 +132,7 @@ def _replay(frozen: Frozen, stream: Stream) -> _Replay:
     (loss,) = judge.run(["loss"], feed)
     _, innovation, variance, nis = replayed
     found = stream._replace(innovation=innovation, variance=variance, nis=nis, v=network.tensors["v"].copy())
-    found = found._replace(query_y=parts[0], epistemic=parts[1], total=parts[2])
+    found = found._replace(query_y=y, epistemic=epistemic, total=total)
     return _Replay(found, weights, float(np.asarray(loss)), network(stream.query_x))
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from msr_runtime.adaptation.inner_loop import Adaptation
 from msr_runtime.adaptation.support_loss import SupportLoss
+from msr_runtime.bundle.manifest import SURPRISE
 from msr_runtime.bundle.store import DEVIATION, UPDATE, Bundle
 from msr_runtime.errors import InputError
 from msr_runtime.inference.belief import Belief
@@ -63,9 +64,8 @@ class Recursion:
         """J, the numbers of one sample's y."""
         self.prior = Belief.prior(manifest.recursion.memory, self.outputs, manifest.filter_parameters)
         """How sure the network at `v0` is of its v."""
-        # Both graphs read U as it is. Packed, it would be a second U in memory, and no faster with one sample.
         update, deviation = (
-            make_session(bundle.files[file], f"{where}: {file}", (CPU,), prepack=False) for file in (UPDATE, DEVIATION)
+            make_session(bundle.files[file], f"{where}: {file}", (CPU,)) for file in (UPDATE, DEVIATION)
         )
         self.updater = Updater(update, self._host)
         self.deviations = Deviations(deviation, x, y, self._host)
@@ -110,14 +110,16 @@ class Recursion:
         assert belief is not None
         # The prior is nobody's, so it needs no copy.
         run = self.updater.begin(block, belief if begin is None else belief.copy())
-        before, keep = self._losses.mean(x, y, run.tensors), self.keep(None)
+        before, keep, surprise = self._losses.mean(x, y, run.tensors), self.keep(None), 0.0
         for sample_x, sample_y in zip(x, y, strict=True):
             if check:
                 check()
-            if run.update(sample_x, sample_y, keep) is None:
+            found = run.update(sample_x, sample_y, keep)
+            if found is None:
                 self.updater.end(run)
                 return Adaptation(before, math.nan, block.copy(), None)
+            surprise += min(found.nis / self.outputs, SURPRISE)
         after = self._losses.mean(x, y, run.tensors)
-        end = Adaptation(before, after, run.block.copy(), run.belief)
+        end = Adaptation(before, after, run.block.copy(), run.belief, surprise / len(x))
         self.updater.end(run)
         return end

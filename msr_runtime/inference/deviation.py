@@ -1,4 +1,4 @@
-"""Predictions with their deviations: runs of deviation.onnx, for one sample in buffers that are kept."""
+"""Predictions with their deviations: runs of deviation.onnx, in buffers that are kept. A run takes one sample."""
 
 import copy
 from typing import Any, NamedTuple, Self
@@ -15,8 +15,6 @@ from msr_runtime.inference.state import State
 from msr_runtime.inference.time_limit import TimeLimit
 from msr_runtime.task import Array
 
-_MAX_ROWS = 64
-"""Largest number of samples in one run of the graph. The Jacobian of more would take much memory."""
 OUTPUTS = ("y", "epistemic", "total")
 """The outputs of deviation.onnx."""
 
@@ -44,7 +42,6 @@ class Deviations:
 
     def __init__(self, session: onnxruntime.InferenceSession, x: SampleSpec, y: SampleSpec, start: State) -> None:
         self._session, self._x, self._y, self._start = session, x, y, start
-        self._given = [part.name for part in session.get_inputs() if part.name in start.tensors]
         self._pool: list[_Slot] = []
 
     def limited(self, limit: TimeLimit) -> Self:
@@ -71,28 +68,15 @@ class Deviations:
         self._x.check_batch(samples)
         if not all_finite(samples.reshape(-1)):
             self._x.check_values(samples)
-        if len(samples) == 1:
-            found = self._one(samples, network)
-            return found if one else Prediction(*(part[None] for part in found))
-        parts = [self._several(samples[at : at + _MAX_ROWS], network) for at in range(0, len(samples), _MAX_ROWS)]
-        return Prediction(*map(np.concatenate, zip(*parts, strict=True)))
-
-    def _one(self, x: Array, network: BoundPredictor) -> Prediction:
         try:
             slot = self._pool.pop()  # list.pop and list.append are atomic, so two threads never get the same buffers
         except IndexError:
             slot = _Slot(self._session, self._x, self._y, self._start)
         try:
-            return slot(x, network)
+            found = [slot(sample, network) for sample in samples]
         finally:
             self._pool.append(slot)
-
-    def _several(self, x: Array, network: BoundPredictor) -> Prediction:
-        belief = network.belief
-        assert belief is not None
-        feed = {"x": np.ascontiguousarray(x), "decays": belief.decays, **belief.ring.tensors}
-        feed |= {name: network.tensors[name] for name in self._given}
-        return Prediction(*map(np.asarray, self._session.run(OUTPUTS, feed)))
+        return found[0] if one else Prediction(*map(np.stack, zip(*found, strict=True)))
 
 
 class _Slot:

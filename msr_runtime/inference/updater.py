@@ -1,7 +1,6 @@
 """Updates of a network by one sample: runs of update.onnx one after another, in buffers that are kept."""
 
 import copy
-import math
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -28,11 +27,6 @@ class Innovation(NamedTuple):
     nis: float
     """The normalized innovation squared: the errors in their own expected deviations, squared and summed. It is the
     number of outputs on average, if the variances are right."""
-
-    @property
-    def finite(self) -> bool:
-        """Whether every number is finite."""
-        return math.isfinite(self.nis) and all_finite(self.error.ravel()) and all_finite(self.variance.ravel())
 
 
 class Updater:
@@ -174,13 +168,12 @@ class Run:
             source.block += self._start.block
         self._belief = None  # until the update has succeeded, the buffers hold no network that a belief belongs to
         self._session.run_with_iobinding(self._bindings[self._at])
-        found = Innovation(arrays["innovation"][0].copy(), arrays["variance"][0].copy(), float(arrays["nis"][0]))
-        rows, target = arrays["new_rows"], self._states[1 - self._at]
-        if not (found.finite and all_finite(rows.reshape(-1)) and all_finite(target.block)):
+        target = self._states[1 - self._at]
+        if not (all_finite(self._arrays.block) and all_finite(target.block)):
             return None
         self._at = 1 - self._at
-        self._follow(belief.after(decays, rows))
-        return found
+        self._follow(belief.after(decays, arrays["new_rows"]))
+        return Innovation(arrays["innovation"][0].copy(), arrays["variance"][0].copy(), float(arrays["nis"][0]))
 
     def _follow(self, belief: Belief) -> None:
         self._belief = belief
