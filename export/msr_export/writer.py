@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from msr_export.familiarity import measure_familiarity
 from msr_export.folding import folded_name
 from msr_export.freeze import Frozen, freeze
 from msr_export.golden import draw_golden
@@ -49,8 +50,8 @@ from msr_runtime.task import Array, TaskFamily, output_shape, sample_shape
 _PACKAGES = ("msr-runtime", "torch", "onnx", "onnxscript", "numpy")
 _TASKS = 32
 """Validation tasks whose support inputs the parity check uses."""
-_UPDATES = 36
-"""Updates of the golden stream beyond those that fill the ring of rows."""
+_MORE = 36
+"""Updates beyond those that fill the ring of rows, at least."""
 _INPUT_LIMIT = 10.0
 """`Manifest.input_limit`: beyond a sensor that works, and beyond drift, but below the wrong unit of most fields."""
 
@@ -176,6 +177,14 @@ def export_bundle(
         equivariance_error=None if group is None else equivariance_error(predict, group, golden.x),
         parity=parity,
         validation=measure_validation(learner, normalization, family, shots=shots, seed=seed, tasks=validation_tasks),
+        familiarity=measure_familiarity(
+            learner,
+            normalization,
+            family,
+            noise=samples.noise if samples else 0.0,
+            seed=seed,
+            tasks=validation_tasks,
+        ),
         provenance=Provenance(config_digest=config_digest, versions=_versions(), seed=seed, samples=samples),
     )
     return write_bundle(out, manifest, _files(frozen, golden, stream)).path
@@ -188,9 +197,8 @@ def _check(
     rule = learner.rule
     if not isinstance(rule, Recursive):
         return check_parity(learner, normalization, frozen, inputs, seed), None
-    # Longer than the ring of rows, so that a robot sees old rows dropped.
-    lengths = (min(rule.memory + _UPDATES, UPDATES), UPDATES)
-    golden, long = draw_streams(learner, normalization, rule, inputs, seed, lengths)
+    updates = max(UPDATES, rule.memory + _MORE)  # longer than the ring of rows, so that old rows are dropped
+    golden, long = draw_streams(learner, normalization, rule, inputs, seed, (updates // 2, updates))
     return check_recursion(learner, normalization, frozen, long), golden
 
 

@@ -5,6 +5,7 @@ the methods of `SampleRecorder`, so this room does not import the recorder.
 """
 
 from msr_runtime.adaptation.comparison import Helping, Verdict
+from msr_runtime.adaptation.family import FamilyVerdict
 from msr_runtime.adaptation.inner_loop import InnerLoop
 from msr_runtime.adaptation.judges import HeldOut
 from msr_runtime.adaptation.measured import Limits
@@ -22,6 +23,7 @@ __all__ = [
     "AdaptResult",
     "AdaptiveModel",
     "Drive",
+    "FamilyVerdict",
     "HeldOut",
     "Helping",
     "InnerLoop",

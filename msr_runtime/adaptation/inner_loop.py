@@ -3,6 +3,7 @@
 Where a bundle has graphs for many samples, they take the steps of adapt.onnx when they are cheaper.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,6 +30,8 @@ class Adaptation(NamedTuple):
     """The adapted v and its folded weights, as the block of a `State`. The caller checks that it is finite."""
     belief: Belief | None = None
     """How sure the rule `recursive` is of this v. None with other rules."""
+    surprise: float = math.nan
+    """With the rule `recursive`: the mean surprise of the samples, see `FamilyVerdict`. NaN with other rules."""
 
 
 class InnerLoop:

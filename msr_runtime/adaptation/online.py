@@ -8,6 +8,7 @@ from typing import Self
 
 from numpy.typing import ArrayLike, NDArray
 
+from msr_runtime.adaptation.family import FALSE_ALARMS
 from msr_runtime.adaptation.inbox import Inbox
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.adaptation.report import OnlineReport
@@ -65,6 +66,7 @@ class OnlineAdapter:
         recorder: SampleRecorder | None = None,
         compare: float | None = 64.0,
         by_sample: bool | None = None,
+        false_alarms: float = FALSE_ALARMS,
     ) -> None:
         """Prepare to adapt `model`. The thread starts at the `with`.
 
@@ -102,6 +104,8 @@ class OnlineAdapter:
                 comparison falls by the factor e. None compares nothing.
             by_sample: Whether to learn sample by sample, with `AdaptiveModel.update`, and not from a window. None does
                 so if the bundle can.
+            false_alarms: Share of clean tasks that `OnlineReport.family` may call strange within a minute, above 0 and
+                at most 0.1. The fewer, the later a strange task is found.
 
         Raises:
             InputError: If a number is out of its range; if the guard has a trust region of its own and the model's
@@ -149,7 +153,7 @@ class OnlineAdapter:
         )
         common = model, self._samples, guard or UpdateGuard(), compare, recorder
         if self.by_sample:
-            self._learning = SampleLearning(*common)
+            self._learning = SampleLearning(*common, false_alarms)
         else:
             self._learning = WindowLearning(*common, start, min(window, manifest.shots))
         # It holds at least twice what the window can, so that nothing is dropped during a slow adaptation.
@@ -354,6 +358,7 @@ class OnlineAdapter:
             frozen=learning.frozen,
             helping=learning.comparison.now if learning.comparison else None,
             holds_v0=learning.holding is not None and learning.holding.held,
+            family=learning.family.now if isinstance(learning, SampleLearning) and learning.family else None,
         )
 
     def _run(self) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from msr_runtime.adaptation.comparison import Helping
+from msr_runtime.adaptation.family import FamilyVerdict
 from msr_runtime.adaptation.update_guard import Refusal
 from msr_runtime.inference.input_bounds import Outside, listed
 
@@ -57,6 +58,9 @@ class OnlineReport:
     """Whether adapting helps here. None if nothing is compared."""
     holds_v0: bool = False
     """Whether `v0` acts because adapting hurts, see `UpdateGuard.hold_v0`."""
+    family: FamilyVerdict | None = None
+    """Whether the latest samples look like those of a task of meta-training. None unless the model learns sample by
+    sample."""
 
     def __str__(self) -> str:
         error = f"\nadapting ended: {self.error}" if self.error else ""
@@ -72,12 +76,13 @@ class OnlineReport:
         late = f", {self.late} late" if self.late else ""
         late += f", {self.open} without y so far" if self.open else ""
         helping = f"\nerrors    {self.helping}" if self.helping and self.helping.samples else ""
+        family = f"\ntask      {self.family}" if self.family and self.entered else ""
         return (
             f"updates   {self.tried} tried, {self.accepted} accepted{cleaned}{kept}, refused: {_list(faults)}{rested}; "
             f"p50 {1e3 * self.seconds_p50:.3f} ms, p95 {1e3 * self.seconds_p95:.3f} ms, "
             f"weights {self.weights_age:.2f} s old{state}\n"
             f"samples   {self.observed} observed, {self.entered} entered, left out: {_list(self.left_out)}, "
-            f"{self.dropped} dropped, {self.waiting} waiting{late}{helping}{outside}{error}"
+            f"{self.dropped} dropped, {self.waiting} waiting{late}{helping}{family}{outside}{error}"
         )
 
 

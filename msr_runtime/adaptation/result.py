@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
+from msr_runtime.adaptation.family import FamilyVerdict
 from msr_runtime.adaptation.judges import HeldOut
 from msr_runtime.adaptation.measured import NO_LIMITS, Limits
 from msr_runtime.adaptation.update_guard import Refusal
@@ -55,6 +56,10 @@ class AdaptResult:
     stuck: str | None = None
     """A sentence if some numbers of y are the same in all samples although x differs: a sensor may be stuck. If all
     are, the update is refused, see `Refusal.STUCK`."""
+
+    family: FamilyVerdict | None = None
+    """With the rule `recursive`, from `v0` on: whether the samples look like those of a task of meta-training. One
+    clean support set in a hundred does not. None with other rules."""
 
     @property
     def missed(self) -> float:

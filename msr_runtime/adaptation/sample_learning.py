@@ -5,6 +5,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_runtime.adaptation.family import FamilyCheck
+from msr_runtime.adaptation.inbox import Change
 from msr_runtime.adaptation.learning import Learning
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.adaptation.sample_recorder import SampleRecorder
@@ -16,7 +18,7 @@ from msr_runtime.task import Array
 class SampleLearning(Learning):
     """Updates a model by each sample that enters the window, which therefore may hold a single one.
 
-    The arguments are those of `Learning`.
+    The arguments are those of `Learning`, and the share of clean tasks that may be taken for strange ones in a minute.
     """
 
     def __init__(
@@ -26,8 +28,11 @@ class SampleLearning(Learning):
         guard: UpdateGuard,
         compare: float | None,
         recorder: SampleRecorder | None,
+        false_alarms: float,
     ) -> None:
         super().__init__(model, window, guard, compare, recorder)
+        self.family = None if model.manifest.familiarity is None else FamilyCheck(model.manifest, false_alarms)
+        """Whether the task is like those of meta-training; None if the bundle does not know them."""
         self._answered: list[Array] = []
         """What the learner answered to each of the samples that were not compared yet."""
 
@@ -42,6 +47,8 @@ class SampleLearning(Learning):
         self.tally.count(result.refusal, result.seconds)
         if not result.accepted:
             return False
+        if self.family:
+            self.family.add(result.nis)
         if self.comparison:
             self._new.append((x, y))
             self._answered.append(y - result.innovation)
@@ -50,6 +57,12 @@ class SampleLearning(Learning):
     def learn(self) -> None:
         """Compare what was answered: everything has been learned from."""
         self._compare()
+
+    def begin_task(self, change: Change) -> None:
+        """As `Learning.begin_task`."""
+        super().begin_task(change)
+        if self.family:
+            self.family.begin_task()
 
     def _answers(self, x: NDArray) -> NDArray:  # noqa: ARG002 - each was answered by the weights of its time
         answered = np.stack(self._answered)

@@ -41,6 +41,8 @@ class Adapted(NamedTuple):
     """Support loss where it ended, on normalized outputs."""
     predictor: BoundPredictor | None
     """The network with the adapted weights. None if a weight or a loss is not finite."""
+    surprise: float = math.nan
+    """As in `Adaptation`."""
 
 
 class Sessions:
@@ -87,6 +89,8 @@ class Sessions:
         """What one sample of a support set is: its x and its y."""
         self.held_out = support_x._replace(name="held_out_x"), support_y._replace(name="held_out_y")
         """The same for a sample that judges."""
+        self.familiarity = manifest.familiarity
+        """How much the samples of clean tasks surprise the rule `recursive`; None if it is not known."""
         self.measured = Measured(manifest)
         """What was measured at the export of the bundle."""
         start = State(bundle.start(), device_of(providers))
@@ -173,7 +177,7 @@ class Sessions:
             end = self._inner_loop(x, y, steps, begin.block if begin else None, check)
         if not (math.isfinite(end.loss_before) and math.isfinite(end.loss_after) and all_finite(end.block)):
             return Adapted(end.loss_before, end.loss_after, None)
-        return Adapted(end.loss_before, end.loss_after, self.predictors.make(end.block, like, end.belief))
+        return Adapted(end.loss_before, end.loss_after, self.predictors.make(end.block, like, end.belief), end.surprise)
 
     def replay(self, stream: Stream) -> Stream:
         """Return a stream with what the graphs compute of its samples here, of a bundle with the rule `recursive`."""

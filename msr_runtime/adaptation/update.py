@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_runtime.adaptation.family import judge_batch
 from msr_runtime.adaptation.judges import HeldOut, judge
 from msr_runtime.adaptation.repeats import stuck
 from msr_runtime.adaptation.result import AdaptResult
@@ -98,6 +99,7 @@ def make_update(
         limits=fit.limits,
         few_samples=sessions.measured.too_few(x if len(fit.kept) == len(x) else x[fit.kept]),
         stuck=found[1] if found else None,
+        family=judge_batch(sessions.familiarity, adapted.surprise, len(fit.kept)) if start == "v0" else None,
     )
     return Update(result, adapted.predictor if objection is None else None)
 

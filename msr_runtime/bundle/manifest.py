@@ -122,6 +122,54 @@ class Recursion(_Frozen):
     every error counts alike."""
 
 
+class Tail(_Frozen):
+    """How large a figure becomes on clean tasks: beyond its usual largest value, it falls off like a power."""
+
+    usual: PositiveFloat
+    """On one task in ten, the figure is larger."""
+    slope: NonNegativeFloat
+    """By this power the figure grows as fewer tasks reach it: on one task in ten times as many, it is larger by the
+    factor `10 ** slope`."""
+
+    def limit(self, chance: float) -> float:
+        """Return what the figure exceeds with a chance of at most 0.1 on a clean task."""
+        return self.usual * (_TENTH / min(chance, _TENTH)) ** self.slope
+
+
+class ShotTail(_Frozen):
+    """The mean surprise of a support set of one size."""
+
+    shots: PositiveInt
+    """Support samples."""
+    surprise: Tail
+    """The mean over the samples."""
+
+
+class Familiarity(_Frozen):
+    """How much the samples of clean tasks surprise a network that learns them one by one.
+
+    The surprise of a sample is its normalized innovation squared, per number of y, and at most `SURPRISE`: 1 on
+    average, if the network knows how sure it is. The robot compares that of its own samples with these figures. Above
+    them, its task is unlike those of meta-training. They were measured in torch when the bundle was written.
+    """
+
+    tasks: PositiveInt
+    """The number of streams."""
+    samples: PositiveInt
+    """Samples of each stream."""
+    window: PositiveInt
+    """Samples of a window."""
+    largest: Tail
+    """The largest mean over a window, in a stream."""
+    by_shots: tuple[ShotTail, ...] = Bounded(min_length=1)
+    """The mean over a whole support set, from `v0` on, smallest number of shots first."""
+
+
+SURPRISE = 25.0
+"""The largest surprise of a sample that counts. A single outlier must not look like another task."""
+_TENTH = 0.1
+
+
 class TrainingSamples(_Frozen):
     """What the samples of meta-training were like. The numbers are settings of the run (`TrainSettings`)."""
 
@@ -207,6 +255,8 @@ class Manifest(_Frozen):
     """The agreement of ONNX Runtime with torch."""
     validation: Validation | None = None
     """What adapting to clean tasks led to. None if it was not measured, as in bundles of format version 3 and older."""
+    familiarity: Familiarity | None = None
+    """How much the samples of clean tasks surprise the rule `recursive`. None for other rules."""
     provenance: Provenance
     """The origin of the bundle."""
 

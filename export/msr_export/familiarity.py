@@ -1,0 +1,145 @@
+"""How much clean tasks surprise a learner with the rule `recursive`: what the robot compares its own task with."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import vmap
+
+from msr_runtime.bundle.manifest import SURPRISE, Familiarity, ShotTail, Tail
+from msr_runtime.errors import FamilyError
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.rules.belief import Belief
+from msr_runtime.meta.rules.recursive import Recursive
+from msr_runtime.normalization import Normalization
+from msr_runtime.task import TaskBatch, TaskFamily
+
+SAMPLES = 128
+"""Samples of a stream."""
+WINDOW = 16
+"""Samples of a window: the robot is told after so many, at the earliest."""
+SHOTS = (1, 2, 5, 10, 20, 64)
+"""Sizes of support sets."""
+_AT_ONCE = 50
+"""Streams that are filtered at once. More would need more memory, and hardly less time."""
+
+
+def measure_familiarity(
+    learner: Learner, normalization: Normalization, family: TaskFamily, *, noise: float, seed: int, tasks: int
+) -> Familiarity | None:
+    """Learn from streams of clean validation tasks, and return how surprising they are.
+
+    Each task gives two streams. One comes from the region of the support sets, as in meta-training. The other goes on
+    from there to where the last query set is, because a robot that learns while it acts comes everywhere.
+
+    Args:
+        learner: The learner, as in `export_bundle`.
+        normalization: The normalization under which it was trained.
+        family: The family of the tasks.
+        noise: Standard deviation of the noise on y of the samples of meta-training, on normalized outputs. The robot's
+            sensors are assumed to have it too.
+        seed: The seed of the draws.
+        tasks: How many tasks.
+
+    Returns:
+        The figures. None if the learner has another rule, or if its numbers are not finite.
+    """
+    if not isinstance(learner.rule, Recursive):
+        return None
+    rng = np.random.default_rng(seed)
+    batch = _draw(family, rng, tasks)
+    x, y = (np.concatenate(each) for each in zip(*_streams(batch, len(family.query_sets)), strict=True))
+    scale = np.asarray(normalization.output_scale)
+    y = (y + noise * scale * rng.standard_normal(y.shape)).astype(np.float32)
+    found = np.minimum(surprises(learner, normalization, x, y), SURPRISE)
+    found = found[np.isfinite(found).all(1)]
+    if len(found) < 2:
+        return None
+    sums = np.pad(found.astype(np.float64), ((0, 0), (1, 0))).cumsum(1)
+    window = min(WINDOW, found.shape[1])
+    largest = ((sums[:, window:] - sums[:, :-window]) / window).max(1)
+    shots = [count for count in SHOTS if count <= found.shape[1]]
+    return Familiarity(
+        tasks=len(found),
+        samples=found.shape[1],
+        window=window,
+        largest=tail(largest),
+        by_shots=tuple(ShotTail(shots=count, surprise=tail(sums[:, count] / count)) for count in shots),
+    )
+
+
+def tail(figures: NDArray) -> Tail:
+    """Describe the largest of some figures, one per task, by a power law above their ninth tenth.
+
+    Source: Hill, "A Simple General Approach to Inference About the Tail of a Distribution", 1975.
+    """
+    sized = np.sort(figures)[::-1]
+    count = max(1, len(sized) // 10)
+    usual = max(float(sized[count]), _SMALLEST)
+    slope = float(np.log(np.maximum(sized[:count], usual) / usual).mean())
+    return Tail(usual=float(f"{usual:.4g}"), slope=float(f"{slope:.4g}"))
+
+
+_SMALLEST = 1e-6
+"""The smallest figure: a network that fits without any error is surprised by nothing."""
+
+
+def _draw(family: TaskFamily, rng: np.random.Generator, tasks: int) -> TaskBatch:
+    """Draw the tasks, with as many samples as the family gives. One of recorded tasks has only so many per task."""
+    samples, sets = SAMPLES, len(family.query_sets)
+    while True:
+        try:
+            return family.sample(rng, tasks, samples, samples * sets, "validation")
+        except FamilyError:
+            if samples == 1:
+                raise
+            samples //= 2
+
+
+def _streams(batch: TaskBatch, sets: int) -> Iterator[tuple[NDArray, NDArray]]:
+    """The two kinds of streams, x and y of each."""
+    samples = batch.support_x.shape[1]
+    yield batch.support_x, batch.support_y
+    first, last = samples // 4, batch.query_x.shape[1] // sets * (sets - 1)
+    later = slice(last + first, last + samples)
+    x = np.concatenate([batch.support_x[:, :first], batch.query_x[:, later]], 1)
+    yield x, np.concatenate([batch.support_y[:, :first], batch.query_y[:, later]], 1)
+
+
+def surprises(learner: Learner, normalization: Normalization, x: NDArray, y: NDArray) -> NDArray[np.float32]:
+    """Learn from streams sample by sample, and return how surprising each sample was before it was learned from.
+
+    Args:
+        learner: A learner with the rule `recursive`.
+        normalization: Its normalization.
+        x: `(tasks, samples, *x)` in raw units.
+        y: `(tasks, samples, *y)` in raw units.
+
+    Returns:
+        The normalized innovation squared per number of y, `(tasks, samples)`: 1 on average, if the variances are right.
+    """
+    rule = learner.rule
+    assert isinstance(rule, Recursive)
+    outputs, keep = len(rule.noise()), rule.keep()
+    start = {name: tensor.detach() for name, tensor in learner.start().items()}
+
+    def step(mean: Tensor, rows: Tensor, decays: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        belief = Belief(mean, rows, decays) if keep is None else Belief(mean, rows, decays).relaxed(keep)
+        belief = belief.latest((rule.memory - 1) * outputs)
+        seen = rule.observe(learner.inner_forward, start, belief, x, y)
+        return *belief.with_rows(seen.mean, seen.rows), seen.nis / outputs
+
+    found = []
+    with torch.no_grad():
+        for first in range(0, len(x), _AT_ONCE):
+            part = slice(first, first + _AT_ONCE)
+            inputs, targets = map(torch.from_numpy, normalization.normalize(x[part], y[part]))
+            mean, rows, decays = (each.expand(len(inputs), *each.shape) for each in rule.prior(start))
+            nis = []
+            for index in range(x.shape[1]):
+                mean, rows, decays, one = vmap(step)(mean, rows, decays, inputs[:, index], targets[:, index])
+                nis.append(one)
+            found.append(torch.stack(nis, 1).numpy())
+    return np.concatenate(found)

@@ -1,0 +1,98 @@
+"""Is this task like those of meta-training? How surprising the samples are, beside those of clean tasks."""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from msr_runtime.bundle.manifest import SURPRISE, Familiarity, Manifest
+from msr_runtime.errors import InputError
+from msr_runtime.task import width
+
+FALSE_ALARMS = 0.01
+"""Share of clean tasks that are taken for strange ones: of batches, and by `OnlineAdapter` in each minute."""
+
+
+@dataclass(frozen=True)
+class FamilyVerdict:
+    """Whether the samples look like those of a task of meta-training.
+
+    The surprise of a sample is its normalized innovation squared, per number of y: 1 on average, if the network knows
+    how sure it is.
+    """
+
+    surprise: float
+    """The mean surprise: of a support set, or of the latest samples. NaN while there are too few."""
+    limit: float
+    """What it exceeds on a clean task only by a false alarm."""
+    alarms: int = 0
+    """How often it has risen above the limit."""
+
+    @property
+    def inside(self) -> bool:
+        """Whether the task may be one of the family. True while nothing is known."""
+        return not self.surprise > self.limit
+
+    def __str__(self) -> str:
+        if math.isnan(self.surprise):
+            return "not known yet"
+        said = "inside the family" if self.inside else "outside the family: no task of meta-training is like it"
+        past = f", {self.alarms} alarms so far" if self.alarms else ""
+        return f"surprise {self.surprise:.3g}, at most {self.limit:.3g} is usual: {said}{past}"
+
+
+class FamilyCheck:
+    """Watches the surprise of the latest samples. One thread adds, any thread may read.
+
+    Args:
+        manifest: The manifest of the bundle.
+        false_alarms: Share of clean tasks that may be taken for strange ones within a minute.
+
+    Raises:
+        InputError: If the share is not between 0 and 0.1.
+    """
+
+    def __init__(self, manifest: Manifest, false_alarms: float) -> None:
+        known, recursion = manifest.familiarity, manifest.recursion
+        assert known is not None
+        assert recursion is not None
+        if not 0 < false_alarms <= 0.1:
+            raise InputError(f"false_alarms is {false_alarms}, but a share above 0 and at most 0.1 a minute is wanted")
+        # The largest mean was measured over streams that are shorter or longer than a minute.
+        chance = 1 - (1 - false_alarms) ** (known.samples * recursion.tick / 60)
+        self._limit, self._outputs = known.largest.limit(chance), width(manifest.outputs)
+        self._latest: deque[float] = deque(maxlen=known.window)
+        self.now = FamilyVerdict(math.nan, self._limit)
+        """The verdict so far."""
+
+    def add(self, nis: float) -> None:
+        """Add the normalized innovation squared of one sample, over all numbers of y."""
+        latest, before = self._latest, self.now
+        latest.append(min(nis / self._outputs, SURPRISE))
+        surprise = sum(latest) / len(latest) if len(latest) == latest.maxlen else math.nan
+        alarm = surprise > self._limit and before.inside
+        self.now = FamilyVerdict(surprise, self._limit, before.alarms + alarm)
+
+    def begin_task(self) -> None:
+        """Forget the samples of the task before."""
+        self._latest.clear()
+        self.now = FamilyVerdict(math.nan, self._limit, self.now.alarms)
+
+
+def judge_batch(known: Familiarity | None, surprise: float, shots: int) -> FamilyVerdict | None:
+    """Return whether a support set looks like one of a clean task.
+
+    Args:
+        known: What the bundle knows of clean tasks.
+        surprise: The mean surprise over the samples, learned one after another from `v0`. NaN if there is none.
+        shots: How many there are.
+
+    Returns:
+        The verdict. None if nothing is known.
+    """
+    if known is None or math.isnan(surprise):
+        return None
+    # Between two sizes that were measured, the wider limit holds; beyond them, that of the nearest.
+    fewer = [each for each in known.by_shots if each.shots <= shots] or known.by_shots[:1]
+    more = [each for each in known.by_shots if each.shots >= shots] or known.by_shots[-1:]
+    limit = max(each.surprise.limit(FALSE_ALARMS) for each in (fewer[-1], more[0]))
+    return FamilyVerdict(surprise, limit, int(surprise > limit))

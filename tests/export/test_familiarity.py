@@ -1,0 +1,68 @@
+"""What is surprising: measured as the robot measures it, with figures that describe the tail of clean tasks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from msr_envs.ring_nav import RingNav
+from msr_export.familiarity import measure_familiarity, surprises, tail
+from msr_runtime import AdaptiveModel
+from msr_runtime.bundle.manifest import Familiarity
+from msr_runtime.meta.training.checkpoint import Checkpoint, load_checkpoint
+
+
+@pytest.fixture(scope="module")
+def trained(recursive_bundle: Path) -> Checkpoint:
+    """The checkpoint of the bundle."""
+    return load_checkpoint(recursive_bundle.parent / "best.safetensors")
+
+
+def test_torch_and_the_robot_are_surprised_alike(trained: Checkpoint, recursive_bundle: Path) -> None:
+    """Sample by sample, beyond the memory of the rule."""
+    batch = RingNav().sample(np.random.default_rng(0), 3, 90, 2, "validation")
+    found = surprises(trained.learner, trained.normalization, batch.support_x, batch.support_y)
+    model = AdaptiveModel.load(recursive_bundle)
+    for task in range(3):
+        robot = model.fork()
+        pairs = zip(batch.support_x[task], batch.support_y[task], strict=True)
+        wanted = [robot.update(x, y).nis / 2 for x, y in pairs]
+        np.testing.assert_allclose(found[task], wanted, rtol=0.05, atol=1e-3)
+
+
+def test_the_bundle_says_what_is_usual(recursive_bundle: Path) -> None:
+    """Two streams per task; the larger support sets come later."""
+    known = AdaptiveModel.load(recursive_bundle, self_test=False).manifest.familiarity
+    assert known
+    assert known.tasks % 2 == 0
+    assert (known.samples, known.window) == (128, 16)
+    assert [each.shots for each in known.by_shots] == [1, 2, 5, 10, 20, 64]
+    assert 0 < known.largest.usual <= 25
+
+
+def test_other_rules_know_nothing_of_it(ring_run: Path) -> None:
+    """They keep no variance."""
+    other = load_checkpoint(ring_run / "best.safetensors")
+    assert measure_familiarity(other.learner, other.normalization, RingNav(), noise=0.0, seed=0, tasks=2) is None
+
+
+def test_noise_of_the_sensors_is_part_of_what_is_usual(trained: Checkpoint) -> None:
+    """A robot whose sensors are as noisy as those of meta-training raises no alarm by them."""
+
+    def measured(noise: float) -> Familiarity:
+        found = measure_familiarity(trained.learner, trained.normalization, RingNav(), noise=noise, seed=0, tasks=4)
+        assert found
+        return found
+
+    assert measured(3.0).largest.usual > measured(0.0).largest.usual
+
+
+def test_the_tail_of_a_power_law_is_found() -> None:
+    """Of many figures that exceed x with the chance `x ** -4`, one in a thousand is above the limit for that chance."""
+    figures = np.random.default_rng(0).uniform(size=20_000) ** -0.25
+    found = tail(figures)
+    assert found.usual == pytest.approx(10**0.25, rel=0.02)
+    assert found.slope == pytest.approx(0.25, rel=0.05)
+    for chance in (0.1, 0.01, 0.001):
+        assert (figures > found.limit(chance)).mean() == pytest.approx(chance, rel=0.35)
+    assert tail(np.zeros(20)).limit(0.001) > 0
