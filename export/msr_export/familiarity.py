@@ -127,7 +127,7 @@ def surprises(learner: Learner, normalization: Normalization, x: NDArray, y: NDA
 
     def step(mean: Tensor, rows: Tensor, decays: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         belief = Belief(mean, rows, decays) if keep is None else Belief(mean, rows, decays).relaxed(keep)
-        belief = belief.latest((rule.memory - 1) * outputs)
+        belief = belief.largest(rule.memory - 1, outputs)
         seen = rule.observe(learner.inner_forward, start, belief, x, y)
         return *belief.with_rows(seen.mean, seen.rows), seen.nis / outputs
 

@@ -1,13 +1,16 @@
 """Streams of samples that torch's rule `recursive` learned from: what the graphs are compared with."""
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from msr_export.freeze import flatten
-from msr_runtime.bundle.stream import Stream
+from msr_runtime.bundle.stream import LARGEST_ROUNDING, Stream
+from msr_runtime.errors import ExportError
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.belief import Belief
 from msr_runtime.meta.rules.recursive import Observation, Recursive
@@ -43,31 +46,67 @@ def draw_streams(
         lengths: The numbers of samples, rising. Each stream begins as the longer ones do.
 
     Returns:
-        A stream of each length.
+        A stream of each length, computed in float64, with what float32 misses.
+
+    Raises:
+        ExportError: float32 misses too much.
 
     """
     rng, samples = np.random.default_rng(seed), lengths[-1]
     x, query_x = (rng.choice(inputs, count) for count in (samples, _QUERIES))
-    normal_x, normal_queries = (torch.from_numpy(normalization.normalize_x(each)) for each in (x, query_x))
-    start = {name: tensor.detach() for name, tensor in learner.start().items()}
-    scale = np.asarray(normalization.output_scale, np.float32)
     with torch.no_grad():
-        belief, noise, usual = rule.prior(start), rule.noise(), rule.keep()
-        task = rule.tensors(start, torch.from_numpy(rng.standard_normal(belief.mean.shape).astype(np.float32)))
-        clean = learner(task, normal_x)
-        noisy = clean.numpy() + rng.standard_normal(clean.shape) * noise.sqrt().numpy().reshape(clean.shape[1:])
-        y = normalization.raw_y(noisy)
-        normal_y = torch.from_numpy(normalization.normalize_y(y))
-        keep = np.where(rng.random(samples) < _GAPS, _LEFT, 1.0 if usual is None else usual.item()).astype(np.float32)
-        seen, streams = list[Observation](), []
-        for sample_x, sample_y, kept in zip(normal_x, normal_y, torch.from_numpy(keep), strict=True):
-            belief = belief.relaxed(kept).latest((rule.memory - 1) * len(noise))
+        usual, start = rule.keep(), learner.start()
+        m = torch.from_numpy(rng.standard_normal(learner.adapted_size()).astype(np.float32))
+        clean = learner(rule.tensors(start, m), torch.from_numpy(normalization.normalize_x(x))).numpy()
+        deviations = rule.noise().sqrt().numpy().reshape(clean.shape[1:])
+    y = normalization.raw_y(clean + rng.standard_normal(clean.shape) * deviations)
+    keep = np.where(rng.random(samples) < _GAPS, _LEFT, 1.0 if usual is None else usual.item()).astype(np.float32)
+    learned = _learn(learner, normalization, x, y, keep, query_x, lengths)
+    try:
+        exact = _learn(copy.deepcopy(learner).double(), normalization, x, y, keep, query_x, lengths)
+    except RuntimeError:  # a network of one's own may hold float32 numbers that do not mix with others: nobody knows
+        return learned
+    streams = []
+    for rounded, stream in zip(learned, exact, strict=True):
+        rounding = max(stream.errors(normalization, rounded).values())
+        if not rounding <= LARGEST_ROUNDING:
+            raise ExportError(
+                f"after {len(stream.x)} updates, float32 misses the filter's own numbers by {rounding:.1e} of their "
+                f"size, at most {LARGEST_ROUNDING:.0e} is wanted; most likely the learned noise is far too small for "
+                "the scales of v: train again, with more noise (learner.damping) or with --settings.noise"
+            )
+        streams.append(stream._replace(rounding=rounding))
+    return streams
+
+
+def _learn(
+    learner: Learner,
+    normalization: Normalization,
+    x: Array,
+    y: NDArray,
+    keep: Array,
+    query_x: Array,
+    lengths: Sequence[int],
+) -> list[Stream]:
+    """Let torch learn the samples, in the learner's own precision."""
+    rule = learner.rule
+    assert isinstance(rule, Recursive)
+    start = {name: tensor.detach() for name, tensor in learner.start().items()}
+    like, scale = next(iter(start.values())), np.asarray(normalization.output_scale, np.float32)
+    normal_x, normal_y = (torch.from_numpy(each).to(like.dtype) for each in normalization.normalize(x, y))
+    queries = torch.from_numpy(normalization.normalize_x(query_x)).to(like.dtype)
+    seen, streams = list[Observation](), []
+    with torch.no_grad():
+        belief, noise = rule.prior(start), rule.noise()
+        for sample_x, sample_y, kept in zip(normal_x, normal_y, torch.from_numpy(keep).to(like.dtype), strict=True):
+            belief = belief.relaxed(kept).largest(rule.memory - 1, len(noise))
             seen.append(rule.observe(learner.inner_forward, start, belief, sample_x, sample_y))
             belief = belief.with_rows(seen[-1].mean, seen[-1].rows)
             if (count := len(seen)) not in lengths:
                 continue
             shape = y[:count].shape
-            predicted, epistemic = _predicted(learner, rule, start, belief, normal_queries)
+            predicted, epistemic = _predicted(learner, rule, start, belief, queries)
+            at_queries = (_QUERIES, *shape[1:])
             streams.append(
                 Stream(
                     x=x[:count],
@@ -76,11 +115,12 @@ def draw_streams(
                     innovation=_stacked([each.innovation for each in seen]).reshape(shape) * scale,
                     variance=_stacked([each.variance for each in seen]).reshape(shape) * scale**2,
                     nis=_stacked([each.nis for each in seen]),
-                    v=flatten(learner, rule.tensors(start, belief.mean)).numpy(),
+                    v=_float32(flatten(learner, rule.tensors(start, belief.mean))),
                     query_x=query_x,
                     query_y=normalization.raw_y(predicted.numpy()),
-                    epistemic=epistemic.sqrt().numpy().reshape(_QUERIES, *shape[1:]) * scale,
-                    total=(epistemic + noise).sqrt().numpy().reshape(_QUERIES, *shape[1:]) * scale,
+                    epistemic=_float32(epistemic.sqrt()).reshape(at_queries) * scale,
+                    total=_float32((epistemic + noise).sqrt()).reshape(at_queries) * scale,
+                    rounding=0.0,
                 )
             )
     return streams
@@ -96,4 +136,8 @@ def _predicted(
 
 
 def _stacked(parts: list[Tensor]) -> Array:
-    return torch.stack(parts).numpy()
+    return _float32(torch.stack(parts))
+
+
+def _float32(tensor: Tensor) -> Array:
+    return tensor.numpy().astype(np.float32)

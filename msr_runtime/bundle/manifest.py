@@ -111,7 +111,7 @@ class Recursion(_Frozen):
     """How a bundle with the rule `recursive` learns sample by sample. See `AdaptiveModel.update`."""
 
     memory: int = Bounded(ge=1, le=2**16)
-    """How many of the latest samples count in the covariance of v. Older ones count in v alone."""
+    """How many samples count in the covariance of v: those that tell most. The others count in v alone."""
     tick: float = Bounded(gt=0, allow_inf_nan=False)
     """The time between two samples of meta-training, in s: 1 / `rate_hz`. It is 1 where the data has no rate."""
     tau: float | None = Bounded(gt=0, allow_inf_nan=False)

@@ -3,13 +3,15 @@
 v is whitened: the meta-learned start and scales make it m, whose prior is N(0, I). Each number that was observed takes
 one direction out of the covariance of m:
 
-    C = I - Rᵀ diag(d) R        with the rows R of the latest samples and their weights d
+    C = I - Rᵀ diag(d) R        with the rows R of some samples and their weights d
 
-The rows lie in a ring. The oldest are dropped before the next sample is taken. C then grows, so it stays a covariance
-after any number of samples, and nothing is ever added up.
+There is room for the rows of some samples. When it is full, those of the sample that hold least are dropped before the
+next sample is taken: least variance returns. C then grows, so it stays a covariance after any number of samples, and
+nothing is ever added up. The oldest sample would be the wrong one to drop: the first samples take out most, and later
+ones only what is left.
 
-A belief never changes. The next one shares its ring, because copying all rows would take longer than an update. A ring
-has room for one sample more than counts: the next update writes where no belief reads that is at most one update old.
+A belief never changes. The next one shares its memory, because copying all rows would take longer than an update. There
+is room for one sample more than counts: the next update writes where no belief reads that is at most one update old.
 """
 
 from collections.abc import Mapping
@@ -29,12 +31,14 @@ _ROUNDING = 1e-3
 """By how much rounding may push the largest eigenvalue of Rᵀ diag(d) R above 1."""
 
 
-class _Ring:
+class _Rows:
     """The rows of all beliefs that follow each other."""
 
     def __init__(self, rows: Array) -> None:
         self.state = State({"rows": rows})
         """The rows `(slots, K)`, as numpy and ONNX Runtime see them."""
+        self.squares = np.square(rows.astype(np.float64)).sum(1)
+        """The squared length of each row, `(slots,)`."""
         self.written = 0
         """How many samples were written, or are being written."""
 
@@ -45,15 +49,15 @@ class Belief:
     Any thread may read one. One thread at a time may call `after`.
     """
 
-    def __init__(self, ring: _Ring, decays: Array, outputs: int, place: int, number: int) -> None:
-        self._ring = ring
+    def __init__(self, memory: _Rows, decays: Array, outputs: int, place: int, number: int) -> None:
+        self._memory = memory
         self.decays = decays
         """d `(slots,)`, float32, between 0 and 1. Only read it. It is zero for rows that hold nothing."""
         self._outputs = outputs
         self._place = place
-        """The first of the rows that the next sample is written to."""
+        """The first of the rows that the next sample is written to. They hold nothing."""
         self._number = number
-        """How many samples had been written to the ring."""
+        """How many samples had been written to the memory."""
 
     @classmethod
     def prior(cls, memory: int, outputs: int, size: int) -> Self:
@@ -65,22 +69,22 @@ class Belief:
             size: K, the filter parameters.
         """
         slots = (memory + 1) * outputs
-        belief = cls(_Ring(np.zeros((slots, size), FLOAT32)), np.zeros(slots, FLOAT32), outputs, 0, 0)
+        belief = cls(_Rows(np.zeros((slots, size), FLOAT32)), np.zeros(slots, FLOAT32), outputs, 0, 0)
         belief.share()
         return belief
 
     @property
-    def ring(self) -> State:
+    def memory(self) -> State:
         """The memory of the rows: "rows" `(slots, K)`. Beliefs that follow each other share it."""
-        return self._ring.state
+        return self._memory.state
 
     @property
     def intact(self) -> bool:
         """Whether no later update has written over a row of this belief. Look after reading the rows, not before."""
-        return self._ring.written <= self._number + 1
+        return self._memory.written <= self._number + 1
 
-    def before(self, keep: float) -> Array:
-        """Return the weights of the rows `(slots,)` for the next update, with the oldest sample dropped.
+    def before(self, keep: float) -> tuple[Array, int]:
+        """Return the weights of the rows `(slots,)` for the next update, and the first of the rows that were dropped.
 
         Args:
             keep: What is left of the mean since the last update, 0 to 1. The covariance relaxes by its square:
@@ -90,35 +94,40 @@ class Belief:
         if keep < 1:
             decays *= keep * keep
             decays[decays < _LEAST] = 0.0
-        oldest = self._following(self._place)
-        decays[oldest : oldest + self._outputs] = 0.0
-        return decays
+        shares = (decays * self._memory.squares).reshape(-1, self._outputs).sum(1)
+        shares[self._place // self._outputs] = np.inf  # nothing is there, and the next rows need it
+        dropped = int(shares.argmin()) * self._outputs
+        decays[dropped : dropped + self._outputs] = 0.0
+        return decays, dropped
 
-    def after(self, decays: Array, rows: Array) -> Self:
-        """Return the belief after an update. It shares the ring, unless another belief has used it meanwhile.
+    def after(self, decays: Array, dropped: int, rows: Array) -> Self:
+        """Return the belief after an update. It shares the memory, unless another belief has used it meanwhile.
 
         Args:
             decays: What `before` gave. It is kept, so do not change it afterwards.
+            dropped: The same.
             rows: The new rows `(J, K)`, finite.
         """
-        ring, place, number = self._ring, self._place, self._number
-        if ring.written != number:
-            ring, number = _Ring(ring.state.tensors["rows"]), 0
-        ring.written = number + 1  # first: a reader that sees a new row must know of it
-        ring.state.tensors["rows"][place : place + self._outputs] = rows
-        decays[place : place + self._outputs] = 1.0
-        return type(self)(ring, decays, self._outputs, self._following(place), number + 1)
+        memory, number = self._memory, self._number
+        if memory.written != number:
+            memory, number = _Rows(memory.state.tensors["rows"]), 0
+        memory.written = number + 1  # first: a reader that sees a new row must know of it
+        place = slice(self._place, self._place + self._outputs)
+        memory.state.tensors["rows"][place] = rows
+        memory.squares[place] = np.square(rows).sum(1)
+        decays[place] = 1.0
+        return type(self)(memory, decays, self._outputs, dropped, number + 1)
 
     def share(self) -> None:
-        """Let several models go on from this belief, each with a ring of its own.
+        """Let several models go on from this belief, each with a memory of its own.
 
         No update of it may run meanwhile.
         """
-        self._ring.written = self._number + 1  # as if the next sample were written: `after` then copies the ring
+        self._memory.written = self._number + 1  # as if the next sample were written: `after` then copies the memory
 
     def copy(self) -> Self:
-        """Return the same belief with a ring of its own, so that updates of the copy never touch this one."""
-        return type(self)(_Ring(self._ring.state.tensors["rows"]), self.decays, self._outputs, self._place, 0)
+        """Return the same belief with a memory of its own, so that updates of the copy never touch this one."""
+        return type(self)(_Rows(self._memory.state.tensors["rows"]), self.decays, self._outputs, self._place, 0)
 
     def inflated(self, factor: float) -> Self:
         """Return the belief with every variance multiplied by `factor`, but none larger than the prior's.
@@ -140,10 +149,8 @@ class Belief:
         variances = 1 - np.minimum(lengths**2, 1.0)
         with np.errstate(invalid="ignore"):  # infinity times zero: what is known exactly is not known any more
             known = 1 - np.nan_to_num(np.minimum(factor * variances, 1.0), nan=1.0)
-        order = np.argsort(known)  # the ring drops its first rows first: let that be what is known least
         tensors = {"rows": np.zeros_like(weighed, FLOAT32), "decays": np.zeros(len(weighed), FLOAT32)}
-        tensors["rows"][len(weighed) - len(order) :] = vectors[order]
-        tensors["decays"][len(weighed) - len(order) :] = known[order]
+        tensors["rows"][: len(known)], tensors["decays"][: len(known)] = vectors, known
         return type(self)._from_rows(tensors, self._outputs)
 
     def covariance(self) -> NDArray[np.float64]:
@@ -152,12 +159,13 @@ class Belief:
         return np.eye(weighed.shape[1]) - weighed.T @ weighed
 
     def tensors(self) -> dict[str, Array]:
-        """Return what a file keeps: "rows" `(memory * J, K)` and their weights "decays" `(memory * J,)`, oldest first.
+        """Return what a file keeps: "rows" `(memory * J, K)` and their weights "decays" `(memory * J,)`.
 
         The caller sees to it that no update runs meanwhile.
         """
-        order = self._order()
-        return {"rows": self._ring.state.tensors["rows"][order], "decays": self.decays[order]}
+        rows = self._memory.state.tensors["rows"]
+        spare = slice(self._place, self._place + self._outputs)
+        return {"rows": np.delete(rows, spare, 0), "decays": np.delete(self.decays, spare)}
 
     @classmethod
     def restored(cls, tensors: Mapping[str, Array], outputs: int) -> Self:
@@ -183,17 +191,9 @@ class Belief:
     def _from_rows(cls, tensors: Mapping[str, Array], outputs: int) -> Self:
         spare = np.zeros((outputs, tensors["rows"].shape[1]), FLOAT32)
         rows, decays = tensors["rows"], tensors["decays"]
-        return cls(_Ring(np.concatenate([spare, rows])), np.concatenate([spare[:, 0], decays]), outputs, 0, 0)
+        return cls(_Rows(np.concatenate([spare, rows])), np.concatenate([spare[:, 0], decays]), outputs, 0, 0)
 
     def _weighed(self) -> NDArray[np.float64]:
-        """The rows that count, each times the root of its weight: `(memory * J, K)`, oldest first."""
+        """The rows that count, each times the root of its weight: `(memory * J, K)`."""
         found = self.tensors()
         return found["rows"].astype(np.float64) * np.sqrt(found["decays"].astype(np.float64))[:, None]
-
-    def _order(self) -> NDArray[np.intp]:
-        """Indices of the rows that may hold something, oldest first."""
-        slots = len(self.decays)
-        return (self._following(self._place) + np.arange(slots - self._outputs)) % slots
-
-    def _following(self, place: int) -> int:
-        return (place + self._outputs) % len(self.decays)

@@ -95,7 +95,7 @@ class _Slot:
         for name in OUTPUTS:
             self._binding.bind_ortvalue_output(name, given[name])
         self._belief: Belief | None = None
-        self._ring: State | None = None
+        self._memory: State | None = None
 
     def __call__(self, x: Array, network: BoundPredictor) -> Prediction:
         belief, arrays = network.belief, self._arrays.tensors
@@ -104,9 +104,9 @@ class _Slot:
             self._belief = None
             self._network.block[...] = network.block
             arrays["decays"][...] = belief.decays
-            if self._ring is not belief.ring:
-                self._ring = belief.ring
-                self._binding.bind_ortvalue_input("rows", self._ring.values["rows"])
+            if self._memory is not belief.memory:
+                self._memory = belief.memory
+                self._binding.bind_ortvalue_input("rows", self._memory.values["rows"])
             self._belief = belief
         arrays["x"][...] = x
         self._session.run_with_iobinding(self._binding)

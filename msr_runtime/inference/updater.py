@@ -114,7 +114,7 @@ class Run:
         self._bindings = tuple(self._bind(*states) for states in (self._states, self._states[::-1]))
         self._at = 0  # which of the states holds the present network
         self._belief: Belief | None = None
-        self._ring: State | None = None
+        self._memory: State | None = None
 
     def _bind(self, source: State, target: State) -> Any:
         binding, given = self._session.io_binding(), {**source.values, **self._arrays.values}
@@ -161,7 +161,8 @@ class Run:
         """
         belief, arrays, source = self.belief, self._arrays.tensors, self._states[self._at]
         arrays["x"][0], arrays["y"][0] = x, y
-        arrays["decays"][...] = decays = belief.before(keep)
+        decays, dropped = belief.before(keep)
+        arrays["decays"][...] = decays
         if keep < 1:  # v relaxes to v0, and so do the weights, which are linear in v: all of them in one block
             source.block -= self._start.block
             source.block *= FLOAT32.type(keep)
@@ -172,12 +173,12 @@ class Run:
         if not (all_finite(self._arrays.block) and all_finite(target.block)):
             return None
         self._at = 1 - self._at
-        self._follow(belief.after(decays, arrays["new_rows"]))
+        self._follow(belief.after(decays, dropped, arrays["new_rows"]))
         return Innovation(arrays["innovation"][0].copy(), arrays["variance"][0].copy(), float(arrays["nis"][0]))
 
     def _follow(self, belief: Belief) -> None:
         self._belief = belief
-        if self._ring is not belief.ring:
-            self._ring = belief.ring
+        if self._memory is not belief.memory:
+            self._memory = belief.memory
             for binding in self._bindings:
-                binding.bind_ortvalue_input("rows", self._ring.values["rows"])
+                binding.bind_ortvalue_input("rows", self._memory.values["rows"])

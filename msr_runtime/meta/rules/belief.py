@@ -41,9 +41,23 @@ class Belief(NamedTuple):
         """
         return Belief(keep * self.mean, self.rows, keep.square() * self.decays)
 
-    def latest(self, count: int) -> "Belief":
-        """The belief without all but its latest `count` rows."""
-        return self if len(self.rows) <= count else Belief(self.mean, self.rows[-count:], self.decays[-count:])
+    def largest(self, samples: int, outputs: int) -> "Belief":
+        """The belief with the rows of at most so many samples: those that hold most.
+
+        The first samples take most out of the covariance, and later ones what they left. So the oldest are not those to
+        forget: a direction that many samples told about would be as unknown as before them.
+
+        Args:
+            samples: How many samples are kept.
+            outputs: J, the rows of a sample.
+
+        """
+        if len(self.rows) <= samples * outputs:
+            return self
+        held = (self.decays * self.rows.square().sum(1)).unflatten(0, (-1, outputs)).sum(1)
+        kept = held.topk(samples).indices.sort().values
+        places = (kept.unsqueeze(1) * outputs + torch.arange(outputs, device=kept.device)).flatten()
+        return Belief(self.mean, self.rows[places], self.decays[places])
 
     def with_rows(self, mean: Tensor, rows: Tensor) -> "Belief":
         """The belief with another mean and with new rows."""

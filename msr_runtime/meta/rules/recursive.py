@@ -57,7 +57,7 @@ class Recursive(Rule):
     Args:
         names: The adapted tensors that move; others stay as they are.
         outputs: J, the numbers of a sample's output.
-        memory: The covariance is made of the latest `memory` samples. Older ones count in the mean alone.
+        memory: The covariance is made of `memory` samples: those that tell most. The others count in the mean alone.
         gate: Above so many standard deviations, an error is an outlier and counts less. None: there are no outliers.
         linearizations: How often a sample linearizes the network, each time at the v that it found.
         time_constant: In samples: where the learned time constant starts, after which 1/e of what was learned is
@@ -204,8 +204,8 @@ class Recursive(Rule):
         for x, y in zip(support_x.unbind(), support_y.unbind(), strict=True):
             if keep is not None:
                 belief = belief.relaxed(keep)
-            # The oldest rows go before the sample is taken, so that nothing of what follows depends on them.
-            belief = belief.latest((self.memory - 1) * len(self.noise_parameters))
+            # Rows go before the sample is taken, so that nothing of what follows depends on them.
+            belief = belief.largest(self.memory - 1, len(self.noise_parameters))
             seen = self.observe(forward, start, belief, x, y)
             belief = belief.with_rows(seen.mean, seen.rows)
         return belief

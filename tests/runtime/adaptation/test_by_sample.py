@@ -1,0 +1,345 @@
+"""Learning sample by sample on a bundle with the rule `recursive`: what is learned, what is refused, and that it holds
+while other threads predict.
+"""
+
+import copy
+import threading
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load
+
+from msr_runtime import AdaptiveModel, BundleError, InputError, Refusal
+from msr_runtime.bundle.adaptation_file import encode_adaptation
+from msr_runtime.inference.deviation import Prediction
+from msr_runtime.inference.input_bounds import SampleBounds
+
+RNG = np.random.default_rng(0)
+X = RNG.uniform(0, 1, (100, 18)).astype(np.float32)
+Y = (X[:, 16:] * 0.5 - 0.2).astype(np.float32)
+QUERY = X[0]
+
+
+@pytest.fixture(scope="session")
+def loaded(recursive_bundle: Path) -> AdaptiveModel:
+    """The model, at v0. Fork it."""
+    return AdaptiveModel.load(recursive_bundle, self_test=False)
+
+
+@pytest.fixture
+def model(loaded: AdaptiveModel) -> AdaptiveModel:
+    """A model at v0."""
+    return loaded.fork()
+
+
+def learn(model: AdaptiveModel, samples: range) -> AdaptiveModel:
+    """Update the model by some of the samples."""
+    for index in samples:
+        assert model.update(X[index], Y[index]).accepted
+    return model
+
+
+def state(model: AdaptiveModel) -> tuple[np.ndarray, Prediction]:
+    """All that the model knows, as far as it shows."""
+    return model.v, model.predict(X[:5], std=True)
+
+
+def assert_same(seen: tuple[np.ndarray, Prediction], wanted: tuple[np.ndarray, Prediction]) -> None:
+    """Compare two states, number by number."""
+    np.testing.assert_array_equal(seen[0], wanted[0])
+    for one, other in zip(seen[1], wanted[1], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+class TestLearning:
+    """What updates do."""
+
+    def test_samples_make_it_better_and_surer(self, model: AdaptiveModel) -> None:
+        """The innovations shrink, and so do the deviations, those of the noise excepted."""
+        before, sizes = model.predict(QUERY, std=True), []
+        for x, y in zip(X, Y, strict=True):
+            predicted, result = model.predict(x, std=True), model.update(x, y)
+            np.testing.assert_allclose(result.innovation, y - predicted.y, atol=1e-5)
+            np.testing.assert_allclose(result.deviation, predicted.total, rtol=1e-4)
+            assert result.nis > 0
+            assert result.seconds > 0
+            assert result.reason is None
+            sizes.append(np.abs(result.innovation).mean())
+        assert np.mean(sizes[-10:]) < 0.5 * np.mean(sizes[:3])
+        after = model.predict(QUERY, std=True)
+        assert (after.epistemic < before.epistemic).all()
+        noise = [np.square(each.total) - np.square(each.epistemic) for each in (before, after)]
+        np.testing.assert_allclose(noise[0], noise[1], rtol=1e-3)
+
+    def test_predictions_have_the_shapes_of_y(self, model: AdaptiveModel) -> None:
+        """For one sample and for a batch; y is that of `predict`."""
+        one, batch = model.predict(QUERY, std=True), model.predict(X, std=True)
+        assert [part.shape for part in one] == [(2,)] * 3
+        assert [part.shape for part in batch] == [(100, 2)] * 3
+        assert all(part.dtype == np.float32 for part in (*one, *batch))
+        np.testing.assert_allclose(batch.y, model.predict(X), atol=1e-5)
+        np.testing.assert_array_equal(batch.total[0], one.total)
+
+    def test_a_support_set_is_taken_sample_by_sample(self, model: AdaptiveModel) -> None:
+        """`adapt` begins at v0, or goes on, and ends where the updates end."""
+        one_by_one = learn(model.fork(), range(12))
+        assert model.adapt(X[:12], Y[:12]).accepted
+        assert_same(state(model), state(one_by_one))
+        learn(one_by_one, range(12, 20))
+        again = model.fork()
+        assert model.adapt(X[12:20], Y[12:20], start="accepted").accepted
+        assert_same(state(model), state(one_by_one))
+        network = again.adapted(X[:12], Y[:12])
+        np.testing.assert_array_equal(network(QUERY), learn(model.fork(), range(12)).predict(QUERY))
+
+    def test_a_refused_support_set_changes_nothing(self, model: AdaptiveModel) -> None:
+        """Nor does it write over the rows of the belief that acts."""
+        learn(model, range(5))
+        before = state(model)
+        held_out = X[20:30], model.predict(X[20:30])
+        result = model.adapt(X[5:19], -Y[5:19], start="accepted", held_out=held_out)
+        assert result.refusal == Refusal.HELD_OUT
+        assert_same(state(model), before)
+
+    def test_a_sample_counts_once(self, model: AdaptiveModel) -> None:
+        """Several steps would count it as several samples."""
+        with pytest.raises(InputError, match=r"steps is 3, but the rule 'recursive' takes each sample once"):
+            model.adapt(X[:5], Y[:5], steps=3)
+
+    def test_memory_does_not_grow(self, model: AdaptiveModel) -> None:
+        """Over many updates, with predictions in between."""
+        for _ in range(3):
+            learn(model, range(100))
+        model.predict(QUERY, std=True)
+        tracemalloc.start()
+        try:
+            learn(model, range(100))
+            before, _ = tracemalloc.get_traced_memory()
+            for _ in range(10):
+                learn(model, range(100))
+                model.predict(QUERY, std=True)
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert after - before < 20_000
+
+
+class TestTime:
+    """What was learned fades, if there is a time constant."""
+
+    def test_nothing_fades_without_one(self, model: AdaptiveModel) -> None:
+        """However long it takes."""
+        other = model.fork()
+        for index in range(5):
+            model.update(X[index], Y[index], seconds=1e6)
+            other.update(X[index], Y[index])
+        assert_same(state(model), state(other))
+
+    def test_the_model_returns_to_v0(self, recursive_bundle: Path) -> None:
+        """Both what it learned and how sure it is of it. No time is what no time is."""
+        model = AdaptiveModel.load(recursive_bundle, time_constant=2.0)
+        first = learn(model.fork(), range(20, 21))
+        learn(model, range(20))
+        faded = model.fork()
+        faded.follow(model)
+        faded.update(X[20], Y[20], seconds=1e4)
+        np.testing.assert_allclose(faded.v, first.v, atol=1e-6)
+        np.testing.assert_allclose(state(faded)[1].epistemic, state(first)[1].epistemic, rtol=1e-4)
+        half = model.fork()
+        half.follow(model)
+        half.update(X[20], Y[20], seconds=1.0)
+        model.update(X[20], Y[20], seconds=0.0)
+        deviations = [state(each)[1].epistemic.mean() for each in (model, half, faded)]
+        assert deviations == sorted(deviations)
+
+    @pytest.mark.parametrize("constant", [0.0, -1.0, np.nan])
+    def test_a_time_constant_is_above_zero(self, recursive_bundle: Path, constant: float) -> None:
+        """Else nothing would ever be learned."""
+        with pytest.raises(InputError, match="time_constant is"):
+            AdaptiveModel.load(recursive_bundle, time_constant=constant)
+
+
+class TestBadInput:
+    """What is refused leaves the model as it was."""
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"x": np.full(18, np.nan)}, "x sample 0, field 'proximity' element 0 .* is nan"),
+            ({"y": np.array([0.0, np.inf])}, "y sample 0, field .* is inf"),
+            ({"x": X[:2]}, r"x has shape \(2, 18\), but \(18,\) is wanted"),
+            ({"y": np.zeros(3)}, r"y has shape \(3,\), but \(2,\) is wanted"),
+            ({"x": np.full(18, 1e6)}, "bounds are"),
+            ({"y": np.full(2, 1e6)}, "bounds are"),
+            ({"x": "nothing"}, "dtype"),
+            ({"seconds": -0.1}, "seconds is -0.1"),
+            ({"seconds": np.nan}, "seconds is nan"),
+            ({"seconds": np.inf}, "seconds is inf"),
+        ],
+    )
+    def test_it_raises(self, model: AdaptiveModel, change: dict[str, Any], said: str) -> None:
+        """An error names what was seen and what was wanted."""
+        learn(model, range(5))
+        before = state(model)
+        with pytest.raises(InputError, match=said):
+            model.update(**({"x": X[5], "y": Y[5]} | change))
+        assert_same(state(model), before)
+
+    def test_a_y_outside_its_bounds_is_not_learned(self, model: AdaptiveModel) -> None:
+        """It is counted and refused, as in a support set."""
+        learn(model, range(5))
+        before, field = state(model), model.manifest.outputs[0]
+        result = model.update(X[5], np.full(2, field.high + 1.5 * (field.high - field.low)))
+        assert (result.accepted, result.refusal) == (False, Refusal.OUTSIDE)
+        assert result.outside == {f"y.{field.name}": 1}
+        assert "outside the bounds" in str(result.reason)
+        assert np.isnan(result.nis)
+        assert_same(state(model), before)
+
+    def test_an_update_that_is_not_finite_is_refused(self, model: AdaptiveModel) -> None:
+        """The next sample is learned as if nothing had been."""
+        model.bounds = SampleBounds.of((), (), None)  # a bundle whose fields have no bounds
+        other = learn(model.fork(), range(6))
+        learn(model, range(5))
+        before = state(model)
+        for x, y in ((X[5], np.full(2, 3e38)), (np.full(18, 3e38), Y[5])):
+            result = model.update(x, y)
+            assert (result.accepted, result.refusal) == (False, Refusal.NOT_FINITE)
+            assert_same(state(model), before)
+        assert_same(state(learn(model, range(5, 6))), state(other))
+
+    def test_another_rule_says_so(self, ring_bundle: Path) -> None:
+        """Each call names the rule that it needs and the one that there is."""
+        model = AdaptiveModel.load(ring_bundle)
+        calls: list[Callable[[], object]] = [
+            lambda: model.update(X[0], Y[0]),
+            lambda: model.predict(X[0], std=True),
+            lambda: model.inflate(2.0),
+            lambda: AdaptiveModel.load(ring_bundle, time_constant=1.0),
+        ]
+        for call in calls:
+            with pytest.raises(InputError, match=r"'gradient'.*recursive|recursive.*'gradient'"):
+                call()
+
+
+class TestStates:
+    """Resetting, inflating, saving, and several models on the same sessions."""
+
+    def test_reset_forgets_how_sure_it_was(self, model: AdaptiveModel) -> None:
+        """The next samples are learned as the first ones were."""
+        start = state(model)
+        learn(model, range(10)).reset()
+        assert_same(state(model), start)
+        assert_same(state(learn(model, range(10))), state(learn(model.fork(), range(10))))
+
+    def test_inflating_keeps_the_weights(self, model: AdaptiveModel) -> None:
+        """Deviations grow up to those before the first sample, and the next sample moves v further."""
+        prior = model.predict(QUERY, std=True).epistemic
+        learn(model, range(20))
+        v, before = model.v, model.predict(QUERY, std=True)
+        calm = copy.copy(model)
+        model.inflate(4.0)
+        after = model.predict(QUERY, std=True)
+        np.testing.assert_array_equal(model.v, v)
+        np.testing.assert_array_equal(after.y, before.y)
+        assert (after.epistemic > 1.2 * before.epistemic).all()
+        for each in (model, calm):
+            learn(each, range(20, 21))
+        assert np.linalg.norm(model.v - v) > np.linalg.norm(calm.v - v)
+        model.inflate(np.inf)
+        np.testing.assert_allclose(model.predict(QUERY, std=True).epistemic, prior, rtol=0.2)
+        with pytest.raises(InputError, match="at least 1"):
+            model.inflate(0.5)
+
+    def test_a_file_keeps_how_sure_it_was(self, model: AdaptiveModel, tmp_path: Path) -> None:
+        """And the model goes on learning as if it had never stopped."""
+        learn(model, range(80)).save_adaptation(tmp_path / "saved.safetensors")
+        again = model.fork()
+        again.load_adaptation(tmp_path / "saved.safetensors")
+        for each in (model, again):
+            learn(each, range(80, 90))
+        np.testing.assert_allclose(again.v, model.v, atol=1e-6)
+        for one, other in zip(state(again)[1], state(model)[1], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("change", "said"), [("decays", "decays lie between"), ("rows", "of the prior's variance")]
+    )
+    def test_a_forged_file_is_refused(self, model: AdaptiveModel, change: str, said: str) -> None:
+        """Its numbers would make no covariance, and the filter would diverge."""
+        tensors = load(learn(model, range(5)).dump_adaptation())
+        tensors[change] = 3 * tensors[change]
+        before = state(model)
+        with pytest.raises(BundleError, match=said):
+            model.restore_adaptation(encode_adaptation(tensors, model.bundle))
+        assert_same(state(model), before)
+
+    def test_models_on_the_same_sessions_learn_apart(self, model: AdaptiveModel) -> None:
+        """A fork begins at v0; a copy, and a model that follows, go on from where the other is."""
+        alone = state(learn(model.fork(), range(10)))
+        learn(model, range(5))
+        twin, follower = copy.copy(model), model.fork()
+        follower.follow(model)
+        for each in (twin, follower):
+            for index in range(50, 60):
+                each.update(X[index], Y[index])
+        assert_same(state(learn(model, range(5, 10))), alone)
+        assert_same(state(twin), state(follower))
+
+
+def test_the_golden_stream_is_replayed(recursive_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle whose stream says otherwise does not load."""
+    model = AdaptiveModel.load(recursive_bundle)
+    assert model.self_test() <= model.bundle.stream().allowed(model.manifest.parity.tolerance)
+    stream = model.bundle.stream()
+    monkeypatch.setattr(type(model.bundle), "stream", lambda _: stream._replace(nis=stream.nis * 1.1))
+    with pytest.raises(BundleError, match=r"normalized innovations of a stream is off by"):
+        model.self_test()
+
+
+def test_predictions_are_never_torn(model: AdaptiveModel) -> None:
+    """Each is that of the weights and of the belief between two updates, while another thread updates."""
+    updates = 300
+    sequence = model.fork()
+    wanted = {sequence.predict(QUERY).tobytes()}
+    wanted_std = {b"".join(part.tobytes() for part in sequence.predict(QUERY, std=True))}
+    for index in range(updates):
+        sequence.update(X[index % 100], Y[index % 100])
+        wanted.add(sequence.predict(QUERY).tobytes())
+        wanted_std.add(b"".join(part.tobytes() for part in sequence.predict(QUERY, std=True)))
+    done, seen, seen_std = threading.Event(), set[bytes](), set[bytes]()
+
+    def plain() -> None:
+        while not done.is_set():
+            seen.add(model.predict(QUERY).tobytes())
+
+    def deviations() -> None:
+        while not done.is_set():
+            seen_std.add(b"".join(part.tobytes() for part in model.predict(QUERY, std=True)))
+
+    threads = [threading.Thread(target=target) for target in (plain, deviations)]
+    for thread in threads:
+        thread.start()
+    for index in range(updates):
+        model.update(X[index % 100], Y[index % 100])
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert seen <= wanted
+    assert seen_std <= wanted_std
+    assert len(seen | seen_std) > 2
+
+
+def test_threads_that_update_wait_for_each_other(model: AdaptiveModel) -> None:
+    """Every sample counts: the covariance does not depend on who brought it."""
+    alone = learn(model.fork(), range(40)).predict(QUERY, std=True).epistemic
+    threads = [threading.Thread(target=learn, args=(model, range(10 * part, 10 * part + 10))) for part in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    np.testing.assert_allclose(model.predict(QUERY, std=True).epistemic, alone, rtol=0.2)
