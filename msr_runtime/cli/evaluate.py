@@ -10,15 +10,17 @@ import tyro
 from numpy.typing import NDArray
 
 from msr_runtime.adaptation.model import AdaptiveModel
+from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.bundle.manifest import MANIFEST
 from msr_runtime.cli.families import family_of
 from msr_runtime.cli.output import JsonPath, option, print_rows, write_json
 from msr_runtime.cli.programs import MethodOfCheckpoint, Programs, load_own
 from msr_runtime.errors import FamilyError, InputError
+from msr_runtime.meta.evaluation.calibration import INTERVAL, AdaptSurely, PredictSurely, calibrate
 from msr_runtime.meta.evaluation.floor_methods import floors
 from msr_runtime.meta.evaluation.scores import Scores, score_all
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import Adapt, ClosedLoopFamily, Field, Split, TaskFamily, fields_agree
+from msr_runtime.task import Adapt, Array, ClosedLoopFamily, Field, Split, TaskFamily, fields_agree
 
 _NETWORK = "the network"
 _NONE = Programs()
@@ -47,6 +49,9 @@ def evaluate(
     "Over variance" is the same error over the variance of y: 1 is the error of always giving the mean.
 
     For labels, an error is the share of wrong labels.
+
+    Of a model that says how sure it is, the intervals that should hold 90 % of the outputs over the orbit are
+    counted too, and the squared errors over their variance: 1 is right, below 1 the model is too careful.
 
     Below the network stand floors, which need no meta-learning, on the same tasks.
 
@@ -88,6 +93,10 @@ def evaluate(
     means = {f"error {name}": mean_and_half_width(values) for name, values in _errors(scores).items()}
     if not np.isnan(scores.equivariance).all():
         means["equivariance error"] = mean_and_half_width(scores.equivariance)
+    if model.adapt_surely is not None:
+        found = calibrate(loaded, model.adapt_surely, _rng(seed), tasks=tasks, shots=model.shots, split=split)
+        means[f"{100 * INTERVAL:.0f} % intervals hold"] = mean_and_half_width(found.held)
+        means["normalized innovation squared"] = mean_and_half_width(found.nis)
     if isinstance(loaded, ClosedLoopFamily) and closed_loop_tasks:
         drivers = (("adapted", model.adapt), ("no adaptation", model.unadapted), ("reference", None))
         for who, driver in drivers:
@@ -160,6 +169,8 @@ class _Model(NamedTuple):
     fields: tuple[tuple[Field, ...], ...]
     method: str
     shots: int
+    adapt_surely: AdaptSurely | None
+    """None if the model does not say how sure it is."""
 
 
 def _open_bundle(path: Path) -> _Model:
@@ -167,13 +178,25 @@ def _open_bundle(path: Path) -> _Model:
     about = model.manifest
     unadapted: Adapt = lambda *_: model.predict  # noqa: E731
     fields = about.inputs, about.outputs
-    return _Model(model.adapted, unadapted, about.normalization, about.name, fields, about.method, about.shots)
+
+    def adapt_surely(support_x: Array, support_y: Array) -> PredictSurely:
+        own = model.fork()
+        own.adapt(support_x, support_y, guard=UNLIMITED)
+
+        def predict(x: Array) -> tuple[Array, Array]:
+            found = own.predict(x, std=True)
+            return found.y, found.total
+
+        return predict
+
+    surely = None if about.recursion is None else adapt_surely
+    return _Model(model.adapted, unadapted, about.normalization, about.name, fields, about.method, about.shots, surely)
 
 
 def _open_checkpoint(path: Path, learner: Programs, method: str | None) -> _Model:
     import torch  # imported here, because a bundle is scored without torch
 
-    from msr_runtime.meta.evaluation.predictor import torch_adapt, torch_unadapted
+    from msr_runtime.meta.evaluation.predictor import torch_adapt, torch_adapt_surely, torch_unadapted
 
     torch.set_num_threads(1)
     found = load_own(path, learner, method)
@@ -187,6 +210,7 @@ def _open_checkpoint(path: Path, learner: Programs, method: str | None) -> _Mode
         fields,
         config.method,
         config.settings.shots,
+        torch_adapt_surely(*network),
     )
 
 

@@ -27,6 +27,7 @@ from msr_runtime.meta.training.config import TrainConfig, TrainSettings
 from msr_runtime.meta.training.distributed import LostProcessError, processes
 from msr_runtime.meta.training.preparation import Preparation, prepare
 from msr_runtime.meta.training.run import Run, open_run
+from msr_runtime.meta.training.split_test import check_splits
 from msr_runtime.meta.training.streams import tasks_stream
 from msr_runtime.meta.training.task_test import check_tasks
 from msr_runtime.meta.training.trainer import MetaTrainer, TrainResult
@@ -58,7 +59,8 @@ def train(
 ) -> int:
     """Meta-train a network on a task family.
 
-    A mean squared error is measured on normalized outputs: 1 is the loss of always giving the mean.
+    A mean squared error is measured on normalized outputs: 1 is the loss of always giving the mean. A filter's loss is
+    a negative log likelihood, which may be below zero.
 
     A family that is not built in is checked first, as `check_family` does, and whether support sets tell its tasks.
 
@@ -154,10 +156,14 @@ def _opened(path: Path, family: TaskFamily, source: str, given: Given, resume: R
 
 
 def _doubt_tasks(family: TaskFamily, seed: int) -> None:
-    """Warn if the support set of a task does not tell the task."""
-    report = check_tasks(family, tasks_stream(seed))
+    """Warn if the support set of a task does not tell the task, or if splits share tasks."""
+    rng = tasks_stream(seed)
+    report = check_tasks(family, rng)
     if report is not None and report.verdict != "tells":
         refuse(f"WARNING: {report.doubt()}")
+    splits = check_splits(family, rng)
+    if splits is not None and splits.shared:
+        refuse(f"WARNING: {splits.doubt()}")
 
 
 def _require_exportable(config: TrainConfig, family: TaskFamily) -> None:
@@ -188,6 +194,8 @@ def _show(prepared: Preparation) -> None:
 def _report(result: TrainResult, family: str, config: TrainConfig) -> None:
     if result.finished:
         unit = "nats" if config.loss == "cross_entropy" else "on normalized y"
+        if config.learner.rule == "recursive" and config.learner.objective == "likelihood":
+            unit = "nats per number of y"
         loss = f"best validation loss {result.best:.4g} {unit}"
         print(f"{result.step} steps in {result.seconds:.1f} s, {loss}, in {result.run}")
     else:

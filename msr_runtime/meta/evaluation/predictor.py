@@ -2,7 +2,9 @@
 
 import torch
 
+from msr_runtime.meta.evaluation.calibration import AdaptSurely, PredictSurely
 from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.rules.recursive import Recursive
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Adapt, Array, Predict
@@ -44,6 +46,35 @@ def torch_unadapted(learner: Learner, normalization: Normalization) -> Adapt:
     """Return a function like that of `torch_adapt` which ignores the support set: the network before it adapts."""
     predict = _predictor(learner, normalization, learner.start())
     return lambda *_: predict
+
+
+def torch_adapt_surely(learner: Learner, normalization: Normalization) -> AdaptSurely | None:
+    """Return a function like that of `torch_adapt` whose predictions come with standard deviations, in raw units.
+
+    None if the learner's rule does not say how sure it is.
+    """
+    rule = learner.rule
+    if not isinstance(rule, Recursive):
+        return None
+    start, scale = learner.start(), torch.tensor(normalization.output_scale, dtype=torch.float32)
+
+    def adapt(support_x: Array, support_y: Array) -> PredictSurely:
+        with torch.no_grad():
+            x, y = map(torch.from_numpy, normalization.normalize(support_x, support_y))
+            belief = rule.believe(learner, learner.loss, start, x, y)
+        plain = _predictor(learner, normalization, rule.tensors(start, belief.mean))
+
+        def predict(x: Array) -> tuple[Array, Array]:
+            with torch.no_grad():
+                normalized = torch.from_numpy(normalization.normalize_x(x))
+                covariances = rule.predict(learner, start, belief, normalized)[1]
+                variances = covariances.diagonal(dim1=1, dim2=2).clamp(min=0) + rule.noise()
+                deviations = variances.sqrt().reshape(len(x), *learner.outputs) * scale
+            return plain(x), deviations.numpy()
+
+        return predict
+
+    return adapt
 
 
 def _predictor(learner: Learner, normalization: Normalization, adapted: Tensors) -> Predict:

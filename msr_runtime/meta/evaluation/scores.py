@@ -99,12 +99,23 @@ def score_all(
         What `score` returns, by the method's name.
 
     """
-    batch = family.sample(rng, tasks, shots, queries * len(family.query_sets), split)
-    queries *= rows_per_sample(family)
-    orbit = family.augment(rng, batch.query_x[:, :queries], batch.query_y[:, :queries])
+    batch, orbit = draw_scored(family, rng, tasks, shots, queries, split)
+    queries = orbit[0].shape[1]
     parts = {name: slice(i * queries, (i + 1) * queries) for i, name in enumerate(family.query_sets)}
     group = known_group(family)
     return {name: _scores(family, adapt, batch, orbit, parts, group) for name, adapt in methods.items()}
+
+
+def draw_scored(
+    family: TaskFamily, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split
+) -> tuple[TaskBatch, tuple[NDArray, NDArray]]:
+    """Draw tasks, and the orbit: x and y of the first query set, moved by random group elements.
+
+    The arguments are those of `score_all`. Equal states of `rng` give equal draws.
+    """
+    batch = family.sample(rng, tasks, shots, queries * len(family.query_sets), split)
+    queries *= rows_per_sample(family)
+    return batch, family.augment(rng, batch.query_x[:, :queries], batch.query_y[:, :queries])
 
 
 def _scores(

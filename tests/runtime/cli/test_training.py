@@ -145,6 +145,24 @@ class TestEvaluate:
         assert "the network is worse than " in note
         assert "'ridge on x' on all and orbit, " in note
 
+    def test_a_filter_is_asked_how_sure_it_is(self, trained, tiny, tmp_path, capsys, msr) -> None:
+        """Its intervals over the orbit are counted, alike for the run and for its bundle. Other rules have none."""
+        family = ("--family", f"{trained / 'push.py'}:Push")
+        learner = ("--learner.rule", "recursive", "--settings.start", trained / "run", "--settings.fewest-shots", 8)
+        assert msr("train", family[1], tmp_path / "run", *tiny, *learner, "--learner.filters", 3) == 2
+        assert "has another network" in capsys.readouterr().err
+        assert msr("train", family[1], tmp_path / "run", *tiny, *learner) == 0
+        assert "nats per number of y" in capsys.readouterr().out
+        assert msr("export", tmp_path / "run", tmp_path / "bundle", *family) == 0
+        for name in ("run", "bundle"):
+            file = tmp_path / f"{name}.json"
+            assert msr("evaluate", tmp_path / name, *family, "--tasks", 8, "--json", file) == 0
+        run, bundle = (json.loads((tmp_path / f"{name}.json").read_text())[0] for name in ("run", "bundle"))
+        for name in ("error orbit", "90 % intervals hold", "normalized innovation squared"):
+            assert bundle[name]["mean"] == pytest.approx(run[name]["mean"], rel=1e-2)
+        assert 0 < run["90 % intervals hold"]["mean"] <= 1
+        assert "90 % intervals hold" in capsys.readouterr().out
+
     @pytest.mark.parametrize("arguments", [["evaluate", "bundle"], ["evaluate", "run"], ["export", "run", "new"]])
     def test_own_family_has_to_be_named(self, arguments, trained, refusal, monkeypatch, msr) -> None:
         """A program is never run because a file names it, and the refusal asks for --family."""
