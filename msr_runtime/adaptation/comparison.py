@@ -135,13 +135,16 @@ class Comparison:
         self.now = Helping(0, memory, math.nan, math.nan, math.nan, math.nan, Verdict.UNDECIDED)
         """The comparison so far."""
 
-    def add(self, adapted: NDArray, at_v0: NDArray, y: NDArray) -> None:
+    def add(self, adapted: NDArray, at_v0: NDArray, y: NDArray) -> dict[str, float]:
         """Add samples in their order.
 
         Args:
             adapted: What the adapted network answered before it learned from them, `(samples, *y)` in raw units.
             at_v0: What the network at `v0` answered, `(samples, *y)` in raw units.
             y: The right answers, `(samples, *y)` in raw units, or labels `(samples,)`.
+
+        Returns:
+            The mean error of each of the `METHODS` on these samples. Empty if none is finite.
         """
         answers = self._answers
         targets = answers.targets(y)
@@ -149,7 +152,7 @@ class Comparison:
         errors = np.stack([answers.errors(each, targets).mean(1) for each in given], 1)
         errors = errors[np.isfinite(errors).all(1)]  # an overflow in a network must not spoil every later figure
         if not len(errors):
-            return
+            return {}
         rise, size = errors[:, 0] - errors[:, 1], errors[:, 0] + errors[:, 1]
         rises = np.stack([rise, rise / np.where(size > 0, size, 1)], 1)
         weights = self._keep ** np.arange(len(errors) - 1.0, -1, -1)  # the last sample counts most
@@ -163,6 +166,7 @@ class Comparison:
         # one assignment of a finished value: another thread reads the figures of one moment
         figures = dict(zip(METHODS, self._errors.tolist(), strict=True))
         self.now = Helping(self._count, self._memory, **figures, verdict=self._verdict())
+        return dict(zip(METHODS, errors.mean(0).tolist(), strict=True))
 
     @property
     def better(self) -> bool:

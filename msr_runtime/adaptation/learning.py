@@ -125,19 +125,22 @@ class Learning(ABC):
         """Compare what was answered to the new samples, before anything was learned from them."""
         if self.comparison and self._new:
             x, y = map(np.stack, zip(*self._new, strict=True))
-            self.comparison.add(self._answers(x), _predict(self._v0, x), y)
+            self.comparison.add(self._answers(x), predict_new(self._v0, x), y)
         self._new.clear()
         if self.holding:
             self.holding.decide()
 
     def _answers(self, x: NDArray) -> NDArray:
         """What the learner answered to the new samples. It has not learned from them yet."""
-        # a copy, which counts no value outside its bounds: the robot did not ask for these predictions
-        return _predict(copy.copy(self._learner), x)
+        return predict_new(self._learner, x)
 
 
-def _predict(model: AdaptiveModel, x: NDArray) -> NDArray:
-    """Predict a few samples one by one, and many at once."""
+def predict_new(model: AdaptiveModel, x: NDArray) -> NDArray:
+    """Predict new samples `(samples, *x)`, a few one by one and many at once, and count none of them.
+
+    The numbers of samples differ from call to call, but the model sees two shapes only: it keeps buffers for each.
+    """
+    model = copy.copy(model)  # which has counts of its own: the robot did not ask for these predictions
     if len(x) < _ROWS // 4:
         return np.stack([model.predict(each) for each in x])
     padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % _ROWS, 0)])

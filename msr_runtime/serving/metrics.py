@@ -36,6 +36,20 @@ class Metrics:
             ("model", "outcome"),
             registry=registry,
         )
+        self._errors = prometheus_client.Summary(
+            "msr_error",
+            "Error on new support samples before they are learned from, one per adaptation: mean squared error on "
+            "normalized outputs, or share of wrong labels. answer is adapted (the acting network), v0 (no adaptation), "
+            "mean (the running mean of y) or last (the y before).",
+            ("model", "answer"),
+            registry=registry,
+        )
+        self._strange = prometheus_client.Counter(
+            "msr_adaptations_outside_family",
+            "Adaptations whose samples look like no task of meta-training (rule recursive).",
+            ("model",),
+            registry=registry,
+        )
         self._outside = prometheus_client.Counter(
             "msr_samples_outside",
             "Observations and support samples with a value outside the bounds of its field; field is the side and the "
@@ -56,9 +70,16 @@ class Metrics:
         self._requests.labels(model, kind, outcome).inc()
         self._seconds.labels(model, kind).observe(seconds)
 
-    def adaptation(self, model: str, *, accepted: bool) -> None:
-        """Count one adaptation."""
+    def adaptation(self, model: str, *, accepted: bool, inside: bool = True) -> None:
+        """Count one adaptation; `inside` says whether its task may be one of the family."""
         self._adaptations.labels(model, "accepted" if accepted else "refused").inc()
+        if not inside:
+            self._strange.labels(model).inc()
+
+    def errors(self, model: str, errors: Mapping[str, float]) -> None:
+        """Take in the errors on new support samples, by who answered."""
+        for answer, error in errors.items():
+            self._errors.labels(model, answer).observe(error)
 
     def outside(self, model: str, counts: Mapping[str, int]) -> None:
         """Count samples with a value outside the bounds of its field, by side and field."""

@@ -4,14 +4,18 @@ This module does not know the websocket; `msr_runtime.serving.server` receives a
 """
 
 import reprlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_runtime.adaptation.comparison import Comparison
+from msr_runtime.adaptation.learning import predict_new
 from msr_runtime.adaptation.model import AdaptiveModel
+from msr_runtime.adaptation.sessions import check_samples
 from msr_runtime.adaptation.update_guard import UpdateGuard
 from msr_runtime.errors import InputError, ServerError
 from msr_runtime.inference.input_bounds import Counting
@@ -34,6 +38,8 @@ RESULT = (
 """The fields of `AdaptResult` that the reply to `adapt` contains."""
 _REPLY = ("policy_timing", "server_timing", REQUEST)
 """Keys of the protocol that a field must not have as its name."""
+_MEMORY = 64.0
+"""Samples over which a weight in the comparison of a client falls by the factor e."""
 _shortened = reprlib.Repr()  # error messages show what the client sent, but a client may send very long texts and lists
 _shortened.maxlist, _shortened.maxstring = 32, 64
 
@@ -118,6 +124,7 @@ class Policy:
         limits: Limits,
         ignored: Collection[str] = (),
         outside: Counting | None = None,
+        compared: Callable[[Mapping[str, float]], None] | None = None,
     ) -> None:
         """Fork `model`.
 
@@ -126,7 +133,9 @@ class Policy:
             limits: The largest number of samples in a message, and the largest cost of an adaptation.
             ignored: Keys that may stand beside the fields of an observation, and are not read.
             outside: Gets the number of observations with a value outside its bounds, by field.
+            compared: Gets the errors on new support samples, before they are learned from, see `Comparison.add`.
         """
+        self._compared = compared
         self._outside = outside
         self._model, self._limits, self._ignored = model.fork(), limits, frozenset(ignored)
         self._manifest = manifest = model.manifest
@@ -136,6 +145,9 @@ class Policy:
         self._labels = manifest.loss == "cross_entropy"
         self._max_steps = max_steps(model)
         self._adapted, self._accepted, self._refused = False, 0, 0
+        self._v0, self._comparison = model.fork(), Comparison(model.sample_specs[1], manifest.normalization, _MEMORY)
+        self._learned: frozenset[int] = frozenset()
+        """Hashes of the samples of the latest support set."""
 
     @property
     def adapted(self) -> bool:
@@ -154,6 +166,8 @@ class Policy:
           fields `RESULT` of `AdaptResult`. Optional keys: `steps`, the inner steps; `trust`, the radius of the
           trust region in norms of v0 (see `UpdateGuard`; by default the one measured at the export); `held_out_x` and
           `held_out_y`, samples whose loss must not rise. The reply then holds the fields of `HeldOut` under `held_out`.
+          Under `helping` it holds those of `Helping`: how the acting network predicted the samples that it had not
+          learned from; under `family` those of `FamilyVerdict`, or nothing.
         * `reset`: `v0` acts again. The reply is the one to `status`.
         * `status`: the reply tells whether adapted weights act, and how many adaptations were accepted and refused.
 
@@ -215,12 +229,27 @@ class Policy:
         self._check_cost(len(support[0]), self._manifest.inner_steps if steps is None else steps)
         self._model.bounds.count(self._model.sample_specs, *support, self._outside)
         guard = None if trust is None else UpdateGuard(trust=trust)
+        self._compare(*check_samples(self._model.sample_specs, *support))
         result = self._model.adapt(*support, steps, held_out=held_out, guard=guard, check=check)
         self._adapted |= result.accepted
         self._accepted += result.accepted
         self._refused += not result.accepted
         losses = {"held_out": result.held_out._asdict()} if result.held_out else {}
-        return {name: getattr(result, name) for name in RESULT} | losses
+        family = asdict(result.family) | {"inside": result.family.inside} if result.family else None
+        helping = asdict(self._comparison.now)
+        return {name: getattr(result, name) for name in RESULT} | losses | {"helping": helping, "family": family}
+
+    def _compare(self, x: NDArray, y: NDArray) -> None:
+        """Compare what the acting network says of new samples. A client may send old ones again, as from a window."""
+        pairs = [hash(one_x.tobytes() + one_y.tobytes()) for one_x, one_y in zip(x, y, strict=True)]
+        new = np.array([pair not in self._learned for pair in pairs])
+        self._learned = frozenset(pairs)
+        if not new.any():
+            return
+        x, y = x[new], y[new]
+        found = self._comparison.add(predict_new(self._model, x), predict_new(self._v0, x), y)
+        if self._compared and found:
+            self._compared(found)
 
     def _check_cost(self, samples: int, steps: int) -> None:
         limit = self._limits.adapt_cost

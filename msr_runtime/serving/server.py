@@ -198,7 +198,8 @@ class PolicyServer:
             await websocket.close(CloseCode.TRY_AGAIN_LATER, "all allowed connections are in use; try again later")
             return
         name = _path(websocket.request) or next(iter(self._bundles))
-        policy = Policy(self._models[name], self._limits, self._ignored, partial(self._metrics.outside, name))
+        counting = partial(self._metrics.outside, name), partial(self._metrics.errors, name)
+        policy = Policy(self._models[name], self._limits, self._ignored, *counting)
         client = _Client(name, websocket, policy, asyncio.Lock())
         self._clients.add(client)
         self._handshakes.end(websocket)
@@ -233,7 +234,7 @@ class PolicyServer:
             async with client.lock:  # when the server stops, `dismiss` waits for this lock
                 answer = await self._workers.answer(client.policy, message, timing, client.present)
                 if answer.accepted is not None:
-                    self._metrics.adaptation(client.name, accepted=answer.accepted)
+                    self._metrics.adaptation(client.name, accepted=answer.accepted, inside=answer.inside)
                 outcome = answer.outcome
                 try:
                     async with asyncio.timeout(self._limits.reply_seconds):

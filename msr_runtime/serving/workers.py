@@ -39,6 +39,8 @@ class Answer(NamedTuple):
     """What is sent: bytes for a reply, text for an error."""
     accepted: bool | None = None
     """Whether an adaptation was accepted; None for every other answer."""
+    inside: bool = True
+    """Whether the task of an adaptation may be one of the family."""
 
 
 class Workers:
@@ -123,7 +125,9 @@ def _replied(kind: str, work: Callable[[], dict[str, Any]], timing: dict[str, fl
     begin = perf_counter()
     reply = work()
     frame = encode(reply | {"server_timing": {"infer_ms": 1e3 * (perf_counter() - begin)} | timing})
-    return Answer(kind, "ok", frame, reply["accepted"] if kind == "adapt" else None)
+    if kind != "adapt":
+        return Answer(kind, "ok", frame)
+    return Answer(kind, "ok", frame, reply["accepted"], reply["family"] is None or reply["family"]["inside"])
 
 
 def _refused(kind: str, error: Exception) -> Answer:

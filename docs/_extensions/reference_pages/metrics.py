@@ -20,7 +20,8 @@ def pages() -> dict[str, str]:
     """Path below `docs/reference/` to the page's text."""
     metrics = Metrics(lambda: 0)
     metrics.request("model", "kind", "outcome", 0.0)  # a metric with labels shows nothing before it has counted
-    metrics.adaptation("model", accepted=True)
+    metrics.adaptation("model", accepted=True, inside=False)
+    metrics.errors("model", {"adapted": 0.0})
     rows = []
     for family in text_string_to_metric_families(metrics.text()):
         if family.name.endswith("_created"):  # the client's own note of when a metric began

@@ -170,6 +170,26 @@ class TestAdapt:
         assert (reply["accepted"], reply["refusal"]) == (False, "no better on held-out samples")
         assert decode(encode(reply))["held_out"] == reply["held_out"]
 
+    def test_new_samples_are_compared_before_they_are_learned_from(self, model: AdaptiveModel, linear: Any) -> None:
+        """Those that the client sends again count once. The reply and the metrics get the errors."""
+        told: list[dict[str, float]] = []
+        policy = Policy(model, LIMITS, compared=lambda errors: told.append(dict(errors)))
+        x = draw(7, 8, 3)
+        y = linear.predict(linear.v0 + np.float32(0.3), x).clip(-10, 10)
+        reply = policy.answer(adapting(x[:5], y[:5], trust=1e6))
+        assert reply["accepted"]
+        policy.answer(adapting(x, y, trust=1e6))
+        policy.answer(adapting(x, y, trust=1e6))
+        first, second = told
+        assert first["adapted"] == first["v0"]
+        v = linear.adapt(x[:5], y[:5], 3)
+        for name, network in (("adapted", v), ("v0", linear.v0)):
+            error = np.mean(((linear.predict(network, x[5:]) - y[5:]) / linear.y_scale) ** 2)
+            np.testing.assert_allclose(second[name], error, rtol=1e-3)
+        reply = policy.answer(adapting(x, y, trust=1e6))
+        assert decode(encode(reply))["helping"]["samples"] == 8
+        assert reply["family"] is None
+
     def test_reset_and_status(self, policy: Policy, linear: Any) -> None:
         """A refused update is counted and changes nothing; after a reset v0 acts."""
         x = draw(3, 4, 3)

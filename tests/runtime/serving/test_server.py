@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 import msr_runtime
 from msr_runtime.errors import BundleError
 from msr_runtime.serving.access import Limits
+from msr_runtime.serving.metrics import Metrics
 from msr_runtime.serving.policy import Policy
 from msr_runtime.serving.wire import decode, encode
 
@@ -198,6 +199,7 @@ class TestProbes:
             'msr_requests_total{kind="unknown",model="linear",outcome="refused"}': 1,
             'msr_adaptations_total{model="linear",outcome="accepted"}': 1,
             'msr_adaptations_total{model="linear",outcome="refused"}': 1,
+            **{f'msr_error_count{{answer="{who}",model="linear"}}': 2 for who in ("adapted", "v0", "mean", "last")},
             'msr_request_seconds_count{kind="infer",model="linear"}': 2,
             "msr_connections": 1,
             'msr_samples_outside_total{field="x.angle",model="linear"}': 6,
@@ -231,3 +233,13 @@ def test_serving_knows_no_pickle(name: str) -> None:
             imported |= {node.module} | {alias.name for alias in node.names}
     assert imported
     assert not imported & {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "msgpack_numpy"}
+
+
+def test_adaptations_to_strange_tasks_are_counted() -> None:
+    """Beside those that were accepted or refused."""
+    metrics = Metrics(lambda: 0)
+    for inside in (True, False):
+        metrics.adaptation("robot", accepted=True, inside=inside)
+    text = metrics.text()
+    assert 'msr_adaptations_outside_family_total{model="robot"} 1.0' in text
+    assert 'msr_adaptations_total{model="robot",outcome="accepted"} 2.0' in text
