@@ -159,7 +159,7 @@ class TestSafety:
         assert len(belief.rows) == 16
         assert (belief.mean - 1).abs().max() < 0.05
 
-    def test_forgets_the_oldest_rows_alone(self, toy) -> None:
+    def test_a_short_memory_is_less_sure(self, toy) -> None:
         """With a memory of three samples, the covariance is larger than with all, and smaller than the prior's."""
         learner, start = toy.deep()
         x, y = toy.support(9)
