@@ -15,7 +15,7 @@ from msr_export.plain import remove_parametrizations
 from msr_export.recursion_parity import check_recursion
 from msr_export.streams import draw_streams
 from msr_export.support import path_of
-from msr_runtime.errors import ExportError, MsrError, ParityError
+from msr_runtime.errors import ExportError, MsrError, ParityError, line_of_users_code
 from msr_runtime.meta.learners.config import RULES, LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.methods import MAML
@@ -25,6 +25,8 @@ from msr_runtime.normalization import Normalization
 
 _SAMPLES = 64
 """Samples of x from which the support sets are drawn."""
+_SINGLES = 8
+"""Support sets of one sample on which the steps must lower the loss too."""
 _UPDATES = 16
 """Updates in a row of the rule `recursive`."""
 _SHRINKS = 60
@@ -58,10 +60,11 @@ def check_exportable(learner: Learner) -> None:
         except ParityError:
             raise
         except Exception as error:  # torch raises errors of all kinds for what it cannot trace
-            where = _guilty_layer(tried)
+            where, line = _guilty_layer(tried), line_of_users_code(error)
+            says = f"{_first_line(error)}{f', in {line}' if line else ''}; replace it by basic operations"
             raise ExportError(
                 f"method '{learner.name}' with the network {type(learner.network).__name__} cannot be exported"
-                f"{f', because of {where}' if where else ''}: {_first_line(error)}; replace it by basic operations"
+                f"{f', because of {where}' if where else ''}: {error if isinstance(error, MsrError) else says}"
             ) from error
 
 
@@ -78,21 +81,30 @@ def _try(learner: Learner) -> None:
 
 
 def _settle(learner: Learner) -> None:
-    """Make the steps of an untrained learner smaller until they lower the loss, as those of a trained one do."""
-    x = torch.randn(_SAMPLES, *learner.inputs)
-    y = (
-        torch.randint(learner.outputs[0], (_SAMPLES,))
-        if learner.classifies
-        else torch.randn(_SAMPLES, *learner.outputs)
-    )
+    """Make the steps of an untrained learner smaller until they lower the loss, as those of a trained one do.
+
+    A normalizing layer lets a single sample call for smaller steps than many samples do.
+    """
+    sets = [_random_set(learner, samples) for samples in (_SAMPLES, *[1] * _SINGLES)]
     for _ in range(_SHRINKS if learner.rule else 0):
-        losses, _ = path_of(learner, x, y, range(1, 6))
-        if (losses[1:] <= losses[0]).all():
+        if all(_falls(learner, *each) for each in sets):
             return
         try:
             learner.rule.shrink()  # type: ignore[union-attr]
         except NotImplementedError:  # a rule of one's own need not know how
             return
+
+
+def _random_set(learner: Learner, samples: int) -> tuple[Tensor, Tensor]:
+    x = torch.randn(samples, *learner.inputs)
+    if learner.classifies:
+        return x, torch.randint(learner.outputs[0], (samples,))
+    return x, torch.randn(samples, *learner.outputs)
+
+
+def _falls(learner: Learner, x: Tensor, y: Tensor) -> bool:
+    losses, _ = path_of(learner, x, y, range(1, 6))
+    return bool((losses[1:] <= losses[0]).all())
 
 
 def _guilty_layer(learner: Learner) -> str:
