@@ -5,7 +5,7 @@ orbit. The settings of every method (noise, time constant, and what else it has)
 each kind of stream. All methods that are trained take as many outer steps.
 
 * ring-nav and hex-drive: the task stays, jumps, or drifts. After 3, 10 and 40 samples it is counted how often the
-  intervals over the orbit hold.
+  intervals over the orbit hold, with the noise as it was trained. Broken robots are told from fresh ones.
 * husky: logs of a real robot, which the option `logs` names. One terrain at a time is left out of the training. The
   robot turns one way for a while, then the other way. The methods know its mirror, or do not.
 
@@ -22,24 +22,30 @@ import torch
 import tyro
 from online_logs import TERRAINS
 from online_methods import BATCH, FILTERED, PEERS, candidate, trainings
-from online_scores import certainty, choose, follow
+from online_outside import broken_robots, curve, found, samples_of, surprise
+from online_peers import Sure
+from online_scores import LEVELS, certainty, choose, follow
 from online_worlds import Logs, Simulated, World
 from rich.console import Console
 from store import EXPORT, RUNTIME, Output, begin, digest_of, keep, settled
 from tables.online import online as online_lines
+from tables.online import online_outside
 from terminal import print_lines
 from training import ROOTS, process_pool, train_all
 
+from msr_envs.registry import load_family
 from msr_runtime.files import write_atomically
 
 MEASURED = (
     *ROOTS,
     *EXPORT,
     *RUNTIME,
-    *(f"benchmarks/online{part}.py" for part in ("", "_deployed", "_learned", "_logs", "_methods", "_peers")),
-    *(f"benchmarks/online_{part}.py" for part in ("scores", "streams", "worlds")),
+    *(f"benchmarks/online{part}.py" for part in ("", "_deployed", "_learned", "_logs", "_methods", "_outside")),
+    *(f"benchmarks/online_{part}.py" for part in ("peers", "scores", "streams", "worlds")),
 )
 """The code whose figures are stated."""
+FRESH, BROKEN = 400, 200
+"""Fresh robots that give the threshold, and as many that are tried; broken robots of each kind."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,11 @@ class Options(Output):
     """Folder of the runs; finished ones in it are kept."""
 
 
-STORED = {f"online-{robot}": Options(robot=robot) for robot in ("ring-nav", "hex-drive", "husky")}
+STORED = {
+    "online-ring-nav": Options(robot="ring-nav", steps=1200, seeds=1, streams=40),
+    "online-hex-drive": Options(robot="hex-drive", steps=800, shots=48, seeds=1, streams=40),
+    "online-husky": Options(robot="husky", terrains=("flooring",), steps=600, shots=32, seeds=1),
+}
 """The stored results, and what each of them measures."""
 
 
@@ -99,7 +109,9 @@ def main(options: Options) -> None:
             rows.append(future.result())
             say(f"scored {world.name} {method} {seed}")
     print_lines(online_lines(rows), f"{options.robot}: means over {options.seeds} seeds")
-    keep(options, begun, rows)
+    if options.robot != "husky":
+        print_lines(online_outside(rows), f"{options.robot}: robots outside of the family")
+    keep(options, begun, rows, pictures_of(rows))
 
 
 def worlds_of(options: Options) -> Iterator[World]:
@@ -132,15 +144,46 @@ def scored(world: World, method: str, seed: int, options: Options, digest: str) 
 
 def score(world: World, method: str, seed: int, out: Path) -> dict[str, Any]:
     """Choose a method's settings, let it follow fresh streams, and return its row."""
-    make, settings = candidate(method, world, out, seed)
+    make, settings, as_trained = candidate(method, world, out, seed)
     figures: dict[str, Any] = {}
     for kind in world.kinds:
         chosen = choose(make, settings(kind), world.streams(kind, "validation"))
         followed = follow(make(**chosen), world.streams(kind, "test"))
         figures[kind] = {"settings": chosen, **world.figures(kind, followed)}
-        if kind == "stays" and followed.residuals:
-            figures[kind]["certainty"] = {str(n): certainty(each) for n, each in followed.residuals.items()}
-    return {"world": world.name, "mirror": world.mirror, "method": method, "seed": seed, "streams": figures}
+    row = {"world": world.name, "mirror": world.mirror, "method": method, "seed": seed, "streams": figures}
+    if as_trained and isinstance(world, Simulated):
+        trained = make(**as_trained)
+        assert isinstance(trained, Sure)
+        residuals = follow(trained, world.streams("stays", "test")).residuals
+        row["certainty"] = {str(n): certainty(each) for n, each in residuals.items()}
+        row["outside"] = outside(trained, world.name)
+    return row
+
+
+def outside(method: Sure, family: str) -> dict[str, Any]:
+    """Return, by the kind of broken robot, false alarms, the share that is found, and the curve of both."""
+    known, inside = (
+        surprise(method, samples_of(load_family(family), split, FRESH)) for split in ("validation", "test")
+    )
+    broken = {name: surprise(method, samples) for name, samples in broken_robots(family, BROKEN)}
+    return {
+        name: {"alarms": alarms, "found": share, "curve": curve(inside, measures)}
+        for name, measures in broken.items()
+        for alarms, share in [found(known, inside, measures)]
+    }
+
+
+def pictures_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the data of the pictures: reliability of all methods, and the first one's curves of alarms."""
+    pictures: dict[str, Any] = {}
+    sure = [row for row in rows if row["seed"] == 0 and "outside" in row]
+    if sure:
+        robot = sure[0]["world"]
+        certain = {row["method"]: row["certainty"] for row in sure}
+        holds = {method: {n: each["coverage"] for n, each in figures.items()} for method, figures in certain.items()}
+        pictures[f"reliability-{robot}"] = {"levels": LEVELS, "methods": holds}
+        pictures[f"outside-{robot}"] = {name: each["curve"] for name, each in sure[0]["outside"].items()}
+    return pictures
 
 
 if __name__ == "__main__":

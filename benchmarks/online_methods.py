@@ -32,6 +32,8 @@ class Candidate(NamedTuple):
 
     make: Callable[..., Online]
     settings: Callable[[str], list[dict[str, Any]]]
+    as_trained: dict[str, Any] | None = None
+    """The settings with which training tasks say how sure it is. None: it does not say it."""
 
 
 def candidate(method: str, world: World, runs: Path, seed: int) -> Candidate:
@@ -51,6 +53,7 @@ def candidate(method: str, world: World, runs: Path, seed: int) -> Candidate:
         return Candidate(
             lambda **settings: Filtered(checkpoint, **settings),
             lambda kind: grid(noise=(0.3, 1.0, 3.0), ticks=_ticks(world, kind)),
+            {"noise": 1.0, "ticks": STAYS},
         )
     run = run_of(runs, world, "msr", "batch", seed)
     checkpoint = load_checkpoint(run)
@@ -58,10 +61,10 @@ def candidate(method: str, world: World, runs: Path, seed: int) -> Candidate:
         return Candidate(lambda: Unadapted(checkpoint), lambda _: [{}])
     if method == "OnlineAdapter":
         return Candidate(lambda: Deployed(run, world.family()), lambda _: [{}])
-    windows = (10, 20, 40, 64)
+    windows = (10, 20, 40)
     return Candidate(
         lambda **settings: Windowed(checkpoint, **settings),
-        lambda kind: grid(window=windows[2:3] if kind == "stays" else windows, damping=(0.3, 1.0, 3.0)),
+        lambda kind: grid(window=windows[2:] if kind == "stays" else windows, damping=(0.3, 1.0)),
     )
 
 
@@ -147,7 +150,8 @@ def _peer(method: str, world: World) -> Candidate:
     prior = Prior.fit(features, x, y)
     return Candidate(
         lambda **settings: copying(Kalman(features, prior, **settings)),
-        lambda kind: grid(noise=(0.1, 0.3, 1.0, 3.0), spread=(0.3, 1.0, 3.0), ticks=_ticks(world, kind)),
+        lambda kind: grid(noise=(0.3, 1.0, 3.0), spread=(0.5, 1.0, 2.0), ticks=_ticks(world, kind)),
+        {"noise": 1.0, "spread": 1.0, "ticks": STAYS},
     )
 
 

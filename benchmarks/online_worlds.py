@@ -89,7 +89,7 @@ class Simulated(NamedTuple):
     validation_streams: int
     mirror: bool | None = None
     kinds: tuple[str, ...] = KINDS
-    ticks: tuple[float, ...] = (5, 15, 50, 150, 1e9)
+    ticks: tuple[float, ...] = (15, 50, 150)
     shots: int = 10
 
     @property

@@ -1,6 +1,9 @@
 """The demo's pictures: paths before and after adaptation, the error over the orbit, and U as it was learned.
 
-`make pictures` draws the data that `demo.py` stored, without training, as small SVG files for light and for dark pages.
+And of learning online: how sure methods are, and which robots they find broken.
+
+`make pictures` draws the data that `demo.py` and `online.py` stored, without training, as small SVG files for light and
+for dark pages.
 """
 
 import hashlib
@@ -28,12 +31,18 @@ THEMES = {"light": "#1f2328", "dark": "#e6edf3"}
 """Colour of text and lines; the background stays transparent."""
 COLOURED = ("text.color", "legend.labelcolor", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
 _DISC = Outline.unit_regular_polygon(16)  # a third of the bytes of a circle
-TEXTS = {
+TEXTS: dict[str, str] = {
     "paths": "The same worlds driven before adaptation, after ten samples, and by the operator",
     "orbit": "Each method's error against the angle from the sampled sector",
     "symmetry": "The learned symmetry matrix U of the output layer, as a heat map",
 }
 """The pictures, and what each of them shows to someone who cannot see it."""
+RESULT_OF: dict[str, str] = dict.fromkeys(("paths", "orbit", "symmetry"), "demo")
+"""The stored result of each picture."""
+for _robot in ("ring-nav", "hex-drive"):
+    RESULT_OF |= dict.fromkeys((f"reliability-{_robot}", f"outside-{_robot}"), f"online-{_robot}")
+    TEXTS[f"reliability-{_robot}"] = f"{_robot}: how often intervals of each level hold, after 3, 10 and 40 samples"
+    TEXTS[f"outside-{_robot}"] = f"{_robot}: the share of broken robots that is found, over the share of false alarms"
 
 
 def draw(pictures: Mapping[str, Any], folder: Path) -> None:
@@ -111,7 +120,41 @@ def _draw_symmetry(data: list[list[float]], colour: str) -> Figure:
     return figure
 
 
-DRAWN = {"paths": _draw_paths, "orbit": _draw_orbit, "symmetry": _draw_symmetry}
+def _draw_reliability(data: Mapping[str, Any], colour: str) -> Figure:
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    samples = list(next(iter(data["methods"].values())))
+    for axes, n in zip(figure.subplots(1, len(samples), sharey=True), samples, strict=True):
+        axes.plot((0.5, 1), (0.5, 1), color=colour, linewidth=0.8, linestyle="--")
+        for method, coverage in data["methods"].items():
+            axes.plot(data["levels"], coverage[n], marker="o", markersize=3, label=method)
+        axes.set(title=f"after {n} samples", xlabel="level of the interval", xlim=(0.5, 1), ylim=(0, 1))
+        axes.grid(color=colour, alpha=0.2)
+    axes.set_ylabel("")
+    figure.axes[0].set_ylabel("share that holds")
+    figure.axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return figure
+
+
+def _draw_outside(data: Mapping[str, Any], colour: str) -> Figure:
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for name, (alarms, found) in data.items():
+        axes.plot(alarms, found, label=name, drawstyle="steps-post")
+    axes.axvline(0.01, color=colour, linewidth=0.8, linestyle="--")
+    axes.set(xlabel="share of false alarms", ylabel="share that is found", xlim=(-0.01, 1), ylim=(0, 1.02))
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    axes.grid(color=colour, alpha=0.2)
+    return figure
+
+
+DRAWN = {
+    "paths": _draw_paths,
+    "orbit": _draw_orbit,
+    "symmetry": _draw_symmetry,
+    **dict.fromkeys(("reliability-ring-nav", "reliability-hex-drive"), _draw_reliability),
+    **dict.fromkeys(("outside-ring-nav", "outside-hex-drive"), _draw_outside),
+}
 
 if __name__ == "__main__":
-    draw(read_result(RESULTS / "demo.json")["pictures"], ASSETS)
+    for result in dict.fromkeys(RESULT_OF.values()):
+        draw(read_result(RESULTS / f"{result}.json")["pictures"], ASSETS)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from pictures import TEXTS
+from pictures import RESULT_OF, TEXTS
 from store import RESULTS, ROOT, Result, digest_of, is_current, read_result
 from tables import TABLES, VALUES, Lines
 
@@ -120,7 +120,7 @@ class Renderer:
     def _picture_block(self, name: str, where: str) -> str:
         if name not in TEXTS:
             raise PageError(f"there is no picture '{name}'; benchmarks/pictures.py has {', '.join(TEXTS)}")
-        drawn = name in self._result("demo")["pictures"]
+        drawn = name in self._result(RESULT_OF[name])["pictures"]
         middle = f"\n{as_picture(name, where)}\n" if drawn else ""
         return f"<!-- picture: {name} -->\n{middle}\n<!-- end -->"
 

@@ -55,10 +55,8 @@ def online_streams(rows: Rows) -> Lines:
 def online_certainty(rows: Rows) -> Lines:
     """One line per method that says how sure it is: coverage and mean squares over the orbit."""
     lines = []
-    for (method,), ours in grouped(rows, "method"):
-        each = [row["streams"]["stays"].get("certainty") for row in ours]
-        if None in each:
-            continue
+    for (method,), ours in grouped([row for row in rows if "certainty" in row], "method"):
+        each = [row["certainty"] for row in ours]
         line = {"method": method}
         for n in CERTAIN:
             line[f"hold after {n}"] = seeds_of([one[n]["coverage"][LEVEL] for one in each], lambda x: f"{x:.0%}")
@@ -66,6 +64,19 @@ def online_certainty(rows: Rows) -> Lines:
             line[f"mean square after {n}"] = seeds_of([one[n]["mean_square"] for one in each], lambda x: f"{x:.2f}")
         lines.append(line)
     return lines
+
+
+def online_outside(rows: Rows) -> Lines:
+    """One line per method that says how sure it is, and per kind of broken robot."""
+    return [
+        {
+            "method: robot": f"{method}: {name}",
+            "false alarms": seeds_of([row["outside"][name]["alarms"] for row in ours], lambda x: f"{x:.1%}"),
+            "found": seeds_of([row["outside"][name]["found"] for row in ours], lambda x: f"{x:.0%}"),
+        }
+        for (method,), ours in grouped([row for row in rows if "outside" in row], "method")
+        for name in ours[0]["outside"]
+    ]
 
 
 def online_logs(rows: Rows) -> Lines:

@@ -14,7 +14,7 @@ from online_scores import CERTAIN, SAMPLES, Followed, certainty, choose, follow,
 from online_streams import DRIFT, JUMP, KINDS, Streams, between, simulated_streams, tasks_of_a_stream
 from online_worlds import Logs, Simulated
 
-from msr_envs.hex_drive import HexDrive
+from msr_envs.hex_drive.family import HexDrive
 from msr_envs.registry import load_family
 from msr_envs.ring_nav.family import RingNav
 from msr_runtime.meta.learners.config import LearnerConfig

@@ -16,10 +16,13 @@ from msr_envs.ring_nav.family import RingNav
 def data() -> dict:
     family, rng = RingNav(), np.random.default_rng(0)
     task = family.draw_task(rng)
+    reliability = {"levels": [0.5, 0.9], "methods": {"recursive MSR": {n: [0.4, 0.8] for n in ("3", "10", "40")}}}
     return {
         "paths": paths(family, task, *(lambda x, s=speed: np.full((len(x), 2), s, np.float32) for speed in (0, 1))),
         "orbit": {"msr": [0.1, 0.2, 0.1, 0.3], "maml": [0.1, 0.9, 1.2, 0.8]},
         "symmetry": [[0.0, 1.0], [-0.5, 0.25]],
+        **{f"reliability-{robot}": reliability for robot in ("ring-nav", "hex-drive")},
+        **{f"outside-{robot}": {"one beam blocked": ([0.0, 1.0], [0.5, 1.0])} for robot in ("ring-nav", "hex-drive")},
     }
 
 
@@ -39,7 +42,7 @@ def test_each_picture_is_drawn_for_both_themes(data: dict, tmp_path: Path) -> No
     for path in tmp_path.iterdir():
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
         assert path.stat().st_size < 60_000
-        assert f"data {pictures.fingerprint(data[path.stem.split('-')[0]])}" in path.read_text()
+        assert f"data {pictures.fingerprint(data[path.stem.rpartition('-')[0]])}" in path.read_text()
     before = (tmp_path / "orbit-light.svg").read_bytes()
     pictures.draw(data, tmp_path)
     assert (tmp_path / "orbit-light.svg").read_bytes() == before
