@@ -172,6 +172,10 @@ def test_wheels_of_different_strength_are_refused(tmp_path: Path, msr, tiny, cap
     assert not (tmp_path / "run").exists()
 
 
+LISTED = """
+class Wrong(Robot):
+    def drive(self, x, gains): return Robot.drive(self, x, 0.5 + np.round(2 * gains - 1) / 2)
+"""
 APART = """
 class Wrong(Robot):
     def sample(self, *call):
@@ -207,6 +211,16 @@ def test_a_support_set_that_does_not_tell_the_task_is_warned_of(
     (said,) = (line for line in capsys.readouterr().err.splitlines() if "WARNING" in line)
     assert "msr: WARNING: family 'robot': the support set of a task predicts its queries no better than that" in said
     assert f"the likely cause is {cause}" in said.replace("The likely", "the likely")
+
+
+def test_splits_that_draw_from_one_list_are_warned_of(tmp_path: Path, msr, tiny, capsys) -> None:
+    """Their samples differ, so that no task is there twice byte for byte."""
+    file = tmp_path / "robot.py"
+    file.write_text(RIGHT + LISTED)
+    assert msr("train", f"{file}:Wrong", tmp_path / "run", *tiny, "--settings.steps", 1) == 0
+    (said,) = (line for line in capsys.readouterr().err.splitlines() if "WARNING" in line)
+    assert "msr: WARNING: family 'robot': " in said
+    assert "of 24 tasks of the split 'test' seem to be among 24 tasks of 'train'" in said
 
 
 BLOWS_UP = """
