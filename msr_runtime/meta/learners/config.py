@@ -56,9 +56,9 @@ class LearnerConfig(BaseModel):
     """Treat the derivatives of the inner loop as constants in the outer loop."""
     memory: PositiveInt = 64
     """Samples that the covariance is made of: the latest ones. Only for `recursive`."""
-    gate: PositiveFloat | None = 5.0
-    """Standard deviations from which on an error counts as an outlier and moves less. None: no error does. Only for
-    `recursive`."""
+    gate: PositiveFloat | None = 3.0
+    """An error of more standard deviations is an outlier: it moves as much as one of so many. None: all errors count in
+    full. Only for `recursive`."""
     linearizations: PositiveInt = 1
     """How often each sample linearizes the network, each time where it has moved. Only for `recursive`."""
     time_constant: PositiveFloat | None = None

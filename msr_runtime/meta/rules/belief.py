@@ -97,8 +97,8 @@ def eliminate(
         errors: `(J,)`, the observed numbers minus their means.
         noise: `(J,)`, variances above zero, independent of each other.
         gains: `(J, K)`, the covariances of the numbers with K others. None: there are none.
-        gate: Above so many standard deviations, an error counts with a variance that grows like its square. So the
-            farther off it is, the less it moves. None: every error counts alike.
+        gate: Beyond so many standard deviations, an error counts with a variance that grows with it. So it moves as
+            much as one at the gate (Huber's weight). None: every error counts alike.
 
     """
     size = errors.shape[0]
@@ -108,7 +108,8 @@ def eliminate(
     for j in range(size):
         # Rounding can leave the variance of a well known number a little below zero.
         variance = table[j, j].clamp(min=0) + noise[j]
-        used = variance if gate is None else torch.maximum(variance, (table[j, size] / gate).square())
+        # The error is divided by `used`: beyond the gate, what it moves no longer grows with it.
+        used = variance if gate is None else torch.maximum(variance, table[j, size].abs() * variance.sqrt() / gate)
         found.append((table[j], variance, used))
         if j + 1 < size:
             table = table - (table[:, j] / used).unsqueeze(1) * table[j]

@@ -10,7 +10,8 @@ outputs miss. Between samples, m may relax towards the prior. So the covariance 
 samples are, and a robot that changed is learned anew.
 
 Sources: Jazwinski, "Stochastic Processes and Filtering Theory", 1970; Harrison, Sharma, Pavone, "Meta-Learning Priors
-for Efficient Online Bayesian Regression", 2018, for a last layer alone.
+for Efficient Online Bayesian Regression", 2018, for a last layer alone; Huber, "Robust Estimation of a Location
+Parameter", 1964.
 """
 
 import math
@@ -58,7 +59,8 @@ class Recursive(Rule):
         names: The adapted tensors that move; others stay as they are.
         outputs: J, the numbers of a sample's output.
         memory: The covariance is made of `memory` samples: those that tell most. The others count in the mean alone.
-        gate: Above so many standard deviations, an error is an outlier and counts less. None: there are no outliers.
+        gate: An error of more standard deviations is an outlier, and moves as much as one of so many. None: there are
+            no outliers.
         linearizations: How often a sample linearizes the network, each time at the v that it found.
         time_constant: In samples: where the learned time constant starts, after which 1/e of what was learned is
             left. None: nothing is forgotten.
@@ -86,7 +88,7 @@ class Recursive(Rule):
         outputs: int,
         *,
         memory: int = 64,
-        gate: float | None = 5.0,
+        gate: float | None = 3.0,
         linearizations: int = 1,
         time_constant: float | None = None,
         scale: float = 0.1,

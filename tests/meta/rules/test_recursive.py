@@ -185,21 +185,22 @@ class TestSafety:
         np.testing.assert_allclose(covariance(rule, start, half), 0.25 * C + 0.75 * prior, atol=1e-12)
         torch.testing.assert_close(half.mean, belief.mean / 2)
 
-    def test_an_outlier_moves_little(self, toy) -> None:
-        """The farther off a sample is beyond the gate, the less it moves; within the gate nothing changes."""
-        learner, start = toy.deep()
-        x, y = toy.support(3)
-        gated, plain = make_rule(toy, start, gate=5.0), make_rule(toy, start)
-        far = y.clone()
+    def test_an_outlier_moves_as_much_as_an_error_at_the_gate(self, toy) -> None:
+        """And no more, however far off it is. Within the gate nothing changes."""
+        forward = lambda adapted, x: x * adapted["v"]  # noqa: E731
+        start, x = {"v": toy.normal(1)}, toy.identity(1)[0]
+        gated, plain = (
+            Recursive(["v"], 1, gate=gate, scale=0.4, noise=0.2).double().requires_grad_(False) for gate in (2.0, None)
+        )
+        expected = gated.observe(forward, start, gated.prior(start), x, x)
+        outputs, deviation = forward(start, x), expected.variance.sqrt()
 
-        def move(rule: Recursive, away: float) -> float:
-            far[2] = y[2] + away
-            belief = rule.believe(learner, "mse", start, x[:2], y[:2])
-            return (rule.observe(learner, start, belief, x[2], far[2]).mean - belief.mean).norm().item()
+        def move(rule: Recursive, deviations: float) -> float:
+            return rule.observe(forward, start, rule.prior(start), x, outputs + deviations * deviation).mean.item()
 
-        assert move(gated, 0.0) == move(plain, 0.0)
-        assert move(gated, 1e6) < 1e-2 * move(gated, 10.0)
-        assert move(plain, 1e6) > 1e4 * move(plain, 10.0)
+        assert move(gated, 1.9) == move(plain, 1.9)
+        for far in (2.0, 7.0, -1e6):
+            assert move(gated, far) == pytest.approx(math.copysign(move(plain, 2.0), far))
 
     def test_refuses_classes_and_nothing_to_move(self, toy) -> None:
         """In one sentence that says what to take instead."""
