@@ -47,7 +47,7 @@ class OnlineAdapter:
         >>> with OnlineAdapter(AdaptiveModel.load(bundle), window=10) as online:
         ...     for x in np.random.default_rng(0).uniform(0, 1, (20, 18)):
         ...         action = online.predict(x)
-        ...         online.observe(x, 0.1 * x[:2])  # the right action for x
+        ...         seen = online.observe(x, 0.1 * x[:2])  # the right action for x
         >>> online.report().observed
         20
     """
@@ -275,7 +275,7 @@ class OnlineAdapter:
         Example:
             >>> import numpy as np
             >>> from msr_runtime import AdaptiveModel, OnlineAdapter
-            >>> online = OnlineAdapter(AdaptiveModel.load(bundle), window=10)
+            >>> online = OnlineAdapter(AdaptiveModel.load(bundle), window=10, held_out=0)
             >>> for tick, x in enumerate(np.random.default_rng(0).uniform(0, 1, (20, 18))):
             ...     seen = online.observe(x, 0.1 * x[:2], at=0.1 * tick)
             ...     online.step()
