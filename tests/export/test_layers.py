@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from msr_export.folding import folded_weights
 from msr_export.layers import LayerByLayer
 from msr_export.precision import sum_dtype
 from msr_runtime.inference.session import make_session
@@ -17,6 +18,7 @@ from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.methods import ANIL, MAML, MSR
 from msr_runtime.meta.rules.gauss_newton import GaussNewton
+from msr_runtime.meta.rules.recursive import Recursive
 from msr_runtime.meta.symmetry.reparameterize import fold
 from msr_runtime.task import Group, Loss
 
@@ -156,3 +158,33 @@ def _check_sums(exporter: Any, export: Any) -> None:
     wanted = np.triu(sums.numpy())
     assert seen.dtype == np.float64
     assert np.abs(np.triu(seen) - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        (MSR, {}),
+        (MSR, {"form": "per-input"}),
+        (MSR, {"form": "kronecker", "terms": 2}),
+        (MSR, {"form": "equivariant"}),
+        (MSR, {"network": "conv", "inputs": (2, 6)}),
+        (MAML, {}),
+        (ANIL, {"reparameterized": True}),
+    ],
+)
+def test_slopes_of_one_sample_are_those_of_the_rule(method: type[Learner], changes: dict[str, Any]) -> None:
+    """Whether a tensor goes layer by layer or row by row; from the folded weights, and not from v."""
+    given: dict[str, Any] = {"rule": "recursive"} | changes
+    learner = _learner(method, **given)
+    rule = learner.rule
+    assert isinstance(rule, Recursive)
+    changed, start = copy.deepcopy(learner), learner.start()
+    x = torch.randn(1, *learner.inputs, dtype=torch.float64)
+    moved = rule.tensors(start, torch.randn(learner.adapted_size(), dtype=torch.float64))
+    mean = torch.cat([(moved[name] - start[name]).flatten() / rule.scales()[name] for name in rule.names])
+    wanted, wanted_slopes = rule.linearize(learner.forward, start, mean, x)
+    weights = folded_weights(learner, moved)
+    outputs, slopes = LayerByLayer(changed, _plain(learner)).slopes(weights, x)
+    torch.testing.assert_close(outputs, wanted[0], rtol=1e-9, atol=1e-12)
+    scaled = torch.cat([slopes[name] * rule.scales()[name] for name in rule.names], dim=1)
+    torch.testing.assert_close(scaled, wanted_slopes[0], rtol=1e-9, atol=1e-12)
