@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import onnx
 import torch
+from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
@@ -48,7 +49,13 @@ class OnnxPolicy(nn.Module):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        graph = onnx.load(path).graph
+        try:
+            graph = onnx.load(path).graph
+        except (DecodeError, OSError, ValueError) as error:  # also weights in a second file that is not there
+            raise ExportError(
+                f"ONNX file '{path}' cannot be read ({type(error).__name__}: {error}); the likely cause is another kind "
+                "of file, one that was cut, or weights beside it (.data) that were not copied: export the policy again"
+            ) from error
         self._constants = {part.name: _tensor(part) for part in graph.initializer}
         inputs = [part.name for part in graph.input if part.name not in self._constants]
         if len(inputs) != 1 or len(graph.output) != 1:
@@ -112,7 +119,7 @@ def load_onnx(path: str | PathLike[str]) -> OnnxPolicy:
         path: The file: one input and one output, with the samples on their first axis.
 
     Raises:
-        ExportError: It has an operation that is not read. The message names it.
+        ExportError: It is missing or damaged, or has an operation that is not read. The message names it.
 
     """
     path = Path(path)

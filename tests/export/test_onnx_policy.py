@@ -94,3 +94,6 @@ def test_what_is_not_read_is_named(tmp_path: Path) -> None:
         load_onnx(path)
     with pytest.raises(ExportError, match=r"there is no ONNX file .*absent\.onnx"):
         load_onnx(tmp_path / "absent.onnx")
+    path.write_bytes(b"a policy")
+    with pytest.raises(ExportError, match=r"policy\.onnx' cannot be read .*: .*another kind of file, one that was cut"):
+        load_onnx(path)

@@ -79,6 +79,11 @@ def examine(network: nn.Module, inputs: Shape, outputs: Shape) -> bool:
         again = _outputs(network, x, outputs)
     for module, mode in modes.items():
         module.training = mode
+    if not together.isfinite().all():
+        raise TrainingError(
+            f"network {kind} gives {together[~together.isfinite()][0].item()} for x near one, but finite outputs are "
+            "wanted; the likely cause is a division by zero, a logarithm or a root, or weights that were never set"
+        )
     if not torch.equal(together, again):
         raise TrainingError(
             f"network {kind} gives other outputs for the same x in evaluation mode, but a robot's action must not be "

@@ -62,6 +62,11 @@ def bessel(inputs, outputs, widths, *, bias=True):
     return nn.Sequential(nn.Linear(inputs[0], 4), Bessel(), nn.Linear(4, outputs[0]))
 
 
+def no_number(inputs, outputs, widths, *, bias=True):
+    layer = nn.Linear(inputs[0], outputs[0])
+    return nn.Sequential(layer, nn.Threshold(0.0, float("nan")))
+
+
 def wants_a_file(inputs, outputs, widths, *, bias=True):
     raise FileNotFoundError("weights.pt")
 """
@@ -109,6 +114,7 @@ def test_all_three_from_training_to_a_bundle(folder, monkeypatch, msr, refusal, 
     [
         ("mixes", "gives another output for a sample among 2 than among 16 samples"),
         ("scalar", "maps x of shape (16, 2) to (16, 1), but y of shape (16, 2) is wanted"),
+        ("no_number", "gives nan for x near one, but finite outputs are wanted"),
         ("wants_a_file", "raised FileNotFoundError: weights.pt, in "),
         ("absent", "has no attribute 'absent'"),
         ("bessel", "cannot be exported, because of layer '1', a Bessel: "),
