@@ -13,7 +13,7 @@ from msr_runtime.meta.learners.attention import Attention
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.function_encoder import FunctionEncoder
 from msr_runtime.meta.learners.learner import Learner
-from msr_runtime.meta.learners.unused import INNER_LOOP, refuse_unused, unused_by_rule
+from msr_runtime.meta.learners.unused import FILTER, INNER_LOOP, refuse_unused, unused_by_rule
 from msr_runtime.meta.networks.mlp import ContextMLP
 from msr_runtime.meta.networks.prototypes import PrototypeNetwork
 from msr_runtime.meta.networks.registry import make_network
@@ -89,7 +89,7 @@ class MetaSGD(Learner):
     def unused(cls, config: LearnerConfig) -> dict[str, str]:
         """Return the options of other rules and of other rates."""
         why = "it learns one rate per number, for gradient steps"
-        return super().unused(config) | dict.fromkeys(("rule", "step_rates", "damping"), why)
+        return super().unused(config) | dict.fromkeys(("rule", "step_rates", "damping", *FILTER), why)
 
     def build_rule(self) -> Rule:
         """Return gradient steps with one rate per number.

@@ -23,6 +23,11 @@ OTHER: dict[str, Any] = {
     "step_rates": True,
     "damping": 0.7,
     "first_order": True,
+    "memory": 2,
+    "gate": 0.3,
+    "linearizations": 2,
+    "time_constant": 4.0,
+    "objective": "error",
     "filters": 2,
     "form": "kronecker",
     "terms": 2,
@@ -33,6 +38,7 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "ridge": {"rule": "ridge"},
     "gauss-newton": {"rule": "gauss-newton"},
+    "recursive": {"rule": "recursive"},
     "reparameterized": {"reparameterized": True},
     "kronecker": {"reparameterized": True, "form": "kronecker"},
     "kronecker, no bias": {"reparameterized": True, "form": "kronecker", "bias": False},
@@ -56,7 +62,7 @@ def _trace(method: str, config: LearnerConfig) -> list[torch.Tensor]:
             self.learner = learner
 
         def forward(self) -> torch.Tensor:
-            return learner.support_loss(learner.adapt(x, y), x, y)
+            return learner.query_loss(x, y, x, y)
 
     value = functional_call(Outer(), {f"learner.{name}": tensor for name, tensor in trained.items()}, ())
     gradient = torch.autograd.grad(value, list(trained.values()), allow_unused=True)
