@@ -53,8 +53,8 @@ class OnnxPolicy(nn.Module):
             graph = onnx.load(path).graph
         except (DecodeError, OSError, ValueError) as error:  # also weights in a second file that is not there
             raise ExportError(
-                f"ONNX file '{path}' cannot be read ({type(error).__name__}: {error}); the likely cause is another kind "
-                "of file, one that was cut, or weights beside it (.data) that were not copied: export the policy again"
+                f"ONNX file '{path}' cannot be read ({type(error).__name__}: {error}); the likely cause is another "
+                "kind of file, one that was cut, or weights beside it (.data) that were not copied: export it again"
             ) from error
         self._constants = {part.name: _tensor(part) for part in graph.initializer}
         inputs = [part.name for part in graph.input if part.name not in self._constants]

@@ -5,6 +5,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral, Number
 from pathlib import Path
 from typing import Any, Self
 
@@ -96,14 +97,14 @@ class EnvFamily:
         rate_hz: float | None = None,
     ) -> None:
         self.name: str = name or _name(env)
-        phases = phases or {"all": Phase()}
+        phases, y = {"all": Phase()} if phases is None else phases, Change() if y is None else y
+        _require_kinds(self.name, phases, y)
         self.query_sets: tuple[str, ...] = tuple(phases)
-        _require_counts(self.name, tasks, examples, workers)
+        _require_counts(self.name, tasks, examples, workers, seed)
         if through not in ("make", "reset"):
             raise FamilyError(f"family '{self.name}': through is '{through}', but it must be 'make' or 'reset'")
         self.tasks: dict[Split, int] = dict(zip(SPLITS, tasks, strict=True))
         """How many tasks each split has."""
-        y = y or Change()
         sides, rows, vector = self._probe(env, task, through, seed, observation, action)
         own_tasks = vector and through == "reset"
         self._rows = rows if own_tasks else 1
@@ -116,6 +117,10 @@ class EnvFamily:
         )
         self._workers = workers or (1 if vector else len(os.sched_getaffinity(0)))
         self._cache = None if cache is None else local_path(cache)
+        if self._cache is not None and self._cache.exists() and not self._cache.is_dir():
+            raise FamilyError(
+                f"family '{self.name}': cache is the file '{cache}', but a folder is wanted; name another"
+            )
         self._data: dict[Split, dict[int, tuple[Array, Array]]] = {}
         if symmetry is not None:
             self.symmetry = symmetry
@@ -249,7 +254,12 @@ class EnvFamily:
         action: Described | None,
     ) -> tuple[tuple[Side, Side], int, bool]:
         """Return the numbers of an observation and of an action, the environment's rows, and whether it has rows."""
-        drawn = draw_task(self.name, task, task_generator(seed, "train", 0))
+        drawn, again = (draw_task(self.name, task, task_generator(seed, "train", 0)) for _ in range(2))
+        if any(isinstance(drawn[name], Number) and drawn[name] != again.get(name) for name in drawn):
+            raise FamilyError(
+                f"family '{self.name}': task(rng) drew {drawn}, and {again} from an equal generator; the likely cause "
+                "is a random number from elsewhere than `rng` (np.random, random): draw all of them from rng"
+            )
         with told(self.name, lambda: f"making the environment {_name(env)}"):
             made, vector = environments(env, drawn if through == "make" else {})
             try:
@@ -286,11 +296,25 @@ def _found(names: Sequence[str], sides: tuple[Side, Side]) -> tuple[Field, ...]:
     return tuple(by_name[name] for name in names)
 
 
-def _require_counts(family: str, tasks: Sequence[int], examples: int, workers: int | None) -> None:
-    if len(tasks) != len(SPLITS) or min(tasks) < 1:
+def _require_kinds(family: str, phases: object, y: object) -> None:
+    if not isinstance(phases, Mapping) or not phases or not all(isinstance(each, Phase) for each in phases.values()):
         raise FamilyError(
-            f"family '{family}': tasks is {tuple(tasks)}, but three numbers of 1 or more are wanted: "
-            f"{', '.join(SPLITS)}"
+            f"family '{family}': phases is {phases!r}, but names and phases are wanted, such as "
+            '{"all": Phase(RandomActions())}'
+        )
+    if not all(hasattr(y, member) for member in ("fields", "inputs", "compute")):
+        raise FamilyError(
+            f"family '{family}': y is {y!r}, but it must say what is learned: Change(\"a field\"), Expert(policy) or "
+            "Computed(function, fields)"
+        )
+
+
+def _require_counts(family: str, tasks: Any, examples: int, workers: int | None, seed: Any) -> None:
+    if not isinstance(seed, Integral) or int(seed) < 0:
+        raise FamilyError(f"family '{family}': seed is {seed!r}, but a whole number of 0 or more is wanted")
+    if not isinstance(tasks, tuple | list) or len(tasks) != len(SPLITS) or min(tasks) < 1:
+        raise FamilyError(
+            f"family '{family}': tasks is {tasks}, but three numbers of 1 or more are wanted: {', '.join(SPLITS)}"
         )
     if examples < 2:
         raise FamilyError(f"family '{family}': examples is {examples}, but a task needs 2: a sample and a query")

@@ -239,6 +239,13 @@ def test_the_test_of_the_symmetry_gets_more_samples_of_few_tasks() -> None:
         ({"cache": "s3://bucket/data"}, "is an address"),
         ({"examples": 1}, "examples is 1, but a task needs 2"),
         ({"workers": 0}, "workers is 0, but it must be 1 or more"),
+        ({"tasks": 4}, "tasks is 4, but three numbers"),
+        ({"seed": "one"}, "seed is 'one', but a whole number"),
+        ({"y": "speed"}, r"y is 'speed', but it must say what is learned: Change\("),
+        ({"phases": [Phase()]}, r"phases is \[Phase.*but names and phases are wanted"),
+        ({"phases": {"all": RandomActions()}}, r"phases is .*RandomActions.*but names and phases are wanted"),
+        ({"cache": __file__}, "cache is the file .*but a folder is wanted"),
+        ({"task": lambda rng: {"mass": np.random.default_rng().uniform(1, 2)}}, r"task\(rng\) drew .*elsewhere than"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_simulated(changes: dict[str, Any], message: str) -> None:
