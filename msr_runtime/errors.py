@@ -43,6 +43,10 @@ class FamilyError(MsrError):
         )
 
 
+class FamilyWarning(UserWarning):
+    """Given when parts of a task family that should agree do not."""
+
+
 class AugmentationError(MsrError):
     """Raised when the augmentation of a task family is not a symmetry of its tasks."""
 

@@ -6,9 +6,9 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from msr_envs.checking import check_family, check_policy
+from msr_envs.checking import check_policy
 from msr_envs.checking.policy import BROKEN
-from msr_runtime.cli.families import named_family
+from msr_runtime.cli.families import checked_family, named_family
 from msr_runtime.cli.output import print_rows, refuse
 from msr_runtime.inference.policy_file import PolicyFile
 from msr_runtime.task import width
@@ -31,7 +31,7 @@ def check(
         family: The task family: a built-in name, module:attribute, file.py:attribute, file.npz or file.yaml.
     """
     loaded = named_family(family)
-    words = check_family(loaded).splitlines()
+    words = checked_family(loaded).splitlines()
     predict = PolicyFile(policy, width(loaded.outputs))
     report = check_policy(predict, loaded, np.random.default_rng(0))
     declared = {f"declared {i}" if len(words) > 2 else "declared": line for i, line in enumerate(words[1:], 1)}

@@ -5,11 +5,14 @@ it too, but its maker may be a stranger: of a file, only names are taken that le
 already, or to recorded data and to the description of logs, which are numbers and words.
 """
 
+import warnings
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from msr_envs.checking import check_family
 from msr_envs.registry import BUILT_IN, LOG_FILES, load_family
-from msr_runtime.errors import FamilyError
+from msr_runtime.cli.output import refuse
+from msr_runtime.errors import FamilyError, FamilyWarning
 from msr_runtime.files import local_path
 from msr_runtime.task import TaskFamily
 
@@ -39,6 +42,23 @@ def named_family(name: str) -> TaskFamily:
             ) from error
         return load_family(entry.value)
     return load_family(name)
+
+
+def checked_family(family: TaskFamily) -> str:
+    """Check a family as `check_family` does, print what it warns of, and return what it returns.
+
+    Raises:
+        FamilyError: As `check_family`.
+    """
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always", FamilyWarning)
+        said = check_family(family)
+    for each in given:
+        if issubclass(each.category, FamilyWarning):
+            refuse(f"WARNING: {each.message}")
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    return said
 
 
 def family_of(path: Path, name: str | None, source: str) -> TaskFamily:

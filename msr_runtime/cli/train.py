@@ -11,10 +11,9 @@ import torch
 import tyro
 from pydantic import BaseModel
 
-from msr_envs.checking.family import check_family
 from msr_envs.recorded import Recorded
 from msr_envs.registry import BUILT_IN
-from msr_runtime.cli.families import named_family
+from msr_runtime.cli.families import checked_family, named_family
 from msr_runtime.cli.output import refuse, visible_lines
 from msr_runtime.cli.programs import training_programs
 from msr_runtime.errors import AugmentationWarning, MsrError
@@ -137,7 +136,7 @@ def _opened(path: Path, family: TaskFamily, source: str, given: Given, resume: R
         The run and its configuration, of which a resumed run takes what is not given from its checkpoint.
     """
     if source not in BUILT_IN and type(family) is not Recorded:
-        check_family(family)
+        checked_family(family)
     method, learner, settings = given
     if resume == "no" or (resume == "auto" and not (path / LAST).exists()):
         run = open_run(path, TrainConfig.of(family, method or _METHOD, learner, settings, source=source))

@@ -2,14 +2,16 @@
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_envs.checking.declaration import contradiction
 from msr_envs.checking.group import check_action, check_group
-from msr_runtime.errors import FamilyError, MsrError
+from msr_runtime.errors import FamilyError, FamilyWarning, MsrError
 from msr_runtime.task import (
     SLACK,
     SPLITS,
@@ -44,7 +46,8 @@ def check_family(family: object, closed_loop: bool = False) -> str:
     """Check the members, fields, samples, splits, augmentation and group of a family.
 
     It does not check whether the augmentation is a symmetry of each task: `msr_runtime.meta.check_augmentation` does,
-    and `prepare` calls it before training.
+    and `prepare` calls it before training. A `group()` that is written by hand is compared with the `representation` of
+    the fields; where they disagree, a `FamilyWarning` says so.
 
     Args:
         family: The object to check.
@@ -291,6 +294,8 @@ def _check_augment(family: TaskFamily) -> None:
                 "matrices (order, width, width)",
             )
         check_group(family.name, group, width(family.inputs), width(family.outputs))
+        if (said := contradiction(family, group)) is not None:
+            warnings.warn(said, FamilyWarning, stacklevel=3)
         if not (isinstance(family, DeclaredFamily) and family.turns_freely):  # no element of the sample turns so
             check_action(family.name, group, _vectors(family, *given), _vectors(family, *first), tasks=2)
     moves = not all(map(np.array_equal, first, given))

@@ -232,7 +232,7 @@ def _exact(matrix: NDArray, order: int) -> NDArray[np.float64]:
     exact[:2, :2] = rotation(order)[round(angle / (2 * np.pi) * order) % order]
     if flipped:
         exact[:, 1] *= -1.0
-    return exact
+    return exact if _close(exact, matrix) else matrix  # a mirror alone may have any direction
 
 
 def _find(matrices: list[NDArray] | NDArray, matrix: NDArray) -> int | None:

@@ -9,6 +9,7 @@ import pytest
 from msr_envs import check_family
 from msr_envs.symmetry import (
     DeclaredSymmetry,
+    Generator,
     Matrices,
     Parts,
     Pseudoscalar,
@@ -18,10 +19,12 @@ from msr_envs.symmetry import (
     Vector,
     cyclic,
     dihedral,
+    generate,
     mirror,
     product,
     yaw,
 )
+from msr_envs.symmetry.group import turns_about_vertical
 from msr_runtime.errors import FamilyError
 from msr_runtime.task import DeclaredFamily, Field, SymmetricFamily
 
@@ -208,3 +211,13 @@ def test_many_changes_are_counted(field: Callable[..., Field], gain: Any) -> Non
     many = field((60,), Parts(cycles={"mirror": pairs}), "cells")
     (line,) = gain(mirror(), [many], [many]).symmetry_in_words()
     assert "cells[22] ↔ cells[23], 18 more of cells; of" in line
+
+
+def test_a_mirror_may_lie_in_any_direction() -> None:
+    """As that of a quadrotor whose arms make an X, seen from one of its arms."""
+    diagonal = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    slanted = turns_about_vertical(np.array(0.3)) @ np.diag([1.0, -1.0, 1.0]) @ turns_about_vertical(np.array(-0.3))
+    for mirror_matrix in (diagonal, slanted):
+        group = generate("C2", Generator("diagonal", mirror_matrix))
+        assert group.order == 2
+        np.testing.assert_allclose(group.elements[1], mirror_matrix, atol=1e-12)

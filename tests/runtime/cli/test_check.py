@@ -49,3 +49,16 @@ def test_what_is_no_policy_for_the_family_is_refused(trained, tmp_path, msr, ref
         write(policy, weight)
     assert msr("check", policy, f"{trained / 'push.py'}:Push") == 2
     assert says in refusal()
+
+
+def test_fields_that_contradict_the_group_are_warned_of(trained, tmp_path, msr, capsys) -> None:
+    """The group is used, and what the fields say is written into bundles."""
+    text = (trained / "push.py").read_text()
+    (tmp_path / "push.py").write_text(text.replace("high=8.0)", "high=8.0, representation='scalar')"))
+    policy = write(tmp_path / "policy.onnx", np.eye(2))
+    assert msr("check", policy, f"{tmp_path / 'push.py'}:Push") == 0
+    _, err = capsys.readouterr()
+    assert err.startswith(
+        "msr: WARNING: family 'push': field 'force' of y says that it is a scalar, but element 1 of C4"
+    )
+    assert err.count("\n") == 1
