@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tables.cells import MISSING, Lines, Rows, bold_lowest, error, grouped, seeds
+from tables.cells import MISSING, Lines, Rows, bold_lowest, error, grouped, span
 
 AFTER = ("1", "3", "10", "20", "40")
 """Numbers of samples after which errors over the orbit are shown."""
@@ -17,16 +17,14 @@ MIRROR = {None: "", True: ", mirror known", False: ", mirror unknown"}
 
 
 def online(rows: Rows) -> Lines:
-    """All tables of one result, one under the other, for the terminal."""
+    """The tables of one result side by side, for the terminal."""
     if rows[0]["mirror"] is not None:
         return online_logs(rows)
-    parts = [online_stays(rows), online_streams(rows), online_certainty(rows)]
-    certain = {line["method"]: line for line in parts[2]}
-    nothing = dict.fromkeys(parts[2][0], MISSING)
+    certain = {line["method"]: line for line in online_certainty(rows)}
+    nothing = {f"{head} after {n}": MISSING for head in ("hold", "mean square") for n in CERTAIN}
     return [
-        {**stays, **moves, **{head: cell for head, cell in certain.get(name, nothing).items() if head != "method"}}
-        for stays, moves in zip(parts[0], parts[1], strict=True)
-        for name in [stays["method"]]
+        {**stays, **moves, **certain.get(stays["method"], nothing)}
+        for stays, moves in zip(online_stays(rows), online_streams(rows), strict=True)
     ]
 
 
@@ -98,8 +96,9 @@ def online_logs(rows: Rows) -> Lines:
 
 
 def seeds_of(values: Sequence[float], text: Callable[[float], str]) -> str:
-    """The mean over seeds and, in brackets, the lowest and the highest."""
-    return text(float(np.mean(values))) + (f" ({seeds(values, text)})" if len(values) > 1 else "")
+    """The mean over seeds and, in brackets, the lowest and the highest if they differ."""
+    mean, each = text(float(np.mean(values))), span(values, text)
+    return mean if mean == each else f"{mean} ({each})"
 
 
 def online_ratio(kind: str, figure: str, over: str | None = None) -> Callable[[Rows], float]:

@@ -9,10 +9,12 @@ import pytest
 import torch
 from online_learned import Filtered
 from online_methods import Copying, candidate, trainings
+from online_outside import broken_robots, curve, found, samples_of, surprise
 from online_peers import Features, Kalman, LeastSquares, LowPass, Prior, Scaling
 from online_scores import CERTAIN, SAMPLES, Followed, certainty, choose, follow, grid
 from online_streams import DRIFT, JUMP, KINDS, Streams, between, simulated_streams, tasks_of_a_stream
 from online_worlds import Logs, Simulated
+from tables.online import online, online_certainty, online_outside, online_stays, online_streams
 
 from msr_envs.hex_drive.family import HexDrive
 from msr_envs.registry import load_family
@@ -27,9 +29,9 @@ UNIT = Scaling(np.zeros(2), np.ones(2), np.zeros(1), np.ones(1))
 MIRROR = Group("C2", np.stack([np.eye(2), np.diag([1.0, -1.0])]), np.stack([np.eye(1), -np.eye(1)]))
 
 
-def linear_streams(streams: int = 6, ticks: int = 60, noise: float = 0.0) -> Streams:
+def linear_streams(streams: int = 6, ticks: int = 60, noise: float = 0.0, seed: int = 0) -> Streams:
     """Streams of y = w x, with w ~ N(0, 1) of each stream, and queries of the same tick."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     weights = rng.normal(size=(streams, 1, 1, 2))
     x = rng.normal(size=(streams, ticks, 5, 2))
     y = np.sum(weights * x, -1, keepdims=True)
@@ -186,3 +188,52 @@ def test_logs_are_cut_where_the_robot_turns_the_other_way(tmp_path) -> None:
         figures = world.figures("switches", follow(peer.make(noise=1, spread=1, ticks=50), switches))
         assert figures["late"] < 0.05
         assert world.learners["msr"].form == ("equivariant" if mirror else "full")
+
+
+def test_a_broken_robot_surprises_more_than_a_fresh_one() -> None:
+    """The threshold comes from other fresh robots, and the measure is that of the worst window."""
+    features = Features(UNIT, products=False)
+    method = Kalman(features, prior(0.3), noise=1, spread=1, ticks=1e9)
+    known, inside, outside = (
+        surprise(method, (streams.x, streams.y))
+        for streams in (linear_streams(200, 50, 0.3, seed=1), linear_streams(200, 50, 0.3), linear_streams(50, 50, 2.0))
+    )
+    assert 0.5 < np.median(inside) < 3
+    alarms, share = found(known, inside, outside)
+    assert alarms <= 0.05
+    assert share > 0.95
+    alarms, finds = curve(inside, outside)
+    assert (alarms[-1], finds[-1]) == (1, 1)
+    assert all(np.diff(alarms) >= 0)
+
+
+@pytest.mark.parametrize("family", ["ring-nav", "hex-drive"])
+def test_broken_robots_are_streams_like_fresh_ones(family: str) -> None:
+    fresh_x, fresh_y = samples_of(FAMILIES[family], "test", 2)
+    for _, (x, y) in broken_robots(family, 2):
+        assert (x.shape, y.shape, x.dtype) == (fresh_x.shape, fresh_y.shape, np.float32)
+
+
+def test_tables_put_seeds_together() -> None:
+    """Means over seeds; only what says how sure it is stands among those that say it."""
+    rows = [row("recursive MSR", seed, 0.1 + 0.1 * seed, sure=True) for seed in range(2)] + [row("last value", 0, 0.9)]
+    assert [line["after 10"] for line in online_stays(rows)] == ["**0.1500**", "0.9000"]
+    assert [line["jumps: orbit"] for line in online_streams(rows)] == ["**0.1500**", "0.9000"]
+    (line,) = online_certainty(rows)
+    assert line["hold after 3"] == "91% (90% to 92%)"
+    assert online_outside(rows) == [
+        {"method: robot": "recursive MSR: weak", "false alarms": "1.0%", "found": "80% (75% to 85%)"}
+    ]
+    assert len(online(rows)) == 2
+
+
+def row(method: str, seed: int, error: float, *, sure: bool = False) -> dict[str, Any]:
+    """What `online.score` gives, with one error everywhere."""
+    jumps = dict.fromkeys(("next", "orbit", "at_jump", "soon_after"), error)
+    streams = {"stays": {"after": {str(n): error for n in SAMPLES}}, "jumps": jumps, "drifts": jumps}
+    more: dict[str, Any] = {}
+    if sure:
+        certain = {"coverage": [0.0] * 4 + [0.9 + 0.02 * seed], "mean_square": 1.0}
+        more["certainty"] = {str(n): certain for n in CERTAIN}
+        more["outside"] = {"weak": {"alarms": 0.01, "found": 0.75 + 0.1 * seed}}
+    return {"world": "ring-nav", "mirror": None, "method": method, "seed": seed, "streams": streams, **more}
