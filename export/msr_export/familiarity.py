@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import vmap
 
-from msr_runtime.bundle.manifest import SURPRISE, Familiarity, ShotTail, Tail
+from msr_runtime.bundle.manifest import Familiarity, ShotTail, Tail
+from msr_runtime.bundle.surprise import surprise_parts
 from msr_runtime.errors import FamilyError
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.belief import Belief
@@ -53,20 +54,27 @@ def measure_familiarity(
     x, y = (np.concatenate(each) for each in zip(*_streams(batch, len(family.query_sets)), strict=True))
     scale = np.asarray(normalization.output_scale)
     y = (y + noise * scale * rng.standard_normal(y.shape)).astype(np.float32)
-    found = np.minimum(surprises(learner, normalization, x, y), SURPRISE)
-    found = found[np.isfinite(found).all(1)]
-    if len(found) < 2:
+    nis = surprises(learner, normalization, x, y)
+    finite = np.isfinite(nis).all(1)
+    if finite.sum() < 2:
         return None
-    sums = np.pad(found.astype(np.float64), ((0, 0), (1, 0))).cumsum(1)
-    window = min(WINDOW, found.shape[1])
-    largest = ((sums[:, window:] - sums[:, :-window]) / window).max(1)
-    shots = [count for count in SHOTS if count <= found.shape[1]]
+    flat = normalization.normalize_y(y[finite]).reshape(*nis[finite].shape, -1)
+    errors, sizes = (
+        np.pad(part.astype(np.float64), ((0, 0), (1, 0))).cumsum(1) for part in surprise_parts(nis[finite], flat)
+    )
+    samples = nis.shape[1]
+    window = min(WINDOW, samples)
+    largest = (errors[:, window:] - errors[:, :-window]) / (sizes[:, window:] - sizes[:, :-window])
     return Familiarity(
-        tasks=len(found),
-        samples=found.shape[1],
+        tasks=int(finite.sum()),
+        samples=samples,
         window=window,
-        largest=tail(largest),
-        by_shots=tuple(ShotTail(shots=count, surprise=tail(sums[:, count] / count)) for count in shots),
+        largest=tail(largest.max(1)),
+        by_shots=tuple(
+            ShotTail(shots=count, surprise=tail(errors[:, count] / sizes[:, count]))
+            for count in SHOTS
+            if count <= samples
+        ),
     )
 
 
@@ -109,7 +117,7 @@ def _streams(batch: TaskBatch, sets: int) -> Iterator[tuple[NDArray, NDArray]]:
 
 
 def surprises(learner: Learner, normalization: Normalization, x: NDArray, y: NDArray) -> NDArray[np.float32]:
-    """Learn from streams sample by sample, and return how surprising each sample was before it was learned from.
+    """Learn from streams sample by sample, and return how far off each was before it was learned from.
 
     Args:
         learner: A learner with the rule `recursive`.
@@ -118,7 +126,8 @@ def surprises(learner: Learner, normalization: Normalization, x: NDArray, y: NDA
         y: `(tasks, samples, *y)` in raw units.
 
     Returns:
-        The normalized innovation squared per number of y, `(tasks, samples)`: 1 on average, if the variances are right.
+        The normalized innovation squared, `(tasks, samples)`: the number of outputs on average, if the variances are
+        right.
     """
     rule = learner.rule
     assert isinstance(rule, Recursive)
@@ -129,7 +138,7 @@ def surprises(learner: Learner, normalization: Normalization, x: NDArray, y: NDA
         belief = Belief(mean, rows, decays) if keep is None else Belief(mean, rows, decays).relaxed(keep)
         belief = belief.largest(rule.memory - 1, outputs)
         seen = rule.observe(learner.inner_forward, start, belief, x, y)
-        return *belief.with_rows(seen.mean, seen.rows), seen.nis / outputs
+        return *belief.with_rows(seen.mean, seen.rows), seen.nis
 
     found = []
     with torch.no_grad():

@@ -4,9 +4,12 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from msr_runtime.bundle.manifest import SURPRISE, Familiarity, Manifest
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_runtime.bundle.manifest import Familiarity, Manifest
+from msr_runtime.bundle.surprise import surprise_parts
 from msr_runtime.errors import InputError
-from msr_runtime.task import width
 
 FALSE_ALARMS = 0.01
 """Share of clean tasks that are taken for strange ones: of batches, and by `OnlineAdapter` in each minute."""
@@ -14,14 +17,10 @@ FALSE_ALARMS = 0.01
 
 @dataclass(frozen=True)
 class FamilyVerdict:
-    """Whether the samples look like those of a task of meta-training.
-
-    The surprise of a sample is its normalized innovation squared, per number of y: 1 on average, if the network knows
-    how sure it is.
-    """
+    """Whether the samples look like those of a task of meta-training. See `Familiarity` for what surprise is."""
 
     surprise: float
-    """The mean surprise: of a support set, or of the latest samples. NaN while there are too few."""
+    """The surprise of a support set, or of the latest samples. NaN while there are too few."""
     limit: float
     """What it exceeds on a clean task only by a false alarm."""
     alarms: int = 0
@@ -59,16 +58,24 @@ class FamilyCheck:
             raise InputError(f"false_alarms is {false_alarms}, but a share above 0 and at most 0.1 a minute is wanted")
         # The largest mean was measured over streams that are shorter or longer than a minute.
         chance = 1 - (1 - false_alarms) ** (known.samples * recursion.tick / 60)
-        self._limit, self._outputs = known.largest.limit(chance), width(manifest.outputs)
-        self._latest: deque[float] = deque(maxlen=known.window)
+        self._limit, self._normalization = known.largest.limit(chance), manifest.normalization
+        self._latest: deque[tuple[float, float]] = deque(maxlen=known.window)
+        """The two parts of the surprise of each sample."""
         self.now = FamilyVerdict(math.nan, self._limit)
         """The verdict so far."""
 
-    def add(self, nis: float) -> None:
-        """Add the normalized innovation squared of one sample, over all numbers of y."""
+    def add(self, nis: float, y: NDArray) -> None:
+        """Add one sample.
+
+        Args:
+            nis: Its normalized innovation squared, over all numbers of y.
+            y: `(*y)` in raw units.
+        """
         latest, before = self._latest, self.now
-        latest.append(min(nis / self._outputs, SURPRISE))
-        surprise = sum(latest) / len(latest) if len(latest) == latest.maxlen else math.nan
+        error, size = surprise_parts(np.asarray(nis), self._normalization.normalize_y(y).reshape(-1))
+        latest.append((float(error), float(size)))
+        errors, sizes = map(sum, zip(*latest, strict=True))
+        surprise = errors / sizes if len(latest) == latest.maxlen else math.nan
         alarm = surprise > self._limit and before.inside
         self.now = FamilyVerdict(surprise, self._limit, before.alarms + alarm)
 
@@ -83,7 +90,7 @@ def judge_batch(known: Familiarity | None, surprise: float, shots: int) -> Famil
 
     Args:
         known: What the bundle knows of clean tasks.
-        surprise: The mean surprise over the samples, learned one after another from `v0`. NaN if there is none.
+        surprise: That of the samples, learned one after another from `v0`. NaN if there is none.
         shots: How many there are.
 
     Returns:

@@ -31,7 +31,7 @@ class Adaptation(NamedTuple):
     belief: Belief | None = None
     """How sure the rule `recursive` is of this v. None with other rules."""
     surprise: float = math.nan
-    """With the rule `recursive`: the mean surprise of the samples, see `FamilyVerdict`. NaN with other rules."""
+    """With the rule `recursive`: the surprise of the samples, see `Familiarity`. NaN with other rules."""
 
 
 class InnerLoop:

@@ -5,12 +5,13 @@ import math
 from collections.abc import Callable
 from typing import Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.adaptation.inner_loop import Adaptation
 from msr_runtime.adaptation.support_loss import SupportLoss
-from msr_runtime.bundle.manifest import SURPRISE
 from msr_runtime.bundle.store import DEVIATION, UPDATE, Bundle
+from msr_runtime.bundle.surprise import surprise_parts
 from msr_runtime.errors import InputError
 from msr_runtime.inference.belief import Belief
 from msr_runtime.inference.deviation import Deviations
@@ -59,6 +60,7 @@ class Recursion:
             )
         self._settings, self._own = manifest.recursion, manifest.recursion.tau
         self._tau = self._own if time_constant is None else time_constant
+        self._normalization = manifest.normalization
         self._losses, self._host = losses, State(start.tensors)
         self.outputs = width(manifest.outputs)
         """J, the numbers of one sample's y."""
@@ -110,7 +112,7 @@ class Recursion:
         assert belief is not None
         # The prior is nobody's, so it needs no copy.
         run = self.updater.begin(block, belief if begin is None else belief.copy())
-        before, keep, surprise = self._losses.mean(x, y, run.tensors), self.keep(None), 0.0
+        before, keep, nis = self._losses.mean(x, y, run.tensors), self.keep(None), []
         for sample_x, sample_y in zip(x, y, strict=True):
             if check:
                 check()
@@ -118,8 +120,14 @@ class Recursion:
             if found is None:
                 self.updater.end(run)
                 return Adaptation(before, math.nan, block.copy(), None)
-            surprise += min(found.nis / self.outputs, SURPRISE)
+            nis.append(found.nis)
         after = self._losses.mean(x, y, run.tensors)
-        end = Adaptation(before, after, run.block.copy(), run.belief, surprise / len(x))
+        end = Adaptation(before, after, run.block.copy(), run.belief, self._surprise(nis, y))
         self.updater.end(run)
         return end
+
+    def _surprise(self, nis: list[float], y: NDArray) -> float:
+        """Return the surprise of samples, see `surprise_parts`."""
+        normal = self._normalization.normalize_y(y).reshape(len(y), -1)
+        errors, sizes = surprise_parts(np.array(nis), normal)
+        return float(errors.sum() / sizes.sum())

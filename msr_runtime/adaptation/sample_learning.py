@@ -48,7 +48,7 @@ class SampleLearning(Learning):
         if not result.accepted:
             return False
         if self.family:
-            self.family.add(result.nis)
+            self.family.add(result.nis, y)
         if self.comparison:
             self._new.append((x, y))
             self._answered.append(y - result.innovation)

@@ -137,20 +137,21 @@ class Tail(_Frozen):
 
 
 class ShotTail(_Frozen):
-    """The mean surprise of a support set of one size."""
+    """The surprise of a support set of one size."""
 
     shots: PositiveInt
     """Support samples."""
     surprise: Tail
-    """The mean over the samples."""
+    """Its surprise, from `v0` on."""
 
 
 class Familiarity(_Frozen):
     """How much the samples of clean tasks surprise a network that learns them one by one.
 
-    The surprise of a sample is its normalized innovation squared, per number of y, and at most `SURPRISE`: 1 on
-    average, if the network knows how sure it is. The robot compares that of its own samples with these figures. Above
-    them, its task is unlike those of meta-training. They were measured in torch when the bundle was written.
+    The surprise of samples is the mean of their normalized innovations squared, per number of y and at most 25 each,
+    over the mean of 1 plus the mean square of normalized y: errors grow with y. The robot compares that of its own
+    samples with these figures. Above them, its task is unlike those of meta-training. They were measured in torch when
+    the bundle was written.
     """
 
     tasks: PositiveInt
@@ -160,13 +161,11 @@ class Familiarity(_Frozen):
     window: PositiveInt
     """Samples of a window."""
     largest: Tail
-    """The largest mean over a window, in a stream."""
+    """The largest surprise of a window, in a stream."""
     by_shots: tuple[ShotTail, ...] = Bounded(min_length=1)
-    """The mean over a whole support set, from `v0` on, smallest number of shots first."""
+    """That of whole support sets, smallest number of shots first."""
 
 
-SURPRISE = 25.0
-"""The largest surprise of a sample that counts. A single outlier must not look like another task."""
 _TENTH = 0.1
 
 

@@ -26,7 +26,7 @@ def test_torch_and_the_robot_are_surprised_alike(trained: Checkpoint, recursive_
     for task in range(3):
         robot = model.fork()
         pairs = zip(batch.support_x[task], batch.support_y[task], strict=True)
-        wanted = [robot.update(x, y).nis / 2 for x, y in pairs]
+        wanted = [robot.update(x, y).nis for x, y in pairs]
         np.testing.assert_allclose(found[task], wanted, rtol=0.05, atol=1e-3)
 
 

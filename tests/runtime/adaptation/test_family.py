@@ -9,7 +9,8 @@ import pytest
 from msr_envs.ring_nav import RingNav
 from msr_runtime import AdaptiveModel, InputError, OnlineAdapter
 from msr_runtime.adaptation.family import FamilyCheck, judge_batch
-from msr_runtime.bundle.manifest import SURPRISE, Familiarity, Manifest, ShotTail, Tail
+from msr_runtime.bundle.manifest import Familiarity, Manifest, ShotTail, Tail
+from msr_runtime.bundle.surprise import SURPRISE
 from msr_runtime.recording.messages import ONLINE
 from msr_runtime.recording.reader import Recording
 from msr_runtime.recording.recorder import Recorder
@@ -35,6 +36,11 @@ def manifest(loaded: AdaptiveModel) -> Manifest:
     return loaded.manifest.model_copy(update={"familiarity": KNOWN})
 
 
+def center(manifest: Manifest) -> np.ndarray:
+    """The y whose normalized numbers are zero: its size is 1."""
+    return np.array(manifest.normalization.output_center, np.float32)
+
+
 def limit(manifest: Manifest, false_alarms: float) -> float:
     return FamilyCheck(manifest, false_alarms).now.limit
 
@@ -53,11 +59,11 @@ def test_an_alarm_needs_a_whole_window_and_is_counted_once(manifest: Manifest) -
     """It ends when the mean is below the limit again; a new task forgets the samples, not the count."""
     check, seen = FamilyCheck(manifest, 0.1), []  # the limit is 4.4
     for nis in (16, 16, 16, 16, 0, 0, 16, 16):
-        check.add(float(nis))
+        check.add(float(nis), center(manifest))
         seen.append((check.now.inside, check.now.alarms))
     # the means are 8 from the fourth sample on, then 6, 4, 4, 4
     assert seen == [(True, 0)] * 3 + [(False, 1)] * 2 + [(True, 1)] * 3
-    check.add(16.0)
+    check.add(16.0, center(manifest))
     assert (check.now.inside, check.now.alarms) == (False, 2)
     assert "outside the family" in str(check.now)
     alarms = check.now.alarms
@@ -69,9 +75,17 @@ def test_one_outlier_is_no_other_task(manifest: Manifest) -> None:
     """Whatever it is: it counts at most `SURPRISE`."""
     check = FamilyCheck(manifest, 0.001)
     for nis in (1, 1, 1, 1e30):
-        check.add(nis)
-    assert check.now.surprise == pytest.approx((1.5 + SURPRISE) / 4)
+        check.add(nis, center(manifest))
+    assert check.now.surprise == pytest.approx((1.5 + SURPRISE) / 4, rel=1e-5)
     assert check.now.inside
+
+
+def test_errors_may_grow_with_y(manifest: Manifest) -> None:
+    """A y that is three scales from the center makes an error ten times as large as usual."""
+    check, scale = FamilyCheck(manifest, 0.01), np.array(manifest.normalization.output_scale)
+    for _ in range(4):
+        check.add(40.0, center(manifest) + 3 * scale)
+    assert check.now.surprise == pytest.approx(2.0, rel=1e-4)
 
 
 def test_a_batch_is_judged_by_its_size() -> None:
