@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Refusal,
         SampleRecorder,
         UpdateGuard,
+        UpdateResult,
     )
     from msr_runtime.bundle import Bundle, Manifest, check_robot
     from msr_runtime.control import ActionGuard, ControlLoop, GuardReport, LoopLimits, LoopReport, Trip
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         ServerError,
         SignatureError,
     )
+    from msr_runtime.inference import Prediction
     from msr_runtime.recording import Recorder, RecorderReport, replay
     from msr_runtime.serving import PolicyServer
     from msr_runtime.task import Field
@@ -61,6 +63,7 @@ _BY_ROOM = {
         "Refusal",
         "SampleRecorder",
         "UpdateGuard",
+        "UpdateResult",
     ),
     "msr_runtime.bundle": ("Bundle", "Manifest", "check_robot"),
     "msr_runtime.control": ("ActionGuard", "ControlLoop", "GuardReport", "LoopLimits", "LoopReport", "Trip"),
@@ -75,6 +78,7 @@ _BY_ROOM = {
         "ServerError",
         "SignatureError",
     ),
+    "msr_runtime.inference": ("Prediction",),
     "msr_runtime.recording": ("Recorder", "RecorderReport", "replay"),
     "msr_runtime.serving": ("PolicyServer",),
     "msr_runtime.task": ("Field",),
@@ -103,6 +107,7 @@ __all__ = [
     "OnlineAdapter",
     "OnlineReport",
     "PolicyServer",
+    "Prediction",
     "ProviderError",
     "RealTimeError",
     "Recorder",
@@ -113,6 +118,7 @@ __all__ = [
     "SignatureError",
     "Trip",
     "UpdateGuard",
+    "UpdateResult",
     "check_robot",
     "replay",
 ]

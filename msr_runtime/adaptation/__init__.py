@@ -18,6 +18,7 @@ from msr_runtime.adaptation.sample_recorder import SampleRecorder, WeightsRecord
 from msr_runtime.adaptation.sample_window import SampleWindow
 from msr_runtime.adaptation.start import Start
 from msr_runtime.adaptation.update_guard import Refusal, UpdateGuard
+from msr_runtime.adaptation.update_result import UpdateResult
 
 __all__ = [
     "AdaptResult",
@@ -36,6 +37,7 @@ __all__ = [
     "Score",
     "Start",
     "UpdateGuard",
+    "UpdateResult",
     "Verdict",
     "WeightsRecorder",
     "score",

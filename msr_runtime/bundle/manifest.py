@@ -118,8 +118,8 @@ class Recursion(_Frozen):
     """The time constant, in s, with which v and its covariance return to what they were before the first sample. None:
     nothing is forgotten."""
     gate: float | None = Bounded(gt=0, allow_inf_nan=False)
-    """Above so many of its expected standard deviations, an error counts less: the sample may be an outlier. None:
-    every error counts alike."""
+    """An error of more of its expected standard deviations may be an outlier. It moves v as much as one of so many.
+    None: every error counts alike."""
 
 
 class Tail(_Frozen):

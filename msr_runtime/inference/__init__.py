@@ -3,6 +3,7 @@
 This package runs graphs. It does not know bundles or adaptation.
 """
 
+from msr_runtime.inference.deviation import Prediction
 from msr_runtime.inference.policy_file import PolicyFile
 from msr_runtime.inference.predictor import BoundPredictor, Predictors
 from msr_runtime.inference.providers import Provider, check_providers, why_inactive
@@ -13,6 +14,7 @@ from msr_runtime.inference.state import State
 __all__ = [
     "BoundPredictor",
     "PolicyFile",
+    "Prediction",
     "Predictors",
     "Provider",
     "SampleSpec",

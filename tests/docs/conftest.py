@@ -14,11 +14,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def prepared(ring_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(ring_run: Path, recursive_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `runs/`, `samples.npz`, `flight.mcap` and `examples/`. Copy it before you write into it."""
     folder = tmp_path_factory.mktemp("prepared")
     for name in ("ring", "demo"):
         shutil.copytree(ring_run, folder / "runs" / name)
+    shutil.copytree(recursive_bundle.parent, folder / "runs" / "by-sample")
     shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("__pycache__"))
 
     batch = RingNav().sample(np.random.default_rng(0), 1, 10, 20, "test")

@@ -88,7 +88,12 @@ def _directive(room: ModuleType, value: object, path: str) -> str:
     if inspect.isclass(value) and issubclass(value, BaseException):
         return f".. autoexception:: {path}\n   :show-inheritance:"
     if inspect.isclass(value):
-        return f".. autoclass:: {path}"
+        # the parts of a class that lie in files of their own, and that nobody uses alone
+        parts = value.__mro__[1:-1]
+        own = all(part.__module__.startswith(f"{room.__name__}.") for part in parts)
+        hidden = own and any(part.__name__ not in _public(room) for part in parts)
+        whole = "\n   :inherited-members: object" if hidden else ""
+        return f".. autoclass:: {path}{whole}"
     if inspect.isroutine(value):
         return f".. autofunction:: {path}"
     # Sphinx finds the text under a constant only in the file that defines it, not where it is exported from.
