@@ -207,7 +207,7 @@ def _recursion(learner: Learner, rate_hz: float | None) -> Recursion | None:
     if not isinstance(rule, Recursive):
         return None
     tick = 1 / (rate_hz or 1.0)
-    ticks = None if rule.time_parameter is None else torch.nn.functional.softplus(rule.time_parameter)
+    ticks = rule.time_constant()
     tau = None if ticks is None else ticks.item() * tick
     return Recursion(memory=rule.memory, tick=tick, tau=tau, gate=rule.gate)
 
@@ -215,7 +215,7 @@ def _recursion(learner: Learner, rate_hz: float | None) -> Recursion | None:
 def _samples(settings: TrainSettings) -> TrainingSamples:
     return TrainingSamples(
         augmented=settings.augment,
-        fewest_shots=shot_counts(settings).start,
+        fewest_shots=shot_counts(settings)[0],
         noise=settings.noise,
         outliers=settings.outliers,
         outlier_size=settings.outlier_size,

@@ -30,7 +30,8 @@ from msr_runtime.task import Loss
 
 _PACE = 5.0
 """The outer loop moves every parameter at the same rate, but the noise has the farthest way: it begins at the error of
-a network that knows little, and ends at what a trained one still misses. So its parameter counts this many times.
+a network that knows little, and ends at what a trained one still misses. So its parameter counts this many times, and
+so does that of the time constant.
 """
 
 
@@ -53,7 +54,7 @@ class Recursive(Rule):
     """An extended Kalman filter, sample by sample.
 
     The outer loop learns one scale per tensor (the standard deviation of its prior), the variance of the noise on each
-    output, and, if there is one, the time constant. Each is the `softplus` of its parameter.
+    output, and, if there is one, the rate of forgetting. Each is the `softplus` of a multiple of its parameter.
 
     Args:
         names: The adapted tensors that move; others stay as they are.
@@ -105,9 +106,10 @@ class Recursive(Rule):
         self.memory, self.gate, self.linearizations = memory, gate, linearizations
         self.scale_parameters = nn.Parameter(inverse_softplus(torch.full((len(self.names),), scale)))
         self.noise_parameters = nn.Parameter(inverse_softplus(torch.full((outputs,), noise)) / _PACE)
-        self.time_parameter = None
+        # The rate, not the time: for a small one the softplus is an exponential, so that it can change many times over.
+        self.rate_parameter = None
         if time_constant is not None:
-            self.time_parameter = nn.Parameter(inverse_softplus(torch.tensor(time_constant)))
+            self.rate_parameter = nn.Parameter(inverse_softplus(1 / torch.tensor(time_constant)) / _PACE)
 
     def scales(self) -> Tensors:
         """Name of a moving tensor to the standard deviation of its prior, a scalar."""
@@ -117,9 +119,13 @@ class Recursive(Rule):
         """The variance of the noise on each output `(J,)`."""
         return nn.functional.softplus(_PACE * self.noise_parameters)
 
+    def time_constant(self) -> Tensor | None:
+        """The samples after which 1/e of what was learned is left, a scalar. None: nothing is forgotten."""
+        return None if self.rate_parameter is None else 1 / nn.functional.softplus(_PACE * self.rate_parameter)
+
     def keep(self) -> Tensor | None:
         """What is left of the mean after the time of one sample, a scalar. None: all of it."""
-        return None if self.time_parameter is None else (-1 / nn.functional.softplus(self.time_parameter)).exp()
+        return None if (time := self.time_constant()) is None else (-1 / time).exp()
 
     def tensors(self, start: Tensors, mean: Tensor) -> Tensors:
         """The adapted tensors at `v0 + scale * m`: v0 is `start`, m is `mean` `(K,)`."""
@@ -156,7 +162,7 @@ class Recursive(Rule):
     ) -> Observation:
         """Learn from one sample with the network linearized at `mean`."""
         noise = self.noise()
-        outputs, slopes = (part[0] for part in self.linearize(forward, start, mean, x.unsqueeze(0)))
+        outputs, slopes = self.linearize(forward, start, mean, x)
         # The errors of the belief's own mean, as the network that is linearized at `mean` has them.
         errors = y.flatten() - outputs - slopes @ (belief.mean - mean)
         gains = belief.times(slopes)
@@ -169,29 +175,21 @@ class Recursive(Rule):
         return Observation(moved, rows, errors, variance, squared_errors(found))
 
     def linearize(self, forward: Forward, start: Tensors, mean: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Linearize the network in m.
+        """Linearize the network in m, for one sample. The slopes come from one backward pass per output.
 
         Args:
             forward: The network.
             start: The adapted tensors before the first sample.
             mean: m `(K,)`.
-            x: `(samples, *x)`.
+            x: `(*x)`.
 
         Returns:
-            The outputs `(samples, J)`, and their slopes `(samples, J, K)`.
+            The outputs `(J,)`, and their slopes `(J, K)`.
 
         """
-        adapted, scales = self.tensors(start, mean), self.scales()
-        moving = {name: adapted[name] for name in self.names}
+        pulled = vjp(lambda mean: forward(self.tensors(start, mean), x.unsqueeze(0)).flatten(), mean)
         unit = torch.eye(len(self.noise_parameters), dtype=mean.dtype, device=mean.device)
-
-        # One backward pass per output of a sample. Samples do not depend on each other.
-        def of_sample(x: Tensor) -> tuple[Tensor, Tensors]:
-            pulled = vjp(lambda moving: forward(adapted | moving, x.unsqueeze(0)).flatten(), moving)
-            return pulled[0], vmap(pulled[1])(unit)[0]
-
-        outputs, parts = vmap(of_sample)(x)
-        slopes = torch.cat([scales[name] * parts[name].flatten(2) for name in self.names], dim=2)
+        outputs, slopes = pulled[0], vmap(pulled[1])(unit)[0]
         return (outputs.detach(), slopes.detach()) if self.first_order else (outputs, slopes)
 
     def believe(self, forward: Forward, loss: Loss, start: Tensors, support_x: Tensor, support_y: Tensor) -> Belief:
@@ -225,7 +223,8 @@ class Recursive(Rule):
             The outputs `(samples, J)`, and their covariances `(samples, J, J)` without the noise.
 
         """
-        outputs, slopes = self.linearize(forward, start, belief.mean, x)
+        # Samples do not depend on each other.
+        outputs, slopes = vmap(lambda x: self.linearize(forward, start, belief.mean, x))(x)
         return outputs, belief.covariances(slopes)
 
     def surprise(self, forward: Forward, start: Tensors, belief: Belief, x: Tensor, y: Tensor) -> Tensor:
