@@ -32,8 +32,8 @@ def measure_familiarity(
 ) -> Familiarity | None:
     """Learn from streams of clean validation tasks, and return how surprising they are.
 
-    Each task gives two streams. One comes from the region of the support sets, as in meta-training. The other goes on
-    from there to where the last query set is, because a robot that learns while it acts comes everywhere.
+    Each task gives two streams. One comes from the region of the support sets, as in meta-training. The other comes from
+    the last query set, because a robot that learns while it acts comes everywhere.
 
     Args:
         learner: The learner, as in `export_bundle`.
@@ -108,12 +108,10 @@ def _draw(family: TaskFamily, rng: np.random.Generator, tasks: int) -> TaskBatch
 
 def _streams(batch: TaskBatch, sets: int) -> Iterator[tuple[NDArray, NDArray]]:
     """The two kinds of streams, x and y of each."""
-    samples = batch.support_x.shape[1]
     yield batch.support_x, batch.support_y
-    first, last = samples // 4, batch.query_x.shape[1] // sets * (sets - 1)
-    later = slice(last + first, last + samples)
-    x = np.concatenate([batch.support_x[:, :first], batch.query_x[:, later]], 1)
-    yield x, np.concatenate([batch.support_y[:, :first], batch.query_y[:, later]], 1)
+    samples = batch.support_x.shape[1]
+    last = batch.query_x.shape[1] // sets * (sets - 1)
+    yield batch.query_x[:, last : last + samples], batch.query_y[:, last : last + samples]
 
 
 def surprises(learner: Learner, normalization: Normalization, x: NDArray, y: NDArray) -> NDArray[np.float32]:

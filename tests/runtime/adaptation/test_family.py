@@ -46,8 +46,8 @@ def limit(manifest: Manifest, false_alarms: float) -> float:
 
 
 def test_the_limit_follows_from_the_false_alarms(manifest: Manifest) -> None:
-    """Streams of 12 s: a fifth of what a minute may have. Ten times fewer alarms cost a factor of root ten."""
-    chance = 1 - 0.99**0.2
+    """Streams of 12 s have fewer than a minute, but not a fifth. Ten times fewer alarms cost a factor of root ten."""
+    chance = 0.01 * 0.2**0.5
     assert limit(manifest, 0.01) == pytest.approx(2 * (0.1 / chance) ** 0.5)
     assert limit(manifest, 0.001) / limit(manifest, 0.01) == pytest.approx(10**0.5, rel=0.01)
     for wrong in (0.0, 0.2, math.nan):
@@ -57,13 +57,13 @@ def test_the_limit_follows_from_the_false_alarms(manifest: Manifest) -> None:
 
 def test_an_alarm_needs_a_whole_window_and_is_counted_once(manifest: Manifest) -> None:
     """It ends when the mean is below the limit again; a new task forgets the samples, not the count."""
-    check, seen = FamilyCheck(manifest, 0.1), []  # the limit is 4.4
-    for nis in (16, 16, 16, 16, 0, 0, 16, 16):
+    check, seen = FamilyCheck(manifest, 0.1), []  # the limit is 3.0
+    for nis in (10, 10, 10, 10, 0, 0, 10, 10):
         check.add(float(nis), center(manifest))
         seen.append((check.now.inside, check.now.alarms))
-    # the means are 8 from the fourth sample on, then 6, 4, 4, 4
+    # the surprise is 5 from the fourth sample on, then 3.8 and three times 2.5
     assert seen == [(True, 0)] * 3 + [(False, 1)] * 2 + [(True, 1)] * 3
-    check.add(16.0, center(manifest))
+    check.add(10.0, center(manifest))
     assert (check.now.inside, check.now.alarms) == (False, 2)
     assert "outside the family" in str(check.now)
     alarms = check.now.alarms
