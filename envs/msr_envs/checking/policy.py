@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from msr_envs.symmetry import DeclaredSymmetry
 from msr_runtime.errors import FamilyError
-from msr_runtime.task import Field, Predict, SymmetricFamily, TaskFamily, field_slices, rows_per_sample
+from msr_runtime.task import (
+    Field,
+    FiniteFamily,
+    Predict,
+    SymmetricFamily,
+    TaskFamily,
+    field_slices,
+    rows_per_sample,
+)
 
 HOLDS, BROKEN = 0.1, 0.3
 """Errors up to the first are those of a network that learned the symmetry; above the second it is broken."""
@@ -122,8 +130,11 @@ def check_policy(predict: Predict, family: TaskFamily, rng: np.random.Generator)
             f"family '{family.name}' has no group, so there is no symmetry to compare the policy with; let it derive "
             "from msr_envs.symmetry.DeclaredSymmetry, and say with each field how the group acts on it"
         )
-    batch = family.sample(rng, _TASKS, 1, _SAMPLES * len(family.query_sets), "validation")
-    x = batch.query_x[:, -_SAMPLES * rows_per_sample(family) :].reshape(-1, *batch.query_x.shape[2:])
+    sets, samples = len(family.query_sets), _SAMPLES
+    if isinstance(family, FiniteFamily):
+        samples = max(1, min(samples, (family.examples - 1) // sets))
+    batch = family.sample(rng, _TASKS, 1, samples * sets, "validation")
+    x = batch.query_x[:, -samples * rows_per_sample(family) :].reshape(-1, *batch.query_x.shape[2:])
     policy = _Policy(predict, family, x)
     return PolicyReport(family.name, tuple(policy.element(*each) for each in _elements(family)))
 

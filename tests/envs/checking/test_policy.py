@@ -119,6 +119,17 @@ def test_a_group_by_hand_is_measured_by_element() -> None:
     assert lines[1] == "element 2 of C4: push 0 holds"
 
 
+def test_recorded_tasks_of_few_samples_are_enough() -> None:
+    family = cart()
+    family.examples = 4
+
+    def predict(x: NDArray) -> NDArray:
+        assert x.shape == (48, 3)  # 16 tasks with 3 samples beside the one of the support set
+        return policy(x)
+
+    assert not report(family, predict).broken
+
+
 def test_what_cannot_be_compared_is_said() -> None:
     without: Any = type("Plain", (Turned,), {"group": None})()
     with pytest.raises(FamilyError, match="family 'turned' has no group, so there is no symmetry"):
