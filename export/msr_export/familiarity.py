@@ -32,8 +32,8 @@ def measure_familiarity(
 ) -> Familiarity | None:
     """Learn from streams of clean validation tasks, and return how surprising they are.
 
-    Each task gives two streams. One comes from the region of the support sets, as in meta-training. The other comes from
-    the last query set, because a robot that learns while it acts comes everywhere.
+    Each task gives two streams. One comes from the region of the support sets, as in meta-training. The other comes
+    from the last query set, because a robot that learns while it acts comes everywhere.
 
     Args:
         learner: The learner, as in `export_bundle`.
