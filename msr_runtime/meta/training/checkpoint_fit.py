@@ -23,6 +23,8 @@ _SLACK = 4
 """How many times the numbers in the file a learner may need by this count, which knows the methods only roughly."""
 _LEAST = 10**4
 """Numbers that a learner may always need."""
+_COUNTS = ("filters", "terms", "context", "inner_steps", "memory", "linearizations")
+"""Options that say how much there is of something, and so how much memory or time a learner takes."""
 _DENSE = ("msr", "maml-big")
 """Methods that make a symmetry matrix, whatever the option `reparameterized` says."""
 
@@ -40,7 +42,7 @@ def oversize(config: TrainConfig, tensors: Mapping[str, Tensor]) -> str | None:
     own = learner.network not in NETWORKS  # one's own network may have any number of layers
     if learner.depth > len(tensors) and not own:
         return f"its depth is {learner.depth:,}, but the file holds {len(tensors):,} tensors of a learner"
-    sizes = {name: getattr(learner, name) for name in ("filters", "terms", "context", "inner_steps")}
+    sizes = {name: getattr(learner, name) for name in _COUNTS}
     for name, value in (*sizes.items(), ("width", max(learner.widths, default=0)), ("width", sum(learner.widths))):
         if value > most:
             return f"its {name} is {value:,}, but the file holds {held:,} numbers of a learner"
