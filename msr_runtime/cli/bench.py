@@ -1,4 +1,4 @@
-"""`msr bench`: the duration of predict and adapt on this machine, compared with ONNX Runtime alone."""
+"""`msr bench`: the duration of predict, adapt and update on this machine, compared with ONNX Runtime alone."""
 
 import gc
 import platform
@@ -29,6 +29,8 @@ def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = ()) -
 
     It and predict take turns, so that a change of the machine's speed affects both.
 
+    With the rule recursive, update and predict with deviations are timed too, in turns with predict.
+
     Args:
         bundle: The folder of the bundle.
         json: Write the figures to this file too.
@@ -48,9 +50,10 @@ def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = ()) -
     p99 = {name: float(1e6 * np.percentile(blocks, 99)) for name, blocks in seconds.items()}
     ratio = float(np.median(medians["predict"] / medians["session"]))
 
+    by_sample = _by_sample(model) if model.manifest.recursion else {}
     adaptations = {
         steps: lambda steps=steps: model.adapt(golden.support_x, golden.support_y, steps, guard=UNLIMITED)
-        for steps in _STEPS
+        for steps in ((1,) if by_sample else _STEPS)  # the rule recursive takes each sample once
     }
     seconds = in_turns(adaptations, _ADAPTATIONS, 1)
     adapted = {steps: float(1e3 * np.median(blocks)) for steps, blocks in seconds.items()}
@@ -62,6 +65,10 @@ def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = ()) -
         "predict": f"p50 {p50['predict']:.2f} µs, p99 {p99['predict']:.2f} µs",
         "bare session": f"p50 {p50['session']:.2f} µs, p99 {p99['session']:.2f} µs",
         "ratio": f"{ratio:.3f} (median over {_BLOCKS} blocks of predict's p50 over the session's)",
+        **{
+            name: f"p50 {each['p50_us']:.1f} µs, p99 {each['p99_us']:.1f} µs, {each['over_predict']:.1f} predicts"
+            for name, each in by_sample.items()
+        },
         **{f"adapt, {steps} steps": f"p50 {value:.3f} ms ({shots} shots)" for steps, value in adapted.items()},
     }
     print_rows(rows)
@@ -78,9 +85,31 @@ def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = ()) -
             "predict_over_session": ratio,
             "shots": shots,
             **{f"adapt_{steps}_p50_ms": value for steps, value in adapted.items()},
+            **{f"{name}_{key}": value for name, figures in by_sample.items() for key, value in figures.items()},
         }
         write_json(json, figures)
     return 0
+
+
+def _by_sample(model: AdaptiveModel) -> dict[str, dict[str, float]]:
+    """Time what a bundle with the rule recursive does with one sample, and how many predicts that takes."""
+    stream = model.bundle.stream()
+    x, y = stream.x[0], stream.y[0]
+    calls = {
+        "predict": lambda: model.predict(x),
+        "update": lambda: model.update(x, y),
+        "deviation": lambda: model.predict(x, std=True),
+    }
+    seconds = in_turns(calls, _BLOCKS, _CALLS)
+    medians = {name: np.median(blocks, 1) for name, blocks in seconds.items()}
+    return {
+        name: {
+            "p50_us": float(1e6 * np.median(seconds[name])),
+            "p99_us": float(1e6 * np.percentile(seconds[name], 99)),
+            "over_predict": float(np.median(medians[name] / medians["predict"])),
+        }
+        for name in ("update", "deviation")
+    }
 
 
 def in_turns(calls: Mapping[Key, Callable[[], object]], blocks: int, count: int) -> dict[Key, np.ndarray]:

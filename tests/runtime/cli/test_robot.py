@@ -133,6 +133,14 @@ class TestBench:
         assert "ratio" in capsys.readouterr().out
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
+    def test_a_filter_is_timed_by_sample(self, recursive_bundle, tmp_path, capsys, msr) -> None:
+        """An update and a prediction with deviations, in predicts; and an adaptation, whose samples count once."""
+        assert msr("bench", recursive_bundle, "--json", tmp_path / "bench.json") == 0
+        (figures,) = json.loads((tmp_path / "bench.json").read_text())
+        for name in ("update_p50_us", "update_over_predict", "deviation_p99_us", "adapt_1_p50_ms"):
+            assert figures[name] > 0
+        assert "predicts" in capsys.readouterr().out
+
 
 class TestWithoutTrainingPackages:
     def test_robots_commands(self, bundle_path, samples, tmp_path, run_without) -> None:
