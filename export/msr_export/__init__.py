@@ -6,10 +6,16 @@ U becomes a constant. On the robot, only v and the weights made from v change:
     adapt.onnx     support x, support y, v, weights    -> v and weights one inner step later, and the loss
     loss.onnx      support x, support y, weights       -> loss, and the loss of each sample
 
-The way of a learner: `freeze` builds the three graphs. For them, `gradients` traces the inner step, `convolutions` and
-`patches` write image operators so that ONNX can hold them, `flat` does so for a network of your own, and `lowering`
-writes the ONNX file. `parity` compares the graphs with torch; `checking` does so before anything is trained. `writer`
-adds a description and writes the folder, if the graphs are right.
+With the rule `recursive`, there is no inner step. In its place:
+
+    update.onnx    x, y, v, weights, rows, decays      -> v and weights after one sample, and the new rows
+    deviation.onnx x, weights, rows, decays            -> y and its deviations
+
+The way of a learner: `freeze` builds the three graphs, and `recursion` those of the rule `recursive`. For them,
+`gradients` traces the inner step, `convolutions` and `patches` write image operators so that ONNX can hold them, `flat`
+does so for a network of your own, and `lowering` writes the ONNX file. `parity` and `recursion_parity` compare the
+graphs with torch; `checking` does so before anything is trained. `writer` adds a description and writes the folder, if
+the graphs are right.
 """
 
 from msr_export.checking import check_exportable
