@@ -7,6 +7,7 @@ from msr_runtime.meta.training.normalization import measure_normalization
 from msr_runtime.meta.training.preparation import Preparation, prepare
 from msr_runtime.meta.training.run import Run, open_run
 from msr_runtime.meta.training.symmetry_test import AugmentationReport, check_augmentation
+from msr_runtime.meta.training.task_test import TaskReport, check_tasks
 from msr_runtime.meta.training.trainer import MetaTrainer, TrainResult, train
 
 __all__ = [
@@ -16,11 +17,13 @@ __all__ = [
     "Preparation",
     "Processes",
     "Run",
+    "TaskReport",
     "TrainConfig",
     "TrainResult",
     "TrainSettings",
     "build_learner",
     "check_augmentation",
+    "check_tasks",
     "load_checkpoint",
     "measure_normalization",
     "open_run",

@@ -72,7 +72,9 @@ def check_tasks(family: TaskFamily, rng: np.random.Generator) -> TaskReport | No
     """Test whether the support set of a task tells more about its queries than that of another task does.
 
     Each task is learned by kernel ridge regression from its support set. This predicts queries of its first query set,
-    and those of another task. It takes a second and no network.
+    and those of another task. It takes a second and no network:
+
+        print(check_tasks(load_family("ring-nav"), np.random.default_rng(0)).verdict)  # tells
 
     Args:
         family: The family. Tasks of its split `train` are drawn.
