@@ -14,6 +14,7 @@ from msr_runtime import AdaptiveModel, InputError, OnlineAdapter, UpdateGuard
 from msr_runtime.adaptation.report import OnlineReport
 from msr_runtime.adaptation.sample_window import LeftOut
 from msr_runtime.adaptation.update_guard import Refusal
+from msr_runtime.adaptation.window_learning import WindowLearning
 
 FAST = 200.0  # Hz
 
@@ -45,7 +46,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def settle(online: OnlineAdapter, observed: int) -> None:
     """Wait until `observed` samples were collected and the model has adapted to all that entered."""
-    wait_for(lambda: online.report().observed == observed and online._learning._learned_from == online._samples.entered)
+    learning = online._learning
+    assert isinstance(learning, WindowLearning)
+    wait_for(lambda: online.report().observed == observed and learning._learned_from == online._samples.entered)
 
 
 def accounted(report: OnlineReport) -> bool:
