@@ -16,6 +16,8 @@ FALSE_ALARMS = 0.01
 _GROWTH = 0.5
 """By this power of the time, clean tasks become likelier to raise an alarm. It would be 1 if the windows of a task were
 independent, and 0 if they were all alike. On hex-drive, 0.45 was seen between 13 s and 60 s."""
+_FEWEST = 5
+"""Samples from which on the beginning of a task is judged."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,11 @@ class FamilyVerdict:
 
 
 class FamilyCheck:
-    """Watches the surprise of the latest samples. One thread adds, any thread may read.
+    """Watches how surprising samples are. One thread adds, any thread may read.
+
+    Two figures are compared with those of clean tasks: the surprise of all samples since the task began, when there are
+    as many as a support set that was measured, and that of the latest window. The first finds a strange task early,
+    while the network is still unsure; the second finds one that becomes strange.
 
     Args:
         manifest: The manifest of the bundle.
@@ -59,13 +65,27 @@ class FamilyCheck:
         assert recursion is not None
         if not 0 < false_alarms <= 0.1:
             raise InputError(f"false_alarms is {false_alarms}, but a share above 0 and at most 0.1 a minute is wanted")
-        # The streams that were measured are shorter or longer than a minute.
-        chance = false_alarms * (known.samples * recursion.tick / 60) ** _GROWTH
-        self._limit, self._normalization = known.largest.limit(chance), manifest.normalization
+        self._normalization = manifest.normalization
+        # Half of the false alarms are for the windows. The streams that were measured are shorter or longer than a
+        # minute.
+        chance = false_alarms / 2 * (known.samples * recursion.tick / 60) ** _GROWTH
+        self._limit = known.largest.limit(chance)
+        measured = [each for each in known.by_shots if each.shots >= _FEWEST]
+        self._starts = {each.shots: each.surprise.limit(false_alarms / 2 / len(measured)) for each in measured}
+        """Number of samples since the task began to the limit for all of them."""
         self._latest: deque[tuple[float, float]] = deque(maxlen=known.window)
         """The two parts of the surprise of each sample."""
         self.now = FamilyVerdict(math.nan, self._limit)
         """The verdict so far."""
+        self.begin_task()
+
+    def begin_task(self) -> None:
+        """Forget the samples of the task before."""
+        self._latest.clear()
+        self._seen, self._errors, self._sizes = 0, 0.0, 0.0
+        self._start: FamilyVerdict | None = None
+        """The verdict on the beginning, until the next one or the first whole window after the last one."""
+        self.now = FamilyVerdict(math.nan, self._limit, self.now.alarms)
 
     def add(self, nis: float, y: NDArray) -> None:
         """Add one sample.
@@ -75,17 +95,20 @@ class FamilyCheck:
             y: `(*y)` in raw units.
         """
         latest, before = self._latest, self.now
-        error, size = surprise_parts(np.asarray(nis), self._normalization.normalize_y(y).reshape(-1))
-        latest.append((float(error), float(size)))
-        errors, sizes = map(sum, zip(*latest, strict=True))
-        surprise = errors / sizes if len(latest) == latest.maxlen else math.nan
-        alarm = surprise > self._limit and before.inside
-        self.now = FamilyVerdict(surprise, self._limit, before.alarms + alarm)
-
-    def begin_task(self) -> None:
-        """Forget the samples of the task before."""
-        self._latest.clear()
-        self.now = FamilyVerdict(math.nan, self._limit, self.now.alarms)
+        error, size = map(float, surprise_parts(np.asarray(nis), self._normalization.normalize_y(y).reshape(-1)))
+        latest.append((error, size))
+        self._seen, self._errors, self._sizes = self._seen + 1, self._errors + error, self._sizes + size
+        if self._seen in self._starts:
+            self._start = FamilyVerdict(self._errors / self._sizes, self._starts[self._seen])
+        elif self._seen > max(self._starts, default=0) + len(latest):
+            self._start = None
+        found = [] if self._start is None else [self._start]
+        if len(latest) == latest.maxlen:
+            errors, sizes = map(sum, zip(*latest, strict=True))
+            found.append(FamilyVerdict(errors / sizes, self._limit))
+        worst = max(found, key=lambda each: each.surprise / each.limit, default=FamilyVerdict(math.nan, self._limit))
+        alarm = before.inside and not worst.inside
+        self.now = FamilyVerdict(worst.surprise, worst.limit, before.alarms + alarm)
 
 
 def judge_batch(known: Familiarity | None, surprise: float, shots: int) -> FamilyVerdict | None:

@@ -46,8 +46,8 @@ def limit(manifest: Manifest, false_alarms: float) -> float:
 
 
 def test_the_limit_follows_from_the_false_alarms(manifest: Manifest) -> None:
-    """Streams of 12 s have fewer than a minute, but not a fifth. Ten times fewer alarms cost a factor of root ten."""
-    chance = 0.01 * 0.2**0.5
+    """Half of them are for windows. Streams of 12 s have fewer than a minute, but not a fifth."""
+    chance = 0.005 * 0.2**0.5
     assert limit(manifest, 0.01) == pytest.approx(2 * (0.1 / chance) ** 0.5)
     assert limit(manifest, 0.001) / limit(manifest, 0.01) == pytest.approx(10**0.5, rel=0.01)
     for wrong in (0.0, 0.2, math.nan):
@@ -55,20 +55,34 @@ def test_the_limit_follows_from_the_false_alarms(manifest: Manifest) -> None:
             FamilyCheck(manifest, wrong)
 
 
-def test_an_alarm_needs_a_whole_window_and_is_counted_once(manifest: Manifest) -> None:
-    """It ends when the mean is below the limit again; a new task forgets the samples, not the count."""
-    check, seen = FamilyCheck(manifest, 0.1), []  # the limit is 3.0
-    for nis in (10, 10, 10, 10, 0, 0, 10, 10):
-        check.add(float(nis), center(manifest))
+def run(check: FamilyCheck, manifest: Manifest, nis: tuple[int, ...]) -> list[tuple[bool, int]]:
+    """Add samples, and return after each whether the task may be one of the family, and the alarms."""
+    seen = []
+    for each in nis:
+        check.add(float(each), center(manifest))
         seen.append((check.now.inside, check.now.alarms))
-    # the surprise is 5 from the fourth sample on, then 3.8 and three times 2.5
+    return seen
+
+
+def test_an_alarm_needs_a_whole_window_and_is_counted_once(manifest: Manifest) -> None:
+    """It ends when the surprise is below the limit again; a new task forgets the samples, not the count."""
+    late = KNOWN.model_copy(update={"by_shots": KNOWN.by_shots[:2]})  # nothing is said of the beginning
+    manifest = manifest.model_copy(update={"familiarity": late})
+    check = FamilyCheck(manifest, 0.1)  # the limit is 4.2
+    # the surprise is 7.5 from the fourth sample on, then 5.6 and three times 3.8
+    seen = run(check, manifest, (15, 15, 15, 15, 0, 0, 15, 15))
     assert seen == [(True, 0)] * 3 + [(False, 1)] * 2 + [(True, 1)] * 3
-    check.add(10.0, center(manifest))
-    assert (check.now.inside, check.now.alarms) == (False, 2)
+    assert run(check, manifest, (15,)) == [(False, 2)]
     assert "outside the family" in str(check.now)
-    alarms = check.now.alarms
     check.begin_task()
-    assert (check.now.inside, check.now.alarms, str(check.now)) == (True, alarms, "not known yet")
+    assert (check.now.inside, check.now.alarms, str(check.now)) == (True, 2, "not known yet")
+
+
+def test_the_beginning_of_a_task_is_judged_by_all_its_samples(manifest: Manifest) -> None:
+    """Six samples that each surprise less than a window may are too many. It is said until a whole window later."""
+    check = FamilyCheck(manifest, 0.1)  # the limit is 1.4 for six samples, and 4.2 for a window
+    seen = run(check, manifest, (4,) * 6 + (0,) * 5)
+    assert seen == [(True, 0)] * 5 + [(False, 1)] * 5 + [(True, 1)]
 
 
 def test_one_outlier_is_no_other_task(manifest: Manifest) -> None:
