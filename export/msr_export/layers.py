@@ -91,6 +91,8 @@ class LayerByLayer:
 
     def __init__(self, learner: Learner, plain: Learner) -> None:
         self._learner, self._plain = learner, plain
+        # Not asked for in a trace: there, parameters are plain tensors, which a method may not know as parameters.
+        self._start = {name: value.detach() for name, value in learner.start().items()}
         self._symmetries: dict[str, Symmetry] = {}
         """Name of a weight to its U, for each layer that suits it."""
         self._biases: dict[str, tuple[FullSymmetry, str]] = {}
@@ -189,7 +191,7 @@ class LayerByLayer:
         _, pull_back, (outputs, inputs) = pulling
         pulled, deltas = vmap(pull_back)(unit)
         if rest:  # from the weights on to v, which is linear: where v is does not matter
-            start = {name: value for name, value in self._learner.start().items() if folded_name(name) in rest}
+            start = {name: value for name, value in self._start.items() if folded_name(name) in rest}
             fold: Any = vjp(self._folded, start)[1]
             pulled = vmap(lambda row: fold(row)[0])(pulled)
         deltas = {name: delta.squeeze(1) for name, delta in deltas.items()}
@@ -211,7 +213,7 @@ class LayerByLayer:
 
     def _folded(self, moving: Tensors) -> Tensors:
         """The weights that some of the adapted tensors make."""
-        weights = folded_weights(self._learner, self._learner.start() | moving)
+        weights = folded_weights(self._learner, self._start | moving)
         return {folded_name(name): weights[folded_name(name)] for name in moving}
 
     def _find(self) -> dict[str, str | None]:

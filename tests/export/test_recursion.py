@@ -92,6 +92,14 @@ def test_a_linear_network_is_bayesian_regression(exporter: Any) -> None:
     np.testing.assert_allclose(whitened[np.ix_(of_first, of_first)], wanted, atol=1e-4)
 
 
+def test_what_is_no_weight_is_exported_too(exporter: Any) -> None:
+    """The context of CAVIA is a part of the network's input."""
+    export = exporter.exported("cavia", "mse", rule="recursive", memory=MEMORY)
+    learner, normalization = export.learner, export.normalization
+    (drawn,) = draw_streams(learner, normalization, learner.rule, exporter.inputs(normalization), 0, [2 * MEMORY])
+    assert check_recursion(learner, normalization, export.frozen, drawn).shots == (2 * MEMORY,)
+
+
 class TestParity:
     """ONNX Runtime and torch, over more updates than the memory holds."""
 
