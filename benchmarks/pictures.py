@@ -156,5 +156,5 @@ DRAWN = {
 }
 
 if __name__ == "__main__":
-    for result in dict.fromkeys(RESULT_OF.values()):
-        draw(read_result(RESULTS / f"{result}.json")["pictures"], ASSETS)
+    for stored in sorted(RESULTS.glob("*.json")):
+        draw(read_result(stored)["pictures"], ASSETS)

@@ -128,8 +128,8 @@ def test_a_result_that_is_older_than_its_code_is_marked(renderer: Renderer) -> N
 
 
 def test_pictures_are_drawn_from_the_stored_data() -> None:
-    stored = read_result(ROOT / "benchmarks" / "results" / "demo.json")["pictures"]
-    for name, data in stored.items():
+    results = [read_result(path) for path in (ROOT / "benchmarks" / "results").glob("*.json")]
+    for name, data in (each for result in results for each in result["pictures"].items()):
         for theme in pictures.THEMES:
             file = pictures.ASSETS / f"{name}-{theme}.svg"
             assert f"data {pictures.fingerprint(data)}" in file.read_text(), f"{file.name} is old; run: make pictures"
