@@ -109,18 +109,19 @@ class Filtered(Trained):
         held = self.rule.memory * outputs
         zeros = torch.zeros
         self.belief = Belief(zeros(streams, numbers), zeros(streams, held, numbers), zeros(streams, held))
-        self.latest, self.next_row = np.ones(streams), 0
+        self.latest = np.ones(streams)
 
     def update(self, x: NDArray, y: NDArray) -> None:
         outputs = y.shape[-1]
         mean, rows, decays = self.belief
-        mine = slice(self.next_row, self.next_row + outputs)
-        self.next_row = (self.next_row + outputs) % rows.shape[1]
         decays = decays * self.keep**2
-        decays[:, mine] = 0  # the oldest rows go before the sample is taken
+        # the rows of the sample that holds least go before this one is taken, as in the rule; empty ones hold nothing
+        held = (decays * rows.square().sum(-1)).unflatten(1, (-1, outputs)).sum(-1)
+        mine = torch.arange(len(mean))[:, None], held.argmin(1)[:, None] * outputs + torch.arange(outputs)
+        decays[mine] = 0
         with torch.no_grad():
             seen = vmap(self._observe)(Belief(self.keep * mean, rows, decays), *self.normalized(x, y))
-            rows[:, mine], decays[:, mine] = seen.rows, 1
+            rows[mine], decays[mine] = seen.rows, 1
             self.belief = Belief(seen.mean, rows, decays)
             self.adapted = vmap(lambda mean: self.rule.tensors(self.v0, mean))(seen.mean)
         self.latest = seen.nis.numpy() / outputs

@@ -139,7 +139,7 @@ def test_figures_are_of_the_right_moments() -> None:
 
 
 def test_the_filter_of_many_streams_is_the_rule_of_each() -> None:
-    """Until its memory is full, and with the oldest rows replaced after that."""
+    """Until its memory is full, and with rows replaced after that."""
     config = LearnerConfig(depth=1, width=8, filters=4, rule="recursive", memory=8, gate=None)
     torch.manual_seed(0)
     learner = learner_class("msr")(config, (2,), (1,), "mse").eval()
