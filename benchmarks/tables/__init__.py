@@ -11,6 +11,7 @@ import numpy as np
 
 from tables.cells import Lines, Rows, significant
 from tables.learned import NEWTON, demo, demo_short, families, orbit_errors, synthetic
+from tables.online import online_logs
 from tables.running import faults, guard_drives, guard_faults, guard_updates, recording, serving, soak, soak_counts
 from tables.timed import latency, memory, processes, shots, throughput
 
@@ -59,6 +60,7 @@ TABLES = {
     "guard/faults": Table(("guard",), guard_faults),
     "serving": Table(("serving",), serving),
     "recording": Table(("recording",), recording),
+    "online/husky": Table(("online-husky",), online_logs),
 }
 
 
