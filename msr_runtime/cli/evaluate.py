@@ -50,8 +50,9 @@ def evaluate(
 
     For labels, an error is the share of wrong labels.
 
-    Of a model that says how sure it is, the intervals that should hold 90 % of the outputs over the orbit are
-    counted too, and the squared errors over their variance: 1 is right, below 1 the model is too careful.
+    A filter also says how sure it is: its 90 % intervals that hold over the orbit are counted.
+
+    Its squared errors are divided by their variances too: 1 is right, below 1 it is too careful.
 
     Below the network stand floors, which need no meta-learning, on the same tasks.
 

@@ -58,10 +58,11 @@ def train(
 ) -> int:
     """Meta-train a network on a task family.
 
-    A mean squared error is measured on normalized outputs: 1 is the loss of always giving the mean. A filter's loss is
-    a negative log likelihood, which may be below zero.
+    A mean squared error is measured on normalized outputs: 1 is the loss of always giving the mean.
 
-    A family that is not built in is checked first, as `check_family` does, and whether support sets tell its tasks.
+    The loss of a filter is a negative log likelihood, which may be below zero.
+
+    A family that is not built in is checked first, as `check_family` and `check_tasks` do.
 
     A network, rule or method of your own is tried first: an outer step, and the export.
 

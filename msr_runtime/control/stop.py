@@ -103,13 +103,14 @@ class Stop:
             if Phase.CHANGING in phases:
                 return
             if Phase.TICK in phases:
-                _thread.start_new_thread(self._interrupt, (number,))
+                _thread.start_new_thread(self._interrupt, (number, now))
                 return
         raise SystemExit(128 + self._asked)
 
-    def _interrupt(self, number: int) -> None:
+    def _interrupt(self, number: int, asked_at: float) -> None:
         time.sleep(PATIENCE)
-        if Phase.TICK in self._phases.values():
+        # A loop that began since, for example to drive home, was not asked to end.
+        if self._asked and self._asked_at == asked_at and Phase.TICK in self._phases.values():
             # a real signal to this thread, because it ends a blocking call too
             signal.pthread_kill(threading.main_thread().ident or 0, number)
 

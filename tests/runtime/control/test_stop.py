@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -169,6 +170,26 @@ def test_a_loop_in_the_finally_runs() -> None:
     with pytest.raises(SystemExit, match="129"):
         drive()
     assert home.report().ticks == 2
+
+
+def test_a_loop_in_the_finally_outlives_the_patience_with_the_tick_before(monkeypatch) -> None:
+    """The drive home is not taken for a tick that hangs."""
+    monkeypatch.setattr(stop, "PATIENCE", 0.05)
+    home = ControlLoop(hz=500, ticks=1, warmup=0)
+
+    def drive() -> None:
+        try:
+            with ControlLoop(hz=500) as loop:
+                for _ in loop:
+                    signal.raise_signal(signal.SIGTERM)
+        finally:
+            with home:
+                for _ in home:
+                    time.sleep(0.3)  # the end of the patience lies in this tick
+
+    with pytest.raises(SystemExit, match="143"):
+        drive()
+    assert home.report().ticks == 1
 
 
 @pytest.mark.parametrize("leave", [lambda: None, lambda: 1 / 0], ids=["break", "error"])
