@@ -25,7 +25,7 @@ from training import ROOTS, Job, learner_config, process_pool, train_all
 from msr_envs.registry import load_family
 from msr_export import export_checkpoint
 from msr_runtime import AdaptiveModel
-from msr_runtime.meta.evaluation.scores import score_sample
+from msr_runtime.meta.evaluation.scores import output_scales, score_sample
 from msr_runtime.meta.training.checkpoint import load_checkpoint
 from msr_runtime.meta.training.config import TrainSettings
 from msr_runtime.task import Predict, TaskFamily, field_slices
@@ -197,13 +197,14 @@ def _adapt(model: AdaptiveModel, family: TaskFamily, spoil: Spoil, shots: int, t
     """Adapt to fresh tasks, equal for all kinds of samples, and count."""
     batch = family.sample(np.random.default_rng(4), tasks, shots, _QUERIES * len(family.query_sets), "test")
     rng, scale = np.random.default_rng(5), _scale(model)
-    size = score_sample(family, np.zeros(1), batch.query_y)
+    unit = output_scales(family, batch.query_y)
+    size = score_sample(family, unit, np.zeros(1), batch.query_y)
     errors: list[tuple[float, float, float]] = []
     accepted, cleaned, refused = [], 0, {}
     for x, y, query_x, query_y in zip(*batch, strict=True):
 
         def error(predict: Predict, x: NDArray = query_x, y: NDArray = query_y) -> float:
-            return score_sample(family, predict(x), y) / size
+            return score_sample(family, unit, predict(x), y) / size
 
         seen = spoil(rng, y.astype(np.float64), scale).astype(np.float32)
         model.reset()

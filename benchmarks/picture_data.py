@@ -6,7 +6,7 @@ import numpy as np
 
 from msr_envs.ring_nav.family import Paths, RingNav
 from msr_envs.ring_nav.operator import RingTask
-from msr_runtime.meta.evaluation.scores import score_sample
+from msr_runtime.meta.evaluation.scores import output_scales, score_sample
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.task import Adapt, Predict
 
@@ -34,15 +34,16 @@ def orbit_errors(family: RingNav, adapt: Adapt, tasks: int = 30) -> list[float]:
     """Measure the relative error on sector queries turned by each group element in turn, as many as its order."""
     batch = family.sample(np.random.default_rng(4), tasks, 10, 64, "test")
     x, y = batch.query_x[:, :32], batch.query_y[:, :32]
-    group = family.group()
+    group, unit = family.group(), output_scales(family, y)
     errors = np.empty((group.order, tasks))
     for task in range(tasks):
         predict = adapt(batch.support_x[task], batch.support_y[task])
         for element in range(group.order):
             turned_x = (x[task] @ group.inputs[element].T).astype(np.float32)
             turned_y = (y[task] @ group.outputs[element].T).astype(np.float32)
-            errors[element, task] = score_sample(family, predict(turned_x), turned_y)
-    return _rounded(errors.mean(1) / np.mean([score_sample(family, np.zeros_like(each), each) for each in y]), 5)
+            errors[element, task] = score_sample(family, unit, predict(turned_x), turned_y)
+    size = np.mean([score_sample(family, unit, np.zeros_like(each), each) for each in y])
+    return _rounded(errors.mean(1) / size, 5)
 
 
 def symmetry(learner: Learner) -> list[list[float]]:

@@ -23,7 +23,7 @@ def _noisy(deviation: float) -> Callable[[Array, Array], Callable[[Array], tuple
 
         def predict(x: Array) -> tuple[Array, Array]:
             noise = rng.normal(size=(len(x), 2)).astype(np.float32)
-            return x @ matrix + noise, np.full_like(noise, deviation)
+            return (x @ matrix + noise).astype(np.float32), np.full_like(noise, deviation)
 
         return predict
 
