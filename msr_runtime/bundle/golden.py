@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from msr_runtime.arrays import relative_error
 from msr_runtime.bundle.manifest import Manifest
-from msr_runtime.bundle.npz import Headers, check_shapes, encode_arrays, length_of, read_arrays
-from msr_runtime.errors import BundleError
+from msr_runtime.bundle.npz import Headers, check_shapes, encode_arrays, length_of, read_arrays, reading
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Array, output_shape, sample_shape
 
@@ -79,7 +78,7 @@ def read_golden(data: bytes, manifest: Manifest, where: str) -> Golden:
         BundleError: If the file is damaged, or if an array is missing, has another shape than the manifest says or is
             too large; or if the example has more inner steps than the manifest.
     """
-    try:
+    with reading(where, "a golden example"):
         *arrays, count = read_arrays(data, Golden._fields, lambda headers: _check_arrays(headers, manifest))
         steps = int(count)
         if not 1 <= steps <= manifest.inner_steps:
@@ -87,10 +86,6 @@ def read_golden(data: bytes, manifest: Manifest, where: str) -> Golden:
                 f"steps is {steps}, but 1 to {manifest.inner_steps} are wanted, the manifest's inner steps"
             )
         return Golden(*arrays, steps=steps)
-    except Exception as error:  # a malformed zip file or array header raises many types of errors
-        raise BundleError(
-            f"{where} is not a golden example ({error}); it is damaged or another program wrote it: export again"
-        ) from error
 
 
 def _check_arrays(headers: Headers, manifest: Manifest) -> None:

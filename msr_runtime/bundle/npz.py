@@ -3,12 +3,14 @@
 import io
 import math
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.bundle.limits import MAX_GOLDEN, MAX_SAMPLES
+from msr_runtime.errors import BundleError
 from msr_runtime.task import Shape
 
 Headers = Mapping[str, tuple[Shape, np.dtype]]
@@ -44,6 +46,25 @@ def read_arrays(data: bytes, names: Sequence[str], check: Callable[[Headers], No
                 # a pickle could run any code as it is loaded
                 arrays.append(np.lib.format.read_array(file, allow_pickle=False))
         return arrays
+
+
+@contextmanager
+def reading(where: str, what: str) -> Iterator[None]:
+    """Name the file if the block cannot read it.
+
+    Args:
+        where: The name of the file in error messages.
+        what: What it should be.
+
+    Raises:
+        BundleError: The block raised anything.
+    """
+    try:
+        yield
+    except Exception as error:  # a malformed zip file or array header raises many types of errors
+        raise BundleError(
+            f"{where} is not {what} ({error}); it is damaged or another program wrote it: export again"
+        ) from error
 
 
 def length_of(headers: Headers, name: str) -> int:

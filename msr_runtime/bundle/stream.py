@@ -8,8 +8,7 @@ import numpy as np
 from msr_runtime.arrays import relative_error
 from msr_runtime.bundle.golden import error_y
 from msr_runtime.bundle.manifest import Manifest
-from msr_runtime.bundle.npz import Headers, check_shapes, encode_arrays, length_of, read_arrays
-from msr_runtime.errors import BundleError
+from msr_runtime.bundle.npz import Headers, check_shapes, encode_arrays, length_of, read_arrays, reading
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Array, sample_shape
 
@@ -101,7 +100,7 @@ def read_stream(data: bytes, manifest: Manifest, where: str) -> Stream:
         BundleError: If the file is damaged, or if an array is missing, has another shape than the manifest says or is
             too large.
     """
-    try:
+    with reading(where, "a golden stream"):
         *arrays, number = read_arrays(data, Stream._fields, lambda headers: _check_arrays(headers, manifest))
         rounding = float(number)
         if not 0 <= rounding <= LARGEST_ROUNDING:
@@ -110,10 +109,6 @@ def read_stream(data: bytes, manifest: Manifest, where: str) -> Stream:
         if not ((stream.keep >= 0) & (stream.keep <= 1)).all():
             raise ValueError(f"keep lies between {stream.keep.min():g} and {stream.keep.max():g}, but 0 to 1 is wanted")
         return stream
-    except Exception as error:  # a malformed zip file or array header raises many types of errors
-        raise BundleError(
-            f"{where} is not a golden stream ({error}); it is damaged or another program wrote it: export again"
-        ) from error
 
 
 def _check_arrays(headers: Headers, manifest: Manifest) -> None:
