@@ -129,14 +129,12 @@ def surprises(learner: Learner, normalization: Normalization, x: NDArray, y: NDA
     """
     rule = learner.rule
     assert isinstance(rule, Recursive)
-    outputs, keep = len(rule.noise()), rule.keep()
+    keep = rule.keep()
     start = {name: tensor.detach() for name, tensor in learner.start().items()}
 
     def step(mean: Tensor, rows: Tensor, decays: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        belief = Belief(mean, rows, decays) if keep is None else Belief(mean, rows, decays).relaxed(keep)
-        belief = belief.largest(rule.memory - 1, outputs)
-        seen = rule.observe(learner.inner_forward, start, belief, x, y)
-        return *belief.with_rows(seen.mean, seen.rows), seen.nis
+        belief, seen = rule.learn(learner.inner_forward, start, Belief(mean, rows, decays), x, y, keep)
+        return *belief, seen.nis
 
     found = []
     with torch.no_grad():

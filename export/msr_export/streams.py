@@ -99,9 +99,8 @@ def _learn(
     with torch.no_grad():
         belief, noise = rule.prior(start), rule.noise()
         for sample_x, sample_y, kept in zip(normal_x, normal_y, torch.from_numpy(keep).to(like.dtype), strict=True):
-            belief = belief.relaxed(kept).largest(rule.memory - 1, len(noise))
-            seen.append(rule.observe(learner.inner_forward, start, belief, sample_x, sample_y))
-            belief = belief.with_rows(seen[-1].mean, seen[-1].rows)
+            belief, observed = rule.learn(learner.inner_forward, start, belief, sample_x, sample_y, kept)
+            seen.append(observed)
             if (count := len(seen)) not in lengths:
                 continue
             shape = y[:count].shape

@@ -202,13 +202,32 @@ class Recursive(Rule):
         require_numbers(loss)
         belief, keep = self.prior(start), self.keep()
         for x, y in zip(support_x.unbind(), support_y.unbind(), strict=True):
-            if keep is not None:
-                belief = belief.relaxed(keep)
-            # Rows go before the sample is taken, so that nothing of what follows depends on them.
-            belief = belief.largest(self.memory - 1, len(self.noise_parameters))
-            seen = self.observe(forward, start, belief, x, y)
-            belief = belief.with_rows(seen.mean, seen.rows)
+            belief, _ = self.learn(forward, start, belief, x, y, keep)
         return belief
+
+    def learn(
+        self, forward: Forward, start: Tensors, belief: Belief, x: Tensor, y: Tensor, keep: Tensor | None
+    ) -> tuple[Belief, Observation]:
+        """Let time pass, make room in the memory, and learn from one sample.
+
+        Args:
+            forward: The network.
+            start: The adapted tensors before the first sample.
+            belief: What was believed after the sample before.
+            x: `(*x)`.
+            y: `(*y)`.
+            keep: What time has left of the mean since the sample before, a scalar. None: all of it.
+
+        Returns:
+            What is believed now, and what the sample did.
+
+        """
+        if keep is not None:
+            belief = belief.relaxed(keep)
+        # Rows go before the sample is taken, so that nothing of what follows depends on them.
+        belief = belief.largest(self.memory - 1, len(self.noise_parameters))
+        seen = self.observe(forward, start, belief, x, y)
+        return belief.with_rows(seen.mean, seen.rows), seen
 
     def predict(self, forward: Forward, start: Tensors, belief: Belief, x: Tensor) -> tuple[Tensor, Tensor]:
         """Predict outputs, and say how sure that is.
