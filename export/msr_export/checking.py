@@ -15,7 +15,7 @@ from msr_export.plain import remove_parametrizations
 from msr_export.recursion_parity import check_recursion
 from msr_export.streams import draw_streams
 from msr_export.support import path_of
-from msr_runtime.errors import ExportError, MsrError, ParityError, line_of_users_code
+from msr_runtime.errors import ExportError, MsrError, ParityError, TrainingError, line_of_users_code
 from msr_runtime.meta.learners.config import RULES, LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.methods import MAML
@@ -57,7 +57,7 @@ def check_exportable(learner: Learner) -> None:
         tried = copy.deepcopy(learner).cpu().eval()
         try:
             _try(tried)
-        except ParityError:
+        except (ParityError, TrainingError):  # a rule of one's own that returns the wrong things is no layer's fault
             raise
         except Exception as error:  # torch raises errors of all kinds for what it cannot trace
             where, line = _guilty_layer(tried), line_of_users_code(error)

@@ -172,7 +172,7 @@ class _Step(Adapting):
         # The rule starts from v alone and would leave the given weights unused. The loss reads them, so that they stay
         # inputs of the graph. They are the weights of v, so the loss is the same.
         assert self.learner.rule is not None
-        moved, _ = self.learner.rule.step(step, self._any_samples, self.learner.loss, self.unflatten(v), x, y)
+        moved, _ = self.learner.rule.take(step, self._any_samples, self.learner.loss, self.unflatten(v), x, y)
         v_next = flatten(self.learner, moved)
         return v_next, *folded_weights(self.learner, moved).values(), self.loss(support_x, support_y, weights)
 

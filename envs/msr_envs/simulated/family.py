@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from msr_envs.simulated.actions import Task
@@ -43,7 +44,7 @@ class EnvFamily:
             be wrapped, or a `gymnasium.vector.VectorEnv`, which may run on a GPU. It gets the task as keyword
             arguments.
         task: Draws a task: names and values. They decide what the robot is; nobody tells them to the network.
-        name: The family's name. None: made from the environment's.
+        name: The family's name. None: made from the environment's, or from its class if it has no name.
         observation: The fields of an observation, in order, or their names and how many numbers each takes. None: one
             field, or one for each part of a Dict.
         action: The fields of an action, likewise.
@@ -105,7 +106,8 @@ class EnvFamily:
             raise FamilyError(f"family '{self.name}': through is '{through}', but it must be 'make' or 'reset'")
         self.tasks: dict[Split, int] = dict(zip(SPLITS, tasks, strict=True))
         """How many tasks each split has."""
-        sides, rows, vector = self._probe(env, task, through, seed, observation, action)
+        sides, rows, vector, called = self._probe(env, task, through, seed, observation, action)
+        self.name = name or called
         own_tasks = vector and through == "reset"
         self._rows = rows if own_tasks else 1
         with told(self.name, lambda: "the description of x and y"):
@@ -252,8 +254,10 @@ class EnvFamily:
         seed: int,
         observation: Described | None,
         action: Described | None,
-    ) -> tuple[tuple[Side, Side], int, bool]:
-        """Return the numbers of an observation and of an action, the environment's rows, and whether it has rows."""
+    ) -> tuple[tuple[Side, Side], int, bool, str]:
+        """Return the numbers of an observation and of an action, the environment's rows, whether it has rows, and its
+        name.
+        """
         drawn, again = (draw_task(self.name, task, task_generator(seed, "train", 0)) for _ in range(2))
         if any(isinstance(drawn[name], Number) and drawn[name] != again.get(name) for name in drawn):
             raise FamilyError(
@@ -267,7 +271,7 @@ class EnvFamily:
                     describe_space("observation", made.single_observation_space, observation),
                     describe_space("action", made.single_action_space, action),
                 )
-                return sides, made.num_envs, vector
+                return sides, made.num_envs, vector, _name_of_made(env, made)
             finally:
                 made.close()
 
@@ -323,7 +327,20 @@ def _require_counts(family: str, tasks: Any, examples: int, workers: int | None,
 
 
 def _name(env: Make) -> str:
-    """Return a family's name: that of the environment, without its version."""
+    """Return a family's name: that of the environment, without its version, or that of the function that makes it."""
     env = env.func if isinstance(env, functools.partial) else env
-    name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
+    return _plain(env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__))
+
+
+def _name_of_made(env: Make, made: VectorEnv) -> str:
+    """Return a family's name, now that the environment is made: a function's own name, such as `make`, says little."""
+    maker = env.func if isinstance(env, functools.partial) else env
+    if isinstance(maker, str | type):
+        return _name(env)
+    rows = getattr(made.unwrapped, "envs", ())  # the environments behind a vector environment of Gymnasium's
+    one = rows[0].unwrapped if rows else made.unwrapped
+    return _plain(one.spec.id if one.spec else type(one).__name__)
+
+
+def _plain(name: str) -> str:
     return name.rpartition("/")[2].partition("-v")[0].strip("<>").lower().replace("_", "-")

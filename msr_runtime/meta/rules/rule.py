@@ -4,6 +4,7 @@ Each rule is a small subclass of `Rule`. It is a pure function, over `torch.func
 parameters.
 """
 
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -87,8 +88,37 @@ class Rule(nn.Module):
     ) -> Tensors:
         """Take all steps, or `steps` of them; see `step`. `torch.func.vmap` of it adapts to several tasks at once."""
         for index in range(self.steps if steps is None else steps):
-            adapted, _ = self.step(index, forward, loss, adapted, support_x, support_y)
+            adapted, _ = self.take(index, forward, loss, adapted, support_x, support_y)
         return adapted
+
+    def take(
+        self, index: Index, forward: Forward, loss: Loss, adapted: Tensors, support_x: Tensor, support_y: Tensor
+    ) -> tuple[Tensors, Tensor]:
+        """Take one step, see `step`, and look at what it returns: it may be a user's code.
+
+        Raises:
+            TrainingError: It is not the moved tensors and the loss.
+
+        """
+        moved = self.step(index, forward, loss, adapted, support_x, support_y)
+        if not isinstance(moved, tuple) or len(moved) != 2:
+            seen = f"a tuple of {len(moved)}" if isinstance(moved, tuple) else _kind(moved)
+        elif not isinstance(moved[0], dict) or not isinstance(moved[1], Tensor):
+            seen = f"{_kind(moved[0])} and {_kind(moved[1])}"
+        elif moved[0].keys() != adapted.keys():
+            seen = f"tensors named {', '.join(sorted(moved[0])) or 'nothing'} and a loss"
+        elif wrong := [name for name, tensor in adapted.items() if moved[0][name].shape != tensor.shape]:
+            shapes = tuple(moved[0][wrong[0]].shape), tuple(adapted[wrong[0]].shape)
+            seen = f"'{wrong[0]}' of shape {shapes[0]} in place of {shapes[1]}"
+        else:
+            return moved
+        code = getattr(inspect.unwrap(type(self).step), "__code__", None)
+        where = f", in {code.co_filename}, line {code.co_firstlineno}," if code else ""
+        raise TrainingError(
+            f"rule {type(self).__name__}: step{where} returned {seen}, but "
+            "two things are wanted: a dict of all adapted tensors by name, moved or not, and the loss before the step; "
+            "end it with `return adapted | moved, loss`"
+        )
 
     def shrink(self) -> None:
         """Make every step smaller. The outer loop calls this when the inner loop diverges."""
@@ -97,6 +127,10 @@ class Rule(nn.Module):
     def portable(self) -> "Rule":
         """The same rule on the same parameters, for export: only operators that ONNX has, and any number of shots."""
         return self
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def at_step(numbers: Tensor, index: Index) -> Tensor:

@@ -75,7 +75,7 @@ def inner_path(learner: Learner, support_x: Tensor, support_y: Tensor) -> list[T
     """
     rule, path, adapted = require_inner_steps(learner), [], learner.start()
     for index in range(rule.steps):
-        adapted, _ = rule.step(index, learner.inner_forward, learner.loss, adapted, support_x, support_y)
+        adapted, _ = rule.take(index, learner.inner_forward, learner.loss, adapted, support_x, support_y)
         path.append(adapted)
     return path
 

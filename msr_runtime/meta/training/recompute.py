@@ -49,7 +49,7 @@ class _Step(nn.Module):
     ) -> None:
         super().__init__()
         self.learner, self.index, self.own, self.adapted = learner, index, own, adapted
-        self.take = rule.step
+        self.take = rule.take
 
     def forward(self, adapted: Tensors, support_x: Tensor, support_y: Tensor) -> Tensors:
         def of_task(adapted: Tensors, support_x: Tensor, support_y: Tensor) -> Tensors:

@@ -130,6 +130,22 @@ def test_a_nominal_model_leaves_its_residual() -> None:
     assert made.outputs[0].name == "observation_residual"
 
 
+@pytest.mark.parametrize(
+    ("env", "name"),
+    [
+        (lambda mass: Point(mass), "point"),
+        (lambda mass: points(), "row"),
+        (functools.partial(Point, drag=0.0), "point"),
+        (lambda mass: gymnasium.make("Pendulum-v1", g=mass), "pendulum"),
+        (lambda mass: gymnasium.make_vec("Pendulum-v1", 2), "pendulum"),
+    ],
+)
+def test_a_function_that_makes_an_environment_lends_no_name(env: Any, name: str) -> None:
+    """The family is called after what it makes, unless a name is given."""
+    assert family(env).name == name
+    assert family(env, name="mine").name == "mine"
+
+
 def test_a_family_with_a_symmetry_needs_one() -> None:
     """A subclass that forgets it is told so."""
     with pytest.raises(FamilyError, match=r"no symmetry is given.*symmetry=mirror\(\)"):

@@ -1,6 +1,7 @@
 """What holds for every adaptation rule."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from msr_runtime.errors import TrainingError
 from msr_runtime.meta.rules.gauss_newton import GaussNewton
-from msr_runtime.meta.rules.rule import LOSSES, Tensors
+from msr_runtime.meta.rules.rule import LOSSES, Rule, Tensors
 from msr_runtime.task import Loss
 
 
@@ -113,3 +115,26 @@ def test_every_rule_shrinks_its_steps(toy) -> None:
             lengths.append(sum((moved[name] - adapted[name]).square().sum().item() for name in adapted))
             rule.shrink()
         assert lengths[1] < lengths[0]
+
+
+@pytest.mark.parametrize(
+    ("returned", "seen"),
+    [
+        (None, "returned None, but"),
+        ({}, "returned a dict, but"),
+        (({}, torch.zeros(()), 1), "returned a tuple of 3, but"),
+        (({"v": torch.zeros(1)}, None), "returned a dict and None, but"),
+        (({}, torch.zeros(())), "returned tensors named nothing and a loss, but"),
+        (({"v": torch.zeros(2)}, torch.zeros(())), r"returned 'v' of shape \(2,\) in place of \(1,\), but"),
+    ],
+)
+def test_a_step_that_returns_something_else_is_named(returned: Any, seen: str) -> None:
+    """With the rule, its file and line, and what is wanted: the code is a user's."""
+
+    class Mine(Rule):
+        def step(self, *_: Any) -> Any:
+            return returned
+
+    x = torch.zeros(1, 1)
+    with pytest.raises(TrainingError, match=rf"rule Mine: step, in .*test_rule.py, line \d+, {seen}.*`return adapted"):
+        Mine(1)(lambda adapted, x: x, "mse", {"v": torch.zeros(1)}, x, x)
