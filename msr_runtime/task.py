@@ -33,6 +33,9 @@ Kind = Literal["position", "velocity", "effort", "other"]
 """What the numbers of a field are: where something is, how fast it moves, with what force or torque, or something else.
 """
 
+Padding = Literal["zeros", "border"]
+"""What lies outside an image that is moved: zeros, or its nearest pixel."""
+
 Shape = tuple[int, ...]
 """The shape of one array."""
 
@@ -320,6 +323,58 @@ class StackedFamily(TaskFamily, Protocol):
     """Rows per sample."""
 
 
+class Episodes(NamedTuple):
+    """Which stored images an `EpisodicFamily` has drawn, in place of the images. Integers; labels are int64.
+
+    Image number i is `images[i // len(turns)]`, turned by `turns[i % len(turns)]`.
+    """
+
+    support: NDArray[np.int64]
+    """Numbers of the images of the support sets, `(tasks, shots * ways)`."""
+    support_y: NDArray[np.int64]
+    """Their labels, in the same shape."""
+    query: NDArray[np.int64]
+    """Numbers of the images of the query sets, `(tasks, queries * ways)`."""
+    query_y: NDArray[np.int64]
+    """Their labels, in the same shape."""
+
+
+@runtime_checkable
+class EpisodicFamily(TaskFamily, Protocol):
+    """A family whose tasks are N-way K-shot episodes over stored images. The loss is `cross_entropy`.
+
+    `shots` and `queries` count images of each class. A sample is one image of each of the `ways` classes: the arrays
+    have `ways` consecutive rows per sample, `(tasks, shots * ways, channels, size, size)`, with the labels 0 to
+    `ways - 1` in this order. Which class has which label is drawn anew for each task.
+
+    Drawing such a task costs nothing, so every outer step draws new ones. The trainer keeps `images` on its device,
+    draws `episodes` and `warps`, and picks and moves the images there. `sample` and `augment` do the same in numpy.
+    """
+
+    ways: int
+    """Classes of each task."""
+    examples: int
+    """Images of each class. One task never has an image in both its support set and its query set."""
+    images: NDArray[np.uint8]
+    """All images, `(count, channels, size, size)`. x is the image divided by 255."""
+    turns: NDArray[np.int64]
+    """Turned copies of each image that are classes of their own, as the order of the pixels, `(turns, size * size)`.
+    The first is the image as it is stored."""
+    padding: Padding
+    """What lies outside an image that is moved."""
+
+    def episodes(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> Episodes:
+        """Draw tasks as `sample` does from the same state of `rng`, but return the numbers of the images."""
+        ...
+
+    def warps(self, rng: np.random.Generator, count: int) -> Array:
+        """Draw a map `(count, 2, 3)` for each of `count` images, as `augment` does.
+
+        A map takes a place in the new image to the place in the old one, as `torch.nn.functional.affine_grid` does.
+        """
+        ...
+
+
 @runtime_checkable
 class FiniteFamily(TaskFamily, Protocol):
     """A family that cannot make new samples: each task has a fixed number of them, as a recording has.
@@ -374,7 +429,9 @@ class SharedScaleFamily(TaskFamily, Protocol):
 
 
 def rows_per_sample(family: TaskFamily) -> int:
-    """Return the number of array rows per sample: 1, or `rows` for a `StackedFamily`."""
+    """Return the number of array rows per sample: 1, `rows` of a `StackedFamily`, or `ways` of an `EpisodicFamily`."""
+    if isinstance(family, EpisodicFamily):
+        return family.ways
     return family.rows if isinstance(family, StackedFamily) else 1
 
 

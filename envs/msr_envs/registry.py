@@ -2,20 +2,24 @@
 
 A name is one of these:
 
-* the name of a built-in family, such as `ring-nav`;
+* the name of a built-in family, such as `ring-nav`, or with options, such as `ring-nav:beams=8` or
+  `omniglot:ways=20,turned=true`;
 * `package.module:attribute` or `path/to/file.py:attribute`, for a family of your own;
 * `path/to/file.npz`, for recorded data (see `msr_envs.recorded`);
 * `path/to/file.yaml`, for logs that the file describes (see `msr_envs.logs`).
 """
 
 import difflib
+import inspect
+import json
 from pathlib import Path
+from typing import Any
 
 from msr_envs.checking.family import require_members
 from msr_envs.logs import log_family
 from msr_envs.named_code import in_users_line, load_attribute
 from msr_envs.recorded import Recorded
-from msr_runtime.errors import FamilyError
+from msr_runtime.errors import FamilyError, MsrError
 from msr_runtime.task import TaskFamily
 
 FAMILIES: dict[str, str] = {
@@ -47,7 +51,13 @@ COMPRESSED: dict[str, str] = {
 }
 """The two-dimensional synthetic problems as sufficient statistics, for a single layer: name to `module:attribute`."""
 
-BUILT_IN: dict[str, str] = FAMILIES | SYNTHETIC | COMPRESSED
+IMAGES: dict[str, str] = {
+    "omniglot": "msr_envs.images:Omniglot",
+    "images": "msr_envs.images:Images",
+}
+"""Few-shot images. Each reads a file that an option or an environment variable names: name to `module:attribute`."""
+
+BUILT_IN: dict[str, str] = FAMILIES | SYNTHETIC | COMPRESSED | IMAGES
 """All built-in families: name to `module:attribute`."""
 
 
@@ -56,6 +66,12 @@ LOG_FILES = (".yaml", ".yml")
 
 _OTHER_FILES = (".csv", ".tsv", ".parquet", ".npy", ".h5", ".hdf5", ".mat", ".json", ".jsonl", ".pkl", ".pt", ".mcap")
 """Endings of files that hold data which `load_family` does not read."""
+
+
+def is_built_in(name: str) -> bool:
+    """Return whether the name is that of a built-in family, perhaps with options."""
+    family, _, options = name.partition(":")
+    return name in BUILT_IN or (family in BUILT_IN and "=" in options)
 
 
 def load_family(name: str) -> TaskFamily:
@@ -80,6 +96,8 @@ def load_family(name: str) -> TaskFamily:
         ((4, 10, 18), (4, 32, 2))
 
     """
+    if is_built_in(name):
+        return require_members(_built_in(name))
     if name.endswith(".npz"):
         return Recorded(name)
     if name.endswith(LOG_FILES):
@@ -93,7 +111,7 @@ def load_family(name: str) -> TaskFamily:
             f"y: `files: {name}`, `inputs:` and `outputs:`. Other data goes into the arrays x (tasks, examples, "
             f"numbers) and y of a .npz file: numpy.savez('{Path(name).stem}.npz', x=x, y=y)"
         )
-    source, colon, attribute = BUILT_IN.get(name, name).rpartition(":")
+    source, colon, attribute = name.rpartition(":")
     if not (colon and source and attribute):
         close = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.5)
         hint = f" Did you mean '{close[0]}'?" if close else ""
@@ -101,7 +119,7 @@ def load_family(name: str) -> TaskFamily:
             f"family '{name}' is unknown.{hint} The built-in families are {', '.join(BUILT_IN)}. Name your own family "
             "as package.module:attribute or path/to/file.py:attribute, and recorded data as path/to/file.npz."
         )
-    found = load_attribute(BUILT_IN.get(name, name))
+    found = load_attribute(name)
     if isinstance(found, type) or (callable(found) and not isinstance(found, TaskFamily)):
         try:
             found = found()
@@ -111,3 +129,45 @@ def load_family(name: str) -> TaskFamily:
                 f"{error}{in_users_line(error)}; correct it, or name a family that is already made (an instance)"
             ) from error
     return require_members(found)
+
+
+def _built_in(name: str) -> object:
+    family, _, given = name.partition(":")
+    found = load_attribute(BUILT_IN[family])
+    options = _options(name, given)
+    if not isinstance(found, type):
+        if options:
+            raise FamilyError(f"family '{name}': {family} has no options; leave out '{given}'")
+        return found
+    known = list(inspect.signature(found).parameters)
+    for option in options:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, n=1)
+            hint = f" Did you mean '{close[0]}'?" if close else ""
+            raise FamilyError(
+                f"family '{name}': {family} has no option '{option}'.{hint} Its options are "
+                f"{', '.join(known) or 'none'}"
+            )
+    try:
+        return found(**options)
+    except MsrError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise FamilyError(f"family '{name}': its options are not accepted: {error}; correct them") from error
+
+
+def _options(name: str, given: str) -> dict[str, Any]:
+    """Return the options `a=1,b=text`. What is no number and not true, false or null is a text."""
+    options: dict[str, Any] = {}
+    for part in filter(None, given.split(",")):
+        option, equals, text = part.partition("=")
+        if not equals or not option or option in options:
+            raise FamilyError(
+                f"family '{name}': '{part}' is not an option; each is given once, as name=value, with commas between "
+                "them, as in omniglot:ways=20,turned=true"
+            )
+        try:
+            options[option] = json.loads(text)
+        except json.JSONDecodeError:
+            options[option] = text
+    return options

@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from msr_envs.checking import check_family
-from msr_envs.registry import BUILT_IN, LOG_FILES, load_family
+from msr_envs.registry import LOG_FILES, is_built_in, load_family
 from msr_runtime.cli.output import refuse
 from msr_runtime.errors import FamilyError, FamilyWarning
 from msr_runtime.files import local_path
@@ -30,7 +30,7 @@ def named_family(name: str) -> TaskFamily:
         InputError: The name is an address, such as `s3://bucket/logs.npz`.
     """
     local_path(name)
-    if name in BUILT_IN:
+    if is_built_in(name):
         return load_family(name)
     for entry in entry_points(group=ENTRY_POINTS, name=name):
         try:
@@ -77,7 +77,7 @@ def family_of(path: Path, name: str | None, source: str) -> TaskFamily:
     """
     if name is not None:
         return named_family(name)
-    if not (source in BUILT_IN or source.endswith(_DATA) or source in entry_points(group=ENTRY_POINTS).names):
+    if not (is_built_in(source) or source.endswith(_DATA) or source in entry_points(group=ENTRY_POINTS).names):
         raise FamilyError(
             f"'{path}' names the family '{source}', which is neither built in nor registered by an installed package. "
             "A family is a program, and none is run because a file names it: name the family that you trust with "

@@ -12,7 +12,7 @@ import tyro
 from pydantic import BaseModel
 
 from msr_envs.recorded import Recorded
-from msr_envs.registry import BUILT_IN
+from msr_envs.registry import is_built_in
 from msr_runtime.cli.families import checked_family, named_family
 from msr_runtime.cli.output import refuse, visible_lines
 from msr_runtime.cli.programs import training_programs
@@ -136,12 +136,12 @@ def _opened(path: Path, family: TaskFamily, source: str, given: Given, resume: R
     Returns:
         The run and its configuration, of which a resumed run takes what is not given from its checkpoint.
     """
-    if source not in BUILT_IN and type(family) is not Recorded:
+    if not is_built_in(source) and type(family) is not Recorded:
         checked_family(family)
     method, learner, settings = given
     if resume == "no" or (resume == "auto" and not (path / LAST).exists()):
         run = open_run(path, TrainConfig.of(family, method or _METHOD, learner, settings, source=source))
-        if source not in BUILT_IN:
+        if not is_built_in(source):
             _doubt_tasks(family, settings.seed)
         return run, run.config
     run = open_run(path, None, resume=True)

@@ -1,0 +1,111 @@
+"""Read a `.npz` file of images by class, and shrink the images. Each file is read once and kept in memory as uint8."""
+
+import zipfile
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_runtime.errors import FamilyError
+
+Pixels = NDArray[np.uint8]
+
+
+class Archive(NamedTuple):
+    """The images of one file, and its other arrays of one number per class."""
+
+    images: Pixels
+    """`(classes, images per class, channels, size, size)`. It cannot be written to: families share it."""
+    by_class: Mapping[str, NDArray]
+    """Every other array whose first axis is as long as there are classes, such as the split."""
+
+
+def read_archive(family: str, path: Path, size: int | None) -> Archive:
+    """Return the images of the file.
+
+    Args:
+        family: The family's name, for messages.
+        path: The file. Its array `images` is uint8 `(classes, images per class, height, width)` or, with a last axis of
+            1 or 3 channels, `(classes, images per class, height, width, channels)`. The images are square.
+        size: Height and width to which the images are shrunk, pixels. None: as they are.
+
+    Raises:
+        FamilyError: The file is missing or damaged, or holds no such images, or `size` is not from 4 to their size.
+
+    """
+    if not path.is_file():
+        raise FamilyError(
+            f"family '{family}': its file '{path}' does not exist (looked for {path.resolve()}); correct the option "
+            "file, or the environment variable that names the file"
+        )
+    stat = path.stat()
+    return _read(family, path.resolve(), size, (stat.st_mtime_ns, stat.st_size))
+
+
+@lru_cache(maxsize=4)  # a training, and perhaps two or three families beside it
+def _read(family: str, path: Path, size: int | None, _changed: tuple[int, int]) -> Archive:
+    arrays = _arrays(family, path)
+    if "images" not in arrays:
+        _fail(family, path, f"the array 'images' is missing; it holds {', '.join(arrays) or 'nothing'}")
+    images = arrays.pop("images")
+    if images.dtype != np.uint8:
+        _fail(family, path, f"images has the dtype {images.dtype}, but uint8 is wanted, from 0 to 255 as cameras give")
+    if images.ndim == 4:
+        images = images[..., None]
+    if images.ndim != 5 or 0 in images.shape or images.shape[4] not in (1, 3):
+        _fail(
+            family,
+            path,
+            f"images has the shape {images.shape}, but (classes, images per class, height, width) is wanted, or the "
+            "same with a last axis of 1 or 3 channels",
+        )
+    height, width = images.shape[2:4]
+    if height != width:
+        _fail(family, path, f"its images are {height} x {width}, but a turned image must fit: cut or pad to squares")
+    if size is not None and not 4 <= size <= height:
+        raise FamilyError(
+            f"family '{family}': size is {size}, but the images of '{path}' have {height} x {height} pixels, and can "
+            f"only be shrunk, to 4 or more; set size from 4 to {height}"
+        )
+    small = np.ascontiguousarray(np.moveaxis(images, -1, 2))
+    if size is not None and size < height:
+        small = shrink(small, size)
+    small.flags.writeable = False
+    classes = len(images)
+    return Archive(small, {name: array for name, array in arrays.items() if array.shape[:1] == (classes,)})
+
+
+def _arrays(family: str, path: Path) -> dict[str, NDArray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise FamilyError(
+            f"family '{family}': its file '{path}' cannot be read as a .npz file of plain arrays: "
+            f"{type(error).__name__}: {error}; the likely cause is a copy that was cut short, or a file of another "
+            "kind; write it again with numpy.savez_compressed"
+        ) from error
+
+
+def shrink(images: Pixels, size: int) -> Pixels:
+    """Shrink images `(..., height, height)` to `(..., size, size)` by exact area averaging, rounded.
+
+    Each new pixel is the mean over the square that it covers. Pixels that lie in it in part count by that part, so any
+    ratio of sizes is possible.
+    """
+    height = images.shape[-1]
+    edges = np.arange(size + 1) * (height / size)
+    pixel = np.arange(height)
+    covered = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
+    average = (np.clip(covered, 0, None) * (size / height)).astype(np.float32)  # (size, height)
+    small = np.empty((*images.shape[:-2], size, size), np.uint8)
+    for part, into in zip(images, small, strict=True):  # one class at a time: float32 takes four times the memory
+        into[:] = np.rint(average @ part.astype(np.float32) @ average.T)
+    return small
+
+
+def _fail(family: str, path: Path, message: str) -> None:
+    raise FamilyError(f"family '{family}': in its file '{path}', {message}; correct the file, or name another (file)")
