@@ -27,6 +27,8 @@ Meta-training finds it, and the symmetry of the tasks with it. What U can share 
     kronecker    sum over r of A_r ⊗ B_r       R (m² + n²)       R = 1: nothing, it only mixes rows and columns;
                                                                  R > 1: a group with R elements
     equivariant  Q times a dense U (d, k)      d k               what a known group requires, always and exactly
+                 for convolutions: U is a                        the same for flips and quarter turns of images: an
+                 0/1 matrix (m n, k)           none              entry is one number with all that the group makes of it
 
 R is the number of terms. Q is fixed: it spans the d dimensions of all W that commute with the known group.
 """
@@ -38,8 +40,10 @@ from msr_runtime.meta.symmetry.forms import (
     FullSymmetry,
     KroneckerSymmetry,
     PerInputSymmetry,
+    SharingSymmetry,
     Symmetry,
 )
+from msr_runtime.meta.symmetry.grid import FilterAction, GridGroup, GridName
 from msr_runtime.meta.symmetry.measures import energy, equivariance_error, recovery
 from msr_runtime.meta.symmetry.reparameterize import (
     Form,
@@ -52,12 +56,16 @@ from msr_runtime.meta.symmetry.reparameterize import (
 
 __all__ = [
     "EquivariantSymmetry",
+    "FilterAction",
     "Form",
     "FullSymmetry",
+    "GridGroup",
+    "GridName",
     "KroneckerSymmetry",
     "LayerReport",
     "LayerSpec",
     "PerInputSymmetry",
+    "SharingSymmetry",
     "Symmetry",
     "energy",
     "equivariance_error",

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from msr_runtime.meta.symmetry.equivariant import block_runs, equivariant_basis, multiplication_table
@@ -172,6 +173,44 @@ class KroneckerSymmetry(Symmetry):
         # The inner product of two Kronecker products is the product of the inner products of their factors.
         products = [torch.einsum("rij,sij->rs", f, f) / f.shape[1] for f in map(torch.detach, self.parameters())]
         return float(torch.stack(products).prod(0).sum())
+
+
+class SharingSymmetry(Symmetry):
+    """`W = v[entries]`: U has a single one in each row, and is never formed. Entries with one number are always equal.
+
+    It has nothing to learn: a group that permutes the entries of a weight says which are one number. See `grid`.
+
+    A filter bank `(out, in, *taps)` is made with its input channels last in memory, in which order torch's convolutions
+    on the CPU are fastest.
+
+    Args:
+        weight: The weight or bias to replace, of any shape.
+        entries: The number of each entry's filter parameter, in C order: `(weight.numel(),)`, from 0 without gaps.
+
+    """
+
+    entries: Tensor
+
+    def __init__(self, weight: Tensor, entries: NDArray[np.int64]) -> None:
+        super().__init__()
+        self.shape, self.filter_shape = weight.shape, (int(entries.max()) + 1,)
+        order = torch.from_numpy(entries).reshape(weight.shape)
+        self.last = weight.ndim > 2
+        order = order.movedim(1, -1) if self.last else order
+        # it follows from the network and the group, so no checkpoint has to hold it
+        self.register_buffer("entries", order.flatten().to(weight.device), persistent=False)
+
+    def forward(self, v: Tensor) -> Tensor:
+        """Map filter parameters v `(k,)` to the layer's weight."""
+        flat = v.index_select(0, self.entries)
+        if not self.last:
+            return flat.reshape(self.shape)
+        out, channels, *taps = self.shape
+        return flat.reshape(out, *taps, channels).movedim(-1, 1)
+
+    def gain(self) -> float:
+        """The mean squared length of U's columns: how many entries share one filter parameter."""
+        return len(self.entries) / self.filter_shape[0]
 
 
 class _Cell(NamedTuple):

@@ -26,8 +26,10 @@ from msr_runtime.meta.symmetry.forms import (
     FullSymmetry,
     KroneckerSymmetry,
     PerInputSymmetry,
+    SharingSymmetry,
     Symmetry,
 )
+from msr_runtime.meta.symmetry.grid import FilterAction, product, shared_entries
 from msr_runtime.task import Group
 
 Form = Literal["full", "per-input", "kronecker", "equivariant"]
@@ -86,7 +88,7 @@ def reparameterize(
     form: Form = "full",
     terms: int = 1,
     layers: Mapping[str, LayerSpec | None] | None = None,
-    actions: Mapping[str, Group] | None = None,
+    actions: Mapping[str, Group | FilterAction] | None = None,
     keep: bool = False,
 ) -> tuple[LayerReport, ...]:
     """Replace the weight and bias of every Linear, Conv1d and Conv2d in `module`, in place, by `W = reshape(U v)`.
@@ -102,7 +104,8 @@ def reparameterize(
         layers: Pattern of dotted layer names, as in `fnmatch`, to the spec of these layers. None in place of a spec
             leaves a layer as it is. The first pattern that matches a layer decides.
         actions: Layer name to the group that acts on its input and output (see `equivariant.mlp_actions`). Needed for
-            the layers of the equivariant form, which must be Linear.
+            the layers of the equivariant form. A convolution takes a group of flips and quarter turns, which permutes
+            its channels and taps (`grid.FilterAction`).
         keep: Refuse forms that cannot start at the weights which the layers have. For a pretrained module.
 
     Returns:
@@ -268,7 +271,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _build(
-    name: str, layer: nn.Module, tensor_name: str, spec: LayerSpec, action: Group | None
+    name: str, layer: nn.Module, tensor_name: str, spec: LayerSpec, action: Group | FilterAction | None
 ) -> tuple[str, Symmetry | None]:
     """The form and the symmetry matrix of one tensor. The matrix is None for a bias that must stay zero."""
     tensor = layer.get_parameter(tensor_name)
@@ -278,11 +281,13 @@ def _build(
         if spec.form == "per-input":
             return spec.form, PerInputSymmetry(tensor, spec.filters)
         return spec.form, KroneckerSymmetry(tensor, spec.terms)
+    if isinstance(action, FilterAction):
+        return spec.form, _shared(name, tensor, action)
     if action is None or not isinstance(layer, nn.Linear):
         raise ValueError(
             f"layer '{name}', a {type(layer).__name__}, is to be equivariant, which takes a Linear layer and a group "
-            f"in `actions`, but its action is {action and action.name}; add the group that acts on it to `actions`, or "
-            "give the layer another form"
+            f"in `actions`, or a convolution and a group of flips and turns, but its action is "
+            f"{action and action.name}; add the group that acts on it to `actions`, or give the layer another form"
         )
     # A bias must not change under the group's output matrices. Some groups allow only the zero vector.
     if tensor_name == "bias" and not equivariant_dimension(action.outputs, np.ones((action.order, 1, 1))):
@@ -291,6 +296,19 @@ def _build(
         return spec.form, EquivariantSymmetry(tensor, spec.filters, action)
     except ValueError as error:
         raise ValueError(f"layer '{name}' cannot be equivariant: {error}") from error
+
+
+def _shared(name: str, tensor: Tensor, action: FilterAction) -> SharingSymmetry:
+    """Share the entries of a tensor that a group of flips and turns moves onto each other."""
+    parts = (action.outputs,) if tensor.ndim == 1 else (action.outputs, action.inputs, action.taps)
+    entries = shared_entries(product(*parts))
+    if len(entries) != tensor.numel():
+        sizes = " x ".join(str(part.shape[1]) for part in parts)
+        raise ValueError(
+            f"layer '{name}' cannot be equivariant: group '{action.group.name}' acts on a tensor of {sizes}, but the "
+            f"layer's has shape {tuple(tensor.shape)}; most likely this action belongs to another layer"
+        )
+    return SharingSymmetry(tensor, entries)
 
 
 def _install(name: str, layer: nn.Module, tensor_name: str, form: str, symmetry: Symmetry | None) -> LayerReport:
