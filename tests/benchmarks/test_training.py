@@ -63,7 +63,8 @@ def test_seeds_are_put_together(monkeypatch) -> None:
 def test_every_method_of_the_search_is_built_as_its_table_says(method: str) -> None:
     """With no option that it ignores. MSR reads its size from weights that U makes, and attention counts blocks."""
     config, name = learner_config(method, depth=4, width=24), method.removesuffix(NEWTON)
-    require_used(TrainConfig.of(load_family("ring-nav"), name, config, TrainSettings()), learner_class(name))
+    family = load_family("ring-nav")
+    require_used(TrainConfig.of(family, name, config, TrainSettings()), learner_class(name), family)
     assert network_size(learner_class(name)(config, (18,), (2,), "mse")) == "4x24"
 
 

@@ -45,8 +45,8 @@ class Warps:
 
     def __post_init__(self) -> None:
         angle = self.angle
-        number = isinstance(angle, int | float) and not isinstance(angle, bool)
-        if not (0 <= angle <= 180 if number else angle in ("quarter", "any")):
+        fits = angle in ("quarter", "any") if isinstance(angle, str) else 0 <= angle <= 180
+        if not fits or isinstance(angle, bool):
             raise FamilyError(
                 f"angle is {self.angle!r}, but it must be the largest turn in degrees, from 0 to 180, or 'quarter' "
                 "(multiples of 90 degrees), or 'any'"

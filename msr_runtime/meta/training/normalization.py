@@ -11,6 +11,7 @@ from msr_runtime.meta.training.augmentation import augments
 from msr_runtime.meta.training.drawing import draw_tasks
 from msr_runtime.normalization import FARTHEST, FLOAT32_STEP, Normalization, number_names
 from msr_runtime.task import (
+    EpisodicFamily,
     Field,
     Group,
     Shape,
@@ -86,6 +87,8 @@ def measure_normalization(family: TaskFamily, rng: np.random.Generator, group: G
         per class.
     """
     size = math.prod(sample_shape(family.inputs)) + math.prod(sample_shape(family.outputs))
+    if isinstance(family, EpisodicFamily):
+        size *= family.ways
     queries = min(SAMPLES, max(1, NUMBERS // (TASKS * size * len(family.query_sets))))
     batch = draw_tasks(family, rng, TASKS, 1, queries * len(family.query_sets), "train")
     x, y = family.augment(rng, batch.query_x, batch.query_y)

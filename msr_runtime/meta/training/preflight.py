@@ -12,10 +12,18 @@ from msr_runtime.meta.training.config import TrainConfig, TrainSettings
 from msr_runtime.meta.training.drawing import draw_tasks
 from msr_runtime.meta.training.memory import machine_memory
 from msr_runtime.meta.training.pool import examples_to_share
-from msr_runtime.task import FiniteFamily, TaskBatch, TaskFamily, rows_per_sample, sample_shape, takes_windows
+from msr_runtime.task import (
+    EpisodicFamily,
+    FiniteFamily,
+    StackedFamily,
+    TaskBatch,
+    TaskFamily,
+    sample_shape,
+    takes_windows,
+)
 
 
-def require_used(config: TrainConfig, learner: type[Learner]) -> None:
+def require_used(config: TrainConfig, learner: type[Learner], family: TaskFamily) -> None:
     """Refuse settings, and options of the inner loop, that nothing uses.
 
     The options that size the network are left: a program may compare methods on one configuration of them.
@@ -26,6 +34,9 @@ def require_used(config: TrainConfig, learner: type[Learner]) -> None:
     """
     unused = learner.unused(config.learner)
     refuse_unused(config.method, config.learner, unused, INNER_LOOP)
+    if isinstance(family, EpisodicFamily):
+        why = f"every outer step draws new tasks of the stored images of family '{family.name}'"
+        unused |= dict.fromkeys(("training_tasks", "samples_per_task"), why)
     if not config.settings.outliers:
         unused |= {"outlier_size": "there are no outliers (--settings.outliers)"}
     refuse_unused(config.method, config.settings, unused, TrainSettings.model_fields, group="settings")
@@ -44,6 +55,8 @@ def require_pool(family: TaskFamily, settings: TrainSettings) -> None:
             "at least one must be left for the queries; lower the shots (--settings.shots), leave out tasks that are "
             "shorter than the others, or record more"
         )
+    if isinstance(family, EpisodicFamily):
+        return
     queries = math.ceil(settings.queries / len(family.query_sets))
     limits = [(settings.tasks_per_step, settings.training_tasks, "tasks_per_step is {}, but training_tasks is {}")]
     if examples_to_share(family, settings.samples_per_task) is None and not takes_windows(family):
@@ -79,6 +92,8 @@ def require_samples(family: TaskFamily, settings: TrainSettings) -> None:
                 f"{wanted}; correct `sample` or the fields. A single field with several axes keeps its shape, other "
                 "fields are flattened into one vector, and a label is one integer"
             )
+    if isinstance(family, EpisodicFamily):
+        return
     # This batch has one task, with one support sample and one query per set. The pool holds `samples_per_task` times
     # as much per task.
     needed = sum(part.nbytes for part in batch) * settings.samples_per_task * settings.training_tasks
@@ -101,7 +116,7 @@ def require_linear(family: TaskFamily, learner: Learner) -> None:
         TrainingError: The network's output for `a + b` differs from the sum of its outputs for `a` and for `b`.
 
     """
-    if rows_per_sample(family) == 1:
+    if not isinstance(family, StackedFamily):
         return
     # random tensors in place of the start, at which the network may be zero and so look linear
     generator = torch.Generator().manual_seed(0)
@@ -111,7 +126,7 @@ def require_linear(family: TaskFamily, learner: Learner) -> None:
         apart, together = learner(adapted, a) + learner(adapted, b), learner(adapted, a + b)
     if (apart - together).abs().max() > 1e-3 * together.abs().max():
         raise TrainingError(
-            f"family '{family.name}' gives {rows_per_sample(family)} rows for each sample, which can train one linear "
+            f"family '{family.name}' gives {family.rows} rows for each sample, which can train one linear "
             f"layer only, but the network of method '{learner.name}' is not linear; set depth to 0 "
             "(--learner.depth 0) and bias to False (--learner.no-bias), or train on the images themselves"
         )

@@ -17,6 +17,7 @@ from msr_runtime.meta.training.config import TrainConfig
 from msr_runtime.meta.training.distributed import ALONE, Processes
 from msr_runtime.meta.training.disturbance import describe_disturbance, require_disturbance
 from msr_runtime.meta.training.drawing import draw_tasks
+from msr_runtime.meta.training.episodes import EpisodePool
 from msr_runtime.meta.training.normalization import measure_normalization, raw_units
 from msr_runtime.meta.training.outer import require_inner_steps
 from msr_runtime.meta.training.own_parts import require_trainable
@@ -30,6 +31,7 @@ from msr_runtime.meta.training.symmetry_test import AugmentationReport, require_
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import (
     DeclaredFamily,
+    EpisodicFamily,
     Group,
     SymmetricFamily,
     TaskBatch,
@@ -56,20 +58,20 @@ class Preparation:
     """The family's group as matrices: what its `group()` gives, or what was found from its `augment`. None without."""
     symmetry: AugmentationReport | None
     """Result of the test of the augmentation. None if there was no test: the run does not augment, the augmentation
-    changes nothing, the settings insist on it, or the run resumes from a checkpoint."""
+    changes nothing, the tasks are episodes of images, which keep their class by definition, the settings insist on it,
+    or the run resumes from a checkpoint."""
     normalization: Normalization
     """Center and scale of the inputs and outputs: measured, or those of the checkpoint from which the run resumes."""
     constant: tuple[str, ...]
     """Numbers of x and y that do not change on the measured samples: the network can learn nothing from them. Not
     measured again, and so empty, if the run resumes."""
-    pool: TaskPool
-    """The simulated training tasks."""
+    pool: TaskPool | EpisodePool
+    """The simulated training tasks, or the stored images of which every outer step draws new ones."""
     validation: TaskBatch
     """Held-out tasks in raw units. Their queries are augmented as in training."""
 
     def __str__(self) -> str:
-        settings, data = self.config.settings, self.pool.data
-        size = sum(array.nbytes for array in {id(array): array for array in data}.values()) / 2**20
+        settings = self.config.settings
         group = f"group {self.group.name}" if self.group else "no group given as matrices"
         if self.group and not isinstance(self.family, SymmetricFamily):
             group += ", found from augment"
@@ -81,7 +83,7 @@ class Preparation:
             **({"image": layout} if (layout := image_layout(self.family.inputs)) else {}),
             **({"constant": ", ".join(self.constant)} if self.constant else {}),
             **({"note": "; ".join(notes)} if (notes := getattr(self.family, "notes", ())) else {}),
-            "training": f"{len(data.support_x)} tasks {self._source()}, {size:.0f} MiB",
+            "training": self._tasks(),
             "validation": f"{len(self.validation.support_x)} tasks, {settings.shots} shots",
             **({"disturbed": words} if (words := describe_disturbance(settings)) else {}),
         }
@@ -91,8 +93,17 @@ class Preparation:
         lines = self.family.symmetry_in_words() if isinstance(self.family, DeclaredFamily) else ()
         return f"\n{'':<14}".join(lines)
 
-    def _source(self) -> str:
-        shared = self.pool.shared
+    def _tasks(self) -> str:
+        if isinstance(self.pool, EpisodePool):
+            family, settings = self.pool.family, self.config.settings
+            queries = min(settings.queries, family.examples - settings.shots)
+            each = f"{family.ways} classes with {settings.shots} and {queries} images as queries"
+            return f"new tasks in each step: {each}, of {family.images.nbytes / 2**20:.0f} MiB"
+        data = self.pool.data
+        size = sum(array.nbytes for array in {id(array): array for array in data}.values()) / 2**20
+        return f"{len(data.support_x)} tasks {self._source(self.pool.shared)}, {size:.0f} MiB"
+
+    def _source(self, shared: int | None) -> str:
         settings = self.config.settings
         if takes_windows(self.family):
             return f"drawn: {settings.shots} consecutive samples, and the {settings.queries} that follow as queries"
@@ -107,6 +118,8 @@ class Preparation:
             return "off"
         if settings.insist_on_augmentation:
             return "not tested: the settings insist on it"
+        if isinstance(self.family, EpisodicFamily):
+            return "not tested: an image that is moved keeps its class"
         return "not tested again: the run resumes" if augments(self.family) else "not tested: it changes no sample"
 
 
@@ -160,7 +173,7 @@ def prepare(
     """
     settings, shown = config.settings, progress and processes.first
     if saved is None:  # a run that was begun before an option was refused can still be finished
-        require_used(config, learner or learner_class(config.method))
+        require_used(config, learner or learner_class(config.method), family)
     require_pool(family, settings)
     require_disturbance(family, settings)
     require_samples(family, settings)
@@ -185,13 +198,18 @@ def prepare(
     if (far := normalization.far_from_zero(family.inputs, family.outputs)) is not None:
         raise TrainingError(f"family '{family.name}': {far}")
     symmetry = None
-    if saved is None and settings.augment and not settings.insist_on_augmentation and augments(family):
+    tested = settings.augment and not settings.insist_on_augmentation and not isinstance(family, EpisodicFamily)
+    if saved is None and tested and augments(family):
         with working("testing the augmentation on held-out tasks", shown=shown):
             symmetry = require_symmetry(family, stream(settings.seed, SYMMETRY))
     # Each use of random numbers has its own stream: a resumed run skips the test and still simulates the same tasks.
-    with working(f"simulating {settings.training_tasks} tasks", shown=shown):
-        window = (settings.shots, math.ceil(settings.queries / len(family.query_sets)))
-        pool = TaskPool(family, stream(settings.seed, POOL), settings.training_tasks, settings.samples_per_task, window)
+    if isinstance(family, EpisodicFamily):
+        pool = EpisodePool(family, processes.device, normalization)
+    else:
+        with working(f"simulating {settings.training_tasks} tasks", shown=shown):
+            window = (settings.shots, math.ceil(settings.queries / len(family.query_sets)))
+            rng = stream(settings.seed, POOL)
+            pool = TaskPool(family, rng, settings.training_tasks, settings.samples_per_task, window)
     validation = _draw_validation(family, config)
     return Preparation(family, config, built, group, symmetry, normalization, constant, pool, validation)
 
@@ -200,5 +218,7 @@ def _draw_validation(family: TaskFamily, config: TrainConfig) -> TaskBatch:
     settings = config.settings
     rng = stream(settings.seed, VALIDATION)
     queries = _VALIDATION_QUERIES * len(family.query_sets)
+    if isinstance(family, EpisodicFamily):
+        queries = min(queries, family.examples - settings.shots)
     batch = draw_tasks(family, rng, settings.validation_tasks, settings.shots, queries, "validation")
     return augment_queries(family, rng, batch) if settings.augment else batch

@@ -24,6 +24,7 @@ from msr_runtime.meta.training.checkpoint import BEST, LAST, save_checkpoint
 from msr_runtime.meta.training.config import TrainConfig
 from msr_runtime.meta.training.distributed import ALONE, Processes
 from msr_runtime.meta.training.disturbance import draw_disturbance, draw_noise, draw_shots, shot_counts, switch_tasks
+from msr_runtime.meta.training.episodes import EpisodePool
 from msr_runtime.meta.training.outer import Batch, Gradient, OuterLoss, outer_gradient, step_weights, traced_gradient
 from msr_runtime.meta.training.preparation import Preparation, prepare
 from msr_runtime.meta.training.progress import training_progress
@@ -175,12 +176,10 @@ class MetaTrainer:
         settings, number = self.settings, FIRST_STEP + self.step
         rng, disturbing = stream(settings.seed, number), disturbance_stream(settings.seed, number)
         shots = draw_shots(disturbing, settings, few=self.few)
-        batch = self.pool.draw(rng, settings.tasks_per_step, shots, settings.queries)
-        if settings.augment:
-            batch = augment_queries(self.family, rng, batch)
+        batch = self._draw(rng, disturbing, shots)
         if self.learner.random:
             torch.manual_seed(layers_seed(settings.seed, number, self.processes.rank))
-        loss, gradients = self._differentiate(self._tensors(batch, disturbing, self.share))
+        loss, gradients = self._differentiate(batch)
         loss, gradients = self.processes.average(loss, gradients, settings.tasks_per_step)
         # Adam leaves out a parameter whose gradient is None, and keeps its state
         for name, parameter in self.outer_loss.named_parameters():
@@ -198,6 +197,17 @@ class MetaTrainer:
                 self.learner.rule.shrink()
             self._count_bad_step()
         return {"loss": float(loss), "gradient_norm": norm, "outer_rate": rate}
+
+    def _draw(self, rng: np.random.Generator, disturbing: np.random.Generator, shots: int) -> Batch:
+        """Draw the tasks of an outer step, with augmented queries, and return those of this process."""
+        settings = self.settings
+        tasks, queries = settings.tasks_per_step, settings.queries
+        if isinstance(self.pool, EpisodePool):
+            return self.pool.draw(rng, tasks, shots, queries, augment=settings.augment, share=self.share)
+        batch = self.pool.draw(rng, tasks, shots, queries)
+        if settings.augment:
+            batch = augment_queries(self.family, rng, batch)
+        return self._tensors(batch, disturbing, self.share)
 
     def _differentiate(self, batch: Batch) -> tuple[Tensor, Tensors]:
         rule = self.learner.rule

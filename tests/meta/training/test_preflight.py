@@ -42,7 +42,7 @@ def test_what_matters_is_not_refused() -> None:
         ("fine-tuning", LearnerConfig(), TrainSettings(noise=0.3, outliers=0.1, outlier_size=3.0)),
         ("maml", LearnerConfig(filters=5, context=3), TrainSettings()),
     ):
-        require_used(TrainConfig.of(family, method, learner, settings), LEARNERS[method])
+        require_used(TrainConfig.of(family, method, learner, settings), LEARNERS[method], family)
 
 
 @pytest.mark.parametrize("side", ["x", "y"])
