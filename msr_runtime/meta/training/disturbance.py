@@ -23,8 +23,8 @@ def shot_counts(settings: TrainSettings, *, few: bool = False) -> Sequence[int]:
 
     Args:
         settings: The settings `shots` and `fewest_shots`.
-        few: Leave out all but `FEW` of them, each about as many times the one before. A filter's graph is traced per
-            number, and grows with it.
+        few: Leave out all but `FEW` of them, each about as many times the one before. A filter is trained on them: few
+            samples are then drawn as often as many, and a step with few costs less.
 
     """
     fewest = settings.shots if settings.fewest_shots is None else settings.fewest_shots

@@ -218,7 +218,9 @@ class MetaTrainer:
         kind = weights is None, batch[0].shape[1]
         if kind not in self._gradients:
             counts, loss = shot_counts(self.settings, few=self.few), self.outer_loss
-            traces = self.settings.steps >= TRACE_FROM * len(counts)
+            # A filter's graph grows with the samples: tracing it for 64 of them takes a minute, and saves nothing,
+            # because nearly all of its time is spent in large products.
+            traces = not self.few and self.settings.steps >= TRACE_FROM * len(counts)
             self._gradients[kind] = traced_gradient(loss, batch, weights) if traces else outer_gradient(loss)
         return self._gradients[kind](batch, weights)
 
