@@ -307,7 +307,7 @@ class DeclaredFamily(SymmetricFamily, Protocol):
 
     @property
     def turns_freely(self) -> bool:
-        """Whether `augment` turns by any angle. `group()` then holds a sample of the turns."""
+        """Whether `augment` turns by any angle, or does more yet. `group()` then holds a sample of it."""
         ...
 
 

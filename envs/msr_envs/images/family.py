@@ -1,18 +1,19 @@
 """Episodes of few-shot classification over stored images: N classes, K images of each, and augmented queries."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msr_envs.images.archive import Archive, Pixels, read_archive
-from msr_envs.images.turning import quarter_turns
+from msr_envs.images.turning import LARGEST, exact_group, only_exact, quarter_turns
 from msr_envs.images.warps import Warps, move
 from msr_envs.splits import require_split, split_generator
 from msr_runtime.errors import FamilyError
-from msr_runtime.task import SPLITS, Array, Episodes, Field, Loss, Padding, Split, TaskBatch
+from msr_runtime.task import SPLITS, Array, Episodes, Field, Group, Loss, Padding, Split, TaskBatch
 
 
 class ImageEpisodes:
@@ -21,12 +22,16 @@ class ImageEpisodes:
     x is an image `(channels, size, size)` from 0 to 1. y is the number of its class in the task, from 0 on. The images
     of the support set are as they are stored. `augment` moves images by the maps that `warps` draws.
 
+    If it draws flips or quarter turns, and an image has at most 1024 numbers, the family is also a `DeclaredFamily`:
+    `group()` gives these flips and turns. All else that `augment` does, such as crops, is not in it.
+
     Args:
         name: The family's name.
         archive: The images.
         classes: The classes of each split, as indices into `archive.images`. No class is in two splits.
         ways: Classes of each task.
-        turned: Let each class, turned by 90, 180 and 270 degrees, be three more classes of the same split.
+        turned: Let each class, turned by 90, 180 and 270 degrees, be three more classes of the same split. Two turns of
+            one class are never in one task: a turned query of the one could be an image of the other.
         warping: What `augment` draws.
         padding: What lies outside an image that is moved.
 
@@ -37,6 +42,10 @@ class ImageEpisodes:
 
     loss: Loss = "cross_entropy"
     query_sets: tuple[str, ...] = ("upright",)
+    # Attributes of the object and not methods of the class: a family has them only if its group is known.
+    group: Callable[[], Group]
+    symmetry_in_words: Callable[[], tuple[str, ...]]
+    turns_freely: bool
 
     def __init__(
         self,
@@ -56,9 +65,7 @@ class ImageEpisodes:
         self.padding: Padding = padding
         self.warping = warping
         self.ways: int = ways
-        self._classes = {
-            split: (classes[split][:, None] * len(self.turns) + np.arange(len(self.turns))).ravel() for split in SPLITS
-        }
+        self._classes = dict(classes)
         for split, members in self._classes.items():
             if not 2 <= ways <= len(members):
                 raise FamilyError(
@@ -74,6 +81,15 @@ class ImageEpisodes:
             Field(name="image", shape=(channels, size, size), unit="1", low=0.0, high=1.0),
         )
         self.outputs: tuple[Field, ...] = (Field(name="class", shape=(ways,), unit="1", low=0.0, high=1.0),)
+        group = exact_group(warping)
+        if group is not None and channels * size * size <= LARGEST:
+            self.group = partial(group.matrices, channels, size, ways)
+            self.symmetry_in_words = lambda: tuple(f"{word} of the image: the class stays" for word in group.words)
+            self.turns_freely = not only_exact(warping)
+        copies = ", each also turned by 90°, 180° and 270° as a class of its own" if turned else ""
+        counts = ", ".join(f"{len(members)} in {split}" for split, members in self._classes.items())
+        self.notes: tuple[str, ...] = (f"classes: {counts}{copies}", f"queries: {warping.describe()}")
+        """What the tasks are made of, as text for the user."""
 
     def episodes(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> Episodes:
         """Draw which images `sample` gives for the same state of `rng`. The arguments are those of `sample`.
@@ -93,21 +109,24 @@ class ImageEpisodes:
         child = split_generator(self.name, rng, split)
         members = self._classes[split]
         drawn = np.stack([child.choice(members, self.ways, replace=False) for _ in range(tasks)])
+        turn = child.integers(len(self.turns), size=drawn.shape)
         order = child.random((tasks, self.examples, self.ways)).argsort(axis=1)
         others = order[:, shots:]
         query = others[:, np.arange(queries) % max(1, self.examples - shots)]
         label = np.arange(self.ways)
         return Episodes(
-            self._numbers(drawn, order[:, :shots]),
+            self._numbers(drawn, turn, order[:, :shots]),
             np.tile(label, (tasks, shots)),
-            self._numbers(drawn, query),
+            self._numbers(drawn, turn, query),
             np.tile(label, (tasks, queries)),
         )
 
-    def _numbers(self, drawn: NDArray[np.int64], example: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the numbers `(tasks, samples * ways)` of images of the classes `(tasks, ways)`."""
-        base, turn = np.divmod(drawn[:, None], len(self.turns))
-        return ((base * self.examples + example) * len(self.turns) + turn).reshape(len(drawn), -1)
+    def _numbers(
+        self, drawn: NDArray[np.int64], turn: NDArray[np.int64], example: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return the numbers `(tasks, samples * ways)` of images of the classes `drawn`, turned, `(tasks, ways)`."""
+        image = drawn[:, None] * self.examples + example
+        return (image * len(self.turns) + turn[:, None]).reshape(len(drawn), -1)
 
     def pictures(self, numbers: NDArray[np.int64]) -> Array:
         """Return the images with these numbers, `(*numbers, channels, size, size)`, from 0 to 1."""
@@ -145,6 +164,8 @@ class ImageEpisodes:
 
     def augment(self, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
         """Move each image by a map of its own. A moved image keeps its class."""
+        if self.warping.nothing:  # interpolation would round
+            return x, y
         images = x.reshape(-1, *x.shape[-3:])
         return move(images, self.warps(rng, len(images)), self.padding).reshape(x.shape), y
 

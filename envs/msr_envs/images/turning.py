@@ -1,7 +1,59 @@
-"""Quarter turns and flips of a square image, as the order of its pixels."""
+"""Quarter turns and flips of a square image. They only change the order of its pixels, and so are exact."""
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from msr_envs.images.warps import Warps
+from msr_runtime.task import Group
+
+LARGEST = 1024
+"""Images of more numbers have no group as matrices: one element of an image of 42 x 42 RGB would take 224 MB."""
+
+
+class ImageGroup(NamedTuple):
+    """A group of quarter turns and flips."""
+
+    name: str
+    """`D4`, `C4`, `D2` or `C2`."""
+    moves: tuple[tuple[int, bool], ...]
+    """Each element: quarter turns counter-clockwise, and whether the image is flipped left-right before. The identity
+    is the first."""
+    words: tuple[str, ...]
+    """Its generators in words."""
+
+    def matrices(self, channels: int, size: int, ways: int) -> Group:
+        """Return the group on the vector of an image `(channels, size, size)`. Classes stay as they are."""
+        pixels = np.arange(channels * size * size).reshape(channels, size, size)
+        inputs = np.zeros((len(self.moves), pixels.size, pixels.size))
+        for element, (turns, flipped) in zip(inputs, self.moves, strict=True):
+            moved = np.rot90(pixels[:, :, ::-1] if flipped else pixels, turns, (1, 2))
+            element[pixels.ravel(), moved.ravel()] = 1.0
+        return Group(self.name, inputs, np.tile(np.eye(ways), (len(self.moves), 1, 1)))
+
+
+_LEFT_RIGHT, _UP_DOWN, _TURN = "flip left-right", "flip up-down", "turn by 90°"
+_D4 = ImageGroup("D4", tuple((k, flip) for flip in (False, True) for k in range(4)), (_TURN, _LEFT_RIGHT))
+_C4 = ImageGroup("C4", _D4.moves[:4], (_TURN,))
+_D2 = ImageGroup("D2", ((0, False), (0, True), (2, True), (2, False)), (_LEFT_RIGHT, _UP_DOWN))
+_C2 = ImageGroup("C2", _D2.moves[:2], (_LEFT_RIGHT,))
+
+
+def exact_group(warping: Warps) -> ImageGroup | None:
+    """Return the group of those quarter turns and flips that an augmentation draws, if there are any.
+
+    Turns by smaller angles and crops are no part of it: they change what an image holds.
+    """
+    turns = warping.angle in ("quarter", "any") or (not isinstance(warping.angle, str) and warping.angle >= 90)
+    if turns:
+        return _C4 if warping.flips == "none" else _D4
+    return {"none": None, "left-right": _C2, "both": _D2}[warping.flips]
+
+
+def only_exact(warping: Warps) -> bool:
+    """Return whether the augmentation draws nothing but quarter turns and flips."""
+    return warping.angle in ("quarter", 0) and warping.crop == 1
 
 
 def quarter_turns(size: int) -> NDArray[np.int64]:

@@ -77,6 +77,11 @@ class Warps:
             maps[:, :, 2] = (1 - side) * rng.uniform(-1.0, 1.0, (count, 2))
         return maps.astype(np.float32)
 
+    @property
+    def nothing(self) -> bool:
+        """Whether every map is the identity."""
+        return self.angle == 0 and self.flips == "none" and self.crop == 1
+
     def describe(self) -> str:
         """Return what is drawn, in words."""
         turn = {"quarter": "turns by multiples of 90°", "any": "turns by any angle"}.get(
