@@ -13,7 +13,7 @@ from msr_envs.images.turning import LARGEST, exact_group, only_exact, quarter_tu
 from msr_envs.images.warps import Warps, move
 from msr_envs.splits import require_split, split_generator
 from msr_runtime.errors import FamilyError
-from msr_runtime.task import SPLITS, Array, Episodes, Field, Group, Loss, Padding, Split, TaskBatch
+from msr_runtime.task import Array, Episodes, Field, Group, Loss, Padding, Split, TaskBatch
 
 
 class ImageEpisodes:
