@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from msr_runtime.adaptation.family import FALSE_ALARMS
 from msr_runtime.adaptation.inbox import Inbox
@@ -21,7 +21,6 @@ from msr_runtime.adaptation.update_guard import UpdateGuard
 from msr_runtime.adaptation.window_learning import WindowLearning
 from msr_runtime.control.realtime import ADAPTATION_PRIORITY, schedule
 from msr_runtime.errors import InputError
-from msr_runtime.inference.sample_spec import SampleSpec
 from msr_runtime.task import Array
 
 _TELL = 1.0
@@ -237,11 +236,11 @@ class OnlineAdapter:
         when = time.monotonic() if at is None else float(at)
         if not math.isfinite(when):
             raise InputError(f"at is {at}, but a finite time in s is wanted; leave it out for the present time")
-        copied = _copy(self._specs[0], x)
+        copied = self._specs[0].convert_one(x).copy()
         if y is None:
             self._inbox.wait(when, copied)
             return when
-        target = _copy(self._specs[1], y)
+        target = self._specs[1].convert_one(y).copy()
         self._inbox.put(when, copied, target)
         if self._recorder:
             self._recorder.sample(copied, target)
@@ -260,7 +259,7 @@ class OnlineAdapter:
         Raises:
             InputError: If a shape or dtype is wrong.
         """
-        target = _copy(self._specs[1], y)
+        target = self._specs[1].convert_one(y).copy()
         x = self._inbox.complete(at, target)
         if x is not None and self._recorder:
             self._recorder.sample(x, target)
@@ -390,18 +389,3 @@ class OnlineAdapter:
                 for change in self._inbox.changes():
                     self._learning.begin_task(change)
             self._learning.offer(sample)
-
-
-def _copy(side: SampleSpec, value: ArrayLike) -> NDArray:
-    """Copy one x or y.
-
-    Raises:
-        InputError: If its shape or dtype is wrong.
-    """
-    array = side.convert(value)
-    if array.shape != side.shape:
-        raise InputError(
-            f"one sample's {side.name[-1]} has shape {array.shape}, but {side.shape} is wanted; observe() takes one "
-            "sample per call, without a batch axis"
-        )
-    return array.copy()

@@ -229,12 +229,7 @@ def check_sample(specs: tuple[SampleSpec, SampleSpec], x: ArrayLike, y: ArrayLik
     """
     sample = []
     for spec, side, value in zip(specs, "xy", (x, y), strict=True):
-        array = spec.convert(value)
-        if array.shape != spec.shape:
-            raise InputError(
-                f"{side} has shape {array.shape}, but {spec.shape} is wanted: one sample, without a batch axis; for "
-                "several samples call it once for each, in their order"
-            )
+        array = spec.convert_one(value)
         if not all_finite(array.reshape(-1)):
             spec._replace(name=side).check_values(array[None])
         sample.append(array)

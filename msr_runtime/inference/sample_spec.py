@@ -52,6 +52,20 @@ class SampleSpec(NamedTuple):
         with np.errstate(over="ignore"):  # a number too large becomes infinite, and `check_values` reports it
             return array.astype(self.dtype, copy=False)
 
+    def convert_one(self, value: ArrayLike) -> NDArray:
+        """Return the x or y of one sample as an array `shape` of this dtype.
+
+        Raises:
+            InputError: As `convert`, or if it has another shape.
+        """
+        array = self.convert(value)
+        if array.shape != self.shape:
+            raise InputError(
+                f"one sample's {self.name[-1]} has shape {array.shape}, but {self.shape} is wanted, without a batch "
+                "axis; for several samples call it once for each, in their order"
+            )
+        return array
+
     def check_batch(self, array: NDArray) -> None:
         """Raise InputError unless `array` is `(samples, *shape)` with at least one sample."""
         if array.ndim != 1 + len(self.shape) or array.shape[1:] != self.shape or not len(array):
