@@ -1,6 +1,7 @@
 """Scale raw units to numbers near one, and back."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,6 +46,20 @@ class Normalization(BaseModel):
     """Center of y, in raw units. For labels: one zero per class."""
     output_scale: Figures
     """Scale of y, in raw units, above 0. For labels: one per class, each 1."""
+
+    @classmethod
+    def identity(cls, inputs: Shape, outputs: Shape) -> "Normalization":
+        """Return the normalization of x `(*x)` and y `(*y)` that changes nothing: center 0 and scale 1 everywhere."""
+
+        def figures(value: float, shape: Shape) -> Any:
+            return np.full((shape[0], *[1] * (len(shape) - 1)), value).tolist()  # of an image, one per channel
+
+        return cls(
+            input_center=figures(0.0, inputs),
+            input_scale=figures(1.0, inputs),
+            output_center=figures(0.0, outputs),
+            output_scale=figures(1.0, outputs),
+        )
 
     def normalize(self, x: NDArray, y: NDArray) -> tuple[Array, NDArray]:
         """Normalize samples in raw units, x `(..., *x)` and y `(..., *y)`, for a learner.

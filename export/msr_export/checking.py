@@ -1,7 +1,6 @@
 """Whether a learner can be exported, before it is trained for hours: the untrained one goes the way of an export."""
 
 import copy
-import math
 from typing import Any
 
 import numpy as np
@@ -69,7 +68,7 @@ def check_exportable(learner: Learner) -> None:
 
 
 def _try(learner: Learner) -> None:
-    unscaled = _unscaled(learner)
+    unscaled = Normalization.identity(learner.inputs, learner.outputs)
     _settle(learner)
     frozen = freeze(learner, unscaled)
     inputs = np.random.default_rng(0).standard_normal((_SAMPLES, *learner.inputs)).astype(np.float32)
@@ -120,7 +119,7 @@ def _guilty_layer(learner: Learner) -> str:
         except MsrError:  # it does not map samples to samples, so it cannot be looked at by itself
             continue
         try:
-            freeze(alone, _unscaled(alone))
+            freeze(alone, Normalization.identity(alone.inputs, alone.outputs))
         except Exception:  # noqa: BLE001  # whatever it is, this layer is the reason
             return f"layer '{name}', a {type(layer).__name__}"
     return ""
@@ -176,16 +175,6 @@ def _alone(learner: Learner, layer: nn.Module, shapes: tuple[torch.Size, ...]) -
     rule = learner.config.rule if learner.config.rule in RULES else "gradient"
     kind = type("LayerAlone", (MAML,), {"build_network": lambda _: network})
     return kind(LearnerConfig(rule=rule), (inputs,), tuple(outputs), "mse").eval()
-
-
-def _unscaled(learner: Learner) -> Normalization:
-    inputs, outputs = math.prod(learner.inputs), math.prod(learner.outputs)
-    return Normalization(
-        input_center=(0.0,) * inputs,
-        input_scale=(1.0,) * inputs,
-        output_center=(0.0,) * outputs,
-        output_scale=(1.0,) * outputs,
-    )
 
 
 def _first_line(error: Exception) -> str:

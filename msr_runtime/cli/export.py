@@ -23,6 +23,7 @@ def export(
     family: Annotated[str | None, option("FAMILY", "the family that the checkpoint names, if it is installed")] = None,
     learner: Programs = _NONE,
     method: MethodOfCheckpoint = None,
+    replace: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
     """Write a checkpoint as a bundle, the folder that the robot needs.
 
@@ -30,17 +31,22 @@ def export(
 
     Args:
         checkpoint: The folder of a run, whose best checkpoint is exported, or a checkpoint file (.safetensors).
-        bundle: The folder to write. A bundle that is there already is replaced.
+        bundle: The folder to write. A bundle that is there already is left as it is, and refused.
         family: The task family that the network was trained on: a built-in name, module:attribute, file.py:attribute,
             file.npz or file.yaml. Needed for a family of your own: a file's word is not enough to run a program.
         learner: A network or rule of your own, on which the checkpoint was trained. Needed for the same reason.
         method: A method of your own, likewise.
+        replace: Replace the bundle that is there already. Until the new one is whole, the old one stays.
     """
     from msr_export import export_checkpoint  # the import takes seconds, and wrong arguments are reported before it
 
     torch.set_num_threads(1)
     if (checkpoint / MANIFEST).is_file():
         raise InputError(f"'{checkpoint}' is a bundle already; name the folder of a run, or a checkpoint file in it")
+    if (bundle / MANIFEST).is_file() and not replace:
+        raise InputError(
+            f"'{bundle}' holds a bundle already, and a robot may use it; name another folder, or replace it (--replace)"
+        )
     found = load_own(checkpoint, learner, method)
     export_checkpoint(found, bundle, family=family_of(checkpoint, family, found.config.family))
     written = Bundle.open(bundle)

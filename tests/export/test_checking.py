@@ -48,3 +48,10 @@ def test_the_line_of_an_operation_that_cannot_be_exported_is_named() -> None:
     line = Outside.forward.__code__.co_firstlineno + 1
     with pytest.raises(ExportError, match=f"data pointer.*, in {__file__}, line {line}; replace it by basic"):
         check_exportable(learner)
+
+
+@pytest.mark.parametrize(("network", "outputs"), [("conv", (3, 6, 6)), ("mlp", (2,))])
+def test_images_are_tried_too(network: str, outputs: tuple[int, ...]) -> None:
+    """They have one center and one scale per channel, and not one per pixel."""
+    config = LearnerConfig(network=network, width=2, depth=1)
+    check_exportable(LEARNERS["maml"](config, (2, 6, 6), outputs, "mse"))
