@@ -68,7 +68,8 @@ class TaskEnvironment(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]], G
 
     def _choose_task(self, options: dict[str, Any] | None) -> _Task:
         """Return the task of the next episode: that of the options, the fixed one, or a new one."""
-        return (options or {}).get("task", self._fixed_task) or self._draw(self.np_random)
+        chosen = (options or {}).get("task", self._fixed_task)
+        return self._draw(self.np_random) if chosen is None else chosen
 
     @abstractmethod
     def _model(self) -> mujoco.MjModel:

@@ -15,7 +15,8 @@
 The family is made with `msr_envs.simulated.EnvFamily`.
 """
 
+from msr_envs.ant.environment import AntTrotEnv
 from msr_envs.ant.family import Ant
 from msr_envs.ant.simulator import AntEnv
 
-__all__ = ["Ant", "AntEnv"]
+__all__ = ["Ant", "AntEnv", "AntTrotEnv"]

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from msr_envs.ant.controller import trot, true_model
-from msr_envs.ant.simulator import LEGS, PERIOD, RANGES, AntEnv
+from msr_envs.ant.environment import AntTask, draw_task
+from msr_envs.ant.simulator import LEGS, PERIOD, AntEnv
 from msr_envs.simulated import Change, Phase, RandomActions, SymmetricEnvFamily
 from msr_envs.splits import require_split
 from msr_envs.symmetry import Pseudoscalar, Pseudovector, Ring, Scalar, Vector, cyclic
@@ -101,9 +103,13 @@ class Ant(SymmetricEnvFamily):
         )
 
     @staticmethod
-    def draw_task(rng: np.random.Generator) -> dict[str, float]:
+    def draw_task(rng: np.random.Generator) -> AntTask:
         """Draw the physics of one ant, each factor evenly in its range. Training and `evaluate` draw as this does."""
-        return {name: rng.uniform(*bounds) for name, bounds in RANGES.items()}
+        return draw_task(rng)
+
+    def make_env(self, task: AntTask | None = None, render_mode: str | None = None) -> gymnasium.Env:
+        """Return the registered environment `msr/Ant-v0` with one ant. Without it, every reset draws one."""
+        return gymnasium.make("msr/Ant-v0", task=task, render_mode=render_mode, draw=self.draw_task)
 
     def evaluate(self, adapt: Adapt | None, rng: np.random.Generator, tasks: int, split: Split) -> ClosedLoop:
         """Adapt to 20 sector samples per task, then trot for 2 s in a random direction of the body.
