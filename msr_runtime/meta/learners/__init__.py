@@ -17,9 +17,9 @@ from msr_runtime.meta.learners.methods import (
     FineTuning,
     MetaSGD,
     NoAdaptation,
-    ProtoNets,
     learner_class,
 )
+from msr_runtime.meta.learners.prototypes import OrbitPrototypes, ProtoNets
 
 __all__ = [
     "ANIL",
@@ -35,6 +35,7 @@ __all__ = [
     "LearnerConfig",
     "MetaSGD",
     "NoAdaptation",
+    "OrbitPrototypes",
     "ProtoNets",
     "learner_class",
 ]

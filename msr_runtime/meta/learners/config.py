@@ -2,10 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 from pydantic import Field as Limits
 
 from msr_runtime.meta.networks.activations import Activation
+from msr_runtime.meta.networks.convolution import Head, Norm
+from msr_runtime.meta.symmetry.grid import GridName
 from msr_runtime.meta.symmetry.reparameterize import Form
 
 RULES = ("gradient", "gauss-newton", "ridge", "recursive")
@@ -27,8 +29,9 @@ class LearnerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     network: str = "mlp"
-    """`mlp`; `conv`, filters of 3 x 3 (3 on signals); `local`, where every position has its own filter; or a network of
-    your own: a function or class named as package.module:attribute or path/to/file.py:attribute."""
+    """`mlp`; `conv`, filters of 3 x 3 (3 on signals); `conv-grid`, the same with strides that keep flips and quarter
+    turns exact; `local`, where every position has its own filter; or a network of your own: a function or class named
+    as package.module:attribute or path/to/file.py:attribute."""
     width: PositiveInt | Annotated[tuple[PositiveInt, ...], Limits(min_length=1)] = 64
     """Units or channels of every hidden layer, or a number for each of them, such as 50 60 50."""
     depth: NonNegativeInt = 3
@@ -37,6 +40,15 @@ class LearnerConfig(BaseModel):
     """Give the layers biases."""
     activation: Activation = "silu"
     """What stands between the layers of a built-in network."""
+    norm: Norm = "none"
+    """What normalizes the hidden layers of a `conv` network: `none`, or `layer`, each sample's whole map. `batch` is
+    refused: a robot's answer must not depend on the other samples of a batch."""
+    head: Head = "linear"
+    """What follows the last map of a `conv` network that ends in a vector: `linear` on all of it, linear on its `mean`
+    over positions, or, as an embedding for prototypes, the `map` itself."""
+    grid_group: GridName | None = None
+    """The flips and turns that a `conv-grid` network holds, with the form `equivariant` or method `orbit-prototypes`:
+    `C2` (a half turn), `D2` (both flips), `C4` (quarter turns), `D4` (quarter turns and flips)."""
     adapt: tuple[str, ...] = ("*",)
     """Patterns of the weights that adapt, such as `layers.2.*` or `*.bias`. The others are learned by the outer loop
     alone."""
@@ -75,8 +87,21 @@ class LearnerConfig(BaseModel):
     """Terms of the form `kronecker`. Only for reparameterized networks."""
     reparameterized: bool = False
     """Put a symmetry matrix behind every weight, for any method. MSR is MAML on such a network."""
+    temperature: PositiveFloat | None = None
+    """Where the learned temperature of prototypes starts: a class's score is its mean squared distance per number,
+    negative, over it. None: 0.1 for `orbit-prototypes`; `protonets` then scores by plain squared distances."""
     context: PositiveInt = 32
     """Length of the context vector of method `cavia`; number of basis functions of method `function-encoder`."""
+
+    @field_validator("norm", mode="before")
+    @classmethod
+    def _refuse_batch_norm(cls, norm: object) -> object:
+        if norm == "batch":
+            raise ValueError(
+                "norm is 'batch', but statistics of a batch of test samples tell each sample what the others are, and "
+                "a robot that acts on one sample has no others: take 'layer' (--learner.norm layer) or 'none'"
+            )
+        return norm
 
     @model_validator(mode="after")
     def _check(self) -> "LearnerConfig":

@@ -7,7 +7,6 @@ from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.networks.basis import BasisNetwork, basis_shape
-from msr_runtime.meta.networks.registry import make_network
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.task import Group, Loss, Shape
 
@@ -55,10 +54,7 @@ class FunctionEncoder(Learner):
                 "gives a signal as long as x; take network 'mlp', or give x and y an axis of channels"
             )
         shape = basis_shape(self.outputs, config.context)
-        functions = make_network(
-            config.network, self.inputs, shape, config.widths, bias=config.bias, activation=config.activation
-        )
-        return BasisNetwork(functions, self.outputs, config.context)
+        return BasisNetwork(self.plain_network(shape, config.widths), self.outputs, config.context)
 
     def choose_adapted(self) -> tuple[str, ...]:
         """Return the name of the coefficients alone."""

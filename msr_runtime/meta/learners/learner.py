@@ -4,7 +4,7 @@ The methods in `methods` are small subclasses. A method of your own is another s
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ from torch.func import functional_call
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners.chosen import chosen_names
 from msr_runtime.meta.learners.config import RULES, LearnerConfig
+from msr_runtime.meta.learners.grid_actions import grid_actions
 from msr_runtime.meta.learners.own_network import examine, freeze_statistics, is_own
 from msr_runtime.meta.learners.own_rule import make_own_rule
 from msr_runtime.meta.learners.unused import unused_by_network, unused_by_rule
@@ -25,6 +26,7 @@ from msr_runtime.meta.rules.recursive import Recursive, require_numbers
 from msr_runtime.meta.rules.rule import LOSSES, Rule, Tensors
 from msr_runtime.meta.symmetry.equivariant import mlp_actions
 from msr_runtime.meta.symmetry.forms import Symmetry
+from msr_runtime.meta.symmetry.grid import GridGroup
 from msr_runtime.meta.symmetry.reparameterize import reparameterize
 from msr_runtime.task import Group, Loss, Shape
 
@@ -87,8 +89,18 @@ class Learner(nn.Module):
 
     def build_network(self) -> nn.Module:
         """Return the plain network. CAVIA and ProtoNets override this."""
-        config, shapes = self.config, (self.inputs, self.outputs)
-        return make_network(config.network, *shapes, config.widths, bias=config.bias, activation=config.activation)
+        if self.config.head == "map":
+            raise TrainingError(
+                f"method '{self.name}' needs outputs of shape {self.outputs}, but with head 'map' a network ends in "
+                "its last map; take head 'linear' or 'mean' (--learner.head), or a method of prototypes"
+            )
+        return self.plain_network(self.outputs, self.config.widths)
+
+    def plain_network(self, outputs: Shape, widths: Sequence[int]) -> nn.Module:
+        """Return the configured network with such outputs and widths of its hidden layers."""
+        config = self.config
+        options = {"bias": config.bias, "activation": config.activation, "norm": config.norm, "head": config.head}
+        return make_network(config.network, self.inputs, outputs, widths, **options)
 
     def choose_adapted(self) -> tuple[str, ...]:
         """Return the names of the tensors that the inner loop moves: here all but the symmetry matrices."""
@@ -148,13 +160,16 @@ class Learner(nn.Module):
     def _reparameterize(self) -> None:
         """Put a symmetry matrix behind every layer. The equivariant form also needs the group's action on each."""
         config, actions = self.config, None
-        if config.form == "equivariant" and self.group is None:
+        if config.form == "equivariant" and self.group is None and config.grid_group is None:
             raise TrainingError(
                 "form 'equivariant' needs the group's matrices, but there are none: the family has no group() method "
-                "that returns them; add one to the family, or take another form"
+                "that returns them; add one to the family, name flips and turns of images by --learner.grid-group, or "
+                "take another form"
             )
         try:
-            if config.form == "equivariant" and self.group is not None:
+            if config.form == "equivariant" and config.grid_group is not None:
+                actions = grid_actions(self.network, GridGroup.named(config.grid_group))
+            elif config.form == "equivariant" and self.group is not None:
                 actions = mlp_actions(self.network, self.group)
             reparameterize(self.network, filters=config.filters, form=config.form, terms=config.terms, actions=actions)
         except ValueError as error:

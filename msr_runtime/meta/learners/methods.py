@@ -13,10 +13,9 @@ from msr_runtime.meta.learners.attention import Attention
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.function_encoder import FunctionEncoder
 from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.learners.prototypes import OrbitPrototypes, ProtoNets
 from msr_runtime.meta.learners.unused import FILTER, INNER_LOOP, refuse_unused, unused_by_rule
 from msr_runtime.meta.networks.mlp import ContextMLP
-from msr_runtime.meta.networks.prototypes import PrototypeNetwork
-from msr_runtime.meta.networks.registry import make_network
 from msr_runtime.meta.programs import find_program
 from msr_runtime.meta.rules.gradient import SignedSteps
 from msr_runtime.meta.rules.rule import Rule, Tensors
@@ -54,9 +53,7 @@ class BigMAML(MAML):
         wanted = _count(MSR(self.config, self.inputs, self.outputs, "mse", self.group).network)
 
         def build(more: int) -> nn.Module:
-            config, widths = self.config, [width + more for width in self.config.widths]
-            shape = self.inputs, self.outputs
-            return make_network(config.network, *shape, widths, bias=config.bias, activation=config.activation)
+            return self.plain_network(self.outputs, [width + more for width in self.config.widths])
 
         def count(more: int) -> int:
             # The meta device makes tensors without memory: only their sizes are needed here.
@@ -151,61 +148,6 @@ class MSR(MAML):
         super().__init__(config.model_copy(update={"reparameterized": True}), inputs, outputs, loss, group)
 
 
-class ProtoNets(Learner):
-    """A class is the mean of its support samples in a meta-learned embedding (Snell et al., 2017). Nothing takes a
-    gradient step.
-    """
-
-    name = "protonets"
-
-    @classmethod
-    def unused(cls, config: LearnerConfig) -> dict[str, str]:
-        """Return the options of steps, and `bias`. The embedding is as wide as a hidden layer, also without one."""
-        unused = super().unused(config)
-        unused.pop("width", None)  # there only with depth 0
-        return unused | dict.fromkeys(("bias", *INNER_LOOP), "it averages an embedding of its own, and takes no steps")
-
-    def __init__(
-        self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss, group: Group | None = None
-    ) -> None:
-        if loss != "cross_entropy":
-            raise TrainingError(
-                f"method '{self.name}' tells classes apart, but the family's loss is {loss}; take a family whose loss "
-                "is cross_entropy, or another method"
-            )
-        super().__init__(config, inputs, outputs, loss, group)
-
-    def build_network(self) -> nn.Module:
-        """Return an embedding as wide as the last hidden layer, and one prototype per class."""
-        config = self.config
-        refuse_unused(self.name, config, self.unused(config), ("bias", "rule"))
-        width = config.width if isinstance(config.width, int) else config.width[-1]
-        embedding = make_network(config.network, self.inputs, (width,), config.widths, activation=config.activation)
-        return PrototypeNetwork(embedding, self.outputs[0], width)
-
-    def choose_adapted(self) -> tuple[str, ...]:
-        """Return the name of the prototypes alone."""
-        return ("prototypes",)
-
-    def build_rule(self) -> None:
-        """Return None: prototypes are means, not steps."""
-
-    def start(self) -> Tensors:
-        """Return prototypes of zeros: no class is likelier than another."""
-        return {"prototypes": torch.zeros_like(self.network.get_parameter("prototypes"))}
-
-    def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:
-        """Average the embeddings of the support samples by class. A class without samples keeps its zeros.
-
-        The result does not depend on the number of steps, if there is at least one.
-        """
-        if steps == 0:
-            return self.start()
-        assert isinstance(self.network, PrototypeNetwork)
-        member = nn.functional.one_hot(support_y, self.outputs[0]).to(support_x.dtype)
-        return {"prototypes": member.mT @ self.network.embedding(support_x) / member.sum(0).clamp(min=1)[:, None]}
-
-
 class NoAdaptation(Learner):
     """A floor: one network for all tasks, trained on the same query sets. It ignores the support set."""
 
@@ -284,6 +226,7 @@ LEARNERS: dict[str, type[Learner]] = {
         FunctionEncoder,
         Attention,
         ProtoNets,
+        OrbitPrototypes,
         NoAdaptation,
         FineTuning,
     )

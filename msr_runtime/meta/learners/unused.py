@@ -36,7 +36,14 @@ def unused_by_rule(config: LearnerConfig) -> dict[str, str]:
 
 def unused_by_network(config: LearnerConfig) -> dict[str, str]:
     """Return the options of sizes that a network of this configuration does not have: name to reason."""
-    unused = {"context": f"the network '{config.network}' has no context"}
+    unused = {
+        "context": f"the network '{config.network}' has no context",
+        "temperature": "there are no prototypes",
+    }
+    if config.network not in ("conv", "conv-grid"):
+        unused |= dict.fromkeys(("norm", "head"), f"the network '{config.network}' has none")
+    if not (config.network == "conv-grid" and config.reparameterized and config.form == "equivariant"):
+        unused["grid_group"] = "only the form 'equivariant' of a 'conv-grid' network holds a group of flips and turns"
     if not config.depth:
         unused |= dict.fromkeys(("width", "activation"), "with depth 0 there is no hidden layer")
     if config.network not in NETWORKS:

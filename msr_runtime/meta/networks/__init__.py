@@ -4,9 +4,9 @@
 knows the names that a configuration can use, those of your own networks included.
 """
 
-from msr_runtime.meta.networks.convolution import ConvNet, LocallyConnected, LocalNet
+from msr_runtime.meta.networks.convolution import ConvNet, GridConvNet, LocallyConnected, LocalNet
 from msr_runtime.meta.networks.mlp import MLP, ContextMLP
-from msr_runtime.meta.networks.prototypes import PrototypeNetwork
+from msr_runtime.meta.networks.prototypes import OrbitPrototypeNetwork, PrototypeNetwork
 from msr_runtime.meta.networks.registry import NETWORKS, make_network
 
 __all__ = [
@@ -14,8 +14,10 @@ __all__ = [
     "NETWORKS",
     "ContextMLP",
     "ConvNet",
+    "GridConvNet",
     "LocalNet",
     "LocallyConnected",
+    "OrbitPrototypeNetwork",
     "PrototypeNetwork",
     "make_network",
 ]

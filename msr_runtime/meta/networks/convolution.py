@@ -1,12 +1,13 @@
 """Networks of small filters: convolutions, and a locally connected layer that shares no filter between positions.
 
 A sample is an image `(channels, height, width)`, a signal `(channels, n)`, or a vector `(n,)`. A vector is treated as a
-signal of one channel. Filters are 3 wide along each axis.
+signal of one channel. Filters are 3 wide along each axis; those of `GridConvNet` also 4.
 """
 
 import math
 from collections.abc import Sequence
 from itertools import pairwise, product
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,30 @@ from msr_runtime.errors import TrainingError
 from msr_runtime.meta.networks.activations import ACTIVATIONS, Activation
 from msr_runtime.task import Shape
 
+Norm = Literal["none", "layer"]
+"""What normalizes the channels of a hidden layer: nothing, or the mean and deviation of one sample's whole map."""
+
+Head = Literal["linear", "mean", "map"]
+"""What follows the last map: a linear layer on all of it, a linear layer on its means over positions, or nothing."""
+
 _TAPS = 3
+_EVEN_TAPS = 4
+_SMALLEST = 4
+"""The size from which `GridConvNet` does not halve an axis any more."""
 _CONVOLUTIONS = {2: nn.Conv1d, 3: nn.Conv2d}
 """Number of axes of a sample, including its channels, to the layer for it."""
+
+
+class Window(NamedTuple):
+    """How a layer of filters reads one axis."""
+
+    taps: int
+    stride: int
+    padding: int
+
+    def size(self, size: int) -> int:
+        """Return how many positions are read on an axis of this size."""
+        return (size + 2 * self.padding - self.taps) // self.stride + 1
 
 
 class ConvNet(nn.Module):
@@ -39,11 +61,17 @@ class ConvNet(nn.Module):
         widths: Channels of each hidden layer.
         bias: Give the layers biases.
         activation: What stands between the layers.
+        norm: What normalizes the hidden layers, before the activation.
+        head: What makes a vector of the last map. Without a head, the flattened map is the output and takes the place
+            of `outputs`; no activation follows the last layer then.
 
     Raises:
         TrainingError: No such network leads from `inputs` to `outputs`.
 
     """
+
+    last_map: Shape = ()
+    """The last map, `(channels, height, width)`; empty if the outputs are no vector."""
 
     def __init__(
         self,
@@ -53,10 +81,12 @@ class ConvNet(nn.Module):
         *,
         bias: bool = True,
         activation: Activation = "silu",
+        norm: Norm = "none",
+        head: Head = "linear",
     ) -> None:
         super().__init__()
         self.inputs, self.outputs = inputs, outputs
-        self.activation = ACTIVATIONS[activation]
+        self.activation, self.norm, self.head = ACTIVATIONS[activation], norm, head
         depth = len(widths)
         image = _image("conv", inputs)
         convolution = _CONVOLUTIONS[len(image)]
@@ -68,9 +98,18 @@ class ConvNet(nn.Module):
             layers = [convolution(a, b, _TAPS, padding=padding, bias=bias) for a, b in pairwise(channels)]
         elif len(outputs) == 1 and depth > 0:
             channels = [image[0], *widths]
-            layers = [convolution(a, b, _TAPS, stride=2, padding=1, bias=bias) for a, b in pairwise(channels)]
-            halved = [math.ceil(size / 2**depth) for size in image[1:]]
-            layers.append(nn.Linear(widths[-1] * math.prod(halved), outputs[0], bias=bias))
+            layers, size = [], image[1:]
+            for a, b in pairwise(channels):
+                windows = [self.window(length) for length in size]
+                taps, strides, paddings = zip(*windows, strict=True)
+                layers.append(convolution(a, b, taps, stride=strides, padding=paddings, bias=bias))
+                size = tuple(window.size(length) for window, length in zip(windows, size, strict=True))
+            self.last_map = (widths[-1], *size)
+            read = widths[-1] if head == "mean" else math.prod(self.last_map)
+            if head == "map":
+                self.outputs = (read,)
+            else:
+                layers.append(nn.Linear(read, outputs[0], bias=bias))
         else:
             raise TrainingError(
                 f"network 'conv' of depth {depth} makes no outputs of shape {outputs} from inputs of shape {inputs}: "
@@ -83,14 +122,49 @@ class ConvNet(nn.Module):
                 nn.init.zeros_(layer.bias)
         self.layers = nn.ModuleList(layers)
 
+    def window(self, size: int) -> Window:  # noqa: ARG002  # the same for every size
+        """Return how a hidden layer reads an axis of this size, if the outputs are a vector."""
+        return Window(_TAPS, 2, 1)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map x `(samples, *inputs)` to `(samples, *outputs)`."""
         if len(self.inputs) == 1:
             x = x.unsqueeze(1)
         for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
-        y = self.layers[-1](x if self.dense else x.flatten(1))
-        return y.squeeze(1) if self.dense and len(self.outputs) == 1 else y
+            x = layer(x)
+            x = self.activation(x if self.norm == "none" else nn.functional.group_norm(x, 1))
+        if self.head == "mean" and not self.dense:
+            x = x.flatten(2).mean(2)
+        y = self.layers[-1](x if self.dense or self.head == "map" else x.flatten(1))
+        if not self.dense:
+            return y.flatten(1) if self.head == "map" else y
+        return y.squeeze(1) if len(self.outputs) == 1 else y
+
+
+class GridConvNet(ConvNet):
+    """A `ConvNet` whose grids every flip and quarter turn maps onto itself, so that its maps can move as images do.
+
+    A stride of 2 with 3 taps reads an even axis from one end: a flip then reads other pixels. Here an even axis is read
+    by 4 taps, with so much padding that the next axis is odd if it can be, and an odd axis by 3 taps with padding 1.
+    So 28 pixels become 13, 7 and 4. Axes of 4 or fewer keep their size: 3 taps with stride 1.
+
+    Weights lie in memory with the input channels last, in which order torch's convolutions on the CPU are fastest.
+    """
+
+    def __init__(self, inputs: Shape, outputs: Shape, widths: Sequence[int], **options: Any) -> None:
+        super().__init__(inputs, outputs, widths, **options)
+        if len(_image("conv-grid", inputs)) == 3:
+            for layer in self.layers:
+                if isinstance(layer, nn.Conv2d):
+                    layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+
+    def window(self, size: int) -> Window:
+        """Return how a hidden layer reads an axis of this size, if the outputs are a vector."""
+        if size <= _SMALLEST:
+            return Window(_TAPS, 1, 1)
+        if size % 2:
+            return Window(_TAPS, 2, 1)
+        return Window(_EVEN_TAPS, 2, 1 if (size // 2) % 2 else 0)
 
 
 class LocallyConnected(nn.Module):

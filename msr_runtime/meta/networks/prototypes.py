@@ -1,4 +1,6 @@
-"""A network that scores classes by the distance to their prototypes."""
+"""Networks that score classes by the distance to their prototypes."""
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -22,3 +24,38 @@ class PrototypeNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x `(samples, *inputs)` to scores `(samples, classes)`."""
         return -(self.embedding(x).unsqueeze(-2) - self.prototypes).square().sum(-1)
+
+
+class OrbitPrototypeNetwork(nn.Module):
+    """Scores each class by the nearest of its prototypes, softly: one for each element of a group.
+
+    The prototypes of a class are to be what a group makes of one embedding; who builds the network says how. A sample
+    that was turned or flipped is then near one of them, if the embedding moves as the sample does. With one prototype a
+    class, this is prototypical networks with a learned temperature.
+
+    A score is the logarithm of the sum, over the class's prototypes, of `exp(-d / temperature)`, where d is the mean
+    squared difference between the embedding and the prototype, per number.
+
+    Args:
+        embedding: The network that maps x to a vector of length `width`.
+        classes: The number of classes.
+        width: The length of an embedding and of a prototype.
+        order: Prototypes of each class.
+        temperature: Where the learned temperature starts.
+
+    """
+
+    def __init__(self, embedding: nn.Module, classes: int, width: int, order: int, temperature: float) -> None:
+        super().__init__()
+        self.order = order
+        self.prototypes = nn.Parameter(torch.zeros(classes * order, width))
+        self.sharpness = nn.Parameter(torch.tensor(-math.log(temperature)))
+        self.embedding = embedding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x `(samples, *inputs)` to scores `(samples, classes)`."""
+        z, prototypes = self.embedding(x), self.prototypes
+        # |z - p|² as products of matrices: the differences themselves would be `order` maps for each sample and class
+        squared = z.square().mean(-1, keepdim=True) + prototypes.square().mean(-1)
+        scores = (z @ prototypes.mT * (2 / z.shape[-1]) - squared) * self.sharpness.exp()
+        return scores if self.order == 1 else scores.unflatten(-1, (-1, self.order)).logsumexp(-1)

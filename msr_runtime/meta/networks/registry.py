@@ -6,12 +6,17 @@ from torch import nn
 
 from msr_runtime.errors import MsrError, TrainingError, line_of_users_code
 from msr_runtime.meta.networks.activations import Activation
-from msr_runtime.meta.networks.convolution import ConvNet, LocalNet
+from msr_runtime.meta.networks.convolution import ConvNet, GridConvNet, Head, LocalNet, Norm
 from msr_runtime.meta.networks.mlp import MLP
 from msr_runtime.meta.programs import find_program
 from msr_runtime.task import Shape
 
-NETWORKS: dict[str, type[MLP | ConvNet | LocalNet]] = {"mlp": MLP, "conv": ConvNet, "local": LocalNet}
+NETWORKS: dict[str, type[MLP | ConvNet | LocalNet]] = {
+    "mlp": MLP,
+    "conv": ConvNet,
+    "conv-grid": GridConvNet,
+    "local": LocalNet,
+}
 """Name of a built-in network to its class. All are built with `(inputs, outputs, widths, bias=...)`."""
 
 
@@ -23,6 +28,8 @@ def make_network(
     *,
     bias: bool = True,
     activation: Activation = "silu",
+    norm: Norm = "none",
+    head: Head = "linear",
 ) -> nn.Module:
     """Build the network of that name.
 
@@ -33,13 +40,25 @@ def make_network(
         widths: Units or channels of each hidden layer.
         bias: Give the layers biases.
         activation: What stands between the layers. A network of your own is not told: it has its own.
+        norm: What normalizes the hidden layers of a `ConvNet`; see there.
+        head: What makes a vector of its last map; see there.
 
     Raises:
-        TrainingError: There is no such network, its code fails, or it is no torch module.
+        TrainingError: There is no such network, its code fails, or it is no torch module; or it has no such norm or
+            head.
 
     """
-    if name in NETWORKS:
-        return NETWORKS[name](inputs, outputs, widths, bias=bias, activation=activation)
+    built_in = NETWORKS.get(name)
+    if built_in is not None and issubclass(built_in, ConvNet):
+        return built_in(inputs, outputs, widths, bias=bias, activation=activation, norm=norm, head=head)
+    for option, value, usual in (("norm", norm, "none"), ("head", head, "linear")):
+        if value != usual:
+            raise TrainingError(
+                f"network '{name}' has no {option}, but it is set to '{value}'; leave it at '{usual}' "
+                f"(--learner.{option}), or take network 'conv' or 'conv-grid'"
+            )
+    if built_in is not None:
+        return built_in(inputs, outputs, widths, bias=bias, activation=activation)
     factory = find_program("network", name, NETWORKS)
     try:
         network = factory(inputs, outputs, tuple(widths), bias=bias)

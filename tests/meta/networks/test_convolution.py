@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from msr_runtime.errors import TrainingError
-from msr_runtime.meta.networks.convolution import ConvNet, LocallyConnected, LocalNet
+from msr_runtime.meta.networks.convolution import ConvNet, GridConvNet, LocallyConnected, LocalNet
 from msr_runtime.meta.networks.mlp import MLP
 from msr_runtime.meta.networks.registry import NETWORKS
 
@@ -114,3 +114,30 @@ def test_networks_that_there_are_not(name, inputs, outputs, depth: int, says: st
     """The message names both shapes and what to take instead."""
     with pytest.raises(TrainingError, match=says):
         NETWORKS[name](inputs, outputs, [4] * depth)
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(28, [13, 7, 4, 4]), (25, [13, 7, 4, 4]), (42, [21, 11, 6, 3])])
+def test_grids_of_every_size_are_read_from_both_ends_alike(size: int, sizes: list[int]) -> None:
+    """The sizes of the maps; without a head, the flattened last map is the output, and no activation follows."""
+    network = GridConvNet((3, size, size), (5,), [8] * 4, head="map")
+    seen = [size]
+    for _ in range(4):
+        window = network.window(seen[-1])
+        assert (seen[-1] + 2 * window.padding - window.taps) % window.stride == 0
+        seen.append(window.size(seen[-1]))
+    assert seen[1:] == sizes
+    y = network(torch.randn(2, 3, size, size))
+    assert network.last_map == (8, sizes[-1], sizes[-1])
+    assert y.shape == (2, *network.outputs) == (2, 8 * sizes[-1] ** 2)
+    assert (y < -0.3).any()  # SiLU is never below -0.28
+
+
+@pytest.mark.parametrize("kind", [ConvNet, GridConvNet])
+def test_norms_and_heads_of_image_networks(kind: type[ConvNet]) -> None:
+    """A norm makes hidden maps independent of the image's contrast; the mean head reads one number per channel."""
+    x = _normal(2, 1, 12, 12)
+    normed = kind((1, 12, 12), (5,), [8] * 2, bias=False, norm="layer").double()
+    torch.testing.assert_close(normed(x), normed(3 * x), rtol=1e-4, atol=1e-4)
+    mean = kind((1, 12, 12), (5,), [8] * 2, head="mean").double()
+    assert mean.layers[-1].in_features == 8
+    assert mean(x).shape == (2, 5)

@@ -162,7 +162,7 @@ def test_a_missing_entry_is_named(config, tmp_path) -> None:
         assert f"'{name}' is missing" in refused(path)
 
 
-@pytest.mark.parametrize("method", sorted(LEARNERS.keys() - {"protonets"}))
+@pytest.mark.parametrize("method", sorted(LEARNERS.keys() - {"protonets", "orbit-prototypes"}))
 @pytest.mark.parametrize(
     "learner",
     [{}, {"width": 64, "filters": 1}, {"form": "kronecker"}, {"form": "equivariant", "width": 64, "filters": 1}],

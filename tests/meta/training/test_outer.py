@@ -17,7 +17,7 @@ from msr_runtime.meta.training.outer import (
 )
 
 
-@pytest.mark.parametrize("method", LEARNERS)
+@pytest.mark.parametrize("method", [name for name in LEARNERS if name != "orbit-prototypes"])  # it takes images
 @pytest.mark.parametrize("changes", [{}, {"first_order": True}, {"reparameterized": True}], ids=str)
 def test_the_graph_gives_the_eager_numbers_bit_for_bit(method: str, changes: dict[str, bool]) -> None:
     """Loss and every gradient are equal, for moved parameters and for a batch that was not traced."""

@@ -1,0 +1,152 @@
+"""Prototypes of images: a learned temperature, and classes that are compared in every pose of a group."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from msr_runtime.errors import TrainingError
+from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.learners.methods import LEARNERS
+from msr_runtime.meta.networks.prototypes import OrbitPrototypeNetwork
+from msr_runtime.meta.symmetry.grid import GridGroup, GridName, product
+from msr_runtime.meta.symmetry.reparameterize import fold
+from msr_runtime.meta.training.outer import OuterLoss, damp_large, outer_gradient, traced_gradient
+
+SHAPE, MAP, CLASSES = (2, 10, 10), (8, 3, 3), 3
+CONFIG = LearnerConfig(network="conv-grid", width=8, depth=2, grid_group="D2")
+
+
+def _learner(method: str = "orbit-prototypes", **changes: Any) -> Learner:
+    torch.manual_seed(0)
+    config = CONFIG.model_copy(update=changes)
+    return LEARNERS[method](config, SHAPE, (CLASSES,), "cross_entropy").double()
+
+
+def _normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _poses(name: GridName, x: Tensor) -> list[Tensor]:
+    """Images `(samples, *SHAPE)` in every pose of the group."""
+    group = GridGroup.named(name)
+    return [x.flatten(1)[:, p].unflatten(1, SHAPE) for p in product(group.fixed(SHAPE[0]), group.on_grid(*SHAPE[1:]))]
+
+
+def _embedding(learner: Learner) -> nn.Module:
+    assert isinstance(learner.network, OrbitPrototypeNetwork)
+    return learner.network.embedding
+
+
+@pytest.mark.parametrize("name", ["C2", "D2", "C4", "D4"])
+def test_scores_are_the_same_in_every_pose(name: GridName) -> None:
+    """The map of a moved image is the moved map, exactly, so a moved query is as near to the moved prototype."""
+    learner, x = _learner(grid_group=name), _normal(6, *SHAPE)
+    adapted = learner.adapt(_normal(3, *SHAPE, seed=1), torch.arange(3))
+    scores, embedded = learner(adapted, x), _embedding(learner)(x)
+    group = GridGroup.named(name)
+    assert not torch.allclose(scores, learner(adapted, x.flatten(2).roll(1, 2).reshape(x.shape)))
+    for moved, moves in zip(_poses(name, x), group.on_map(*MAP), strict=True):
+        torch.testing.assert_close(_embedding(learner)(moved), embedded[:, moves], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(learner(adapted, moved), scores, rtol=1e-10, atol=1e-10)
+
+
+def test_a_class_is_the_mean_of_its_samples_and_its_orbit() -> None:
+    """The folded weights hold what the group makes of each mean v; scores are read off distances."""
+    learner, x, y = _learner(), _normal(5, *SHAPE), torch.tensor([0, 2, 0, 2, 1])
+    embedded, adapted = _embedding(learner)(x), learner.adapt(x, y)
+    means = torch.stack([embedded[y == label].mean(0) for label in range(CLASSES)])
+    torch.testing.assert_close(adapted["parametrizations.prototypes.original"].reshape(means.shape), means)
+    moves = torch.from_numpy(GridGroup.named("D2").on_map(*MAP))
+    orbits = fold(learner.network, adapted)["prototypes"].unflatten(0, (CLASSES, 4))
+    torch.testing.assert_close(orbits, means[:, moves])
+    distances = (embedded[:, None, None] - orbits).square().mean(-1)
+    torch.testing.assert_close(learner(adapted, x), (-distances / 0.1).logsumexp(-1))
+
+
+def test_a_temperature_changes_how_sure_prototypes_are_and_nothing_else() -> None:
+    """With one, scores are mean squared distances over it; prototypes are the same means."""
+    plain, warm = _learner("protonets", head="map"), _learner("protonets", head="map", temperature=0.5)
+    x, y = _normal(4, *SHAPE), torch.tensor([0, 1, 2, 0])
+    first, second = plain.adapt(x, y), warm.adapt(x, y)
+    torch.testing.assert_close(first, second)
+    numbers = math.prod(MAP)
+    assert first["prototypes"].shape == (CLASSES, numbers)
+    torch.testing.assert_close(plain(first, x) / (0.5 * numbers), warm(second, x))
+
+
+@pytest.mark.parametrize("method", ["orbit-prototypes", "protonets"])
+def test_the_outer_gradient_is_that_of_finite_differences(method: str) -> None:
+    """In float64, along a random direction of all parameters together; the traced graph gives the eager numbers."""
+    learner = _learner(method, temperature=0.3)
+    loss = OuterLoss(learner)
+    labels = torch.arange(CLASSES).repeat(2, 1)
+    batch = [_normal(2, 3, *SHAPE), labels, _normal(2, 6, *SHAPE, seed=1), labels.repeat(1, 2)]
+    value, gradients = outer_gradient(loss)(batch)
+    again, traced = traced_gradient(loss, batch)(batch)
+    assert torch.equal(value, again)
+    assert all(torch.equal(gradients[name], traced[name]) for name in gradients)
+    names = {name.removeprefix("learner.network.") for name in gradients}
+    assert "sharpness" in names
+    assert not any("prototypes" in name for name in names)  # a task's prototypes start from nothing that is learned
+    parameters = dict(loss.named_parameters())
+    directions = {name: torch.randn_like(parameters[name]) for name in gradients}
+
+    def at(step: float) -> Tensor:
+        moved = {name: parameters[name].detach() + step * directions[name] for name in gradients}
+        return damp_large(torch.func.functional_call(loss, moved, tuple(batch))).mean()
+
+    slope = sum((gradients[name] * directions[name]).sum() for name in gradients)
+    torch.testing.assert_close((at(1e-5) - at(-1e-5)) / 2e-5, slope, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["maml", "anil", "msr", "maml-big"])
+@pytest.mark.parametrize("head", ["linear", "mean"])
+def test_gradient_methods_learn_on_the_grid_too(method: str, head: str) -> None:
+    """The outer gradient is finite and reaches the first filters, with and without the group."""
+    for changes in [{}, {"form": "equivariant"}] if method == "msr" else [{"grid_group": None}]:
+        learner = _learner(method, head=head, inner_steps=2, filters=5, **changes)
+        labels = torch.arange(CLASSES).repeat(2, 1)
+        batch = [_normal(2, 3, *SHAPE), labels, _normal(2, 3, *SHAPE, seed=1), labels]
+        value, gradients = outer_gradient(OuterLoss(learner))(batch)
+        assert value.isfinite()
+        first = [gradient for name, gradient in gradients.items() if "layers.0" in name]
+        assert any(gradient.any() for gradient in first)
+
+
+def test_equivariant_msr_answers_alike_in_every_pose() -> None:
+    """After any adaptation: v moves, and U keeps the group."""
+    learner, x = _learner("msr", form="equivariant", inner_steps=3), _normal(6, *SHAPE)
+    adapted = learner.adapt(_normal(3, *SHAPE, seed=1), torch.arange(3))
+    scores = learner(adapted, x)
+    assert not torch.allclose(scores, learner(learner.start(), x))
+    for moved in _poses("D2", x):
+        torch.testing.assert_close(learner(adapted, moved), scores, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "words"),
+    [
+        ("orbit-prototypes", {"grid_group": None}, "no group is named; name it by --learner.grid-group"),
+        ("orbit-prototypes", {"network": "conv"}, "the network is 'conv'; take network 'conv-grid'"),
+        ("orbit-prototypes", {"width": 10}, "order 4 is wanted, for example 8"),
+        ("maml", {"head": "map"}, "take head 'linear' or 'mean'"),
+        ("protonets", {"network": "mlp", "head": "map"}, "network 'mlp' has no head"),
+        ("protonets", {"network": "mlp", "norm": "layer"}, "network 'mlp' has no norm"),
+        ("msr", {"network": "conv", "form": "equivariant"}, "leaves pixels over at one end.*take network 'conv-grid'"),
+        ("msr", {"network": "mlp", "form": "equivariant"}, "flips and turns images, but the network is a MLP"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(method: str, changes: dict[str, Any], words: str) -> None:
+    """Each message says which option mends it."""
+    with pytest.raises(TrainingError, match=words):
+        _learner(method, **changes)
+
+
+def test_batch_norm_is_refused_by_name() -> None:
+    """Statistics of a test batch would tell a sample what the others are."""
+    with pytest.raises(ValueError, match=r"'batch', but statistics of a batch.*--learner\.norm layer"):
+        LearnerConfig.model_validate({"norm": "batch"})
