@@ -12,7 +12,7 @@ from msr_runtime.errors import FamilyError
 
 Floats = NDArray[np.float64]
 Task = Mapping[str, Any]
-"""What `task` drew. Where each row of a vector environment has a task of its own, each number is an array `(n,)`."""
+"""What `task` drew. Where each row of a vector environment has a task of its own, each number is a column `(n, 1)`."""
 Act = Callable[[Floats], Floats]
 """From observations `(n, observation)` to actions `(n, action)`, one row per environment."""
 

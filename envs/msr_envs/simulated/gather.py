@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from msr_envs.simulated.actions import Task
 from msr_envs.simulated.phases import Phase
-from msr_envs.simulated.spaces import Side, batch, numbers, rows
+from msr_envs.simulated.spaces import Side, batch, like, numbers, rows
 from msr_envs.simulated.targets import Target, Transitions
 from msr_runtime.errors import FamilyError, MsrError, line_of_users_code
 from msr_runtime.task import SPLITS, Array, Split
@@ -22,6 +22,11 @@ Make = str | Callable[..., gymnasium.Env | VectorEnv]
 Through = Literal["make", "reset"]
 _HANDED = "<dynamic-code>"
 """What cloudpickle calls the file of code that it hands from one process to another."""
+_KEYWORDS = "correct the keyword arguments or the options that `task` draws"
+_ROWS = (
+    "the options hold an array for each number, one value a row, and a vector environment of Gymnasium's own hands the "
+    "whole arrays to every row: name the single environment in its place, which is gathered in parallel as well"
+)
 _EMPTY = 100
 """So many episodes in a row may end before they give a sample."""
 
@@ -84,7 +89,8 @@ class Gatherer:
             tasks.append(draw_task(recipe.name, recipe.task, rng))
             generators.append(rng)
         try:
-            with told(recipe.name, lambda: f"gathering {unit.split} task {unit.first}, {_shown(tasks[0])},"):
+            hint = _ROWS if recipe.own_tasks else _KEYWORDS
+            with told(recipe.name, lambda: f"gathering {unit.split} task {unit.first}, {_shown(tasks[0])},", hint):
                 envs = self._environments(tasks[0])
                 found = [self._phase(envs, phase, tasks, generators[0], unit) for phase in recipe.phases]
         finally:
@@ -143,12 +149,14 @@ class Gatherer:
         start, _ = envs.reset(seed=seed, options=options or None)
         observation = rows(envs.single_observation_space, start, envs.num_envs)
         self._require_finite(observation, np.ones(envs.num_envs, bool), 0)
-        act = phase.actions.start(rng, envs.num_envs, self.recipe.action, task)
+        act = phase.actions.start(
+            rng, envs.num_envs, self.recipe.action, _columns(task) if self.recipe.own_tasks else task
+        )
         mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         alive = np.ones(envs.num_envs, bool)
         for step in range(phase.steps):
             action = act(observation)
-            result, _, terminated, truncated, _ = envs.step(batch(envs.single_action_space, action))
+            result, _, terminated, truncated, _ = envs.step(like(start, batch(envs.single_action_space, action)))
             following = rows(envs.single_observation_space, result, envs.num_envs)
             done = (numbers(terminated) + numbers(truncated)).reshape(-1) > 0
             # In this mode the observation of a row that is done is the first one of its next episode.
@@ -197,6 +205,11 @@ def environments(env: Make, keywords: Task) -> tuple[VectorEnv, bool]:
 
     The second value is whether it was one.
     """
+    if isinstance(env, gymnasium.Env | VectorEnv):
+        raise FamilyError(
+            f"env is a {type(env).__name__} that is made already, but a name or a function that makes one is wanted: "
+            "every process makes its own, with a task; give the class, or a function that ends with `return env`"
+        )
     made = gymnasium.make(env, **keywords) if isinstance(env, str) else env(**keywords)
     if isinstance(made, VectorEnv):
         return made, True
@@ -230,7 +243,7 @@ def draw_task(family: str, draw: Callable[[np.random.Generator], Any], rng: np.r
 
 
 @contextlib.contextmanager
-def told(family: str, what: Callable[[], str]) -> Iterator[None]:
+def told(family: str, what: Callable[[], str], hint: str = _KEYWORDS) -> Iterator[None]:
     """Turn an error of the user's code into a FamilyError that names file and line."""
     try:
         yield
@@ -241,12 +254,17 @@ def told(family: str, what: Callable[[], str]) -> Iterator[None]:
         line = _line(error)
         raise FamilyError(
             f"family '{family}': {what()} failed with {type(error).__name__}: {error}"
-            + (f", in {line}" if line else "; correct the keyword arguments or the options that `task` draws")
+            + (f", in {line}" if line else f"; {hint}")
         ) from error
 
 
 def _stacked(tasks: list[Task]) -> dict[str, Any]:
     return {name: np.stack([np.asarray(task[name]) for task in tasks]) for name in tasks[0]}
+
+
+def _columns(task: Task) -> dict[str, Any]:
+    """Make a column of each number, so that one policy serves a single task and a task in each row."""
+    return {name: values[:, None] if values.ndim == 1 else values for name, values in task.items()}
 
 
 def _shown(task: Task) -> str:

@@ -89,6 +89,14 @@ def batch(space: spaces.Space, values: NDArray[np.float64]) -> Any:
     return values.reshape(len(values), *(space.shape or ())).astype(space.dtype)
 
 
+def like(observation: Any, action: Any) -> Any:
+    """Return an action as a tensor on the observation's device, if the observation is one. Else return it unchanged."""
+    if isinstance(action, dict):
+        return {key: like(observation, part) for key, part in action.items()}
+    first = next(iter(observation.values())) if isinstance(observation, dict) else observation
+    return first.new_tensor(action) if hasattr(first, "new_tensor") else action
+
+
 def numbers(values: Any) -> NDArray[np.float64]:
     """Return an array in the memory of the CPU: simulators on a GPU may hand over tensors."""
     values = values.detach() if hasattr(values, "detach") else values

@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
@@ -53,6 +54,26 @@ class Row(Point):
 def points(rows: int = 3, mode: AutoresetMode = AutoresetMode.NEXT_STEP, ends_at: float = np.inf) -> VectorEnv:
     """A vector environment whose rows have masses of their own, as a simulator on a GPU has."""
     return SyncVectorEnv([lambda row=row: Row(row, ends_at) for row in range(rows)], autoreset_mode=mode)
+
+
+class Cart(VectorEnv):
+    """Carts on a GPU, as a user writes them: tensors in and out, and a mass for each row."""
+
+    def __init__(self) -> None:
+        self.num_envs = 3
+        self.single_observation_space = spaces.Box(-5.0, 5.0, (2,), np.float32)
+        self.single_action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[torch.Tensor, dict]:
+        super().reset(seed=seed)
+        self.mass = torch.as_tensor((options or {})["mass"], dtype=torch.float32)
+        self.state = torch.as_tensor(self.np_random.uniform(-1, 1, (3, 2)), dtype=torch.float32)
+        return self.state, {}
+
+    def step(self, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, dict]:
+        pushed = torch.stack([self.state[:, 1], actions[:, 0] / self.mass], 1)
+        self.state, no = self.state + PERIOD * pushed, torch.zeros(3, dtype=torch.bool)
+        return self.state, torch.zeros(3), no, no, {}
 
 
 def draw(rng: np.random.Generator) -> dict[str, float]:

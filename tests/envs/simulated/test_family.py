@@ -28,7 +28,7 @@ from msr_runtime.errors import FamilyError, MsrError
 from msr_runtime.representation import Angle
 from msr_runtime.task import Field
 
-from .conftest import PERIOD, Point, draw, points
+from .conftest import PERIOD, Cart, Point, draw, points
 
 Make = Callable[..., EnvFamily]
 RNG = np.random.default_rng
@@ -144,6 +144,24 @@ def test_a_function_that_makes_an_environment_lends_no_name(env: Any, name: str)
     """The family is called after what it makes, unless a name is given."""
     assert family(env).name == name
     assert family(env, name="mine").name == "mine"
+
+
+def test_a_simulator_on_a_gpu_gets_tensors_and_a_policy_columns() -> None:
+    """One policy, which knows the mass, serves a task of its own in every row, and labels each task by itself."""
+    act = lambda observation, task: -0.2 * task["mass"] * observation[:, :1]  # noqa: E731
+    made = family(Cart, through="reset", phases={"all": Phase(Policy(act))}, y=Expert(act), x=("observation", "action"))
+    x, y = made.gathered("train")
+    assert_allclose(x[..., 2:], y, rtol=1e-5)
+    assert len(np.unique((y / x[..., :1]).round(4))) == 4  # tasks
+
+
+def test_what_is_no_maker_of_environments_is_refused() -> None:
+    """Also rows that each get the arrays of all, as Gymnasium's own vector environments hand them on."""
+    with pytest.raises(FamilyError, match=r"env is a Point that is made already.*give the class"):
+        family(Point())
+    made = family(lambda: gymnasium.make_vec("Pendulum-v1", 2), task=lambda rng: {"x_init": 1.0}, through="reset")
+    with pytest.raises(FamilyError, match=r"one value a row.*name the single environment in its place"):
+        made.gathered("train")
 
 
 def test_a_family_with_a_symmetry_needs_one() -> None:
