@@ -65,6 +65,32 @@ def small() -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def image_file(once: Callable[..., Path]) -> Path:
+    """A file for the families `omniglot` and `images`: 36 classes of 8 images, 8 x 8 grey. Read only.
+
+    Pixel (0, 0) of each image is the number of its class, and pixel (0, 1) that of the image in its class. The others
+    are a pattern of the class, with noise.
+    """
+    import numpy as np
+
+    def fill(folder: Path) -> None:
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 2, (36, 1, 8, 8)) * 200 + rng.integers(0, 56, (36, 8, 8, 8))
+        images[:, :, 0, 0], images[:, :, 0, 1] = np.arange(36)[:, None], np.arange(8)
+        number = np.arange(36)
+        np.savez(
+            folder / "images.npz",
+            images=images.astype(np.uint8),
+            split=np.repeat(["train", "validation", "test"], 12),
+            vinyals_split=number % 3,
+            evaluation=number >= 24,
+            alphabet=number // 2,
+        )
+
+    return once("images", fill) / "images.npz"
+
+
+@pytest.fixture(scope="session")
 def ring_run(once: Callable[..., Path], small: list[str]) -> Path:
     """A run of a small network on ring-nav, trained for a few outer steps, with its `bundle`. Read only."""
     from msr_runtime.cli.command import run

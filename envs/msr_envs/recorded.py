@@ -32,7 +32,6 @@ never share an example. The file is never unpickled. `msr dataset` makes such a 
 import difflib
 import json
 import math
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -40,6 +39,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_envs.npz import read_npz
 from msr_runtime.errors import FamilyError
 from msr_runtime.task import SPLITS, Field, Loss, Split, TaskBatch
 
@@ -129,27 +129,7 @@ def _read(path: Path) -> tuple[dict[str, NDArray], tuple[str, ...]]:
     """Return every array of the file that the module names, and a note for each other one, which is not read."""
     if not path.is_file():
         raise FamilyError(f"recorded data '{path}' does not exist (looked for {path.resolve()})")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # numpy stops reading where the array's header says that it ends. The checksum behind it is then not tested.
-            damaged = archive.testzip()
-            # numpy writes no comments. A comment means that a wrong length has swallowed the entry of the next part.
-            damaged = damaged or next((part.filename for part in archive.infolist() if part.comment), None)
-        with np.load(path, allow_pickle=False) as file:
-            others = [name for name in file.files if name not in _ARRAYS]
-            known = [name for name in file.files if name in _ARRAYS]
-            arrays = {name: file[name] for name in known} if damaged is None else {}
-    except Exception as error:  # a damaged file can raise any error, anywhere in the reader
-        raise FamilyError(
-            f"recorded data '{path}': cannot be read as a .npz file of plain arrays: {type(error).__name__}: {error}; "
-            "the likely cause is a copy that was cut short, a file of another kind, or arrays of Python objects, such "
-            "as rows of different length; write the file again with numpy.savez"
-        ) from error
-    if damaged is not None:
-        _fail(path, f"its part '{damaged}' is damaged; copy or write the file again")
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            _fail(path, f"its part '{name}' is no array; write the file again with numpy.savez")
+    arrays, others = read_npz("recorded data", path, _ARRAYS)
     for name in "xy":
         if name not in arrays:
             _fail(path, f"the array '{name}' is missing; it holds {', '.join([*arrays, *others]) or 'nothing'}")

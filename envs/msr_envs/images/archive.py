@@ -1,6 +1,5 @@
 """Read a `.npz` file of images by class, and shrink the images. Each file is read once and kept in memory as uint8."""
 
-import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_envs.npz import read_npz
 from msr_runtime.errors import FamilyError
 
 Pixels = NDArray[np.uint8]
@@ -47,27 +47,28 @@ def read_archive(family: str, path: Path, size: int | None) -> Archive:
 
 @lru_cache(maxsize=4)  # a training, and perhaps two or three families beside it
 def _read(family: str, path: Path, size: int | None, _changed: tuple[int, int]) -> Archive:
-    arrays = _arrays(family, path)
+    arrays, _ = read_npz(f"family '{family}': its file", path)
     if "images" not in arrays:
-        _fail(family, path, f"the array 'images' is missing; it holds {', '.join(arrays) or 'nothing'}")
+        _fail(family, path, f"the array 'images' is missing; there are {', '.join(arrays) or 'none'}")
     images = arrays.pop("images")
     if images.dtype != np.uint8:
         _fail(family, path, f"images has the dtype {images.dtype}, but uint8 is wanted, from 0 to 255 as cameras give")
+    given = images.shape
     if images.ndim == 4:
         images = images[..., None]
     if images.ndim != 5 or 0 in images.shape or images.shape[4] not in (1, 3):
         _fail(
             family,
             path,
-            f"images has the shape {images.shape}, but (classes, images per class, height, width) is wanted, or the "
+            f"images has the shape {given}, but (classes, images per class, height, width) is wanted, or the "
             "same with a last axis of 1 or 3 channels",
         )
     height, width = images.shape[2:4]
     if height != width:
         _fail(family, path, f"its images are {height} x {width}, but a turned image must fit: cut or pad to squares")
-    if size is not None and not 4 <= size <= height:
+    if size is not None and (not isinstance(size, int) or not 4 <= size <= height):
         raise FamilyError(
-            f"family '{family}': size is {size}, but the images of '{path}' have {height} x {height} pixels, and can "
+            f"family '{family}': size is {size!r}, but the images of '{path}' have {height} x {height} pixels, and can "
             f"only be shrunk, to 4 or more; set size from 4 to {height}"
         )
     small = np.ascontiguousarray(np.moveaxis(images, -1, 2))
@@ -76,18 +77,6 @@ def _read(family: str, path: Path, size: int | None, _changed: tuple[int, int]) 
     small.flags.writeable = False
     classes = len(images)
     return Archive(small, {name: array for name, array in arrays.items() if array.shape[:1] == (classes,)})
-
-
-def _arrays(family: str, path: Path) -> dict[str, NDArray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise FamilyError(
-            f"family '{family}': its file '{path}' cannot be read as a .npz file of plain arrays: "
-            f"{type(error).__name__}: {error}; the likely cause is a copy that was cut short, or a file of another "
-            "kind; write it again with numpy.savez_compressed"
-        ) from error
 
 
 def shrink(images: Pixels, size: int) -> Pixels:

@@ -59,6 +59,10 @@ class ImageEpisodes:
         padding: Padding,
     ) -> None:
         self.name: str = name
+        if not isinstance(ways, int) or isinstance(ways, bool):
+            raise FamilyError(f"family '{name}': ways is {ways!r}, but a whole number is wanted, from 2 on")
+        if not isinstance(turned, bool):
+            raise FamilyError(f"family '{name}': turned is {turned!r}, but it must be true or false")
         count, self.examples, channels, size, _ = archive.images.shape
         self.images: Pixels = archive.images.reshape(count * self.examples, channels, size, size)
         self.turns: NDArray[np.int64] = quarter_turns(size)[: 4 if turned else 1]

@@ -84,9 +84,8 @@ class Warps:
 
     def describe(self) -> str:
         """Return what is drawn, in words."""
-        turn = {"quarter": "turns by multiples of 90°", "any": "turns by any angle"}.get(
-            str(self.angle), f"turns within {self.angle}°"
-        )
+        words = {"quarter": "turns by multiples of 90°", "any": "turns by any angle"}
+        turn = words[self.angle] if isinstance(self.angle, str) else f"turns within {self.angle:g}°"
         parts = [] if self.angle == 0 else [turn]
         parts += {"none": [], "left-right": ["flips left-right"], "both": ["flips left-right and up-down"]}[self.flips]
         parts += [f"crops of {self.crop:g} to 1 of the area"] if self.crop < 1 else []

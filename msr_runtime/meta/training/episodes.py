@@ -25,12 +25,14 @@ class EpisodePool:
 
     Example:
         >>> import numpy as np
-        >>> from msr_envs.images import Omniglot
+        >>> from msr_envs.images import Images
         >>> from msr_runtime.meta.training.episodes import EpisodePool
-        >>> pool = EpisodePool(Omniglot(small_omniglot, ways=3))
-        >>> support_x, support_y, query_x, query_y = pool.draw(np.random.default_rng(0), tasks=4, shots=1, queries=2)
+        >>> images = np.random.default_rng(0).integers(0, 256, (9, 4, 8, 8), np.uint8)  # 9 classes, 4 images of each
+        >>> np.savez(folder / "small.npz", images=images, split=np.repeat([0, 1, 2], 3))
+        >>> pool = EpisodePool(Images(folder / "small.npz", ways=3))
+        >>> support_x, support_y, query_x, query_y = pool.draw(np.random.default_rng(0), tasks=5, shots=1, queries=2)
         >>> support_x.shape, query_y[0].tolist()
-        (torch.Size([4, 3, 1, 28, 28]), [0, 1, 2, 0, 1, 2])
+        (torch.Size([5, 3, 1, 8, 8]), [0, 1, 2, 0, 1, 2])
 
     """
 
