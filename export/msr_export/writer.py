@@ -45,7 +45,7 @@ from msr_runtime.meta.training.checkpoint import Checkpoint
 from msr_runtime.meta.training.config import TrainSettings
 from msr_runtime.meta.training.disturbance import shot_counts
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import Array, TaskFamily, output_shape, sample_shape
+from msr_runtime.task import Array, EpisodicFamily, TaskFamily, output_shape, sample_shape
 
 _PACKAGES = ("msr-runtime", "torch", "onnx", "onnxscript", "numpy")
 _TASKS = 32
@@ -119,7 +119,7 @@ def export_bundle(
         normalization: The normalization under which it was trained.
         out: The bundle's folder. An older bundle there is replaced.
         family: The task family. The golden example is one of its validation tasks.
-        shots: Support samples per task in meta-training.
+        shots: Support samples per task in meta-training, as the family counts them.
         seed: The seed of the meta-training. The export draws from it too, so a second export gives the same bytes.
         config_digest: sha256 of the checkpoint or of its configuration.
         samples: What the samples of meta-training were like. A learner that was trained without augmentation has not
@@ -163,7 +163,7 @@ def export_bundle(
         loss=family.loss,
         filter_parameters=frozen.v0.size,
         weights=tuple(Weight(name=name, shape=weight.shape) for name, weight in frozen.weights.items()),
-        shots=shots,
+        shots=shots * (family.ways if isinstance(family, EpisodicFamily) else 1),
         inner_steps=golden.steps,
         rule=_rule(learner),
         learned=_learned(learner),

@@ -20,7 +20,7 @@ from msr_runtime.meta.evaluation.calibration import INTERVAL, AdaptSurely, Predi
 from msr_runtime.meta.evaluation.floor_methods import floors
 from msr_runtime.meta.evaluation.scores import Scores, score_all
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import Adapt, Array, ClosedLoopFamily, Field, Split, TaskFamily, fields_agree
+from msr_runtime.task import Adapt, Array, ClosedLoopFamily, EpisodicFamily, Field, Split, TaskFamily, fields_agree
 
 _NETWORK = "the network"
 _NONE = Programs()
@@ -79,6 +79,8 @@ def evaluate(
             f"family '{loaded.name}' has no closed loop, but --closed-loop-tasks is {closed_loop_tasks}; leave it out"
         )
 
+    if bundle and isinstance(loaded, EpisodicFamily):  # a bundle counts all images of a support set
+        model = model._replace(shots=max(1, model.shots // loaded.ways))
     methods = {_NETWORK: model.adapt, "no adaptation": model.unadapted} | floors(loaded, model.normalization)
     scored = score_all(loaded, methods, _rng(seed), tasks=tasks, shots=model.shots, split=split)
     figures: dict[str, Any] = {
