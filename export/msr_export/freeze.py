@@ -141,18 +141,19 @@ class _Loss(Plain):
         return loss(y_hat, y), each if each.ndim == 1 else each.mean(tuple(range(1, each.ndim)))
 
 
-class _Means(Plain):
+class _Means(Adapting):
     """The inner step of a learner that writes its own `adapt`.
 
     The graph is `support_x, support_y, v, *weights -> v_next, *weights_next, loss`.
 
-    Closed-form update that does not depend on the current v (class means). More steps change nothing.
+    Closed-form update that does not depend on the current v (class means). More steps change nothing. The network of
+    the means is the one without U. What adapts may have a U, which folds it.
     """
 
     def forward(self, support_x: Tensor, support_y: Tensor, v: Tensor, weights: Tensors) -> tuple[Tensor, ...]:  # noqa: ARG002
         moved = self.plain.adapt(*self._normalized(support_x, support_y))
-        v_next = flatten(self.plain, moved)
-        return v_next, *folded_weights(self.plain, moved).values(), self.loss(support_x, support_y, weights)
+        v_next = flatten(self.learner, moved)
+        return v_next, *folded_weights(self.learner, moved).values(), self.loss(support_x, support_y, weights)
 
 
 class _Step(Adapting):

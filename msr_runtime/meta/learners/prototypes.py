@@ -80,7 +80,7 @@ class ProtoNets(Learner):
         assert isinstance(self.network, PrototypeNetwork | OrbitPrototypeNetwork)
         member = nn.functional.one_hot(support_y, self.outputs[0]).to(support_x.dtype)
         means = member.mT @ self.network.embedding(support_x) / member.sum(0).clamp(min=1)[:, None]
-        return {name: means.reshape(start.shape) for name, start in self.start().items()}
+        return dict.fromkeys(self.adapted_names, means)
 
 
 class OrbitPrototypes(ProtoNets):
@@ -144,6 +144,10 @@ class OrbitPrototypes(ProtoNets):
     def choose_adapted(self) -> tuple[str, ...]:
         """Return the name of the prototypes' v alone."""
         return ("parametrizations.prototypes.original",)
+
+    def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:
+        """Average the embeddings as `ProtoNets` does. The means of all classes, side by side, are v."""
+        return {name: means.flatten() for name, means in super().adapt(support_x, support_y, steps).items()}
 
 
 def _on_orbits(config: LearnerConfig) -> LearnerConfig:

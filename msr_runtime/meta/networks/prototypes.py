@@ -48,7 +48,8 @@ class OrbitPrototypeNetwork(nn.Module):
     def __init__(self, embedding: nn.Module, classes: int, width: int, order: int, temperature: float) -> None:
         super().__init__()
         self.order = order
-        self.prototypes = nn.Parameter(torch.zeros(classes * order, width))
+        # no task starts from them, so that the outer loop has nothing to learn in them
+        self.prototypes = nn.Parameter(torch.zeros(classes * order, width), requires_grad=False)
         self.sharpness = nn.Parameter(torch.tensor(-math.log(temperature)))
         self.embedding = embedding
 
