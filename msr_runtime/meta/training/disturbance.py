@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.training.config import TrainSettings
-from msr_runtime.task import Array, Shape, TaskBatch, TaskFamily, rows_per_sample
+from msr_runtime.task import Array, EpisodicFamily, Shape, TaskBatch, TaskFamily, rows_per_sample
 
 FEW = 8
 """Numbers of support samples among which a filter's outer steps draw."""
@@ -108,7 +108,7 @@ def require_disturbance(family: TaskFamily, settings: TrainSettings) -> None:
 
     Raises:
         TrainingError: `fewest_shots` is above `shots`; there is noise, but y is a label or a statistic of samples; or
-            tasks are to switch, but a step has one task alone, or the samples are statistics.
+            tasks are to switch, but a step has one task alone, or the samples are statistics or episodes.
 
     """
     if not shot_counts(settings):
@@ -123,7 +123,8 @@ def require_disturbance(family: TaskFamily, settings: TrainSettings) -> None:
             f"{what}, to which neither can be added; leave both out (--settings.*)"
         )
     if settings.switches and (settings.tasks_per_step == 1 or rows_per_sample(family) > 1):
-        why = "has one task" if settings.tasks_per_step == 1 else f"has statistics of samples of '{family.name}'"
+        rows = "episodes" if isinstance(family, EpisodicFamily) else "statistics of samples"
+        why = "has one task" if settings.tasks_per_step == 1 else f"has {rows} of '{family.name}'"
         raise TrainingError(
             f"switches is {settings.switches}: support sets shall begin with another task's samples, but an outer step "
             f"{why}; leave switches at 0 (--settings.switches)"

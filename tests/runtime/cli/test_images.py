@@ -1,0 +1,54 @@
+"""The families of images through the commands: train, evaluate, export, and evaluate the bundle."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+TINY = {"steps": 20, "tasks-per-step": 2, "validation-tasks": 4, "shots": 1, "queries": 3, "outer-rate": 0.01}
+OPTIONS = [word for name, value in TINY.items() for word in (f"--settings.{name}", str(value))]
+FAMILY = "omniglot:ways=3,size=8,crop=0.9"
+SIZES = ["--learner.network", "mlp", "--learner.width", "16", "--learner.depth", "1"]
+
+
+@pytest.mark.parametrize("method", ["protonets", "maml"])
+def test_a_run_names_its_family_with_its_options(
+    image_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys, refusal, msr, method: str
+) -> None:
+    """`msr evaluate` finds the family by that name, and the file by the environment variable, which it asks for."""
+    monkeypatch.setenv("MSR_OMNIGLOT", str(image_file))
+    run, found = tmp_path / "run", tmp_path / "found.json"
+    assert msr("train", FAMILY, run, "--method", method, *SIZES, *OPTIONS) == 0
+    assert "new tasks in each step: 3 classes with 1 and 3 images as queries" in capsys.readouterr().out
+    assert msr("evaluate", run, "--tasks", "30", "--json", found) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"error upright +\S+ ± \S+\nerror orbit +\S+ ± \S+\nequivariance error +\S+ ± \S+\n", said)
+    assert f"30 of {FAMILY}, test, 1 shots" in said
+    (figures,) = json.loads(found.read_text())
+    assert figures["error upright, no adaptation"]["mean"] == pytest.approx(2 / 3)
+    assert figures["error upright"]["mean"] < {"protonets": 0.6, "maml": 0.7}[method]  # 20 steps: MAML needs more
+    monkeypatch.delenv("MSR_OMNIGLOT")
+    assert msr("evaluate", run, "--tasks", "1") == 2
+    assert re.search(r"give it as the option file.*MSR_OMNIGLOT", refusal())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["protonets", "maml"])
+def test_a_bundle_answers_as_its_checkpoint(
+    image_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, msr, method: str
+) -> None:
+    """It counts all images of a support set, and is scored on the same episodes."""
+    monkeypatch.setenv("MSR_OMNIGLOT", str(image_file))
+    run, bundle = tmp_path / "run", tmp_path / "bundle"
+    options = [*OPTIONS, "--settings.shots", "2"]
+    assert msr("train", FAMILY, run, "--method", method, *SIZES, *options) == 0
+    assert msr("export", run, bundle) == 0
+    assert json.loads((bundle / "manifest.json").read_text())["shots"] == 2 * 3
+    figures = []
+    for path in (run, bundle):
+        assert msr("evaluate", path, "--tasks", "20", "--json", tmp_path / "found.json") == 0
+        figures += json.loads((tmp_path / "found.json").read_text())
+    for name in ("error upright", "error orbit"):
+        assert figures[0][name]["mean"] == pytest.approx(figures[1][name]["mean"], abs=1e-3)
+    assert [each["shots"] for each in figures] == [2, 2]
