@@ -26,7 +26,7 @@ def test_a_run_names_its_family_with_its_options(
     assert re.search(r"error upright +\S+ ± \S+\nerror orbit +\S+ ± \S+\nequivariance error +\S+ ± \S+\n", said)
     assert f"30 of {FAMILY}, test, 1 shots" in said
     (figures,) = json.loads(found.read_text())
-    assert figures["error upright, no adaptation"]["mean"] == pytest.approx(2 / 3)
+    assert figures["error upright, no adaptation"]["mean"] == pytest.approx(2 / 3, abs=0.1)  # labels are drawn
     assert figures["error upright"]["mean"] < {"protonets": 0.6, "maml": 0.7}[method]  # 20 steps: MAML needs more
     monkeypatch.delenv("MSR_OMNIGLOT")
     assert msr("evaluate", run, "--tasks", "1") == 2
