@@ -39,7 +39,7 @@ def test_prototypes_of_images(method: str, changes: dict[str, object]) -> None:
     (learned,) = adapt.run(["prototypes_next"], {"support_x": support, "support_y": labels, **state})
     moved = np.stack([image[:, ::-1] for image in support])  # upside down
     for views, wanted in ((support, True), (moved, method == "orbit-prototypes")):
-        (scores,) = predict.run(["y"], {"x": np.ascontiguousarray(views), "prototypes": learned})
+        scores = np.asarray(predict.run(["y"], {"x": np.ascontiguousarray(views), "prototypes": learned})[0])
         own = scores[labels, labels]
         assert np.allclose(own, _best(learner, support), rtol=1e-4, atol=1e-4) == wanted
 
