@@ -74,7 +74,7 @@ def train(
 
     Args:
         family: The task family, in one of five forms:
-            - a built-in name, such as ring-nav
+            - a built-in name, such as ring-nav, or with options, such as omniglot:ways=20,file=omniglot.npz
             - package.module:attribute
             - path/to/file.py:attribute
             - path/to/file.npz, recorded data from `msr dataset`
