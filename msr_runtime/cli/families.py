@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from msr_envs.checking import check_family
-from msr_envs.registry import LOG_FILES, is_built_in, load_family
+from msr_envs.registry import BUILT_IN, IMAGES, LOG_FILES, is_built_in, load_family
 from msr_runtime.cli.output import refuse
 from msr_runtime.errors import FamilyError, FamilyWarning
 from msr_runtime.files import local_path
@@ -77,7 +77,14 @@ def family_of(path: Path, name: str | None, source: str) -> TaskFamily:
     """
     if name is not None:
         return named_family(name)
-    if not (is_built_in(source) or source.endswith(_DATA) or source in entry_points(group=ENTRY_POINTS).names):
+    # Options of images say what is read and drawn. Those of other families may name folders to write to.
+    built_in = source in BUILT_IN or (is_built_in(source) and source.partition(":")[0] in IMAGES)
+    if not built_in and is_built_in(source):
+        raise FamilyError(
+            f"'{path}' names the family '{source}', and options of a built-in family are not taken from a file: name "
+            f"it with --family {source}, if you trust it"
+        )
+    if not (built_in or source.endswith(_DATA) or source in entry_points(group=ENTRY_POINTS).names):
         raise FamilyError(
             f"'{path}' names the family '{source}', which is neither built in nor registered by an installed package. "
             "A family is a program, and none is run because a file names it: name the family that you trust with "

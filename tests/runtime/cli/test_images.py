@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from msr_runtime.cli.families import family_of
+from msr_runtime.errors import FamilyError
+
 TINY = {"steps": 20, "tasks-per-step": 2, "validation-tasks": 4, "shots": 1, "queries": 3, "outer-rate": 0.01}
 OPTIONS = [word for name, value in TINY.items() for word in (f"--settings.{name}", str(value))]
 FAMILY = "omniglot:ways=3,size=8,crop=0.9"
@@ -52,3 +55,12 @@ def test_a_bundle_answers_as_its_checkpoint(
     for name in ("error upright", "error orbit"):
         assert figures[0][name]["mean"] == pytest.approx(figures[1][name]["mean"], abs=1e-3)
     assert [each["shots"] for each in figures] == [2, 2]
+
+
+def test_options_of_other_families_are_not_taken_from_a_file(image_file: Path) -> None:
+    """A stranger's bundle may say which images are drawn, but not to which folder a simulator writes."""
+    found = family_of(Path("bundle"), None, f"images:file={image_file},ways=2")
+    assert found.name == "images:ways=2"
+    with pytest.raises(FamilyError, match=r"options of a built-in family are not taken.*--family ant:cache=/tmp/x"):
+        family_of(Path("bundle"), None, "ant:cache=/tmp/x")
+    assert family_of(Path("bundle"), "ring-nav:beams=8", "ring-nav").name == "ring-nav-8"
