@@ -41,7 +41,7 @@ MEASURED = (
     *EXPORT,
     *RUNTIME,
     *(f"benchmarks/online{part}.py" for part in ("", "_deployed", "_learned", "_logs", "_methods", "_outside")),
-    *(f"benchmarks/online_{part}.py" for part in ("peers", "scores", "streams", "worlds")),
+    *(f"benchmarks/online_{part}.py" for part in ("peers", "restarts", "scores", "streams", "worlds")),
 )
 """The code whose figures are stated."""
 FRESH, BROKEN = 400, 200

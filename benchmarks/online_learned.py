@@ -5,6 +5,7 @@ All streams are computed at once in torch, which gives the numbers of the export
 
 import copy
 from collections import deque
+from typing import Self
 
 import numpy as np
 import torch
@@ -125,6 +126,13 @@ class Filtered(Trained):
             self.belief = Belief(seen.mean, rows, decays)
             self.adapted = vmap(lambda mean: self.rule.tensors(self.v0, mean))(seen.mean)
         self.latest = seen.nis.numpy() / outputs
+
+    def replace(self, streams: NDArray[np.int64], by: Self) -> None:
+        mine = torch.from_numpy(streams)
+        for part, new in zip(self.belief, by.belief, strict=True):
+            part[mine] = new
+        for name, tensor in by.adapted.items():
+            self.adapted[name][mine] = tensor
 
     def variance(self, x: NDArray) -> NDArray:
         with torch.no_grad():

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from online_deployed import Deployed
 from online_learned import Filtered, Unadapted, Windowed
 from online_peers import Features, Kalman, LeastSquares, LowPass, Online, Prior, Scaling
+from online_restarts import Restarting
 from online_scores import grid
 from online_worlds import World
 from training import Job
@@ -54,7 +55,7 @@ def candidate(method: str, world: World, runs: Path, seed: int) -> Candidate:
         checkpoint = load_checkpoint(run_of(runs, world, FILTERED[filtered], "recursive", seed))
         linearizations = 1 if method == filtered else 2
         return Candidate(
-            lambda **settings: Filtered(checkpoint, linearizations=linearizations, **settings),
+            lambda **settings: Restarting(Filtered(checkpoint, linearizations=linearizations, **settings)),
             lambda kind: grid(noise=(0.3, 1.0, 3.0), ticks=_ticks(world, kind)),
             {"noise": 1.0, "ticks": STAYS},
         )
@@ -151,8 +152,13 @@ def _peer(method: str, world: World) -> Candidate:
             lambda _: grid(forgetting=(0.9, 0.95, 0.98, 0.995, 1.0), spread=(0.1, 1.0, 10.0, 100.0)),
         )
     prior = Prior.fit(features, x, y)
+
+    def kalman(peer: Kalman) -> Online:
+        # A sample and its copies are no two samples that surprise one after another.
+        return Restarting(peer) if group is None else Copying(peer, group)
+
     return Candidate(
-        lambda **settings: copying(Kalman(features, prior, **settings)),
+        lambda **settings: kalman(Kalman(features, prior, **settings)),
         lambda kind: grid(noise=(0.3, 1.0, 3.0), spread=(0.5, 1.0, 2.0), ticks=_ticks(world, kind)),
         {"noise": 1.0, "spread": 1.0, "ticks": STAYS},
     )

@@ -4,7 +4,7 @@ Each has `start`, `predict` and `update`, see `Online`.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,6 +186,9 @@ class Kalman:
             self.covariance -= gain[:, :, None] * (gain / variance[:, None])[:, None]
             squares.append(error**2 / variance)
         self.latest = np.mean(squares, 0)
+
+    def replace(self, streams: NDArray[np.int64], by: Self) -> None:
+        self.mean[streams], self.covariance[streams] = by.mean, by.covariance
 
     def _tangent(self, x: NDArray) -> tuple[Floats, Floats]:
         """The output at the prior's mean `(streams, queries, y)`, and its change with m `(streams, queries, y, K)`."""

@@ -109,15 +109,19 @@ class Learning(ABC):
         """Forget what was observed before and, unless the change inflates, what was learned: `v0` acts."""
         self._compare()  # what was predicted before the change
         self.task = change.task
+        self._forget(change.inflate)
+
+    def _forget(self, inflate: float | None = None) -> None:
+        """Begin another task: `v0` acts, or the learner is less sure of what it learned by the factor `inflate`."""
         self._samples.clear()
-        if change.inflate is None:
+        if inflate is None:
             self._latest = -math.inf
         if self._recorder:
-            self._recorder.reset(inflate=change.inflate, pending=True)
-        if change.inflate is None:
+            self._recorder.reset(inflate=inflate, pending=True)
+        if inflate is None:
             self._learner.reset()
         else:
-            self._learner.inflate(change.inflate)
+            self._learner.inflate(inflate)
         if self._recorder:
             self._recorder.swapped()
 

@@ -66,6 +66,7 @@ class OnlineAdapter:
         compare: float | None = 64.0,
         by_sample: bool | None = None,
         false_alarms: float = FALSE_ALARMS,
+        detect_changes: bool | None = None,
     ) -> None:
         """Prepare to adapt `model`. The thread starts at the `with`.
 
@@ -105,11 +106,13 @@ class OnlineAdapter:
                 so if the bundle can.
             false_alarms: Share of clean tasks that `OnlineReport.family` may call strange within a minute, above 0 and
                 at most 0.1. The fewer, the later a strange task is found.
+            detect_changes: Begin at `v0` again when two very surprising samples follow a calm time: the robot does
+                another task. None does so if it learns sample by sample.
 
         Raises:
             InputError: If a number is out of its range; if the guard has a trust region of its own and the model's
-                `v0` is zero; if the guard is to hold `v0` and nothing is compared; or if the bundle cannot learn sample
-                by sample and is to.
+                `v0` is zero; if the guard is to hold `v0` and nothing is compared; or if the model is to learn sample
+                by sample and cannot, or is to detect changes and does not.
         """
         for name, value, least in (("window", window, 1), ("stride", stride, 1), ("held_out", held_out, 0)):
             if not value >= least:
@@ -130,10 +133,15 @@ class OnlineAdapter:
         recursive = manifest.recursion is not None
         if by_sample and not recursive:
             raise InputError(
-                f"by_sample is set, but bundle '{model.bundle.path}' has the rule '{manifest.rule}', which learns from "
-                "batches; train with --learner.rule recursive, or leave by_sample out"
+                f"by_sample is set, but bundle '{model.bundle.path}' has the rule '{manifest.rule}', of batches; train "
+                "with --learner.rule recursive, or leave by_sample out"
             )
         self.by_sample = recursive if by_sample is None else by_sample
+        if detect_changes and not self.by_sample:
+            raise InputError(
+                "detect_changes is set, but only a model that learns sample by sample knows how surprising a sample "
+                "is; leave it out, or train with --learner.rule recursive"
+            )
         """Whether the model learns sample by sample."""
         self.model = model
         """The model that acts."""
@@ -152,7 +160,7 @@ class OnlineAdapter:
         )
         common = model, self._samples, guard or UpdateGuard(), compare, recorder
         if self.by_sample:
-            self._learning = SampleLearning(*common, false_alarms)
+            self._learning = SampleLearning(*common, false_alarms, detect_changes is not False)
         else:
             self._learning = WindowLearning(*common, start, min(window, manifest.shots))
         # It holds at least twice what the window can, so that nothing is dropped during a slow adaptation.
@@ -354,6 +362,7 @@ class OnlineAdapter:
             open=inbox.open,
             late=learning.late,
             tasks=learning.task + 1,
+            restarts=learning.restarts if isinstance(learning, SampleLearning) else 0,
             frozen=learning.frozen,
             helping=learning.comparison.now if learning.comparison else None,
             holds_v0=learning.holding is not None and learning.holding.held,

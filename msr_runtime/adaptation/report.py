@@ -51,7 +51,9 @@ class OnlineReport:
     late: int = 0
     """Samples that entered after one of a later time."""
     tasks: int = 1
-    """Tasks so far: one more than the changes of the task."""
+    """Tasks so far: one more than the changes of the task that the robot told."""
+    restarts: int = 0
+    """Changes of the task that samples showed: learning began at `v0` again, see `detect_changes`."""
     frozen: bool = False
     """Whether nothing is learned, see `OnlineAdapter.freeze`."""
     helping: Helping | None = None
@@ -71,7 +73,8 @@ class OnlineReport:
         cleaned = f" ({self.cleaned} without samples that spoil them)" if self.cleaned else ""
         kept = f", {better} not needed (the acting weights fit as well or better)" if better else ""
         rested = f", {self.rested} left out at rest" if self.rested else ""
-        state = ", frozen" if self.frozen else ""
+        state = f", changes of the task noticed: {self.restarts}" if self.restarts else ""
+        state += ", frozen" if self.frozen else ""
         state += ", v0 acts, because adapting hurts" if self.holds_v0 else ""
         late = f", {self.late} late" if self.late else ""
         late += f", {self.open} without y so far" if self.open else ""

@@ -11,6 +11,7 @@ from online_learned import Filtered
 from online_methods import Copying, candidate, trainings
 from online_outside import broken_robots, curve, found, samples_of, surprise
 from online_peers import Features, Kalman, LeastSquares, LowPass, Prior, Scaling
+from online_restarts import Restarting
 from online_scores import CERTAIN, SAMPLES, Followed, certainty, choose, follow, grid
 from online_streams import DRIFT, JUMP, KINDS, Streams, between, simulated_streams, tasks_of_a_stream
 from online_worlds import Logs, Simulated
@@ -157,6 +158,13 @@ def test_the_filter_of_many_streams_is_the_rule_of_each() -> None:
             wanted = learner(adapted, torch.from_numpy(streams.query_x[stream, 0]))
         np.testing.assert_allclose(method.predict(streams.query_x[:, 0])[stream], wanted, atol=1e-4)
     assert method.variance(streams.query_x[:, 0]).min() > 0
+    fresh = Filtered(checkpoint, noise=1, ticks=1e9)
+    fresh.start(1)
+    fresh.update(streams.x[:1, 0], streams.y[:1, 0])
+    method.replace(np.array([2]), fresh)
+    for answer in (Filtered.predict, Filtered.variance):
+        found = answer(method, streams.query_x[[0, 1, 0], 0])[2]
+        np.testing.assert_allclose(found, answer(fresh, streams.query_x[:1, 0])[0], rtol=1e-4)
 
 
 def test_every_method_takes_as_many_outer_steps(tmp_path) -> None:
@@ -237,3 +245,24 @@ def row(method: str, seed: int, error: float, *, sure: bool = False) -> dict[str
         more["certainty"] = {str(n): certain for n in CERTAIN}
         more["outside"] = {"weak": {"alarms": 0.01, "found": 0.75 + 0.1 * seed}}
     return {"world": "ring-nav", "mirror": None, "method": method, "seed": seed, "streams": streams, **more}
+
+
+def test_a_filter_begins_again_where_its_task_jumps() -> None:
+    """Three of six streams jump: their filters then know the two samples after the jump, and nothing else."""
+    streams = linear_streams(noise=0.1)
+    x, y = streams.x.copy(), streams.y.copy()
+    x[:3, 30:], y[:3, 30:] = streams.x[3:, :30], 50 * streams.y[3:, :30]
+    filters = [Kalman(Features(UNIT, products=False), prior(0.1), noise=1, spread=1, ticks=1e9) for _ in range(2)]
+    restarting, plain = Restarting(filters[0]), filters[1]
+    for each in (restarting, plain):
+        each.start(6)
+    for tick in range(32):
+        for each in (restarting, plain):
+            each.update(x[:, tick], y[:, tick])
+    again = Kalman(Features(UNIT, products=False), prior(0.1), noise=1, spread=1, ticks=1e9)
+    again.start(3)
+    for tick in (30, 31):
+        again.update(x[:3, tick], y[:3, tick])
+    query = streams.query_x[:, 0]
+    np.testing.assert_allclose(restarting.predict(query)[:3], again.predict(query[:3]))
+    np.testing.assert_allclose(restarting.predict(query)[3:], plain.predict(query)[3:])

@@ -195,7 +195,7 @@ def test_a_log_is_scored(model: AdaptiveModel) -> None:
 def test_a_batch_bundle_cannot_learn_by_sample(bundle_path: Path) -> None:
     """The error names its rule; nor can it be less sure of what it learned."""
     model = AdaptiveModel.load(bundle_path)
-    with pytest.raises(InputError, match="has the rule 'gradient', which learns from batches"):
+    with pytest.raises(InputError, match="has the rule 'gradient', of batches"):
         OnlineAdapter(model, by_sample=True)
     with pytest.raises(InputError, match="only a model that learns sample by sample knows how sure it is"):
         OnlineAdapter(model).task_changed(inflate=2.0)
@@ -207,3 +207,55 @@ def test_a_factor_below_one_is_refused(model: AdaptiveModel, factor: float) -> N
     online: Any = OnlineAdapter(model)
     with pytest.raises(InputError, match="a factor of 1 or more is wanted"):
         online.task_changed(inflate=factor)
+
+
+def jump(model: AdaptiveModel, online: OnlineAdapter, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Observe 20 samples of a task, then two that say the opposite of what is predicted. Return all of them."""
+    x, y = task(model, seed, 22)
+    run(online, x[:20], y[:20], np.arange(20) / 8)
+    for index in (20, 21):
+        y[index] = -0.99 * np.sign(model.predict(x[index]))
+        run(online, x[index : index + 1], y[index : index + 1], np.array([index / 8]))
+    return list(zip(x, y, strict=True))
+
+
+def test_a_jump_is_noticed(model: AdaptiveModel) -> None:
+    """The weights are those of v0 after the two samples that showed it, and the family's verdict begins again."""
+    online = OnlineAdapter(model)
+    samples = jump(model, online, 8)
+    plain = model.fork()
+    plain.reset()
+    for x, y in samples[-2:]:
+        plain.update(x, y, 1 / 8)
+    np.testing.assert_array_equal(model.v, plain.v)
+    report = online.report()
+    assert (report.restarts, report.tasks, report.accepted) == (1, 1, 22)
+    assert "changes of the task noticed: 1" in str(report)
+
+
+def test_a_jump_may_stay_unnoticed(model: AdaptiveModel) -> None:
+    online = OnlineAdapter(model, detect_changes=False)
+    samples = jump(model, online, 8)
+    plain = model.fork()
+    plain.reset()
+    for index, (x, y) in enumerate(samples):
+        plain.update(x, y, 1 / 8 if index else 0.0)
+    np.testing.assert_array_equal(model.v, plain.v)
+    assert online.report().restarts == 0
+
+
+def test_a_noticed_jump_replays_exactly(model: AdaptiveModel, tmp_path: Path, loaded: AdaptiveModel) -> None:
+    with Recorder(tmp_path / "a.mcap", model) as recorder:
+        online = OnlineAdapter(model, recorder=recorder)
+        jump(model, online, 8)
+        x = np.zeros(len(task(model, 0, 1)[0][0]), np.float32)
+        recorder.observation(x)
+        recorder.action(online.predict(x))
+    assert online.report().restarts == 1
+    found = replay(Recording.open(tmp_path / "a.mcap"), loaded.fork(), tolerance=0.0)
+    assert (found.same, found.actions) == (True, 1)
+
+
+def test_changes_are_noticed_sample_by_sample_only(model: AdaptiveModel) -> None:
+    with pytest.raises(InputError, match="only a model that learns sample by sample knows how surprising"):
+        OnlineAdapter(model, by_sample=False, detect_changes=True)
