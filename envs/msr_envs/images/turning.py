@@ -16,7 +16,7 @@ class ImageGroup(NamedTuple):
     """A group of quarter turns and flips."""
 
     name: str
-    """`D4`, `C4`, `D2` or `C2`."""
+    """`D4`, `C4`, `D2` or `D1`."""
     moves: tuple[tuple[int, bool], ...]
     """Each element: quarter turns counter-clockwise, and whether the image is flipped left-right before. The identity
     is the first."""
@@ -37,7 +37,7 @@ _LEFT_RIGHT, _UP_DOWN, _TURN = "flip left-right", "flip up-down", "turn by 90°"
 _D4 = ImageGroup("D4", tuple((k, flip) for flip in (False, True) for k in range(4)), (_TURN, _LEFT_RIGHT))
 _C4 = ImageGroup("C4", _D4.moves[:4], (_TURN,))
 _D2 = ImageGroup("D2", ((0, False), (0, True), (2, True), (2, False)), (_LEFT_RIGHT, _UP_DOWN))
-_C2 = ImageGroup("C2", _D2.moves[:2], (_LEFT_RIGHT,))
+_D1 = ImageGroup("D1", _D2.moves[:2], (_LEFT_RIGHT,))
 
 
 def exact_group(warping: Warps) -> ImageGroup | None:
@@ -48,7 +48,7 @@ def exact_group(warping: Warps) -> ImageGroup | None:
     turns = warping.angle in ("quarter", "any") or (not isinstance(warping.angle, str) and warping.angle >= 90)
     if turns:
         return _C4 if warping.flips == "none" else _D4
-    return {"none": None, "left-right": _C2, "both": _D2}[warping.flips]
+    return {"none": None, "left-right": _D1, "both": _D2}[warping.flips]
 
 
 def only_exact(warping: Warps) -> bool:

@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 
 from msr_runtime.meta.symmetry.discovery import known_group
 from msr_runtime.meta.symmetry.measures import equivariance_error
-from msr_runtime.task import Adapt, Group, Split, TaskBatch, TaskFamily, field_slices, rows_per_sample, width
+from msr_runtime.task import (
+    Adapt,
+    EpisodicFamily,
+    Group,
+    Split,
+    TaskBatch,
+    TaskFamily,
+    field_slices,
+    rows_per_sample,
+    width,
+)
 
 
 class Scores(NamedTuple):
@@ -111,8 +121,11 @@ def draw_scored(
 ) -> tuple[TaskBatch, tuple[NDArray, NDArray]]:
     """Draw tasks, and the orbit: x and y of the first query set, moved by random group elements.
 
-    The arguments are those of `score_all`. Equal states of `rng` give equal draws.
+    The arguments are those of `score_all`. Equal states of `rng` give equal draws. Of stored images, there are at most
+    as many queries as a class has: more would be the same ones again.
     """
+    if isinstance(family, EpisodicFamily):
+        queries = min(queries, max(1, family.examples - shots))
     batch = family.sample(rng, tasks, shots, queries * len(family.query_sets), split)
     queries *= rows_per_sample(family)
     return batch, family.augment(rng, batch.query_x[:, :queries], batch.query_y[:, :queries])

@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from msr_envs.images import Images, Omniglot
 from msr_runtime.errors import TrainingError
+from msr_runtime.meta.evaluation.scores import score_all
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.training.augmentation import augment_queries
 from msr_runtime.meta.training.config import TrainConfig, TrainSettings
 from msr_runtime.meta.training.episodes import EpisodePool
 from msr_runtime.meta.training.normalization import measure_normalization
 from msr_runtime.meta.training.preparation import prepare
-from msr_runtime.task import TaskBatch
+from msr_runtime.task import Adapt, Array, Predict, TaskBatch
 
 FRESH = {"training_tasks": 1000, "samples_per_task": 64, "shots": 2, "queries": 3, "insist_on_augmentation": False}
 
@@ -128,3 +130,27 @@ def test_a_resumed_run_computes_the_same_numbers(training, image_file: Path, tmp
     assert resumed.train().finished
     for name, tensor in whole.learner.state_dict().items():
         assert torch.equal(tensor, resumed.learner.state_dict()[name]), name
+
+
+def test_methods_are_scored_on_the_same_episodes_without_repeated_images(image_file: Path) -> None:
+    """Two methods see the same support sets and queries, as stored and moved; 8 images of a class give 6 queries."""
+    family = Omniglot(image_file, ways=3, size=8)
+    seen: dict[str, list[NDArray]] = {"one": [], "two": []}
+
+    def watching(name: str) -> Adapt:
+        def adapt(support_x: Array, _: Array) -> Predict:
+            seen[name].append(support_x)
+
+            def predict(x: Array) -> Array:
+                seen[name].append(x)
+                return np.zeros((len(x), 3), np.float32)
+
+            return predict
+
+        return adapt
+
+    score_all(family, {name: watching(name) for name in seen}, np.random.default_rng(7), tasks=3, shots=2)
+    assert all(map(np.array_equal, *seen.values()))
+    support, upright, orbit = seen["one"][:3]
+    assert len(support) == 2 * 3
+    assert len({image.tobytes() for image in upright}) == len(upright) == len(orbit) == 6 * 3
