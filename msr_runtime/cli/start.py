@@ -22,8 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         with interrupt_exits():
             from msr_runtime.cli.command import run
-        sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+        code = run(sys.argv[1:] if arguments is None else arguments)
+        _end_undisturbed()
+        sys.exit(code)
     except KeyboardInterrupt:
+        _end_undisturbed()
         sys.stderr.write(_SENTENCE)
         sys.exit(INTERRUPTED)
 
@@ -43,6 +46,16 @@ def interrupt_exits() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end_undisturbed() -> None:
+    """Let Ctrl-C change nothing any more: the command has ended, and its exit code stands.
+
+    Python takes its own handler away before it unloads packages, which takes a second with torch. From then on the
+    signal itself would end the process, with another exit code.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and _in_main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _in_main_thread() -> bool:

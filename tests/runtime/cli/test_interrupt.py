@@ -27,6 +27,21 @@ except KeyboardInterrupt as error:
 sys.exit(7)
 '''
 
+LATE = """
+import os, signal
+from msr_runtime.cli import main
+
+class Unloaded:
+    def __init__(self):
+        self.kill, self.pid, self.number = os.kill, os.getpid(), signal.SIGINT
+
+    def __del__(self):
+        self.kill(self.pid, self.number)
+
+os.late = Unloaded()  # Python unloads this module after its handlers of signals are gone
+main()
+"""
+
 
 @pytest.fixture
 def importing(tmp_path) -> Callable[..., subprocess.Popen[str]]:
@@ -85,6 +100,19 @@ def test_after_the_imports(monkeypatch) -> None:
         return 0
 
     monkeypatch.setattr(info, "info", pressed)
-    with pytest.raises(SystemExit) as ended:
-        main(["info"])
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(["info"])
+    finally:
+        signal.signal(signal.SIGINT, before)  # a command that has ended leaves Ctrl-C without effect
     assert ended.value.code == 130
+
+
+def test_at_the_very_end(tmp_path) -> None:
+    """When the command has ended, and Python unloads its packages, the exit code stands."""
+    (tmp_path / "late.py").write_text(LATE)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    for arguments, code in ((["--version"], 0), (["infos"], 2)):
+        done = subprocess.run([sys.executable, "-m", "late", *arguments], env=environment, check=False, timeout=60)
+        assert done.returncode == code
