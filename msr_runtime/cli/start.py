@@ -3,6 +3,7 @@
 This module imports nothing but the standard library, so that it runs before everything that takes time.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -19,14 +20,12 @@ _SENTENCE = "msr: interrupted\n"
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code. `arguments` are by default those of the process."""
+    atexit.register(_end_undisturbed)
     try:
         with interrupt_exits():
             from msr_runtime.cli.command import run
-        code = run(sys.argv[1:] if arguments is None else arguments)
-        _end_undisturbed()
-        sys.exit(code)
+        sys.exit(run(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
-        _end_undisturbed()
         sys.stderr.write(_SENTENCE)
         sys.exit(INTERRUPTED)
 
@@ -49,7 +48,7 @@ def interrupt_exits() -> Iterator[None]:
 
 
 def _end_undisturbed() -> None:
-    """Let Ctrl-C change nothing any more: the command has ended, and its exit code stands.
+    """Let Ctrl-C change nothing any more: the program ends, and its exit code stands.
 
     Python takes its own handler away before it unloads packages, which takes a second with torch. From then on the
     signal itself would end the process, with another exit code.
