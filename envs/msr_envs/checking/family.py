@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_envs.checking.declaration import contradiction
+from msr_envs.checking.episodes import check_episodes
 from msr_envs.checking.group import check_action, check_group
 from msr_runtime.errors import FamilyError, FamilyWarning, MsrError
 from msr_runtime.task import (
@@ -18,6 +19,7 @@ from msr_runtime.task import (
     ClosedLoop,
     ClosedLoopFamily,
     DeclaredFamily,
+    EpisodicFamily,
     Field,
     FiniteFamily,
     Group,
@@ -76,6 +78,8 @@ def check_family(family: object, closed_loop: bool = False) -> str:
             _check_batch(checked, _sample(checked, 0, sizes, split), sizes, split)
     _check_randomness(checked)
     _check_augment(checked)
+    if isinstance(checked, EpisodicFamily):
+        _call(checked, "episodes, sample, warps or augment", lambda: check_episodes(checked))
     if closed_loop:
         _check_closed_loop(checked)
     words = f"family '{checked.name}' keeps the contract"
