@@ -4,7 +4,7 @@ Each takes what an exported learner holds (normalization, U or its Kronecker fac
 returns raw units in numpy, and keeps the weights that it folded after an adaptation, as the runtime does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,27 @@ Arrays = dict[str, Any]
 
 
 class Problem:
-    """A reparameterized MLP taken apart, and its arithmetic in operators that torch and JAX share."""
+    """A reparameterized MLP taken apart, and its arithmetic in operators that torch and JAX share.
+
+    Args:
+        learner: The learner.
+        normalization: Of its inputs and outputs.
+        array: Makes an array of the library.
+        silu: The activation.
+        rates: What its rule learned for each adapted tensor, by name.
+
+    """
 
     def __init__(
-        self, learner: Learner, normalization: Normalization, array: Callable[[np.ndarray], Any], silu: Callable
+        self,
+        learner: Learner,
+        normalization: Normalization,
+        array: Callable[[np.ndarray], Any],
+        silu: Callable,
+        rates: Mapping[str, torch.Tensor],
     ) -> None:
-        assert isinstance(learner.rule, GradientSteps)
         parameters = {name: array(tensor.detach().numpy()) for name, tensor in learner.network.named_parameters()}
-        rates = {name: array(rate.detach().numpy()) for name, rate in learner.rule.rates(0).items()}
+        rates = {name: array(rate.detach().numpy()) for name, rate in rates.items()}
         names = {name.removesuffix(".original").replace("parametrizations.", ""): name for name in rates}
         self.shapes = {name: tuple(weight.shape) for name, weight in fold(learner.network).items() if name in names}
         self.v0: Arrays = {short: parameters[name] for short, name in names.items()}
@@ -79,11 +92,16 @@ class Problem:
         return {name: v[name] - self.rates[name] * gradients[name] for name in v}
 
 
+def _rates(learner: Learner) -> Mapping[str, torch.Tensor]:
+    assert isinstance(learner.rule, GradientSteps)
+    return learner.rule.rates(0)
+
+
 class TorchPeer:
     """Torch, eager or compiled: autograd for the gradient, no graph kept beyond a step."""
 
     def __init__(self, learner: Learner, normalization: Normalization, *, compiled: bool) -> None:
-        self.problem = Problem(learner, normalization, torch.from_numpy, torch.nn.functional.silu)
+        self.problem = Problem(learner, normalization, torch.from_numpy, torch.nn.functional.silu, _rates(learner))
         gradient = torch.func.grad(self.problem.loss) if compiled else self._eager_gradient
 
         def adapted(v: Arrays, x: torch.Tensor, y: torch.Tensor, steps: int) -> Arrays:
@@ -120,7 +138,7 @@ class JaxPeer:
     def __init__(self, learner: Learner, normalization: Normalization) -> None:
         import jax  # pyright: ignore[reportMissingImports]  # an extra of its own: nothing else needs it
 
-        self.problem = Problem(learner, normalization, jax.numpy.asarray, jax.nn.silu)
+        self.problem = Problem(learner, normalization, jax.numpy.asarray, jax.nn.silu, _rates(learner))
         self._wait = jax.block_until_ready
 
         def adapted(x: Any, y: Any, steps: int) -> Arrays:

@@ -22,6 +22,40 @@ def latency(rows: Rows) -> Lines:
     return lines
 
 
+def updates(rows: Rows) -> Lines:
+    """One line per contender: its median over that of `predict` in the same run."""
+    timed = [row for row in rows if "who" in row]
+    plain = {row["run"]: row["p50_seconds"] for row in timed if row["who"] == "predict"}
+    lines = []
+    for who in dict.fromkeys(row["who"] for row in timed):
+        ours = [row for row in timed if row["who"] == who]
+        lines.append(
+            {
+                "call": {"AdaptiveModel": "update", "predict, std": "predict(std=True)"}.get(who, f"update, {who}"),
+                "over predict": median([row["p50_seconds"] / plain[row["run"]] for row in ours], ".1f"),
+                "p50, µs": f"{1e6 * np.median([row['p50_seconds'] for row in ours]):,.1f}",
+                "p99, µs": f"{1e6 * np.median([row['p99_seconds'] for row in ours]):,.1f}",
+            }
+        )
+    lines[0]["call"] = "predict"
+    return lines
+
+
+def updates_endless(rows: Rows) -> Lines:
+    """One line per number of updates of one model."""
+    return [
+        {
+            "updates": f"{row['updates']:,}",
+            "smallest variance": significant(row["smallest_variance"], 2),
+            "largest variance": significant(row["largest_variance"], 2),
+            "mean NIS": f"{row['mean_nis']:.2f}",
+            "memory, MB": f"{row['memory'] / 1e6:.0f}",
+        }
+        for row in rows
+        if "updates" in row
+    ]
+
+
 def shots(rows: Rows) -> Lines:
     """One line per number of samples: the times over those of ten samples."""
     ten = next(row for row in rows if row["shots"] == 10)
