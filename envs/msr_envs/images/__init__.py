@@ -1,7 +1,7 @@
 """Few-shot images: N-way K-shot episodes whose queries are turned, flipped and resized.
 
 * `omniglot`: handwritten characters.
-* `images`: photographs by class, from any file of the form that `msr_envs.images.photographs` describes.
+* `images`: photographs by class, from any file of the form that `Images` describes.
 
 The images come from a file that the user names. It is read once and kept in memory.
 """

@@ -1,12 +1,5 @@
 """The family `omniglot`: handwritten characters of 50 alphabets, 20 drawings of each.
 
-The file is named by the option `file` or by the environment variable `MSR_OMNIGLOT`. Its arrays:
-
-* `images`: uint8 `(characters, drawings, height, width)`, the share of ink in each pixel from 0 (paper) to 255;
-* `vinyals_split`: `(characters,)`, 0, 1 or 2 for training, validation and test, for the split `vinyals`;
-* `evaluation`: `(characters,)`, 1 for the characters of the evaluation set, for the split `background`;
-* `alphabet`: `(characters,)`, the number of the alphabet, for the split `background`.
-
 Sources: Lake, Salakhutdinov, Tenenbaum, "Human-level concept learning through probabilistic program induction", 2015;
 Vinyals et al., "Matching networks for one shot learning", 2016.
 """
@@ -32,16 +25,23 @@ _HELD_OUT = 6
 class Omniglot(ImageEpisodes):
     """Episodes of characters, with classes that no other split has.
 
+    The arrays of the file:
+
+    * `images`: uint8 `(characters, drawings, height, width)`, the share of ink in each pixel from 0 (paper) to 255;
+    * `vinyals_split`: `(characters,)`, 0, 1 or 2 for training, validation and test, for the split `vinyals`;
+    * `evaluation`: `(characters,)`, 1 for the characters of the evaluation set, for the split `background`;
+    * `alphabet`: `(characters,)`, the number of the alphabet, for the split `background`.
+
     Args:
-        file: The file, see the module. None: the environment variable `MSR_OMNIGLOT` names it.
+        file: The file. None: the environment variable `MSR_OMNIGLOT` names it.
         ways: Classes of each task.
         split: `vinyals`, the split of most papers; or `background`: learn on the background set, without every sixth of
             its alphabets, which are for validation, and test on the evaluation set.
         size: Height and width of the images, pixels. The published images of 28 can be shrunk to any size.
         turned: Let each class, turned by 90, 180 and 270 degrees, be three more classes of the same split.
-        angle: See `msr_envs.images.Warps`, as for `flips` and `crop`.
-        flips: Flips of the queries.
-        crop: Crops of the queries.
+        angle: Turns of the queries, see `Warps`.
+        flips: Flips of the queries, see `Warps`.
+        crop: Crops of the queries, see `Warps`.
 
     Raises:
         FamilyError: An option is not allowed, or does not fit the file.

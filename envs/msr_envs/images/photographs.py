@@ -1,10 +1,4 @@
-"""The family `images`: photographs by class, from any file of this form.
-
-The file is named by the option `file` or by the environment variable `MSR_IMAGES`. Its arrays:
-
-* `images`: uint8 `(classes, images per class, height, width, channels)`, 1 or 3 channels, height and width equal;
-* `split`: `(classes,)`, 0, 1 or 2 for training, validation and test, or these words.
-"""
+"""The family `images`: photographs by class, from any file of the right form."""
 
 from pathlib import Path
 
@@ -22,14 +16,20 @@ from msr_runtime.task import SPLITS, Split
 class Images(ImageEpisodes):
     """Episodes of photographs, with classes that no other split has.
 
+    The arrays of the file:
+
+    * `images`: uint8 `(classes, images per class, height, width, channels)`, 1 or 3 channels, height and width equal;
+      with one channel the last axis may be missing;
+    * `split`: `(classes,)`, 0, 1 or 2 for training, validation and test, or the words `train`, `validation`, `test`.
+
     Args:
-        file: The file, see the module. None: the environment variable `MSR_IMAGES` names it.
+        file: The file. None: the environment variable `MSR_IMAGES` names it.
         ways: Classes of each task.
         size: Height and width to which the images are shrunk, pixels. None: as they are in the file.
         turned: Let each class, turned by 90, 180 and 270 degrees, be three more classes of the same split.
-        angle: See `msr_envs.images.Warps`, as for `flips` and `crop`.
-        flips: Flips of the queries.
-        crop: Crops of the queries.
+        angle: Turns of the queries, see `Warps`.
+        flips: Flips of the queries, see `Warps`.
+        crop: Crops of the queries, see `Warps`.
 
     Raises:
         FamilyError: An option is not allowed, or does not fit the file.

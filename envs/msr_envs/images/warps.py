@@ -16,9 +16,7 @@ from msr_runtime.errors import FamilyError
 from msr_runtime.task import Array, Padding
 
 Angle = float | Literal["quarter", "any"]
-"""Largest turn to either side in degrees, or `quarter` for multiples of 90 degrees, or `any`."""
 Flips = Literal["none", "left-right", "both"]
-"""Which flips are drawn, each with probability 1/2; `both` also has the flip of top and bottom."""
 
 FLIPS: tuple[Flips, ...] = ("none", "left-right", "both")
 
@@ -36,12 +34,12 @@ class Warps:
     """
 
     angle: Angle = 30.0
-    """See `Angle`."""
+    """Largest turn to either side in degrees, or `quarter` for multiples of 90 degrees, or `any`."""
     flips: Flips = "both"
-    """See `Flips`."""
+    """`none`; `left-right`; or `both`, left-right and up-down. Each flip is drawn with probability 1/2."""
     crop: float = 0.8
     """Least share of the area that a crop keeps. The share is drawn evenly from here to 1, and so is the place of the
-    crop. 1: no crop."""
+    crop. A crop is a square, and becomes the whole image. 1: no crop."""
 
     def __post_init__(self) -> None:
         angle = self.angle
