@@ -45,13 +45,13 @@ class Options(Output):
     """How long, and how fast."""
 
     bundle: Path = Path("runs/demo/bundle")
-    """A bundle of a built-in family."""
+    """A bundle of a built-in family. With the rule `recursive`, the loop that adapts learns from each sample."""
     ticks: int = 1_000_000
     """Ticks of each of the two loops."""
     hz: float = 1000.0
     """Of the control loops, in Hz."""
     adapt_hz: float = 100.0
-    """Of the adaptations, in Hz."""
+    """Of the adaptations, in Hz. If it learns sample by sample: how often the thread looks for samples."""
     realtime: bool = False
     """Run loops and adaptations under SCHED_FIFO with memory locked: right where other programs run beside."""
     beside_training: bool = False
@@ -64,6 +64,7 @@ STORED = {
     "soak-beside-training": replace(_REALTIME, beside_training=True),
     "soak-realtime": replace(_REALTIME, ticks=20_000),
     "soak-ordinary": Options(ticks=20_000),
+    "soak-by-sample": replace(_REALTIME, bundle=Path("runs/by-sample/bundle"), ticks=20_000, adapt_hz=1000.0),
     "soak-slower": Options(ticks=8_000, hz=200.0, adapt_hz=50.0),
 }
 """The stored results, and what each of them measures."""
@@ -78,6 +79,7 @@ class Row(TypedDict):
     adapt_hz: float
     realtime: bool
     beside_training: bool
+    by_sample: bool
     latched: int
     """Blocks at whose end the guard was latched."""
     dead: int
@@ -175,6 +177,7 @@ class Side:
             adapt_hz=options.adapt_hz,
             realtime=options.realtime,
             beside_training=options.beside_training,
+            by_sample=self.online.by_sample,
             latched=self.latched,
             dead=self.dead,
             latch=f"{self.latched} for {self.dead} faults",

@@ -30,8 +30,8 @@ from filter_peers import JaxFilter, TorchFilter
 from latency import Timing, compare
 from numpy.typing import NDArray
 from store import EXPORT, RUNTIME, Output, begin, keep, settled
-from tables import updates as update_lines
-from tables import updates_endless
+from tables.timed import updates as update_lines
+from tables.timed import updates_endless
 from terminal import print_lines
 
 from msr_envs.registry import load_family

@@ -13,7 +13,7 @@ from tables.cells import Lines, Rows, significant
 from tables.learned import NEWTON, demo, demo_short, families, orbit_errors, synthetic
 from tables.online import online_logs
 from tables.running import faults, guard_drives, guard_faults, guard_updates, recording, serving, soak, soak_counts
-from tables.timed import latency, memory, processes, shots, throughput, updates, updates_endless
+from tables.timed import latency, memory, processes, shots, throughput
 
 
 class Table(NamedTuple):

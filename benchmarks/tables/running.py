@@ -135,7 +135,8 @@ def recording(rows: Rows) -> Lines:
 def _soak_name(row: Mapping[str, Any]) -> str:
     scheduling = "real time" if row["realtime"] else "ordinary scheduling"
     beside = ", beside a training" if row["beside_training"] else ""
-    return f"{row['hz']:,g} Hz, adapting at {row['adapt_hz']:g} Hz, {scheduling}, {row['ticks']:,} ticks{beside}"
+    learning = "learning sample by sample" if row.get("by_sample") else f"adapting at {row['adapt_hz']:g} Hz"
+    return f"{row['hz']:,g} Hz, {learning}, {scheduling}, {row['ticks']:,} ticks{beside}"
 
 
 def _both(adapting: Mapping[str, Any], still: Mapping[str, Any], key: str, form: str, factor: float = 1) -> str:
