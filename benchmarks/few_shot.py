@@ -58,7 +58,7 @@ class Data(NamedTuple):
 DATA = {
     "omniglot": Data("omniglot", "MSR_OMNIGLOT", 64, tuple(CELLS)),
     "omniglot, turned classes": Data("omniglot:turned=true", "MSR_OMNIGLOT", 64, tuple(CELLS)),
-    "photographs": Data("images:size=42", "MSR_IMAGES", 20, ("5x1", "5x5")),
+    "photographs": Data("images:size=42", "MSR_IMAGES", 12, ("5x1", "5x5")),
 }
 
 
@@ -145,9 +145,10 @@ class Options(Output):
 
 
 _PROTOTYPES = tuple(name for name, method in METHODS.items() if method.prototypes)
+_STEPPING = tuple(name for name, method in METHODS.items() if not method.prototypes)
 STORED = {
     "few-shot-quick": Options(methods=_PROTOTYPES, seeds=1),
-    "few-shot-gradient-quick": Options(methods=tuple(set(METHODS) - set(_PROTOTYPES)), seeds=1),
+    "few-shot-gradient-quick": Options(methods=_STEPPING, seeds=1),
     "few-shot-photographs": Options(data=("photographs",), methods=_PROTOTYPES, seeds=1),
     "few-shot-night": Options(budget="night"),
 }

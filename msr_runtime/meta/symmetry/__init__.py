@@ -44,6 +44,7 @@ from msr_runtime.meta.symmetry.forms import (
     Symmetry,
 )
 from msr_runtime.meta.symmetry.grid import FilterAction, GridGroup, GridName
+from msr_runtime.meta.symmetry.grid_discovery import GridFinding, find_grid_group
 from msr_runtime.meta.symmetry.measures import energy, equivariance_error, recovery
 from msr_runtime.meta.symmetry.reparameterize import (
     Form,
@@ -59,6 +60,7 @@ __all__ = [
     "FilterAction",
     "Form",
     "FullSymmetry",
+    "GridFinding",
     "GridGroup",
     "GridName",
     "KroneckerSymmetry",
@@ -71,6 +73,7 @@ __all__ = [
     "equivariance_error",
     "equivariant_basis",
     "filter_parameter_names",
+    "find_grid_group",
     "find_group",
     "fold",
     "known_group",

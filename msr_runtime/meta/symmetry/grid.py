@@ -13,7 +13,7 @@ filter parameter v.
 Source: Cohen and Welling, "Group Equivariant Convolutional Networks", 2016.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 Permutations = NDArray[np.int64]
 """One permutation per element: `(order, n)`, the identity first."""
 
-GridName = Literal["C2", "D2", "C4", "D4"]
-"""A half turn; both flips; quarter turns; quarter turns and flips."""
+GridName = Literal["D1", "C2", "D2", "C4", "D4"]
+"""A left-right flip; a half turn; both flips; quarter turns; quarter turns and flips."""
+
+GRID_NAMES: tuple[GridName, ...] = get_args(GridName)
 
 _TURN, _FLIP = np.array([[0, -1], [1, 0]]), np.array([[1, 0], [0, -1]])
-_GENERATORS = {"C2": [_TURN @ _TURN], "D2": [_FLIP, -_FLIP], "C4": [_TURN], "D4": [_TURN, _FLIP]}
+_GENERATORS = {"D1": [_FLIP], "C2": [_TURN @ _TURN], "D2": [_FLIP, -_FLIP], "C4": [_TURN], "D4": [_TURN, _FLIP]}
 
 
 class GridGroup(NamedTuple):
@@ -48,6 +50,19 @@ class GridGroup(NamedTuple):
                 if not any(np.array_equal(product, each) for each in found):
                     found.append(product)
         return cls(name, np.stack(found))
+
+    def subgroup(self, elements: NDArray[np.integer]) -> "GridGroup | None":
+        """Return the group of these elements, by number; None if one is given twice or their products are others."""
+        chosen = np.unique(elements)
+        if len(chosen) != len(elements) or not np.isin(self.table[np.ix_(chosen, chosen)], chosen).all():
+            return None
+        for name in GRID_NAMES:
+            group = GridGroup.named(name)
+            if group.order == len(chosen) and all(
+                (group.matrices == m).all((1, 2)).any() for m in self.matrices[chosen]
+            ):
+                return group
+        return GridGroup(f"order {len(chosen)}", self.matrices[chosen])
 
     @property
     def order(self) -> int:
