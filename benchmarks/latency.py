@@ -105,7 +105,13 @@ def measure(form: Form, run: int, options: Options) -> list[Timing]:
     torch.manual_seed(0)
     # A low rate: an untrained network would diverge, and the export would refuse it. No time depends on the rate.
     config = LearnerConfig(
-        depth=options.depth, width=options.width, filters=options.filters, form=form, inner_rate=0.01
+        depth=options.depth,
+        width=options.width,
+        filters=options.filters,
+        form=form,
+        rule="gradient",
+        inner_steps=5,
+        inner_rate=0.01,
     )
     learner = MSR(config, sample_shape(family.inputs), sample_shape(family.outputs), family.loss)
     with torch.no_grad():
@@ -136,7 +142,7 @@ def measure(form: Form, run: int, options: Options) -> list[Timing]:
     if find_spec("jax"):
         peers["JAX jit"] = JaxPeer(learner, normalization)
     for who, peer in peers.items():
-        peer.adapt(*support, config.inner_steps)
+        peer.adapt(*support, config.steps)
         if not (error := relative_error(peer.predict(x), model.predict(x))) < 1e-4:
             raise SystemExit(f"error: {who} predicts otherwise than the runtime: off by {error:.1e}")
 
@@ -146,7 +152,7 @@ def measure(form: Form, run: int, options: Options) -> list[Timing]:
         "AdaptiveModel": lambda: model.predict(one),
     }
     calls |= {who: partial(peer.predict, x) for who, peer in peers.items()}
-    rows = _compare(f"{form} U, predict", run, calls, options.rounds, options.calls)
+    rows = compare(f"{form} U, predict", run, calls, options.rounds, options.calls)
     U = np.ones(_symmetry_bytes(learner) // 4, np.float32)
     copy = np.empty_like(U)
 
@@ -160,11 +166,11 @@ def measure(form: Form, run: int, options: Options) -> list[Timing]:
         calls = {"AdaptiveModel": lambda steps=steps: model.adapt(*support, steps=steps, guard=UNLIMITED)}
         calls |= {who: partial(peer.adapt, *support, steps) for who, peer in peers.items()}
         calls["copying U"] = partial(copy_symmetry, steps)
-        rows += _compare(f"{form} U, adapt, steps: {steps}", run, calls, options.rounds // 5, options.calls)
+        rows += compare(f"{form} U, adapt, steps: {steps}", run, calls, options.rounds // 5, options.calls)
     return rows
 
 
-def _compare(what: str, run: int, calls: dict[str, Callable[[], object]], rounds: int, in_a_row: int) -> list[Timing]:
+def compare(what: str, run: int, calls: dict[str, Callable[[], object]], rounds: int, in_a_row: int) -> list[Timing]:
     """Time the calls in turn, so that whatever else the machine does strikes all alike."""
     times = in_turns(calls, rounds // in_a_row, in_a_row)
     p50, p99 = np.percentile(np.stack([each.ravel() for each in times.values()], 1), (50, 99), axis=0)

@@ -55,7 +55,7 @@ class Problem(NamedTuple):
     training_tasks: int = 8000
 
 
-_ONE_STEP = LearnerConfig(depth=0, bias=False, inner_steps=1, inner_rate=3.0)
+_ONE_STEP = LearnerConfig(depth=0, bias=False, rule="gradient", inner_steps=1, inner_rate=3.0)
 """On signals the gradient's rate starts near the best for one step; all learn it."""
 _RIDGE = LearnerConfig(depth=0, bias=False, rule="ridge", damping=1e-4)
 

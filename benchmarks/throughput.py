@@ -156,14 +156,15 @@ def _speed(step: Callable[[], None], seconds: float) -> float:
 
 def rank1(tasks: int) -> Iterator[Contender]:
     """The paper's MSR-FC on rank 1: one fully connected layer of 70 to 68, k = 3, one gradient step."""
-    config = LearnerConfig(depth=0, bias=False, filters=3, inner_steps=1, inner_rate=3.0)
+    config = LearnerConfig(depth=0, bias=False, filters=3, rule="gradient", inner_steps=1, inner_rate=3.0)
     learner, batch = _learner(MSR, config, RANK1), _batch(RANK1, tasks)
     yield from _on(learner, batch)
 
 
 def conv_c8(tasks: int) -> Iterator[Contender]:
     """The paper's MSR-Conv on images of 32 x 32: one convolution to 24 channels, Kronecker factors that are square."""
-    config = LearnerConfig(network="conv", depth=0, bias=False, form="kronecker", inner_steps=1, inner_rate=3.0)
+    steps = {"rule": "gradient", "inner_steps": 1, "inner_rate": 3.0}
+    config = LearnerConfig.model_validate({"network": "conv", "depth": 0, "bias": False, "form": "kronecker"} | steps)
     compressed = Compressed(CONV_C8, kernel=3, at_once=tasks)
     convolution, linear = _learner(MSR, config, CONV_C8), _learner(MSR, _mlp(config), compressed)
     # of one input channel a bank is a matrix, and the factor on its taps that on the matrix's columns

@@ -71,7 +71,8 @@ def learner_config(method: str, depth: int = 3, width: int = 64) -> LearnerConfi
     if method.endswith(NEWTON):
         return config.model_copy(update={"rule": "gauss-newton", "inner_steps": 2})
     widest = 8 * width if method == "maml-big" else width  # that is how wide a network as big as MSR's is, about
-    return config.model_copy(update={"inner_rate": 0.5 if method == "cavia" else 0.1 * (48 / widest)})
+    rate = 0.5 if method == "cavia" else 0.1 * (48 / widest)
+    return config.model_copy(update={"rule": "gradient", "inner_steps": 5, "inner_rate": rate})
 
 
 class Job(NamedTuple):

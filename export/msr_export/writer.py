@@ -83,7 +83,7 @@ def export_checkpoint(
         >>> checkpoint = load_checkpoint(Path(bundle).parent)  # a run's folder
         >>> out = export_checkpoint(checkpoint, folder / "bundle", family=load_family("ring-nav"))
         >>> sorted(path.name for path in out.glob("*.onnx"))
-        ['adapt.onnx', 'loss.onnx', 'predict.onnx']
+        ['adapt.onnx', 'loss.onnx', 'predict.onnx', 'solve.onnx', 'sums.onnx']
 
     """
     return export_bundle(
@@ -258,7 +258,7 @@ def _rule(learner: Learner) -> str:
     if learner.rule is None:
         return "class-means"
     own = not isinstance(learner.rule, GradientSteps | GaussNewton | Recursive)
-    return type(learner.rule).__name__ if own else learner.config.rule
+    return type(learner.rule).__name__ if own else str(learner.config.rule)
 
 
 def _learned(learner: Learner) -> dict[str, tuple[float, ...]]:

@@ -48,8 +48,9 @@ def training_programs(method: str, learner: LearnerConfig) -> Iterator[None]:
         TrainingError: One is not found, or fails when it is imported.
 
     """
-    named: dict[Kind, str] = {"network": learner.network, "rule": learner.rule, "method": method}
-    with registered({(kind, name): _load(kind, name) for kind, name in named.items() if _is_path(kind, name)}):
+    named: dict[Kind, str | None] = {"network": learner.network, "rule": learner.rule, "method": method}
+    own: list[tuple[Kind, str]] = [(kind, name) for kind, name in named.items() if name and _is_path(kind, name)]
+    with registered({(kind, name): _load(kind, name) for kind, name in own}):
         yield
 
 
@@ -65,8 +66,8 @@ def load_own(path: Path, programs: Programs, method: str | None) -> Checkpoint:
     given = _given(programs, method)
     with registered({(kind, ANY): _load(kind, name) for kind, name in given.items()}):
         checkpoint = load_checkpoint(path)
-    config = checkpoint.config
-    named: dict[Kind, str] = {"network": config.learner.network, "rule": config.learner.rule, "method": config.method}
+    learner, method = checkpoint.learner.config, checkpoint.config.method
+    named: dict[Kind, str | None] = {"network": learner.network, "rule": learner.rule, "method": method}
     for kind, name in given.items():
         if named[kind] in BUILT_IN[kind]:
             raise InputError(

@@ -95,9 +95,10 @@ def train(
 def _train(family: str, run: Path, given: Given, resume: Resume) -> int:
     method, learner, _ = given
     chosen = learner_class(method or _METHOD)
-    if resume != "yes":
-        refuse_unused(method or _METHOD, learner, chosen.unused(learner), LearnerConfig.model_fields)
     loaded = named_family(family)
+    if resume != "yes":
+        unused = chosen.unused(chosen.settled(learner, loaded.loss))
+        refuse_unused(method or _METHOD, learner, unused, LearnerConfig.model_fields)
     with processes() as joined:
         try:
             opened, config = joined.from_first(lambda: _opened(run, loaded, family, given, resume))

@@ -104,9 +104,10 @@ class Export(NamedTuple):
 
 
 def build(method: str, loss: Loss, **changes: object) -> Learner:
-    """A small untrained learner without zeros: biases, rates and contexts are random too."""
+    """A small untrained learner without zeros: biases, rates and contexts are random too. Its rule is `gradient`."""
     torch.manual_seed(0)
-    config = LearnerConfig.model_validate({"width": 12, "depth": 2, "filters": 5, "context": 3} | changes)
+    small = {"width": 12, "depth": 2, "filters": 5, "context": 3, "rule": "gradient"}
+    config = LearnerConfig.model_validate(small | changes)
     group = (SIDES if loss == "cross_entropy" else FAMILY).group()
     learner = learner_class(method)(config, (INPUTS,), (OUTPUTS,), loss, group)
     with torch.no_grad():

@@ -50,7 +50,7 @@ class Plane:
         return Group("C4", turns, turns)
 
 
-SMALL = LearnerConfig(width=8, depth=1, filters=6, inner_steps=2)
+SMALL = LearnerConfig(width=8, depth=1, filters=6, rule="gradient", inner_steps=2)
 
 
 def make_config(family: TaskFamily, *, learner: LearnerConfig = SMALL, **changes: Any) -> TrainConfig:

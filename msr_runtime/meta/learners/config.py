@@ -12,6 +12,10 @@ from msr_runtime.meta.symmetry.reparameterize import Form
 
 RULES = ("gradient", "gauss-newton", "ridge", "recursive")
 """The names of the built-in adaptation rules (see `msr_runtime.meta.rules`)."""
+PLAIN, NEWTON = RULES[:2]
+"""The rules of learners for which none is named."""
+PLAIN_STEPS, _NEWTON_STEPS = 5, 2
+"""Their inner steps, if no number is named. Benchmarks of both rules measured these."""
 
 
 class LearnerConfig(BaseModel):
@@ -52,11 +56,14 @@ class LearnerConfig(BaseModel):
     adapt: tuple[str, ...] = ("*",)
     """Patterns of the weights that adapt, such as `layers.2.*` or `*.bias`. The others are learned by the outer loop
     alone."""
-    rule: str = "gradient"
+    rule: str | None = None
     """`gradient` steps, `gauss-newton` steps, `ridge`: one exact step if the network is linear in what adapts;
-    `recursive`, a Kalman filter that takes the samples one by one; or a rule of your own, named like a network."""
-    inner_steps: PositiveInt = 5
-    """Inner steps: steps on the support set. Rules `ridge` and `recursive` take one."""
+    `recursive`, a Kalman filter that takes the samples one by one; or a rule of your own, named like a network. None:
+    what was measured best, `gauss-newton` for `msr` and `cavia` unless the network is one of filters or y are classes;
+    `gradient` for all others."""
+    inner_steps: PositiveInt | None = None
+    """Inner steps: steps on the support set. None: 2 for `gauss-newton`, 5 for others. Rules `ridge` and `recursive`
+    take one."""
     inner_rate: PositiveFloat = 0.1
     """Where the learned inner rates start: a weight's move per unit of its gradient. Only for `gradient`."""
     step_rates: bool = False
@@ -111,6 +118,11 @@ class LearnerConfig(BaseModel):
                 f"{len(self.width)} (--learner.depth {len(self.width)}), or give one width for all layers"
             )
         return self
+
+    @property
+    def steps(self) -> int:
+        """Inner steps, also where the configuration names none."""
+        return self.inner_steps or (_NEWTON_STEPS if self.rule == NEWTON else PLAIN_STEPS)
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ class FunctionEncoder(Learner):
                 f"method '{self.name}' finds its coefficients by least squares, but the family's loss is {loss}; take "
                 "a family whose loss is mse, or another method"
             )
-        if config.rule not in ("gradient", "ridge"):
+        if config.rule not in (None, "gradient", "ridge"):
             raise TrainingError(
                 f"method '{self.name}' is linear in what adapts and takes one step of rule 'ridge', but the rule is "
                 f"'{config.rule}'; leave rule out, or take another method"

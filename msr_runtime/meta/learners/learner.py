@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners.chosen import chosen_names
-from msr_runtime.meta.learners.config import RULES, LearnerConfig
+from msr_runtime.meta.learners.config import NEWTON, PLAIN, RULES, LearnerConfig
 from msr_runtime.meta.learners.grid_actions import grid_actions
 from msr_runtime.meta.learners.own_network import examine, freeze_statistics, is_own
 from msr_runtime.meta.learners.own_rule import make_own_rule
@@ -50,11 +50,14 @@ class Learner(nn.Module):
 
     name: ClassVar[str]
     """The method's name on the command line and in tables."""
+    by_newton: ClassVar[bool] = False
+    """Whether Gauss-Newton steps were measured to be the best rule for it, where y are numbers and x is no image."""
 
     def __init__(
         self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss, group: Group | None = None
     ) -> None:
         super().__init__()
+        config = self.settled(config, loss)
         self.config, self.inputs, self.outputs = config, inputs, outputs
         self.loss: Loss = loss
         self.group = group
@@ -77,11 +80,20 @@ class Learner(nn.Module):
         self.rule = self.build_rule()
 
     @classmethod
+    def settled(cls, config: LearnerConfig, loss: Loss = "mse") -> LearnerConfig:
+        """Return a configuration that names its rule and its inner steps, by default those of this method."""
+        plain = config.network == "mlp" or config.network not in NETWORKS
+        newton = cls.by_newton and loss != "cross_entropy" and plain
+        named = config.model_copy(update={"rule": config.rule or (NEWTON if newton else PLAIN)})
+        return named.model_copy(update={"inner_steps": named.steps})
+
+    @classmethod
     def unused(cls, config: LearnerConfig) -> dict[str, str]:
         """Return the options that this method does not use with such a configuration: name to reason.
 
         Of a learner of your own, with a rule or an `adapt` of its own, nobody knows which options of the rule it uses.
         """
+        config = cls.settled(config)
         known = (cls.build_rule, cls.adapt) == (Learner.build_rule, Learner.adapt)
         unused = unused_by_network(config) | (unused_by_rule(config) if known else {})
         own = cls.choose_adapted is not Learner.choose_adapted
@@ -117,13 +129,13 @@ class Learner(nn.Module):
         if config.rule == "ridge":
             return Ridge(names, **damping, first_order=config.first_order)
         if config.rule == "gauss-newton":
-            return GaussNewton(names, config.inner_steps, **damping, first_order=config.first_order)
+            return GaussNewton(names, config.steps, **damping, first_order=config.first_order)
         if config.rule == "recursive":
             return self._make_filter()
         rates = {name: self.first_rate(name) for name in names}
         if config.rule not in RULES:
             return make_own_rule(config, rates)
-        return GradientSteps(rates, config.inner_steps, per_step=config.step_rates, first_order=config.first_order)
+        return GradientSteps(rates, config.steps, per_step=config.step_rates, first_order=config.first_order)
 
     def _make_filter(self) -> Recursive:
         """Return a filter for the adapted tensors."""

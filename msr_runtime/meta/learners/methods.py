@@ -42,7 +42,7 @@ class BigMAML(MAML):
     @classmethod
     def unused(cls, config: LearnerConfig) -> dict[str, str]:
         """Return the options that MSR does not use: it is as big as MSR."""
-        return MSR.unused(config)
+        return MSR.unused(cls.settled(config))
 
     def build_network(self) -> nn.Module:
         """Return a network of the configured depth and of the greatest widths that has no more numbers than MSR's.
@@ -97,13 +97,14 @@ class MetaSGD(Learner):
         """
         refuse_unused(self.name, self.config, self.unused(self.config), ("rule", "step_rates"))
         starts = {name: torch.full_like(tensor, self.first_rate(name)) for name, tensor in self.start().items()}
-        return SignedSteps(starts, self.config.inner_steps, first_order=self.config.first_order)
+        return SignedSteps(starts, self.config.steps, first_order=self.config.first_order)
 
 
 class CAVIA(Learner):
     """Only a context vector beside the input adapts. It starts at zero (Zintgraf et al., "CAVIA", 2019)."""
 
     name = "cavia"
+    by_newton = True
 
     @classmethod
     def unused(cls, config: LearnerConfig) -> dict[str, str]:
@@ -136,6 +137,7 @@ class MSR(MAML):
     """MAML on a reparameterized network: v alone adapts, and U is meta-learned (Zhou et al., 2021)."""
 
     name = "msr"
+    by_newton = True
 
     @classmethod
     def unused(cls, config: LearnerConfig) -> dict[str, str]:
@@ -183,7 +185,7 @@ class FineTuning(Learner):
         """Return the options of an outer loop with inner steps too. Noise is used: it disturbs the validation."""
         why = "its outer loop takes no inner steps"
         own = dict.fromkeys(("step_rates", "first_order", "fewest_shots"), why)
-        return super().unused(config) | unused_by_rule(config) | own
+        return super().unused(config) | unused_by_rule(cls.settled(config)) | own
 
     def build_rule(self) -> Rule | None:
         """Return the configured rule with fixed numbers: its outer loop takes no steps and could not learn them.

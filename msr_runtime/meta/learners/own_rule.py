@@ -18,15 +18,16 @@ def make_own_rule(config: LearnerConfig, rates: Mapping[str, float]) -> Rule:
         TrainingError: There is no such rule, its code fails, or it is no `Rule`.
 
     """
+    assert config.rule is not None  # a learner's configuration is settled
     make = find_program("rule", config.rule, RULES)
     try:
-        rule = make(rates, config.inner_steps, first_order=config.first_order)
+        rule = make(rates, config.steps, first_order=config.first_order)
     except MsrError:
         raise
     except Exception as error:  # whatever the user's code raises
         where = line_of_users_code(error) or "its code"
         raise TrainingError(
-            f"rule '{config.rule}' was called with a mapping of names to starting rates, {config.inner_steps} steps "
+            f"rule '{config.rule}' was called with a mapping of names to starting rates, {config.steps} steps "
             f"and first_order={config.first_order}, and raised {type(error).__name__}: {error}, in {where}; let it "
             "take these arguments"
         ) from error

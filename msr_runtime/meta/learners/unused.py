@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pydantic import BaseModel
 
 from msr_runtime.errors import TrainingError
-from msr_runtime.meta.learners.config import RULES, LearnerConfig
+from msr_runtime.meta.learners.config import PLAIN, PLAIN_STEPS, RULES, LearnerConfig
 from msr_runtime.meta.networks.registry import NETWORKS
 
 FILTER: tuple[str, ...] = ("memory", "gate", "linearizations", "time_constant", "objective")
@@ -28,7 +28,8 @@ def unused_by_rule(config: LearnerConfig) -> dict[str, str]:
     )
     if config.rule == "gradient":
         return unused | {"damping": "the rule 'gradient' has no damping"}
-    unused |= dict.fromkeys(("inner_rate", "step_rates"), f"the rule '{config.rule}' has no inner rates")
+    why = f"the rule '{config.rule}' has no inner rates, as '{PLAIN}' has (--learner.rule {PLAIN})"
+    unused |= dict.fromkeys(("inner_rate", "step_rates"), why)
     if config.rule in ("ridge", "recursive"):
         unused["inner_steps"] = f"the rule '{config.rule}' takes one step"
     return unused
@@ -55,6 +56,10 @@ def unused_by_network(config: LearnerConfig) -> dict[str, str]:
     return unused if config.bias else unused | {"filters": "only the biases of the form 'kronecker' have filters"}
 
 
+_USUAL = {"rule": PLAIN, "inner_steps": PLAIN_STEPS}
+"""What a learner without a rule, or without steps, has there once its configuration is settled."""
+
+
 def refuse_unused(
     name: str, config: BaseModel, unused: Mapping[str, str], options: Iterable[str], group: str = "learner"
 ) -> None:
@@ -72,8 +77,9 @@ def refuse_unused(
 
     """
     for option in options:
-        seen, usual = getattr(config, option), type(config).model_fields[option].default
-        if option in unused and seen != usual:
+        seen, default = getattr(config, option), type(config).model_fields[option].default
+        usual = _USUAL.get(option, default)
+        if option in unused and seen not in (default, usual):
             raise TrainingError(
                 f"method '{name}' does not use the option {option}, but it is set to {seen!r}: {unused[option]}; leave "
                 f"it at {usual!r} (--{group}.{option.replace('_', '-')}), or choose what uses it"

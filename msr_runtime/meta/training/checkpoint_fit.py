@@ -42,7 +42,7 @@ def oversize(config: TrainConfig, tensors: Mapping[str, Tensor]) -> str | None:
     own = learner.network not in NETWORKS  # one's own network may have any number of layers
     if learner.depth > len(tensors) and not own:
         return f"its depth is {learner.depth:,}, but the file holds {len(tensors):,} tensors of a learner"
-    sizes = {name: getattr(learner, name) for name in _COUNTS}
+    sizes = {name: getattr(learner, name) or 0 for name in _COUNTS}
     for name, value in (*sizes.items(), ("width", max(learner.widths, default=0)), ("width", sum(learner.widths))):
         if value > most:
             return f"its {name} is {value:,}, but the file holds {held:,} numbers of a learner"

@@ -14,6 +14,7 @@ from pydantic import (
 from pydantic import Field as Limits
 
 from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.task import Field, Loss, TaskFamily, fields_agree
 
 
@@ -95,6 +96,10 @@ class TrainConfig(BaseModel):
         """The run's seed."""
         return self.settings.seed
 
+    def settled(self, learner: type[Learner]) -> "TrainConfig":
+        """Return this configuration with a rule and a number of inner steps: those of the learner, if it names none."""
+        return self.model_copy(update={"learner": learner.settled(self.learner, self.loss)})
+
     def extended(self, steps: int) -> "TrainConfig":
         """Return this configuration with another number of outer steps."""
         return self.model_copy(update={"settings": self.settings.model_copy(update={"steps": steps})})
@@ -102,12 +107,13 @@ class TrainConfig(BaseModel):
     def differences(self, other: "TrainConfig") -> str:
         """Return how another configuration differs from that of this run, as text. Empty if it can be the same run's.
 
-        Of the fields, only what `Field.agrees` compares counts.
+        Of the fields, only what `Field.agrees` compares counts. A rule, or a number of inner steps, that the other one
+        does not name is that of this one.
         """
         differ = [
             f"{name} {value} (the run has {own})"
             for (name, own), (_, value) in zip(self._options(), other._options(), strict=True)
-            if value != own
+            if value != own and not (value is None and name in _SETTLED)
         ]
         for side in ("inputs", "outputs"):
             own, given = getattr(self, side), getattr(other, side)
@@ -145,6 +151,9 @@ class TrainConfig(BaseModel):
             learner=learner,
             settings=settings,
         )
+
+
+_SETTLED = ("--learner.rule", "--learner.inner-steps")
 
 
 def _described(fields: tuple[Field, ...]) -> str:

@@ -79,7 +79,7 @@ class Preparation:
             "family": f"{self.config.family}, {group}",
             **({"symmetry": words} if (words := self._declared()) else {}),
             "augmentation": self.symmetry or self._why_untested(),
-            "learner": f"{self.config.method}, {self.learner.adapted_size():,} adapted numbers",
+            "learner": f"{self.config.method}, {self.learner.adapted_size():,} adapted numbers{self._steps()}",
             **({"image": layout} if (layout := image_layout(self.family.inputs)) else {}),
             **({"constant": ", ".join(self.constant)} if self.constant else {}),
             **({"note": "; ".join(notes)} if (notes := getattr(self.family, "notes", ())) else {}),
@@ -111,6 +111,10 @@ class Preparation:
             return "simulated"
         queries = min(settings.queries, shared - settings.shots)
         return f"of {shared} examples; a step takes {settings.shots} and {queries} as queries"
+
+    def _steps(self) -> str:
+        rule = self.learner.rule
+        return f", by {rule.steps} {self.config.learner.rule} step{'s' * (rule.steps > 1)}" if rule else ""
 
     def _why_untested(self) -> str:
         settings = self.config.settings
@@ -166,14 +170,16 @@ def prepare(
         family        ring-nav, group C16
         symmetry      turn by 22.5°: proximity shifts by 1, goal turns; of the outputs: velocity turns
         augmentation  not tested: the settings insist on it
-        learner       msr, 450 adapted numbers
+        learner       msr, 450 adapted numbers, by 2 gauss-newton steps
         training      20 tasks simulated, 0 MiB
         validation    64 tasks, 10 shots
 
     """
+    kind = learner or learner_class(config.method)
+    config = config.settled(kind)
     settings, shown = config.settings, progress and processes.first
     if saved is None:  # a run that was begun before an option was refused can still be finished
-        require_used(config, learner or learner_class(config.method), family)
+        require_used(config, kind, family)
     require_pool(family, settings)
     require_disturbance(family, settings)
     require_samples(family, settings)

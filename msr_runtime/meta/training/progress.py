@@ -1,5 +1,6 @@
 """What a run shows on stderr while it prepares and trains: a moving bar on a terminal, else a line now and then."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -8,8 +9,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from msr_runtime.meta.learners.config import NEWTON
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.rules.gauss_newton import GaussNewton
+
 QUIET = 60.0
 """Seconds after which a line is written without a terminal, even without a validation."""
+
+SLOW = 1.0
+"""Seconds of an outer step from which on another rule is suggested."""
 
 Show = Callable[[int, Mapping[str, float]], None]
 """A function of the outer steps taken and the figures of the last one: `loss`, and `validation_loss` if it has one."""
@@ -24,6 +32,26 @@ def working(what: str, *, shown: bool) -> AbstractContextManager[object]:
         return console.status(what)
     _print(what)
     return nullcontext()
+
+
+def newton_hint(learner: Learner, shots: int) -> Callable[[float], None] | None:
+    """Return a function that is told the seconds of an outer step, and says so if another rule may be quicker.
+
+    None for rules that solve no linear system, and so have no quicker one.
+    """
+    if not isinstance(learner.rule, GaussNewton) or learner.config.rule != NEWTON:
+        return None
+    outputs = math.prod(learner.outputs)
+
+    def hint(seconds: float) -> None:
+        if seconds > SLOW:
+            _print(
+                f"note: an outer step takes {seconds:.1f} s, because each Gauss-Newton step solves for "
+                f"{learner.adapted_size():,} numbers from {shots} samples of {outputs} outputs; gradient steps are "
+                "quicker (--learner.rule gradient), and so are fewer filters, shots or adapted layers"
+            )
+
+    return hint
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from msr_runtime.errors import CheckpointError, InputError
 from msr_runtime.files import local_path, write_atomically
 from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.learners.methods import learner_class
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.meta.training.checkpoint import LAST, damaged, load_checkpoint, stored_digest
 from msr_runtime.meta.training.checkpoint_fit import wrong_optimizer
@@ -165,7 +166,7 @@ def open_run(
             )
         if config is None:
             raise CheckpointError(f"run {path} is to begin without a configuration; give one, or resume a run")
-        return Run(path, config)
+        return Run(path, config.settled(learner or learner_class(config.method)))
     if path.is_dir() and not (path / LAST).exists():
         raise CheckpointError(
             f"folder {path} holds no run to resume ({LAST}): none began there, or it was stopped before it took its "

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.rules.gauss_newton import GaussNewton
 from msr_runtime.meta.rules.recursive import Recursive
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.meta.training.augmentation import augment_queries
@@ -27,7 +28,7 @@ from msr_runtime.meta.training.disturbance import draw_disturbance, draw_noise, 
 from msr_runtime.meta.training.episodes import EpisodePool
 from msr_runtime.meta.training.outer import Batch, Gradient, OuterLoss, outer_gradient, step_weights, traced_gradient
 from msr_runtime.meta.training.preparation import Preparation, prepare
-from msr_runtime.meta.training.progress import training_progress
+from msr_runtime.meta.training.progress import newton_hint, training_progress
 from msr_runtime.meta.training.run import Run, open_run
 from msr_runtime.meta.training.streams import FIRST_STEP, VALIDATION, disturbance_stream, layers_seed, stream
 from msr_runtime.task import TaskBatch, TaskFamily
@@ -37,6 +38,8 @@ LOG_EVERY = 10
 TRACE_FROM = 400
 """Runs of at least this many outer steps per number of shots trace their gradient, because only then tracing saves
 time. The numbers are the same with and without it."""
+HINT_AFTER = 3
+"""Outer steps of a call after which the time of one is looked at."""
 PATIENCE = 50
 """Outer steps in a row without a finite gradient after which training gives up. The inner rates are then 1/200 of what
 they were before these steps."""
@@ -126,7 +129,8 @@ class MetaTrainer:
             TrainingError: 50 outer steps in a row had no finite gradient.
 
         """
-        began = time.perf_counter()
+        began, first = time.perf_counter(), self.step
+        hint = newton_hint(self.learner, self.settings.shots) if self.progress else None
         with (
             self._catch_signals(),
             self._claimed_folder(),
@@ -135,8 +139,12 @@ class MetaTrainer:
         ):
             # A signal reaches one process. All must agree to stop after the same step, or the others wait for ever.
             while self.step < self.settings.steps and not self.processes.agree(self._stop):
+                started = time.perf_counter()
                 figures = self._outer_step()
                 self.step += 1
+                # the first steps of a call trace graphs and fill caches
+                if hint is not None and self.step == first + HINT_AFTER:
+                    hint(time.perf_counter() - started)
                 if log:
                     self._record(figures, log)
                 show(self.step, figures)
@@ -245,11 +253,14 @@ class MetaTrainer:
     def _count_bad_step(self) -> None:
         self.bad_steps += 1
         if self.bad_steps >= PATIENCE:
+            own = self.config.learner
+            shorter = f"lower the inner rate (--learner.inner-rate, now {own.inner_rate})"
+            if isinstance(self.learner.rule, GaussNewton):
+                shorter = "raise the damping (--learner.damping)"
             raise TrainingError(
                 f"{PATIENCE} outer steps in a row had no finite gradient (now at step {self.step}): the inner loop "
-                f"diverges; lower the inner rate (--learner.inner-rate, now {self.config.learner.inner_rate}), the "
-                f"outer rate (--settings.outer-rate, now {self.settings.outer_rate}) or the inner steps "
-                f"(--learner.inner-steps, now {self.config.learner.inner_steps})"
+                f"diverges; {shorter}, or lower the outer rate (--settings.outer-rate, now {self.settings.outer_rate}) "
+                f"or the inner steps (--learner.inner-steps, now {own.steps})"
             )
 
     def _save(self, name: str) -> None:
@@ -357,5 +368,5 @@ def train(
     """
     # Only the first process reads the folder: it may write there later, and other machines may not have the folder.
     run = processes.from_first(lambda: open_run(path, config, resume=resume, learner=learner))
-    prepared = prepare(family, config, learner=learner, saved=run.saved, progress=progress, processes=processes)
+    prepared = prepare(family, run.config, learner=learner, saved=run.saved, progress=progress, processes=processes)
     return MetaTrainer(prepared, run, progress=progress, processes=processes).train()

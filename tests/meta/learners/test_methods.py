@@ -1,6 +1,7 @@
 """Each learner adapts the tensors it names, at valid rates, and learns a linear toy task."""
 
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from msr_runtime.meta.rules.gradient import GradientSteps
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.meta.symmetry.reparameterize import FullSymmetry, fold
 from msr_runtime.meta.training.outer import OuterLoss, damp_large, outer_gradient
-from msr_runtime.task import Group
+from msr_runtime.task import Group, Loss
 
-CONFIG = LearnerConfig(width=8, depth=2, filters=5, context=3)
+CONFIG = LearnerConfig(width=8, depth=2, filters=5, context=3, rule="gradient")
 INPUTS, OUTPUTS = 4, 2
 # (4+1)*8 + (8+1)*8 + (8+1)*2 weights and biases
 SIZES = {"msr": 4 * 5 + 5 + 2, "maml": 130, "meta-sgd": 130, "anil": 18, "cavia": 3}
@@ -47,6 +48,34 @@ def test_what_adapts(method: str) -> None:
     learner = _learner(method)
     assert learner.adapted_size() == SIZES[method]
     assert set(learner.start()) == set(learner.adapted_names) == set(_rates(learner))
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "loss", "rule"),
+    [
+        ("msr", {}, "mse", ("gauss-newton", 2)),
+        ("msr", {}, "huber", ("gauss-newton", 2)),
+        ("cavia", {}, "mse", ("gauss-newton", 2)),
+        ("msr", {}, "cross_entropy", ("gradient", 5)),
+        ("msr", {"network": "conv"}, "mse", ("gradient", 5)),
+        ("msr", {"rule": "gradient"}, "mse", ("gradient", 5)),
+        ("msr", {"inner_steps": 3}, "mse", ("gauss-newton", 3)),
+        ("maml", {}, "mse", ("gradient", 5)),
+        ("maml", {"rule": "gauss-newton"}, "mse", ("gauss-newton", 2)),
+        ("maml-big", {}, "mse", ("gradient", 5)),
+    ],
+)
+def test_the_rule_that_none_names_is_the_one_that_was_measured_best(
+    method: str, changes: dict[str, Any], loss: Loss, rule: tuple[str, int]
+) -> None:
+    """And so is the number of its steps. The learner's own configuration names both."""
+    inputs = (1, 6, 6) if changes.get("network") == "conv" else (INPUTS,)
+    config = LearnerConfig(width=4, depth=1, filters=3, **changes)
+    learner = learner_class(method)(config, inputs, (OUTPUTS,), loss)
+    assert (learner.config.rule, learner.config.inner_steps) == rule
+    assert learner.rule is not None
+    assert learner.rule.steps == rule[1]
+    assert isinstance(learner.rule, GaussNewton) == (rule[0] == "gauss-newton")
 
 
 def test_names_of_what_adapts() -> None:
@@ -271,7 +300,7 @@ def test_an_unknown_method_lists_those_there_are() -> None:
 @pytest.mark.parametrize("name", STEPPING)
 def test_shrinking_makes_every_rate_a_tenth_smaller(name: str) -> None:
     """Positive rates stay positive, and signed rates keep their sign."""
-    learner = LEARNERS[name](LearnerConfig(width=8, depth=1), (3,), (2,), "mse")
+    learner = LEARNERS[name](LearnerConfig(width=8, depth=1, rule="gradient"), (3,), (2,), "mse")
     before = {key: rate.detach().clone() for key, rate in _rates(learner).items()}
     _rule(learner).shrink()
     for key, rate in _rates(learner).items():

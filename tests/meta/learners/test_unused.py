@@ -17,8 +17,8 @@ from msr_runtime.task import Loss
 OTHER: dict[str, Any] = {
     "width": 3,
     "bias": False,
-    "rule": "gauss-newton",
-    "inner_steps": 2,
+    "rule": "recursive",
+    "inner_steps": 3,
     "inner_rate": 0.3,
     "step_rates": True,
     "damping": 0.7,
@@ -113,6 +113,6 @@ def test_the_refusal_names_what_mends_it() -> None:
     with pytest.raises(TrainingError) as error:
         refuse_unused("maml", config, MAML.unused(config), ["rule", "step_rates"])
     assert str(error.value) == (
-        "method 'maml' does not use the option step_rates, but it is set to True: the rule 'ridge' has no inner rates; "
-        "leave it at False (--learner.step-rates), or choose what uses it"
+        "method 'maml' does not use the option step_rates, but it is set to True: the rule 'ridge' has no inner rates, "
+        "as 'gradient' has (--learner.rule gradient); leave it at False (--learner.step-rates), or choose what uses it"
     )

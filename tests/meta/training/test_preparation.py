@@ -41,7 +41,7 @@ def assert_same_tasks(one: Preparation, other: Preparation) -> None:
 SUMMARY = """\
 family        plane, group C4
 augmentation  not tested: the settings insist on it
-learner       msr, 20 adapted numbers
+learner       msr, 20 adapted numbers, by 2 gradient steps
 training      16 tasks simulated, 0 MiB
 validation    8 tasks, 5 shots"""
 

@@ -12,6 +12,8 @@ from msr_runtime.meta.learners.methods import LEARNERS
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.meta.training.outer import OuterLoss, outer_gradient, traced_gradient
 
+CONFIG = LearnerConfig(width=4, depth=1, rule="gradient", inner_steps=3, filters=3)
+
 
 def batch() -> list[torch.Tensor]:
     return [torch.randn(3, samples, 2, dtype=torch.float64) for samples in (5, 5, 6, 6)]
@@ -39,7 +41,7 @@ def assert_same(found: tuple[torch.Tensor, Tensors], wanted: tuple[torch.Tensor,
 def test_recomputed_steps_give_the_loss_and_gradients_of_kept_ones(method: str, changes: dict[str, Any]) -> None:
     """In float64, for the last loss only and for weighted losses."""
     torch.manual_seed(0)
-    config = LearnerConfig.model_validate({"width": 4, "depth": 1, "inner_steps": 3, "filters": 3} | changes)
+    config = CONFIG.model_copy(update=changes)
     learner, given = LEARNERS[method](config, (2,), (2,), "mse").double(), batch()
     kept, again = OuterLoss(learner), OuterLoss(learner, recompute=True)
     assert learner.rule is not None
@@ -49,7 +51,7 @@ def test_recomputed_steps_give_the_loss_and_gradients_of_kept_ones(method: str, 
 
 def test_recomputed_steps_are_traced() -> None:
     """The graph gives the eager numbers bit for bit, on a batch that was not traced."""
-    learner = LEARNERS["msr"](LearnerConfig(width=4, depth=1, inner_steps=3, filters=3), (2,), (2,), "mse").double()
+    learner = LEARNERS["msr"](CONFIG, (2,), (2,), "mse").double()
     loss, other = OuterLoss(learner, recompute=True), batch()
     value, gradients = traced_gradient(loss, batch())(other)
     wanted_value, wanted = outer_gradient(loss)(other)
@@ -60,7 +62,7 @@ def test_recomputed_steps_are_traced() -> None:
 
 def test_the_steps_are_computed_twice_and_not_kept() -> None:
     """The network runs once more for each inner step, and only when the gradient is computed."""
-    learner = LEARNERS["msr"](LearnerConfig(width=4, depth=1, inner_steps=3, filters=3), (2,), (2,), "mse").double()
+    learner = LEARNERS["msr"](CONFIG, (2,), (2,), "mse").double()
     runs = 0
 
     def count(*_: object) -> None:

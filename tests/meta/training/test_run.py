@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from msr_runtime.errors import CheckpointError, InputError
-from msr_runtime.meta import MetaTrainer, load_checkpoint, open_run, prepare, train
+from msr_runtime.meta import LearnerConfig, MetaTrainer, load_checkpoint, open_run, prepare, train
 from msr_runtime.meta.training.checkpoint import BEST, LAST
 from msr_runtime.meta.training.run import METRICS, Run
 from msr_runtime.meta.training.trainer import one_cycle
@@ -70,6 +70,21 @@ def test_a_folder_is_refused_before_anything_is_simulated(
         train(family, training.config(family, **changes), folder, resume=resume, progress=False)
     assert family.calls == 0
     assert {path: path.read_bytes() for path in finished.iterdir()} == files
+
+
+def test_a_run_keeps_the_rule_that_it_began_with(training, tmp_path) -> None:
+    """One is chosen and written down where none is named. A run by another rule, as before, resumes all the same."""
+    family, unnamed = training.Plane(), LearnerConfig(width=4, depth=1, filters=3)
+    for rule, steps in (("gauss-newton", 2), ("gradient", 5)):
+        named = unnamed if rule == "gauss-newton" else unnamed.model_copy(update={"rule": rule, "inner_steps": steps})
+        train(family, training.config(family, learner=named, steps=1), tmp_path / rule, progress=False)
+        resumed = training.config(family, learner=unnamed, steps=2)
+        assert train(family, resumed, tmp_path / rule, resume=True, progress=False).step == 2
+        learner = load_checkpoint(tmp_path / rule / LAST).config.learner
+        assert (learner.rule, learner.inner_steps) == (rule, steps)
+    asked = training.config(family, learner=unnamed.model_copy(update={"inner_steps": 2}), steps=3)
+    with pytest.raises(CheckpointError, match=r"--learner.inner-steps 2 \(the run has 5\)"):
+        train(family, asked, tmp_path / "gradient", resume=True, progress=False)
 
 
 def test_a_run_of_before_resumes_with_a_family_that_says_more_of_its_fields(training, finished: Path) -> None:
