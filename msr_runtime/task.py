@@ -225,12 +225,16 @@ class Group(NamedTuple):
     Element `i` of the group acts on an input by `inputs[i]` and on an output by `outputs[i]`. Element 0 is the
     identity. Every matrix is orthogonal. A family is symmetric if `f(inputs[i] x) = outputs[i] f(x)` for each of its
     tasks `f` and each element `i`.
+
+    Flips and quarter turns of an image only change the order of its pixels. Then `inputs` may hold these orders
+    instead, `(order, x)` integers: number `j` of the moved vector is number `inputs[i, j]` of the vector. See `acted`
+    and `as_matrices`.
     """
 
     name: str
     """The group's usual name, for example `C16`."""
-    inputs: NDArray[np.float64]
-    """One matrix per element, `(order, x, x)`."""
+    inputs: NDArray[np.float64] | NDArray[np.int64]
+    """One matrix per element, `(order, x, x)`; or one order of the numbers per element, `(order, x)`."""
     outputs: NDArray[np.float64]
     """One matrix per element, `(order, y, y)`."""
 
@@ -238,6 +242,16 @@ class Group(NamedTuple):
     def order(self) -> int:
         """The number of elements of the group."""
         return len(self.inputs)
+
+
+def acted(element: NDArray, vectors: NDArray) -> NDArray:
+    """Return vectors `(..., n)` moved by one element: a matrix `(n, n)`, or an order `(n,)` of their numbers."""
+    return vectors @ element.T if element.ndim == 2 else vectors[..., element]
+
+
+def as_matrices(elements: NDArray) -> NDArray[np.float64]:
+    """Return elements as matrices `(order, n, n)`. Orders `(order, n)` become matrices of zeros and ones."""
+    return elements if elements.ndim == 3 else np.eye(elements.shape[1])[elements]
 
 
 class ClosedLoop(NamedTuple):
@@ -384,6 +398,15 @@ class FiniteFamily(TaskFamily, Protocol):
 
     examples: int
     """Samples of each task."""
+
+
+@runtime_checkable
+class CountedFamily(TaskFamily, Protocol):
+    """A family with a list of tasks: of logs, or of simulations that are kept. More than it has are repeats."""
+
+    def count_tasks(self, split: Split) -> int:
+        """Return how many tasks a split has."""
+        ...
 
 
 @runtime_checkable

@@ -120,6 +120,10 @@ class Recorded:
         x, y = self._x, self._y
         return TaskBatch(x[chosen, support], y[chosen, support], x[chosen, query], y[chosen, query])
 
+    def count_tasks(self, split: Split) -> int:
+        """Return how many tasks a split has."""
+        return len(self._tasks[split])
+
     def augment(self, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:  # noqa: ARG002
         """Return x and y unchanged: no symmetry of recorded data is known."""
         return x, y

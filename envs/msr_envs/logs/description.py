@@ -19,6 +19,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic import Field as Limits
@@ -220,6 +221,18 @@ class LogDescription(_Part):
     """The group of the body; several are a product. Every field then needs a `representation`."""
     loss: Literal["mse", "huber"] = "mse"
     """The loss."""
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _refuse_labels(cls, loss: Any) -> Any:
+        if loss == "cross_entropy":
+            raise ValueError(
+                "cross_entropy needs labels, but a log is read as numbers, and no column is taken for labels: consecutive "
+                "rows mostly have one label, so that a support set would show one class. Write a .npz file with x "
+                "(tasks, examples, numbers) and y (tasks, examples) of whole numbers from 0 on, in which each task "
+                "has examples of every class"
+            )
+        return loss
 
     @model_validator(mode="after")
     def _check(self) -> "LogDescription":

@@ -77,6 +77,10 @@ class LogFamily:
         """How many samples every task has for a support set and its queries together."""
         return min(self._holds(task) for members in self._split.values() for task in members)
 
+    def count_tasks(self, split: Split) -> int:
+        """Return how many tasks a split has."""
+        return len(self._split[split])
+
     def split_names(self, split: Split) -> tuple[str, ...]:
         """Return the names of the tasks of a split."""
         require_split(self.name, split)

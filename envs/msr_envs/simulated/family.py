@@ -153,8 +153,8 @@ class EnvFamily:
             raise FamilyError(
                 f"family '{self.name}': {shots} support and {queries} query samples were asked for, but a task has "
                 f"{held} in each phase, which support and queries share, and the queries must divide into {sets} equal "
-                "parts, one a phase; raise `examples` of the family, or change the numbers (--settings.shots, "
-                "--settings.queries, --settings.samples-per-task)"
+                "parts, one a phase; raise `examples` of the family to 128, of which training takes 64 for support sets"
+                f" and as many for queries, or take fewer: --settings.samples-per-task {max(1, held // 2)}"
             )
         rounds = -(-tasks // self.tasks[split])  # rounded up: each round draws every task once
         drawn = np.concatenate([rng.permutation(self.tasks[split]) for _ in range(rounds)])[:tasks]
@@ -183,6 +183,10 @@ class EnvFamily:
     def augment(self, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:  # noqa: ARG002
         """Return x and y unchanged: no symmetry was given."""
         return x, y
+
+    def count_tasks(self, split: Split) -> int:
+        """Return how many tasks a split has."""
+        return self.tasks[split]
 
     def gathered(self, split: Split, tasks: Sequence[int] | None = None) -> tuple[Array, Array]:
         """Return all samples of tasks: x `(tasks, phases, examples, x)` and y. They are gathered if need be.

@@ -42,6 +42,22 @@ def require_used(config: TrainConfig, learner: type[Learner], family: TaskFamily
     refuse_unused(config.method, config.settings, unused, TrainSettings.model_fields, group="settings")
 
 
+def require_queries(family: TaskFamily, settings: TrainSettings) -> None:
+    """Refuse fewer queries than the family has query sets: a set without queries would not be trained for.
+
+    Raises:
+        TrainingError: There are fewer.
+
+    """
+    sets = family.query_sets
+    if settings.queries < len(sets):
+        raise TrainingError(
+            f"queries is {settings.queries}, but family '{family.name}' has {len(sets)} query sets "
+            f"({', '.join(sets)}), and a step needs a query of each; raise it to {len(sets)} or more "
+            "(--settings.queries)"
+        )
+
+
 def require_pool(family: TaskFamily, settings: TrainSettings) -> None:
     """Refuse settings whose outer steps need more tasks or samples than are simulated, or than the family has.
 

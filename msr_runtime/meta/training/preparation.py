@@ -7,6 +7,8 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.methods import learner_class
@@ -22,7 +24,13 @@ from msr_runtime.meta.training.normalization import measure_normalization, raw_u
 from msr_runtime.meta.training.outer import require_inner_steps
 from msr_runtime.meta.training.own_parts import require_trainable
 from msr_runtime.meta.training.pool import TaskPool
-from msr_runtime.meta.training.preflight import require_linear, require_pool, require_samples, require_used
+from msr_runtime.meta.training.preflight import (
+    require_linear,
+    require_pool,
+    require_queries,
+    require_samples,
+    require_used,
+)
 from msr_runtime.meta.training.progress import working
 from msr_runtime.meta.training.run import Saved
 from msr_runtime.meta.training.starting import begin_from, read_start
@@ -30,9 +38,11 @@ from msr_runtime.meta.training.streams import NORMALIZATION, POOL, SYMMETRY, VAL
 from msr_runtime.meta.training.symmetry_test import AugmentationReport, require_symmetry
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import (
+    CountedFamily,
     DeclaredFamily,
     EpisodicFamily,
     Group,
+    Split,
     SymmetricFamily,
     TaskBatch,
     TaskFamily,
@@ -84,7 +94,8 @@ class Preparation:
             **({"constant": ", ".join(self.constant)} if self.constant else {}),
             **({"note": "; ".join(notes)} if (notes := getattr(self.family, "notes", ())) else {}),
             "training": self._tasks(),
-            "validation": f"{len(self.validation.support_x)} tasks, {settings.shots} shots",
+            **({"queries": words} if (words := self._uneven()) else {}),
+            "validation": f"{self._drawn(len(self.validation.support_x), 'validation')}, {settings.shots} shots",
             **({"disturbed": words} if (words := describe_disturbance(settings)) else {}),
         }
         return "\n".join(f"{name:<13} {value}" for name, value in rows.items())
@@ -101,12 +112,26 @@ class Preparation:
             return f"new tasks in each step: {each}, of {family.images.nbytes / 2**20:.0f} MiB"
         data = self.pool.data
         size = sum(array.nbytes for array in {id(array): array for array in data}.values()) / 2**20
-        return f"{len(data.support_x)} tasks {self._source(self.pool.shared)}, {size:.0f} MiB"
+        return f"{self._drawn(len(data.support_x), 'train')} {self._source(self.pool.shared)}, {size:.0f} MiB"
+
+    def _drawn(self, tasks: int, split: Split) -> str:
+        held = self.family.count_tasks(split) if isinstance(self.family, CountedFamily) else tasks
+        return f"{tasks} tasks" if tasks <= held else f"{tasks} draws of {held} tasks"
+
+    def _uneven(self) -> str:
+        """Say how many queries of each set a step takes, if it is not the same number of each."""
+        sets, queries = self.family.query_sets, self.config.settings.queries
+        if queries % len(sets) == 0 or not isinstance(self.pool, TaskPool) or self.pool.shared is not None:
+            return ""
+        parts = [len(part) for part in np.array_split(np.arange(queries), len(sets))]
+        return f"{queries} a step: {', '.join(f'{n} of {name}' for n, name in zip(parts, sets, strict=True))}"
 
     def _source(self, shared: int | None) -> str:
         settings = self.config.settings
         if takes_windows(self.family):
-            return f"drawn: {settings.shots} consecutive samples, and the {settings.queries} that follow as queries"
+            return (
+                f"in windows: {settings.shots} consecutive samples, and the {settings.queries} that follow as queries"
+            )
         if shared is None:
             return "simulated"
         queries = min(settings.queries, shared - settings.shots)
@@ -180,6 +205,7 @@ def prepare(
     settings, shown = config.settings, progress and processes.first
     if saved is None:  # a run that was begun before an option was refused can still be finished
         require_used(config, kind, family)
+        require_queries(family, settings)
     require_pool(family, settings)
     require_disturbance(family, settings)
     require_samples(family, settings)

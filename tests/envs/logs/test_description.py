@@ -82,6 +82,11 @@ def test_a_group_is_made_from_words(said: Any, name: str, order: int) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
+        (
+            GOOD,
+            GOOD + "\nloss: cross_entropy",
+            "loss: cross_entropy needs labels, .*\\.npz file",
+        ),
         (GOOD, "", "holds NoneType, but entries such as `files: "),
         (GOOD, "- a", "holds list, but entries"),
         (GOOD, "a: [", "is no YAML: "),

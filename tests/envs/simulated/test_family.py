@@ -26,7 +26,7 @@ from msr_envs.simulated import (
 from msr_envs.symmetry import Vector, cyclic
 from msr_runtime.errors import FamilyError, MsrError
 from msr_runtime.representation import Angle
-from msr_runtime.task import Field
+from msr_runtime.task import CountedFamily, Field
 
 from .conftest import PERIOD, Cart, Point, draw, points
 
@@ -100,6 +100,13 @@ def test_splits_and_calls_share_nothing_they_must_not() -> None:
     assert not np.isin(made.gathered("train")[0], made.gathered("test")[0]).any()
     with pytest.raises(FamilyError, match=r"20 support and 1 query samples.*has 20 in each phase.*raise `examples`"):
         made.sample(RNG(0), tasks=1, shots=20, queries=1, split="train")
+
+
+def test_training_says_how_many_tasks_there_are() -> None:
+    """A family that keeps its samples has so many tasks and no more: further ones are repeats."""
+    made = family()
+    assert isinstance(made, CountedFamily)
+    assert [made.count_tasks(split) for split in ("train", "validation", "test")] == [4, 2, 2]
 
 
 def test_phases_are_gathered_apart() -> None:

@@ -53,6 +53,25 @@ def test_the_text_says_what_was_prepared(training) -> None:
     assert megabytes == "training      4000 tasks simulated, 8 MiB"
 
 
+def test_the_text_says_what_is_repeated_and_what_does_not_divide(training) -> None:
+    """Tasks that a family draws again, and query sets of unequal size. A set without a query is refused."""
+
+    class Few(training.Plane):
+        query_sets = ("near", "far")
+
+        def count_tasks(self, split: str) -> int:
+            return 10 if split == "train" else 2
+
+    lines = str(prepared(training, Few(), queries=7)).splitlines()
+    assert lines[3:] == [
+        "training      16 draws of 10 tasks simulated, 0 MiB",
+        "queries       7 a step: 4 of near, 3 of far",
+        "validation    8 draws of 2 tasks, 5 shots",
+    ]
+    with pytest.raises(TrainingError, match=r"queries is 1, but .* has 2 query sets \(near, far\)"):
+        prepared(training, Few(), queries=1)
+
+
 def test_the_text_says_what_is_known_of_the_augmentation(training) -> None:
     """That it is off; or the result of its test, as `check_augmentation` prints it."""
     plain = prepared(training, augment=False)

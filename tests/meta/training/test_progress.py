@@ -37,5 +37,5 @@ def test_a_slow_rule_is_named_once(training, tmp_path, monkeypatch, capsys) -> N
             notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: an outer step")]
             assert len(notes) == (name == "newton" and not slow)
             if notes:
-                assert "solves for 12 numbers from 5 samples of 2 outputs" in notes[0]
+                assert "solves for 11 numbers from 5 samples of 2 outputs" in notes[0]
                 assert "--learner.rule gradient" in notes[0]
