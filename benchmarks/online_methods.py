@@ -79,7 +79,7 @@ def run_of(runs: Path, world: World, learner: str, rule: str, seed: int) -> Path
         runs: The folder of the runs.
         world: The world.
         learner: `msr`, `anil` or `cavia`.
-        rule: `start`, Gauss-Newton steps for half of the outer steps; `recursive`, which begins there; or `batch`,
+        rule: `start`, Gauss-Newton steps for a quarter of the outer steps; `recursive`, which begins there; or `batch`,
             Gauss-Newton steps for all of them.
         seed: Of the run.
 
@@ -91,7 +91,8 @@ def run_of(runs: Path, world: World, learner: str, rule: str, seed: int) -> Path
 def trainings(world: World, runs: Path, steps: int, shots: int, seed: int) -> tuple[list[Job], list[Job]]:
     """Return what is trained first, and what begins where those end.
 
-    Every method gets as many outer steps: the filters take the second half of theirs under the recursive rule.
+    Every method gets as many outer steps. The filters begin by Gauss-Newton steps, which cost less, and take the last three
+    quarters under the recursive rule: after half of them, they were still behind the batch rule after ten samples.
 
     Args:
         world: The world.
@@ -102,12 +103,13 @@ def trainings(world: World, runs: Path, steps: int, shots: int, seed: int) -> tu
 
     """
     first, second = [], []
-    settings = TrainSettings(seed=seed, steps=steps // 2, shots=world.shots)
+    settings = TrainSettings(seed=seed, steps=steps // 4, shots=world.shots)
     for learner, network in world.learners.items():
         newton = network.model_copy(update={"rule": "gauss-newton", "inner_steps": 2})
         start = run_of(runs, world, learner, "start", seed)
         first.append(Job(start, world.family(), learner, newton, settings))
-        filtered = settings.model_copy(update={"shots": shots, "fewest_shots": 1, "start": str(start)})
+        changes = {"steps": steps - steps // 4, "shots": shots, "fewest_shots": 1, "start": str(start)}
+        filtered = settings.model_copy(update=changes)
         recursive = network.model_copy(update={"rule": "recursive", "gate": None})
         run = run_of(runs, world, learner, "recursive", seed)
         second.append(Job(run, world.family(), learner, recursive, filtered))
