@@ -233,7 +233,7 @@ class Group(NamedTuple):
 
     name: str
     """The group's usual name, for example `C16`."""
-    inputs: NDArray[np.float64] | NDArray[np.int64]
+    inputs: NDArray
     """One matrix per element, `(order, x, x)`; or one order of the numbers per element, `(order, x)`."""
     outputs: NDArray[np.float64]
     """One matrix per element, `(order, y, y)`."""

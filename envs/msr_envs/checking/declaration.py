@@ -15,7 +15,7 @@ from msr_envs.symmetry.group import turns_about_vertical
 from msr_envs.symmetry.matrices import representation_matrices
 from msr_runtime.errors import FamilyError
 from msr_runtime.representation import Matrices, Parts
-from msr_runtime.task import Field, Group, SymmetricFamily, field_slices
+from msr_runtime.task import Field, Group, SymmetricFamily, as_matrices, field_slices
 
 _CLOSE = 1e-4
 
@@ -77,9 +77,9 @@ def _said(side: str, fields: Sequence[Field], matrices: NDArray, bodies: NDArray
     for field, part in zip(fields, field_slices(fields).values(), strict=True):
         if field.representation is None:
             continue
-        rows = matrices[:, part].copy()
+        whole = as_matrices(matrices)
+        rows, blocks = whole[:, part].copy(), whole[:, part, part]
         rows[:, :, part] = 0.0
-        blocks = matrices[:, part, part]
         fits = _fits(field, blocks, bodies)
         if fits is not None:
             alone = bool(np.abs(rows).max() <= _CLOSE)

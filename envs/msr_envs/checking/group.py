@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.errors import FamilyError
-from msr_runtime.task import Group
+from msr_runtime.task import Group, acted
 
 _TOLERANCE = 1e-6
 """Largest entry-wise error allowed between two matrices that must be equal."""
@@ -28,6 +28,9 @@ def check_group(family: str, group: Group, input_width: int, output_width: int) 
 
     """
     for side, matrices, size in (("inputs", group.inputs, input_width), ("outputs", group.outputs, output_width)):
+        if side == "inputs" and np.issubdtype(np.asarray(matrices).dtype, np.integer) and np.ndim(matrices) == 2:
+            _check_orders(family, group, size)
+            continue
         wanted = (len(group.inputs), size, size)
         if np.shape(matrices) != wanted:
             _fail(
@@ -50,20 +53,37 @@ def check_group(family: str, group: Group, input_width: int, output_width: int) 
     _check_products(family, group)
 
 
+def _check_orders(family: str, group: Group, size: int) -> None:
+    places = np.arange(size)
+    for index, order in enumerate(group.inputs):
+        if not np.array_equal(np.sort(order), places):
+            _fail(
+                family,
+                group,
+                f"element {index} is no order of the {size} numbers of the inputs, each from 0 to {size - 1} once; the "
+                "likely cause is an image of another size, or channels that were left out",
+            )
+    if not np.array_equal(group.inputs[0], places):
+        _fail(family, group, "element 0 is not the identity on the inputs, but the identity must come first")
+    if len(group.inputs) != len(group.outputs):
+        _fail(family, group, f"{len(group.inputs)} elements act on the inputs, but {len(group.outputs)} on the outputs")
+
+
 def _check_products(family: str, group: Group) -> None:
     # Two matrices can be equal only where they move a random vector to one place. This leaves few to compare in full.
     width = group.inputs.shape[-1]
-    moved = group.inputs @ np.random.default_rng(0).normal(size=width)
+    vector = np.random.default_rng(0).normal(size=width)
+    moved = np.stack([acted(element, vector) for element in group.inputs])
     for i in range(group.order):
         twins = [
             j for j in _matches(group.inputs, group.inputs[i]) if j > i and _close(group.outputs[j], group.outputs[i])
         ]
         if twins:
             _fail(family, group, f"elements {i} and {twins[0]} are the same, but elements must differ")
-        apart = np.abs((moved @ group.inputs[i].T)[:, None] - moved).max(-1)
+        apart = np.abs(acted(group.inputs[i], moved)[:, None] - moved).max(-1)
         for j, near in enumerate(apart <= 10 * width * _TOLERANCE):
             # Several elements may have the same matrix on the inputs. One of them must fit on the outputs too.
-            product = group.inputs[i] @ group.inputs[j]
+            product = _product(group.inputs[i], group.inputs[j])
             candidates = [k for k in np.flatnonzero(near).tolist() if _close(group.inputs[k], product)]
             if not candidates:
                 _fail(
@@ -102,7 +122,7 @@ def check_action(
     """
     # (order, examples): distance of each augmented example from each image of its original, over the largest entry
     misses_x, misses_y = (
-        np.abs(np.einsum("gij,ej->gei", matrices, b) - a).max(-1) / max(float(np.abs(b).max()), 1e-12)
+        np.stack([np.abs(acted(element, b) - a).max(-1) for element in matrices]) / max(float(np.abs(b).max()), 1e-12)
         for matrices, b, a in zip((group.inputs, group.outputs), before, after, strict=True)
     )
     fits_x, fits = misses_x <= 1e-4, np.maximum(misses_x, misses_y) <= 1e-4
@@ -119,7 +139,7 @@ def check_action(
             "augment moved an x by one element and its y by none that fits; the likely cause is that elements are "
             "drawn for x and y apart, or that y turns the other way round",
         )
-    alike = fits.reshape(group.order, tasks, -1).all(2).any(1)  # (order,): whether it moved all examples of a task
+    alike = np.any(fits.reshape(group.order, tasks, -1).all(2), 1)  # (order,): whether it moved all examples of a task
     if group.order > 1 and alike.any():
         _fail(
             family,
@@ -127,7 +147,7 @@ def check_action(
             f"augment moved all {fits.shape[1] // tasks} examples of a task by element {alike.argmax()}; the likely "
             "cause is one draw a batch or a task, where each example needs its own",
         )
-    reached = _generated(group, np.flatnonzero(fits.any(1)).tolist())
+    reached = _generated(group, np.flatnonzero(np.any(fits, 1)).tolist())
     if len(reached) < group.order:
         absent = next(element for element in range(group.order) if element not in reached)
         _fail(
@@ -146,7 +166,7 @@ def _generated(group: Group, elements: list[int]) -> set[int]:
             j
             for i in new
             for e in elements
-            for j in _matches(group.inputs, group.inputs[i] @ group.inputs[e])
+            for j in _matches(group.inputs, _product(group.inputs[i], group.inputs[e]))
             if _close(group.outputs[j], group.outputs[i] @ group.outputs[e])
         ]
         new = list(set(products) - reached)
@@ -154,8 +174,14 @@ def _generated(group: Group, elements: list[int]) -> set[int]:
     return reached
 
 
-def _matches(matrices: NDArray, matrix: NDArray) -> list[int]:
-    return np.flatnonzero(np.abs(matrices - matrix).max((1, 2)) <= _TOLERANCE).tolist()
+def _product(first: NDArray, then: NDArray) -> NDArray:
+    """The element `first then`, which acts by `then` and, after it, by `first`: matrices, or orders of numbers."""
+    return first @ then if first.ndim == 2 else then[first]
+
+
+def _matches(elements: NDArray, element: NDArray) -> list[int]:
+    apart = np.abs(elements - element).reshape(len(elements), -1).max(1)
+    return np.flatnonzero(apart <= _TOLERANCE).tolist()
 
 
 def _close(a: NDArray, b: NDArray) -> bool:

@@ -20,6 +20,7 @@ from msr_runtime.task import (
     Predict,
     SymmetricFamily,
     TaskFamily,
+    as_matrices,
     field_slices,
     rows_per_sample,
 )
@@ -147,7 +148,7 @@ def _elements(family: SymmetricFamily) -> list[tuple[str, Action, Action]]:
         numbers = {str(each): symmetry.words.index((i,)) for i, each in enumerate(symmetry.generators)}
     else:
         numbers = {f"element {i} of {group.name}": i for i in range(1, min(group.order, _MOST_ELEMENTS + 1))}
-    return [(name, group.inputs[i], group.outputs[i]) for name, i in numbers.items()]
+    return [(name, as_matrices(group.inputs[i : i + 1])[0], group.outputs[i]) for name, i in numbers.items()]
 
 
 class _Policy:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_envs.images.archive import Archive, Pixels, read_archive
-from msr_envs.images.turning import LARGEST, exact_group, only_exact, quarter_turns
+from msr_envs.images.turning import exact_group, only_exact, quarter_turns
 from msr_envs.images.warps import Warps, move
 from msr_envs.splits import require_split, split_generator
 from msr_runtime.errors import FamilyError
@@ -22,8 +22,8 @@ class ImageEpisodes:
     x is an image `(channels, size, size)` from 0 to 1. y is the number of its class in the task, from 0 on. The images
     of the support set are as they are stored. `augment` moves images by the maps that `warps` draws.
 
-    If it draws flips or quarter turns, and an image has at most 1024 numbers, the family is also a `DeclaredFamily`:
-    `group()` gives these flips and turns. All else that `augment` does, such as crops, is not in it.
+    If it draws flips or quarter turns, the family is also a `DeclaredFamily`: `group()` gives these. What `augment`
+    does besides, such as crops, is not in it.
 
     Args:
         name: The family's name.
@@ -86,8 +86,8 @@ class ImageEpisodes:
         )
         self.outputs: tuple[Field, ...] = (Field(name="class", shape=(ways,), unit="1", low=0.0, high=1.0),)
         group = exact_group(warping)
-        if group is not None and channels * size * size <= LARGEST:
-            self.group = partial(group.matrices, channels, size, ways)
+        if group is not None:
+            self.group = partial(group.on_images, channels, size, ways)
             self.symmetry_in_words = lambda: tuple(f"{word} of the image: the class stays" for word in group.words)
             self.turns_freely = not only_exact(warping)
         copies = ", each also turned by 90°, 180° and 270° as a class of its own" if turned else ""

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_envs.images.warps import Warps
-from msr_runtime.task import Group
+from msr_runtime.task import Group, as_matrices
 
 LARGEST = 1024
-"""Images of more numbers have no group as matrices: one element of an image of 42 x 42 RGB would take 224 MB."""
+"""The group of larger images is written as orders of their numbers: one matrix of 42 x 42 RGB would take 224 MB."""
 
 
 class ImageGroup(NamedTuple):
@@ -23,14 +23,13 @@ class ImageGroup(NamedTuple):
     words: tuple[str, ...]
     """Its generators in words."""
 
-    def matrices(self, channels: int, size: int, ways: int) -> Group:
+    def on_images(self, channels: int, size: int, ways: int) -> Group:
         """Return the group on the vector of an image `(channels, size, size)`. Classes stay as they are."""
         pixels = np.arange(channels * size * size).reshape(channels, size, size)
-        inputs = np.zeros((len(self.moves), pixels.size, pixels.size))
-        for element, (turns, flipped) in zip(inputs, self.moves, strict=True):
-            moved = np.rot90(pixels[:, :, ::-1] if flipped else pixels, turns, (1, 2))
-            element[pixels.ravel(), moved.ravel()] = 1.0
-        return Group(self.name, inputs, np.tile(np.eye(ways), (len(self.moves), 1, 1)))
+        flipped = {False: pixels, True: pixels[:, :, ::-1]}
+        inputs = np.stack([np.rot90(flipped[flip], turns, (1, 2)).ravel() for turns, flip in self.moves])
+        outputs = np.tile(np.eye(ways), (len(self.moves), 1, 1))
+        return Group(self.name, as_matrices(inputs) if pixels.size <= LARGEST else inputs, outputs)
 
 
 _LEFT_RIGHT, _UP_DOWN, _TURN = "flip left-right", "flip up-down", "turn by 90°"

@@ -79,7 +79,9 @@ def _ridge(family: TaskFamily, normalization: Normalization, group: Group | None
         vectors = targets(y)
         if group is None:
             return x, vectors
-        turned_x = np.einsum("gij,sj->sgi", group.inputs, x.reshape(len(x), -1)).reshape(-1, *x.shape[1:])
+        flat = x.reshape(len(x), -1)
+        turned = flat[:, group.inputs] if group.inputs.ndim == 2 else np.einsum("gij,sj->sgi", group.inputs, flat)
+        turned_x = turned.reshape(-1, *x.shape[1:])
         return turned_x, np.einsum("gij,sj->sgi", group.outputs, vectors).reshape(-1, vectors.shape[1])
 
     def adapt(support_x: Array, support_y: Array) -> Predict:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.task import Group, Predict
+from msr_runtime.task import Group, Predict, acted
 
 
 def equivariance_error(predict: Predict, group: Group, x: NDArray) -> float:
@@ -37,7 +37,7 @@ def equivariance_error(predict: Predict, group: Group, x: NDArray) -> float:
 
     y = answer(vectors)
     errors = [
-        np.linalg.norm(answer(vectors @ on_x.T) - y @ on_y.T, axis=-1).mean()
+        np.linalg.norm(answer(acted(on_x, vectors)) - y @ on_y.T, axis=-1).mean()
         for on_x, on_y in zip(group.inputs[1:], group.outputs[1:], strict=True)
     ]
     size = float(np.linalg.norm(y, axis=-1).mean())

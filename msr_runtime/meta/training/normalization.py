@@ -17,6 +17,7 @@ from msr_runtime.task import (
     Shape,
     SharedScaleFamily,
     TaskFamily,
+    as_matrices,
     field_slices,
     output_shape,
     sample_shape,
@@ -108,21 +109,21 @@ def _shares(family: TaskFamily) -> bool:
     return isinstance(family, SharedScaleFamily) and family.shared_scale
 
 
-def _measure(side: str, samples: NDArray, fields: Sequence[Field], matrices: Floats | None, by_field: bool) -> _Side:
+def _measure(side: str, samples: NDArray, fields: Sequence[Field], elements: NDArray | None, by_field: bool) -> _Side:
     shape = sample_shape(fields)
     # float64: in float32, the mean of millions of samples has rounding errors that would pass for a center
     flat = samples.reshape(-1, math.prod(shape)).astype(np.float64)
     center = flat.mean(0)
     still = _Still.of(flat, center, fields)
     constant = still.names(side, flat, center, fields)
-    if matrices is not None:
+    if elements is not None:
         # The mean over all elements projects onto the vectors that no element moves. Rounding leaves tiny numbers.
-        center = matrices.mean(0) @ center
+        center = center[elements].mean(0) if elements.ndim == 2 else elements.mean(0) @ center
         center[np.abs(center) < 1e-12 * np.sqrt(np.mean(flat**2, 0))] = 0.0
     if len(shape) > 1:
-        return _Side(*_by_channel(flat, center, still, shape, matrices), constant)
+        return _Side(*_by_channel(flat, center, still, shape, elements), constant)
     scale = np.ones_like(center)
-    for part in _tied(fields, matrices, by_field):
+    for part in _tied(fields, None if elements is None else as_matrices(elements), by_field):
         own = np.ascontiguousarray(flat[:, part])
         spread = math.sqrt(np.mean((own - center[part]) ** 2))
         scale[part] = _scale(spread, still.size[part].max(), still.limit[part].max())
@@ -195,12 +196,12 @@ def _tied(fields: Sequence[Field], matrices: Floats | None, by_field: bool) -> I
 
 
 def _by_channel(
-    flat: Floats, center: Floats, still: _Still, shape: Shape, matrices: Floats | None
+    flat: Floats, center: Floats, still: _Still, shape: Shape, elements: NDArray | None
 ) -> tuple[Floats, Floats]:
     center = np.repeat(center.reshape(shape[0], -1).mean(1), math.prod(shape[1:]))
     squares = np.mean((flat - center) ** 2, 0)
-    if matrices is not None:
-        squares = np.mean(matrices**2, 0) @ squares
+    if elements is not None:
+        squares = squares[elements].mean(0) if elements.ndim == 2 else np.mean(elements**2, 0) @ squares
     ones = (shape[0], *[1] * (len(shape) - 1))
     spreads = np.sqrt(squares.reshape(shape[0], -1).mean(1))
     sizes, limits = (numbers.reshape(shape[0], -1).max(1) for numbers in (still.size, still.limit))

@@ -13,7 +13,16 @@ from msr_envs import check_family, load_family
 from msr_envs.images import Images, Omniglot
 from msr_envs.images.family import ImageEpisodes
 from msr_runtime.errors import FamilyError
-from msr_runtime.task import SPLITS, DeclaredFamily, EpisodicFamily, Split, SymmetricFamily, rows_per_sample
+from msr_runtime.task import (
+    SPLITS,
+    DeclaredFamily,
+    EpisodicFamily,
+    Split,
+    SymmetricFamily,
+    acted,
+    as_matrices,
+    rows_per_sample,
+)
 
 SPLIT_OF = {"vinyals": lambda c: c % 3, "background": lambda c: np.where(c >= 24, 2, np.isin(c // 2, (5, 11)))}
 
@@ -98,19 +107,32 @@ def test_the_group_is_what_the_augmentation_does_exactly(
 
 
 def test_without_flips_or_quarter_turns_no_group_is_declared(image_file: Path) -> None:
-    """Small turns and crops are no group on the grid; nor is one written down for images of more than 1024 numbers."""
+    """Small turns and crops are no group on the grid."""
     family = Images(image_file, ways=3, flips="none")
     assert not isinstance(family, SymmetricFamily)
     check_family(family)
     check_family(Images(image_file, ways=3, flips="none", angle=0, crop=1))
 
 
-def test_large_images_have_no_group_as_matrices(tmp_path: Path) -> None:
-    """One of 33 x 33 would have matrices of 9 MB an element, one of 84 x 84 RGB of 3.6 GB."""
-    images = np.random.default_rng(0).integers(0, 256, (9, 3, 33, 33), np.uint8)
+@pytest.mark.parametrize("options", [{"angle": "quarter", "crop": 1}, {}])
+def test_the_group_of_large_images_is_one_of_orders(tmp_path: Path, options: dict[str, Any]) -> None:
+    """A matrix of 84 x 84 RGB would take 3.6 GB. The orders of the numbers do what the matrices do."""
+    images = np.random.default_rng(0).integers(0, 256, (9, 3, 20, 20, 3), np.uint8)
     np.savez(tmp_path / "large.npz", images=images, split=np.repeat([0, 1, 2], 3))
-    assert not isinstance(Images(tmp_path / "large.npz", ways=2), SymmetricFamily)
-    assert isinstance(Images(tmp_path / "large.npz", ways=2, size=32), SymmetricFamily)
+    large, small = (Images(tmp_path / "large.npz", ways=2, size=size, **options) for size in (20, 10))
+    check_family(large)
+    assert large.group().inputs.shape == (large.group().order, 1200)
+    assert small.group().inputs.shape == (large.group().order, 300, 300)
+    x = np.random.default_rng(0).random((5, 3, 20, 20))
+    for element in large.group().inputs:
+        moved = acted(element, x.reshape(5, -1)).reshape(x.shape)
+        assert any(
+            np.array_equal(moved, np.rot90(flipped, turns, (2, 3)))
+            for flipped in (x, x[..., ::-1])
+            for turns in range(4)
+        )
+    orders, vector = large.group().inputs, x[0].ravel()
+    assert np.array_equal(as_matrices(orders) @ vector, [acted(order, vector) for order in orders])
 
 
 def test_equal_seeds_give_equal_episodes(image_file: Path) -> None:
@@ -205,3 +227,23 @@ def test_more_images_than_a_class_has_are_refused(image_file: Path) -> None:
     """8 images of each class: 8 shots leave no query."""
     with pytest.raises(FamilyError, match=r"8 shots and 1 queries per class.*has 8 images.*--settings.shots"):
         Omniglot(image_file, ways=3, size=8).sample(np.random.default_rng(0), 1, 8, 1, "train")
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (lambda orders: orders % 63, "element 0 is no order of the 64 numbers of the inputs"),
+        (lambda orders: orders[:, :63], "element 0 is no order of the 64 numbers"),
+        (lambda orders: orders[[1, 0, 2, 3]], "element 0 is not the identity on the inputs"),
+        (lambda orders: orders[:3], "3 elements act on the inputs, but 4 on the outputs"),
+        (lambda orders: orders[[0, 1, 1, 3]], "elements 1 and 2 are the same"),
+        (lambda orders: np.stack([*orders[:3], np.roll(orders[0], 1)]), "element 1 times element 2 equals no element"),
+    ],
+)
+def test_orders_that_are_no_group_are_refused(image_file: Path, broken: Any, words: str) -> None:
+    """As matrices are."""
+    family = Images(image_file, ways=3)
+    group = family.group()
+    family.group = lambda: group._replace(inputs=broken(group.inputs.argmax(2)))
+    with pytest.raises(FamilyError, match=words):
+        check_family(family)

@@ -1,5 +1,6 @@
 """The floors beside a network: each does what its name says, on numbers, images and labels."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from msr_envs.groups import rotation
+from msr_envs.images import Images
 from msr_runtime.meta.evaluation.floor_methods import fit_ridge, floors
 from msr_runtime.meta.evaluation.scores import score, score_all
 from msr_runtime.normalization import Normalization
@@ -135,3 +137,24 @@ def test_a_stream_has_its_last_value(training) -> None:
     support = np.arange(6, dtype=np.float32).reshape(3, 2)
     np.testing.assert_array_equal(adapt(support, support)(np.zeros((4, 2), np.float32)), [[4, 5]] * 4)
     assert "last value" not in floors(training.Plane(), _units(2, 2))
+
+
+def test_orders_of_pixels_score_as_their_matrices(image_file: Path) -> None:
+    """A group of flips and turns gives the same floors and equivariance in either form."""
+
+    class Ordered(Images):
+        def __init__(self) -> None:
+            super().__init__(image_file, ways=3, angle="quarter")
+            matrices = self.group()
+            self.group = lambda: matrices._replace(inputs=matrices.inputs.argmax(2))
+
+    units = {"input_center": [[[0.5]]], "input_scale": [[[0.4]]], "output_center": [0.0] * 3, "output_scale": [1.0] * 3}
+    scored = []
+    for family in (Images(image_file, ways=3, angle="quarter"), Ordered()):
+        methods = floors(family, Normalization.model_validate(units))
+        scored.append(score_all(family, methods, np.random.default_rng(0), tasks=4, shots=2))
+    for name, scores in scored[0].items():
+        other = scored[1][name]
+        assert np.array_equal(scores.orbit, other.orbit)
+        assert scores.equivariance == pytest.approx(other.equivariance)
+    assert scored[0][RIDGE].equivariance.mean() > 0.1

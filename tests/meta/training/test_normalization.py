@@ -1,12 +1,16 @@
 """Normalizing keeps the symmetry of the built-in families, and can be undone."""
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from msr_envs.ant import Ant
+from msr_envs.images import Images
 from msr_envs.registry import FAMILIES, load_family
 from msr_runtime.meta.training.normalization import measure_normalization, raw_units
 from msr_runtime.meta.training.preparation import prepare
@@ -317,3 +321,30 @@ def test_raw_units_change_nothing(training) -> None:
     assert found == raw_units(training.Plane())
     assert np.array_equal(found.normalize_x(x), x)
     assert np.array_equal(found.raw_y(x), x)
+
+
+def test_orders_of_pixels_normalize_as_their_matrices(image_file: Path) -> None:
+    """A group of flips and turns gives the same center and scale in either form, of images and of vectors."""
+    image = Images(image_file, ways=3, angle="quarter")
+    vector: Any = SimpleNamespace(
+        name="pixels",
+        loss="mse",
+        query_sets=("all",),
+        sample=_pixels,
+        augment=lambda _, x, y: (x, y),
+        inputs=(Field(name="pixels", shape=(64,), unit="1", low=0, high=1),),
+        outputs=(Field(name="mean", shape=(1,), unit="1", low=0, high=1),),
+    )
+    matrices = image.group()
+    orders = matrices._replace(inputs=matrices.inputs.argmax(2))
+    for family in (image, vector):
+        group = [each._replace(outputs=np.ones((8, 1, 1))) for each in (matrices, orders)]
+        first, second = (measure_normalization(family, np.random.default_rng(0), each) for each in group)
+        for (_, figures), (_, others) in zip(first.normalization, second.normalization, strict=True):
+            np.testing.assert_allclose(figures, others)
+
+
+def _pixels(rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
+    x = rng.random((tasks, shots + queries, 64), np.float32) * np.linspace(1, 2, 64, dtype=np.float32)
+    y = x.mean(2, keepdims=True)
+    return TaskBatch(x[:, :shots], y[:, :shots], x[:, shots:], y[:, shots:])
