@@ -21,6 +21,7 @@ from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.methods import LEARNERS, learner_class
 from msr_runtime.meta.learners.unused import refuse_unused
 from msr_runtime.meta.symmetry.discovery import known_group
+from msr_runtime.meta.training.batch_test import check_batches
 from msr_runtime.meta.training.checkpoint import LAST, build_learner
 from msr_runtime.meta.training.config import TrainConfig, TrainSettings
 from msr_runtime.meta.training.distributed import LostProcessError, processes
@@ -157,7 +158,9 @@ def _opened(path: Path, family: TaskFamily, source: str, given: Given, resume: R
 
 
 def _doubt_tasks(family: TaskFamily, seed: int) -> None:
-    """Warn if the support set of a task does not tell the task, or if splits share tasks."""
+    """Warn if the support set of a task does not tell the task, if samples depend on how many are asked for, or if
+    splits share tasks.
+    """
     rng = tasks_stream(seed)
     report = check_tasks(family, rng)
     if report is not None and report.verdict != "tells":
@@ -165,6 +168,9 @@ def _doubt_tasks(family: TaskFamily, seed: int) -> None:
     splits = check_splits(family, rng)
     if splits is not None and splits.shared:
         refuse(f"WARNING: {splits.doubt()}")
+    batches = check_batches(family, rng)
+    if batches is not None and batches.depends:
+        refuse(f"WARNING: {batches.doubt()}")
 
 
 def _require_exportable(config: TrainConfig, family: TaskFamily) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_envs.checking.declaration import contradiction
+from msr_envs.checking.doubts import doubts
 from msr_envs.checking.episodes import check_episodes
 from msr_envs.checking.group import check_action, check_group
 from msr_runtime.errors import FamilyError, FamilyWarning, MsrError
@@ -49,7 +50,8 @@ def check_family(family: object, closed_loop: bool = False) -> str:
 
     It does not check whether the augmentation is a symmetry of each task: `msr_runtime.meta.check_augmentation` does,
     and `prepare` calls it before training. A `group()` that is written by hand is compared with the `representation` of
-    the fields; where they disagree, a `FamilyWarning` says so.
+    the fields; where they disagree, a `FamilyWarning` says so. So it does where queries repeat the support set, and
+    where a field uses less than a hundredth of its declared range.
 
     Args:
         family: The object to check.
@@ -74,8 +76,11 @@ def check_family(family: object, closed_loop: bool = False) -> str:
     checked = require_members(family)
     _check_attributes(checked)
     for sizes in _sizes(checked):
-        for split in SPLITS:
-            _check_batch(checked, _sample(checked, 0, sizes, split), sizes, split)
+        batches = [_sample(checked, 0, sizes, split) for split in SPLITS]
+        for split, batch in zip(SPLITS, batches, strict=True):
+            _check_batch(checked, batch, sizes, split)
+    for doubt in doubts(checked, batches):  # the last sizes are the largest
+        warnings.warn(f"family '{checked.name}': {doubt}", FamilyWarning, stacklevel=2)
     _check_randomness(checked)
     _check_augment(checked)
     if isinstance(checked, EpisodicFamily):

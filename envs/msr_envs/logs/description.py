@@ -227,7 +227,7 @@ class LogDescription(_Part):
     def _refuse_labels(cls, loss: Any) -> Any:
         if loss == "cross_entropy":
             raise ValueError(
-                "cross_entropy needs labels, but a log is read as numbers, and no column is taken for labels: consecutive "
+                "cross_entropy needs labels, but a log is read as numbers, and no column is one of labels: consecutive "
                 "rows mostly have one label, so that a support set would show one class. Write a .npz file with x "
                 "(tasks, examples, numbers) and y (tasks, examples) of whole numbers from 0 on, in which each task "
                 "has examples of every class"

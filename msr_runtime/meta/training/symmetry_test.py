@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from msr_runtime.errors import AugmentationError, AugmentationWarning
 from msr_runtime.meta.training.kernel_ridge import BANDWIDTHS, RIDGES, Floats, residuals, scaled, targets
+from msr_runtime.meta.training.students_t import TASKS, paired_t, tasks_to_test
 from msr_runtime.task import FiniteFamily, SymmetricFamily, TaskFamily, UnevenFamily, field_slices
 
 Verdict = Literal["holds", "in doubt", "refused"]
@@ -25,7 +26,7 @@ ENOUGH = 256
 """Samples of each task to learn from, and as many held out. With fewer recorded examples, no augmentation holds without
 doubt."""
 
-_TASKS, _COPIES = 24, 2
+_COPIES = 2
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,12 @@ class AugmentationReport:
     error_with: float
     """The same error, with augmented copies among the training samples."""
     t: float
-    """Student's t of the logarithm of `ratio`, paired over the tasks. Large and positive: the error surely grows."""
+    """Student's t of the logarithm of `ratio`, paired over the tasks. Large and positive: the error surely grows. Of
+    fewer than 24 tasks, the one that would be as sure with 24."""
     samples: int = ENOUGH
     """Held-out samples of each task."""
+    tasks: int = TASKS
+    """Tasks that were tested."""
 
     @property
     def ratio(self) -> float:
@@ -67,9 +71,16 @@ class AugmentationReport:
     @property
     def verdict(self) -> Verdict:
         """Whether the augmentation may be used, by `LEAST_RATIO`, `LEAST_T`, `LEAST_EXCESS` and `ENOUGH`."""
+        if self._unsure:
+            return "in doubt"
         if self.ratio < LEAST_RATIO or self.t < LEAST_T:
             return "holds" if self.samples >= ENOUGH else "in doubt"
         return "refused" if self.error_with - self.error_without >= LEAST_EXCESS else "in doubt"
+
+    @property
+    def _unsure(self) -> bool:
+        """Whether the error grows, and the tasks are too few to say how surely."""
+        return self.tasks < TASKS and self.ratio >= LEAST_RATIO and self.t < LEAST_T
 
     @property
     def accepted(self) -> bool:
@@ -89,6 +100,11 @@ class AugmentationReport:
     def doubt(self) -> str:
         """Return in words why the augmentation is in doubt, and what to do."""
         said = f"family '{self.family}': it is in doubt whether {self.group} is a symmetry of each of its tasks: "
+        if self._unsure:
+            return (
+                f"{said}augmented copies raise the error, {self.figures()}, but {self.tasks} tasks are too few to be "
+                "sure. Record more tasks, or train with and without it and compare (--settings.no-augment)"
+            )
         if self.ratio < LEAST_RATIO or self.t < LEAST_T:
             return (
                 f"{said}it was tested on {self.samples} held-out samples of each task, and a sure test needs {ENOUGH}. "
@@ -145,7 +161,7 @@ def check_augmentation(family: TaskFamily, rng: np.random.Generator) -> Augmenta
             "it, and 5 are the least; record more, or train without augmentation (--settings.no-augment)"
         )
     count = 2 * train
-    batch = family.sample(rng, _TASKS, 1, count * len(family.query_sets), "train")
+    batch = family.sample(rng, tasks_to_test(family), 1, count * len(family.query_sets), "train")
     x, y = batch.query_x[:, -count:], batch.query_y[:, -count:]
     copies = [family.augment(rng, x[:, :train], y[:, :train]) for _ in range(_COPIES)]
     features = scaled(family.inputs, np.concatenate([x, *(copy_x for copy_x, _ in copies)], 1))
@@ -161,7 +177,7 @@ def check_augmentation(family: TaskFamily, rng: np.random.Generator) -> Augmenta
 
     # logarithms: tasks differ in difficulty by factors, and each task is compared with itself
     growth = np.log(with_copies / without)
-    t = growth.mean(0) / np.maximum(growth.std(0, ddof=1) / np.sqrt(_TASKS), 1e-12)
+    t = paired_t(growth)
     reports = [
         AugmentationReport(
             family=family.name,
@@ -171,6 +187,7 @@ def check_augmentation(family: TaskFamily, rng: np.random.Generator) -> Augmenta
             error_with=float(np.exp(np.log(with_copies[:, i]).mean())),
             t=float(t[i]),
             samples=train,
+            tasks=len(x),
         )
         for i, field in enumerate(family.outputs)
     ]

@@ -213,6 +213,56 @@ def test_a_support_set_that_does_not_tell_the_task_is_warned_of(
     assert f"the likely cause is {cause}" in said.replace("The likely", "the likely")
 
 
+UNIT = """
+class Wrong(Robot):
+    def sample(self, *call):
+        batch = Robot.sample(self, *call)
+        return batch._replace(support_y=batch.support_y / np.float32(57.3))
+
+    def drive(self, x, gains):
+        turn = 6 * gains[0]
+        cos, sin = np.cos(turn), np.sin(turn)
+        return np.stack([cos * x[..., 0] - sin * x[..., 1], sin * x[..., 0] + cos * x[..., 1]], -1)
+"""
+REPEATS = """
+class Wrong(Robot):
+    def sample(self, rng, tasks, shots, queries, split):
+        batch, again = Robot.sample(self, rng, tasks, shots, queries, split), np.arange(queries) % shots
+        return batch._replace(query_x=batch.support_x[:, again], query_y=batch.support_y[:, again])
+"""
+LAID_OUT = """
+class Wrong(Robot):
+    def drive(self, x, gains):
+        return Robot.drive(self, x, np.linspace(0.5, 1.5, len(x))[None, :, None] * np.ones((2, 1, 1)))
+"""
+MILLIMETRES = """
+class Wrong(Robot):
+    def drive(self, x, gains): return Robot.drive(self, x, gains) / 1000
+"""
+
+
+@pytest.mark.parametrize(
+    ("family", "says"),
+    [
+        (UNIT, "is about 0.01"),
+        (REPEATS, "100 % of the queries of a task are samples of its support set"),
+        (LAID_OUT, "differ between 48 tasks that are drawn together and 48 that are drawn one by one"),
+        (MILLIMETRES, "% of its declared range, -2 to 2; the likely cause is another unit, such as mm in place of m"),
+    ],
+    ids=["a support set in radians", "queries that repeat", "gains laid out over the batch", "millimetres"],
+)
+def test_samples_that_keep_the_contract_and_are_wrong_are_warned_of(
+    family: str, says: str, tmp_path: Path, msr, tiny, capsys
+) -> None:
+    """In a sentence for each thing."""
+    file = tmp_path / "robot.py"
+    file.write_text(RIGHT + family)
+    wide = ["--settings.no-augment"] if family is UNIT else []
+    assert msr("train", f"{file}:Wrong", tmp_path / "run", *tiny, *wide, "--settings.steps", 1) in (0, 2)
+    said = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
+    assert any(line.startswith("msr: WARNING: family 'robot': ") and says in line for line in said), said
+
+
 def test_splits_that_draw_from_one_list_are_warned_of(tmp_path: Path, msr, tiny, capsys) -> None:
     """Their samples differ, so that no task is there twice byte for byte."""
     file = tmp_path / "robot.py"
