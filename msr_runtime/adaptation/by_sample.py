@@ -91,14 +91,19 @@ class LearnsBySample:
             self._acting = self._sessions.predictors.make(acting.block, acting, belief)
 
     def _predict_with_deviations(self, x: ArrayLike) -> Prediction:
-        recursion = self._recursion("predict(std=True)")
+        recursion, acting = self._recursion("predict(std=True)"), self._acting
+        prediction = recursion.deviations(x, acting)
+        assert acting.belief is not None
+        if acting.belief.intact:
+            return prediction
+        # Two updates have ended meanwhile, so the rows were no longer those of `acting`. A large batch may always take
+        # that long. So now the rows are copied first: that is done before two more updates are.
         while True:
             acting = self._acting
-            prediction = recursion.deviations(x, acting)
             assert acting.belief is not None
+            belief = acting.belief.copy()
             if acting.belief.intact:
-                return prediction
-            # Two updates have ended meanwhile, so the rows were no longer those of `acting`. A new network acts.
+                return recursion.deviations(x, self._sessions.predictors.make(acting.block, acting, belief))
 
     def _recursion(self, asked: str) -> Recursion:
         if self._sessions.recursion is None:

@@ -338,6 +338,26 @@ def test_predictions_are_never_torn(model: AdaptiveModel) -> None:
     assert len(seen | seen_std) > 2
 
 
+def test_a_large_batch_ends_however_often_another_thread_updates(model: AdaptiveModel) -> None:
+    """Though each attempt takes longer than some updates."""
+    batch, began, answered = np.tile(X, (40, 1)), threading.Event(), threading.Event()
+
+    def predict() -> None:
+        began.set()
+        assert np.isfinite(model.predict(batch, std=True).total).all()
+        answered.set()
+
+    thread = threading.Thread(target=predict, daemon=True)
+    thread.start()
+    began.wait()
+    for index in range(10_000):
+        model.update(X[index % 100], Y[index % 100])
+        if answered.wait(0.001):
+            break
+    assert answered.is_set()
+    thread.join()
+
+
 def test_threads_that_update_wait_for_each_other(model: AdaptiveModel) -> None:
     """Every sample counts: the covariance does not depend on who brought it."""
     alone = learn(model.fork(), range(40)).predict(QUERY, std=True).epistemic
