@@ -1,9 +1,9 @@
 """The demo's pictures: paths before and after adaptation, the error over the orbit, and U as it was learned.
 
-And of learning online: how sure methods are, and which robots they find broken.
+And of learning online: how sure methods are, and which robots they find broken. And of single drives of three robots.
 
-`make pictures` draws the data that `demo.py` and `online.py` stored, without training, as small SVG files for light and
-for dark pages.
+`make pictures` draws the data that `demo.py`, `online.py` and `drives.py` stored, without training, as small SVG files
+for light and for dark pages.
 """
 
 import hashlib
@@ -43,6 +43,14 @@ for _robot in ("ring-nav", "hex-drive"):
     RESULT_OF |= dict.fromkeys((f"reliability-{_robot}", f"outside-{_robot}"), f"online-{_robot}")
     TEXTS[f"reliability-{_robot}"] = f"{_robot}: how often intervals of each level hold, after 3, 10 and 40 samples"
     TEXTS[f"outside-{_robot}"] = f"{_robot}: the share of broken robots that is found, over the share of false alarms"
+DRIVES = {
+    "quadrotor": "quadrotor: the figure eight in wind, seen from above",
+    "arm": "arm: the circle of the fingertip, seen from above",
+    "ant": "ant: hip and ankle of the front left leg in a trot",
+}
+for _robot, _what in DRIVES.items():
+    RESULT_OF[f"drive-{_robot}"] = f"drive-{_robot}"
+    TEXTS[f"drive-{_robot}"] = f"{_what}, without adaptation and after ten samples"
 
 
 def draw(pictures: Mapping[str, Any], folder: Path) -> None:
@@ -147,12 +155,28 @@ def _draw_outside(data: Mapping[str, Any], colour: str) -> Figure:
     return figure
 
 
+def _draw_drive(data: Mapping[str, Any], colour: str) -> Figure:
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    for axes, (title, column) in zip(
+        figure.subplots(1, 2, sharex=True, sharey=True), data["columns"].items(), strict=True
+    ):
+        axes.plot(*np.transpose(data["reference"]), color=colour, linewidth=1, linestyle="--", label="reference")
+        axes.plot(*np.transpose(column["path"]), color="C0", linewidth=2, label="robot")
+        axes.set(title=f"{title}: {column['error']}", xlabel=data["axes"][0])
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.grid(color=colour, alpha=0.2)
+    figure.axes[0].set_ylabel(data["axes"][1])
+    figure.axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return figure
+
+
 DRAWN = {
     "paths": _draw_paths,
     "orbit": _draw_orbit,
     "symmetry": _draw_symmetry,
     **dict.fromkeys(("reliability-ring-nav", "reliability-hex-drive"), _draw_reliability),
     **dict.fromkeys(("outside-ring-nav", "outside-hex-drive"), _draw_outside),
+    **dict.fromkeys((f"drive-{robot}" for robot in DRIVES), _draw_drive),
 }
 
 if __name__ == "__main__":

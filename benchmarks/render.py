@@ -21,7 +21,7 @@ from typing import Annotated
 import tyro
 from pictures import RESULT_OF, TEXTS
 from store import RESULTS, ROOT, Result, digest_of, is_current, read_result
-from tables import TABLES, VALUES, Lines
+from tables import PENDING, TABLES, VALUES, Lines
 
 from msr_runtime.files import write_atomically
 
@@ -111,8 +111,11 @@ class Renderer:
         raise PageError(f"table '{table}' has no row '{row}'; {'; '.join(next(iter(line.values())) for line in lines)}")
 
     def _table_block(self, name: str) -> str:
+        if name in TABLES and self._pending(*TABLES[name].sources):
+            return f"<!-- table: {name} -->\n\n<!-- end -->"
+        section = f"{TABLES[name].section}\n\n" if name in TABLES and TABLES[name].section else ""
         measured = self.measured(*(TABLES[name].sources if name in TABLES else ()))
-        return f"<!-- table: {name} -->\n\n{as_markdown(self.lines(name))}\n\n{measured}\n\n<!-- end -->"
+        return f"<!-- table: {name} -->\n\n{section}{as_markdown(self.lines(name))}\n\n{measured}\n\n<!-- end -->"
 
     def _value_block(self, name: str) -> str:
         return f"<!-- value: {name} -->{self.value(name)}<!-- /value -->"
@@ -120,9 +123,14 @@ class Renderer:
     def _picture_block(self, name: str, where: str) -> str:
         if name not in TEXTS:
             raise PageError(f"there is no picture '{name}'; benchmarks/pictures.py has {', '.join(TEXTS)}")
+        if self._pending(RESULT_OF[name]):
+            return f"<!-- picture: {name} -->\n\n<!-- end -->"
         drawn = name in self._result(RESULT_OF[name])["pictures"]
         middle = f"\n{as_picture(name, where)}\n" if drawn else ""
         return f"<!-- picture: {name} -->\n{middle}\n<!-- end -->"
+
+    def _pending(self, *names: str) -> bool:
+        return any(name in PENDING and name not in self.results for name in names)
 
     def _result(self, name: str) -> Result:
         if name not in self.results:

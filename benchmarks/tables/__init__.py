@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tables.cells import Lines, Rows, significant
-from tables.learned import NEWTON, demo, demo_short, families, orbit_errors, synthetic
+from tables.learned import NEWTON, demo, demo_short, families, families_by_both, orbit_errors, synthetic
 from tables.online import online_logs
 from tables.running import faults, guard_drives, guard_faults, guard_updates, recording, serving, soak, soak_counts
 from tables.timed import latency, memory, processes, shots, throughput
@@ -21,6 +21,8 @@ class Table(NamedTuple):
 
     sources: tuple[str, ...]
     lines: Callable[..., Lines]
+    section: str = ""
+    """What stands before the table, such as a heading: it comes and goes with its results, see `PENDING`."""
 
 
 class Value(NamedTuple):
@@ -33,6 +35,14 @@ class Value(NamedTuple):
 _FAMILIES = ("families-ring-nav", "families-ring-nav-gauss-newton")
 _HEX = ("families-hex-drive", "families-hex-drive-gauss-newton")
 _SOAKS = ("soak-million", "soak-beside-training", "soak-realtime", "soak-ordinary", "soak-slower")
+_LATER = {
+    "quadrotor": "A quadrotor in wind learns what its nominal model lacks, and flies a figure eight.",
+    "arm": "A table-top arm learns where its fingertip comes to rest after motors were replaced, and follows a path.",
+    "ant": "A robot on four legs learns its own dynamics, and trots.",
+}
+"""Robots that are trained for days: heading and words before their tables."""
+PENDING = {f"{kind}-{robot}{rule}" for robot in _LATER for kind, rule in (("families", "-gauss-newton"), ("drive", ""))}
+"""Results that need not be stored yet. Their tables and pictures are then left out of the pages."""
 TABLES = {
     "demo": Table(("demo",), demo),
     "demo/short": Table(("demo",), demo_short),
@@ -41,6 +51,12 @@ TABLES = {
     "families/hex-drive": Table(_HEX[:1], families),
     "families/hex-drive-gauss-newton": Table(_HEX[1:], families),
     "families/hex-drive-long": Table(("families-hex-drive-long",), families),
+    **{
+        f"families/{robot}-gauss-newton": Table(
+            (f"families-{robot}-gauss-newton",), families_by_both, f"## {robot}\n\n{words}"
+        )
+        for robot, words in _LATER.items()
+    },
     "families/orbit-errors": Table(_FAMILIES + _HEX, orbit_errors),
     "synthetic/signals": Table(("synthetic-signals",), synthetic),
     "synthetic/images-e2cnn": Table(("synthetic-images-e2cnn",), synthetic),

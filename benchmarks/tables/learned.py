@@ -72,6 +72,11 @@ def families(rows: Rows) -> Lines:
     return bold_lowest(lines, "orbit", [np.mean(row["error_orbit"]) for row in rows])
 
 
+def families_by_both(rows: Rows) -> Lines:
+    """The same where methods by different rules stand in one table: each is called by its rule."""
+    return [line | {"method": row["method"]} for row, line in zip(rows, families(rows), strict=True)]
+
+
 def orbit_errors(ring: Rows, ring_newton: Rows, hex_drive: Rows, hex_drive_newton: Rows) -> Lines:
     """One line per method and rule: the mean orbit error on both robots. Controls are left out."""
     on_ring, on_hex = (

@@ -6,10 +6,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pictures
 import pytest
+from drives import AFTER, BEFORE, ROBOTS
 from picture_data import EPISODES, paths
 from render import as_picture
 
+from msr_envs.arm import NOMINAL, Arm
 from msr_envs.ring_nav.family import RingNav
+from msr_runtime.task import Predict
 
 
 @pytest.fixture(scope="module")
@@ -17,13 +20,36 @@ def data() -> dict:
     family, rng = RingNav(), np.random.default_rng(0)
     task = family.draw_task(rng)
     reliability = {"levels": [0.5, 0.9], "methods": {"recursive MSR": {n: [0.4, 0.8] for n in ("3", "10", "40")}}}
+    line = {"path": [[0.0, 0.1], [1.0, 0.2]], "error": "path error 1 cm"}
+    drive = {"axes": ["x, m", "y, m"], "reference": [[0.0, 0.0], [1.0, 0.0]], "columns": {BEFORE: line, AFTER: line}}
     return {
         "paths": paths(family, task, *(lambda x, s=speed: np.full((len(x), 2), s, np.float32) for speed in (0, 1))),
         "orbit": {"msr": [0.1, 0.2, 0.1, 0.3], "maml": [0.1, 0.9, 1.2, 0.8]},
         "symmetry": [[0.0, 1.0], [-0.5, 0.25]],
         **{f"reliability-{robot}": reliability for robot in ("ring-nav", "hex-drive")},
+        **{f"drive-{robot}": drive for robot in pictures.DRIVES},
         **{f"outside-{robot}": {"one beam blocked": ([0.0, 1.0], [0.5, 1.0])} for robot in ("ring-nav", "hex-drive")},
     }
+
+
+def test_a_drive_is_driven_before_and_after() -> None:
+    """By the same robot on the same way: here a model that is right drives after one that knows nothing."""
+    known = Arm()
+    task = known.draw_task(np.random.default_rng(11))
+
+    def nothing(*_: object) -> Predict:
+        return known.true_model(NOMINAL)
+
+    driven = ROBOTS["arm"](nothing, lambda *_: known.true_model(task))
+    data = driven.data()
+    assert list(data["columns"]) == [BEFORE, AFTER]
+    assert len(data["reference"]) == 17
+    assert data["reference"][0] == data["reference"][-1]
+    errors = [
+        np.abs(np.array(column["path"]) - np.array(data["reference"][:-1])).mean()
+        for column in data["columns"].values()
+    ]
+    assert errors[1] < 0.3 * errors[0]
 
 
 def test_paths_are_small_and_say_what_was_reached(data: dict) -> None:

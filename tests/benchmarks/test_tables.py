@@ -9,7 +9,7 @@ import pictures
 import pytest
 from render import PageError, Renderer, differing, pages
 from store import ROOT, read_result
-from tables import TABLES, families, orbit_errors
+from tables import PENDING, TABLES, families, orbit_errors
 from tables.cells import MISSING
 
 FRONT = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "docs" / "index.md"]
@@ -26,6 +26,8 @@ ALLOWED = (
     r"p50|p99\.9|p99",
 )
 """What is no measured figure: versions, years, a robot's build, and how statistics are called."""
+
+WAITING = [("table", "families/arm-gauss-newton"), ("picture", "drive-arm"), ("picture", "drive-ant")]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,20 @@ def test_no_figure_in_a_page_of_results_is_without_a_source(page: Path) -> None:
 )
 def test_a_number_without_a_source_is_found(text: str, found: list[str]) -> None:
     assert list(_unsourced(text, NUMBER)) == found
+
+
+def test_robots_that_are_trained_for_days_are_shown_once_they_are_stored(renderer: Renderer) -> None:
+    """With their heading. Until then nothing stands there, and nothing fails."""
+    page = "".join(f"<!-- {kind}: {name} -->\nold\n<!-- end -->\n" for kind, name in WAITING)
+    without = {name: result for name, result in renderer.results.items() if name not in PENDING}
+    empty = replace(renderer, results=without).page(page, "docs/results/page.md")
+    assert empty == page.replace("old", "")
+    stored = renderer.results["families-hex-drive-gauss-newton"] | {"pictures": {"drive-arm": {}}}
+    filled = replace(renderer, results=without | dict.fromkeys(PENDING, stored)).page(page, "docs/results/page.md")
+    assert "<!-- table: families/arm-gauss-newton -->\n\n## arm\n\nA table-top arm" in filled
+    assert "| msr, gauss-newton |" in filled
+    assert "![arm: the circle" in filled
+    assert filled.count("drive-ant") == 1  # this result holds no such picture
 
 
 def test_a_blank_in_place_of_a_number_is_replaced(renderer: Renderer) -> None:

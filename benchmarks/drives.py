@@ -1,0 +1,154 @@
+"""One drive of a robot before and after adaptation, for a picture: a trained run, or an exported bundle, drives twice.
+
+The robot is one of the test tasks, the same in both drives. Its ten samples lie in the sector that a support set shows.
+`--store drive-ROBOT --model FOLDER` writes benchmarks/results/drive-ROBOT.json, from which `make pictures` draws.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from store import Output, begin, keep, settled
+from training import ROOTS
+
+from msr_envs.ant import Ant, AntEnv
+from msr_envs.ant.controller import trot
+from msr_envs.arm import Arm
+from msr_envs.arm.course import REACHES
+from msr_envs.quadrotor import ModelLaw, Quadrotor
+from msr_envs.quadrotor.flight import draw_weather
+from msr_runtime import AdaptiveModel
+from msr_runtime.bundle.manifest import MANIFEST
+from msr_runtime.meta.evaluation.predictor import torch_adapt, torch_unadapted
+from msr_runtime.meta.training.checkpoint import load_checkpoint
+from msr_runtime.task import Adapt, Predict, TaskFamily
+
+SHOTS = 10
+BEFORE, AFTER = "no adaptation", "after ten samples"
+_TASK, _WORLD = 11, 7
+"""Seeds: of the task and its samples, and of the course or the weather."""
+
+
+@dataclass(frozen=True)
+class Options(Output):
+    """What to drive."""
+
+    robot: str = "quadrotor"
+    """quadrotor, arm or ant."""
+    model: Path | None = field(default=None, metadata={"place": True})
+    """The folder of a run, a checkpoint file, or the folder of a bundle."""
+
+
+STORED = {f"drive-{robot}": Options(robot=robot) for robot in ("quadrotor", "arm", "ant")}
+"""The stored results, and what each of them measures."""
+
+
+class Driven(NamedTuple):
+    """What a picture shows."""
+
+    axes: tuple[str, str]
+    reference: NDArray[np.float64]
+    """`(points, 2)`."""
+    paths: dict[str, tuple[NDArray[np.float64], str]]
+    """By `BEFORE` and `AFTER`: the path `(points, 2)`, and its error in words."""
+
+    def data(self) -> dict[str, Any]:
+        """Return it as plain numbers, in thousandths."""
+        columns = {
+            title: {"path": np.round(path, 3).tolist(), "error": error} for title, (path, error) in self.paths.items()
+        }
+        return {"axes": list(self.axes), "reference": np.round(self.reference, 3).tolist(), "columns": columns}
+
+
+def main(options: Options) -> None:
+    """Drive twice, and keep what the picture shows."""
+    torch.set_num_threads(1)
+    options = settled(options, STORED)
+    if options.model is None:
+        raise SystemExit("error: no model is given; name a run, a checkpoint or a bundle: --model FOLDER")
+    begun = begin(options, (*ROOTS, "benchmarks/drives.py"), seeds=(0,))
+    driven = ROBOTS[options.robot](*models(options.model))
+    print(*(f"{options.robot}, {title}: {error}" for title, (_, error) in driven.paths.items()), sep="\n")
+    rows = [{"robot": options.robot, "when": title, "error": error} for title, (_, error) in driven.paths.items()]
+    keep(options, begun, rows, {f"drive-{options.robot}": driven.data()})
+
+
+def models(path: Path) -> tuple[Adapt, Adapt]:
+    """Return what does not adapt, and what does: of a bundle on ONNX Runtime, of a checkpoint in torch."""
+    if (path / MANIFEST).is_file():
+        model = AdaptiveModel.load(path)
+        return lambda *_: model.predict, model.adapted
+    checkpoint = load_checkpoint(path)
+    return torch_unadapted(checkpoint.learner, checkpoint.normalization), torch_adapt(
+        checkpoint.learner, checkpoint.normalization
+    )
+
+
+def fly(before: Adapt, after: Adapt) -> Driven:
+    """The figure eight of a quadrotor in wind, seen from above."""
+    family, rng = Quadrotor(), np.random.default_rng(_TASK)
+    task = family.draw_task(rng)
+    support = _support(family, rng, family.true_model(task))
+    flights = {
+        title: family.fly(task, ModelLaw(adapt(*support)), draw_weather(np.random.default_rng(_WORLD)))
+        for title, adapt in ((BEFORE, before), (AFTER, after))
+    }
+    every = 4
+    paths = {
+        title: (flight.positions[::every, :2], f"path error {100 * flight.error:.1f} cm")
+        for title, flight in flights.items()
+    }
+    return Driven(("x, m", "y, m"), flights[AFTER].reference[::every, :2], paths)
+
+
+def reach(before: Adapt, after: Adapt) -> Driven:
+    """The circle that the fingertip of an arm follows, seen from above, around its middle."""
+    family, rng = Arm(), np.random.default_rng(_TASK)
+    task = family.draw_task(rng)
+    support = _support(family, rng, family.true_model(task))
+    drives = {
+        title: family.drive(task, adapt(*support), np.random.default_rng(_WORLD))
+        for title, adapt in ((BEFORE, before), (AFTER, after))
+    }
+    circle = drives[AFTER].targets[REACHES:, :2]
+    middle = circle.mean(0)
+    paths = {
+        title: (100 * (drive.fingertips[REACHES:, :2] - middle), f"path error {1000 * drive.path_error:.1f} mm")
+        for title, drive in drives.items()
+    }
+    closed = np.append(np.arange(len(circle)), 0)
+    return Driven(("x, cm", "y, cm"), 100 * (circle - middle)[closed], paths)
+
+
+def walk(before: Adapt, after: Adapt) -> Driven:
+    """The trot of an ant: hip and ankle of its front left leg."""
+    family, ant = Ant(tasks=(1, 1, 1), workers=1), AntEnv()
+    x, y = family.gathered("test", [0])
+    chosen = np.random.default_rng(_TASK).permutation(x.shape[2])[:SHOTS]
+    support = x[0, 0, chosen], y[0, 0, chosen]
+    ant.set_task(family.task("test", 0))
+    trots = {
+        title: trot(ant, adapt(*support), np.random.default_rng(_WORLD))
+        for title, adapt in ((BEFORE, before), (AFTER, after))
+    }
+    ant.close()
+    leg = [0, 4]  # its hip and its ankle, among four of each
+    paths = {title: (each.angles[:, leg], f"error of all joints {each.error:.3f} rad") for title, each in trots.items()}
+    return Driven(("hip, rad", "ankle, rad"), trots[AFTER].reference[:, leg], paths)
+
+
+def _support(family: TaskFamily, rng: np.random.Generator, model: Predict) -> tuple[NDArray, NDArray]:
+    """Ten sector samples of a task: their inputs do not depend on it."""
+    x = family.sample(rng, 1, SHOTS, 2, "test").support_x[0]
+    return x, model(x)
+
+
+ROBOTS: dict[str, Callable[[Adapt, Adapt], Driven]] = {"quadrotor": fly, "arm": reach, "ant": walk}
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
