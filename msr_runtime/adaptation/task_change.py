@@ -7,7 +7,8 @@ _WEIGHT = 0.3
 _LARGEST = 10.0
 """A larger surprise counts as this one. So one outlier alone lifts the running mean to 4 at most."""
 _CHANGED = 4.0
-"""A running mean above it is another task."""
+"""A running mean above it is another task, if each of the latest samples is above it too: a running mean alone takes two
+outliers with calm samples between them for a change."""
 _CALM = 2.0
 """A running mean below it shows that the network explained the task until then."""
 _FEWEST = 10
@@ -28,6 +29,8 @@ class ChangeDetector:
     def begin_task(self) -> None:
         """Forget the samples of the task before."""
         self._seen, self._mean, self._calm = 0, 1.0, False
+        self._before = 0.0
+        """The surprise of the sample before."""
 
     def add(self, surprise: float) -> bool:
         """Return whether this sample and the one before show that the task has changed.
@@ -35,7 +38,8 @@ class ChangeDetector:
         Args:
             surprise: The normalized innovation squared of a sample, per number of y; finite.
         """
+        least, self._before = min(self._before, surprise), surprise
         self._seen += 1
         self._mean += _WEIGHT * (min(surprise, _LARGEST) - self._mean)
         self._calm |= self._seen >= _FEWEST and self._mean < _CALM
-        return self._calm and self._mean > _CHANGED
+        return self._calm and min(least, self._mean) > _CHANGED

@@ -22,6 +22,12 @@ def test_one_outlier_is_none_however_large(size: float, calm: int) -> None:
     assert first_alarm([1.0] * (12 + calm) + [size] + [1.0] * 20) is None
 
 
+@given(st.floats(10, 1e30), st.integers(1, 8))
+def test_outliers_with_calm_samples_between_them_are_none(size: float, between: int) -> None:
+    """A sensor with one outlier in twenty has two within eight samples every few seconds."""
+    assert first_alarm([1.0] * 20 + ([size] + [1.0] * between) * 5) is None
+
+
 def test_the_first_samples_may_surprise() -> None:
     """Every task surprises until the network has seen some of it."""
     assert first_alarm([30.0] * 9 + [1.0] * 20) is None
