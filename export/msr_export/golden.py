@@ -12,10 +12,10 @@ from msr_runtime.bundle.store import Golden
 from msr_runtime.meta.evaluation.predictor import torch_adapt, torch_unadapted
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import TaskBatch, TaskFamily
+from msr_runtime.task import EpisodicFamily, TaskBatch, TaskFamily
 
 SAMPLES = 64
-"""Query samples per query set."""
+"""Query samples per query set. Of episodes of images, about so many images of all classes together."""
 _CANDIDATES = 20
 """Tasks of which the best is taken if float32 computes none of them well."""
 
@@ -38,8 +38,9 @@ def draw_golden(learner: Learner, normalization: Normalization, family: TaskFami
     """
     rng, exact = np.random.default_rng(seed), copy.deepcopy(learner).double()
     best, least = None, math.inf
+    samples = max(1, SAMPLES // family.ways) if isinstance(family, EpisodicFamily) else SAMPLES
     for _ in range(_CANDIDATES):
-        batch = family.sample(rng, 1, shots, SAMPLES * len(family.query_sets), "validation")
+        batch = family.sample(rng, 1, shots, samples * len(family.query_sets), "validation")
         golden = _adapted(learner, normalization, batch)
         error = _own_error(exact, normalization, golden)
         if best is None or error < least:

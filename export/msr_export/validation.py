@@ -14,7 +14,7 @@ from msr_runtime.errors import FamilyError
 from msr_runtime.meta.evaluation.scores import output_scales, score_sample
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import TaskBatch, TaskFamily, rows_per_sample
+from msr_runtime.task import EpisodicFamily, TaskBatch, TaskFamily, rows_per_sample
 
 TASKS = 200
 """Validation tasks, unless the caller asks for fewer."""
@@ -22,6 +22,8 @@ SHOTS = (1, 2, 5, 10, 20, 64)
 """Numbers of support samples. The shots of meta-training are measured too."""
 _QUERIES = 32
 """Samples per query set that an adapted network is judged by."""
+_IMAGES, _FEWEST = 2**29, 20
+"""Bytes of the images of all validation tasks, if they are episodes of images, and the fewest such tasks."""
 _AT_ONCE = 50
 """Tasks that adapt at once. More would need more memory, and hardly less time."""
 
@@ -64,7 +66,7 @@ def measure_validation(
         family: The family of the tasks.
         shots: Support samples per task in meta-training.
         seed: The seed of the draws.
-        tasks: How many tasks.
+        tasks: How many tasks. Of episodes of large images, fewer are taken, so that they fit into the memory.
 
     Returns:
         The figures, or None if no adaptation helped: limits would refuse everything.
@@ -78,11 +80,13 @@ def measure_validation(
     part = batch.query_x.shape[1] // len(family.query_sets)
     begin = part * (len(family.query_sets) - 1)
     wide = _Support(batch.query_x[:, begin:], batch.query_y[:, begin:])
+    # A class has few stored images, all of one region: another support set would be the images that judge.
+    supports = (own,) if isinstance(family, EpisodicFamily) else (own, wide)
     figures, error_at_v0 = [], 0.0
     for count in sorted({shots, *SHOTS}):
         if count > most:
             break
-        outcomes = [_adapt(learner, normalization, family, each.first(count * rows), queries) for each in (own, wide)]
+        outcomes = [_adapt(learner, normalization, family, each.first(count * rows), queries) for each in supports]
         helped, after, move, spreads = (
             np.concatenate([getattr(outcome, name) for outcome in outcomes])
             for name in ("helped", "after", "move", "spread")
@@ -107,7 +111,7 @@ def measure_validation(
         )
     if not figures:
         return None
-    return Validation(tasks=tasks, error_at_v0=_rounded(error_at_v0), by_shots=tuple(figures))
+    return Validation(tasks=len(batch.support_x), error_at_v0=_rounded(error_at_v0), by_shots=tuple(figures))
 
 
 class _Support(NamedTuple):
@@ -124,9 +128,15 @@ class _Support(NamedTuple):
 def _draw(family: TaskFamily, shots: int, seed: int, tasks: int) -> tuple[TaskBatch, int]:
     """Draw the tasks with as many support samples as the family gives, and return both.
 
-    A family of recorded tasks has only so many samples per task.
+    A family of recorded tasks has only so many samples per task. Of stored images, each side gets half of each class.
     """
     most, sets = max(shots, *SHOTS), len(family.query_sets)
+    if isinstance(family, EpisodicFamily):
+        most = max(shots, min(most, family.examples // 2))
+        queries = min(_QUERIES, family.examples - most)
+        size = (most + queries) * family.ways * 4 * family.images[0].size  # bytes of a task, float32
+        tasks = min(tasks, max(_FEWEST, _IMAGES // size))
+        return family.sample(np.random.default_rng(seed), tasks, most, queries, "validation"), most
     while True:
         try:
             return family.sample(np.random.default_rng(seed), tasks, most, (most + _QUERIES) * sets, "validation"), most

@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from msr_envs.images import Images
+from msr_export.golden import draw_golden
 from msr_export.validation import SHOTS, measure_validation
 from msr_runtime import AdaptiveModel
 from msr_runtime.errors import FamilyError
 from msr_runtime.meta.evaluation.scores import output_scales, score_sample
+from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.methods import LEARNERS
+from msr_runtime.normalization import Normalization
 from msr_runtime.task import Field, TaskBatch
 
 
@@ -153,3 +158,23 @@ def test_the_bundle_holds_to_them(exporter: Any, bundle: Path) -> None:
     assert result.limits in ((ten.usual_loss, ten.usual_move), (ten.largest_loss, ten.largest_move))
     result = model.adapt(x[0], np.random.default_rng(0).uniform(-9, 9, (10, 2)))
     assert (result.accepted, result.missed > 1) == (False, True)
+
+
+def test_stored_images_judge_only_what_has_not_seen_them(image_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each class gives half of its 8 images to the support set. Episodes of large images are fewer."""
+    family = Images(image_file, ways=3)
+    learner = LEARNERS["protonets"](LearnerConfig(width=8, depth=1, network="mlp"), (1, 8, 8), (3,), "cross_entropy")
+    ones = {"input_center": [[[0.0]]], "input_scale": [[[1.0]]], "output_center": [0.0] * 3, "output_scale": [1.0] * 3}
+    normalization = Normalization.model_validate(ones)
+    seen = []
+    monkeypatch.setattr(family, "sample", lambda *call: seen.append(call[1:]) or Images.sample(family, *call))
+    measured = measure_validation(learner, normalization, family, shots=1, seed=0, tasks=40)
+    assert measured is not None
+    assert seen == [(40, 4, 4, "validation")]
+    assert [each.shots for each in measured.by_shots] == [3, 6]
+    monkeypatch.setattr("msr_export.validation._IMAGES", 0)
+    fewer = measure_validation(learner, normalization, family, shots=1, seed=0, tasks=40)
+    assert fewer is not None
+    assert fewer.tasks == 20
+    golden = draw_golden(learner, normalization, family, 2, 0)
+    assert (len(golden.support_x), len(golden.x)) == (6, 63)
