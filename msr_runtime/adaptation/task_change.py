@@ -7,7 +7,7 @@ _WEIGHT = 0.3
 _LARGEST = 10.0
 """A larger surprise counts as this one. So one outlier alone lifts the running mean to 4 at most."""
 _CHANGED = 4.0
-"""A running mean above it is another task, if each of the latest samples is above it too: a running mean alone takes two
+"""A running mean above it is another task, if the two latest samples are above it too: the mean alone would take two
 outliers with calm samples between them for a change."""
 _CALM = 2.0
 """A running mean below it shows that the network explained the task until then."""
