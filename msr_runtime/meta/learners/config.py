@@ -51,8 +51,9 @@ class LearnerConfig(BaseModel):
     """What follows the last map of a `conv` network that ends in a vector: `linear` on all of it, linear on its `mean`
     over positions, or, as an embedding for prototypes, the `map` itself."""
     grid_group: GridName | None = None
-    """The flips and turns that a `conv-grid` network holds, with the form `equivariant` or method `orbit-prototypes`:
-    `C2` (a half turn), `D2` (both flips), `C4` (quarter turns), `D4` (quarter turns and flips)."""
+    """The flips and turns that a `conv-grid` network holds, with the form `equivariant` or method `orbit-prototypes`,
+    or at which the form `kronecker` starts: `D1` (a left-right flip), `C2` (a half turn), `D2` (both flips), `C4`
+    (quarter turns), `D4` (quarter turns and flips)."""
     adapt: tuple[str, ...] = ("*",)
     """Patterns of the weights that adapt, such as `layers.2.*` or `*.bias`. The others are learned by the outer loop
     alone."""
@@ -91,7 +92,7 @@ class LearnerConfig(BaseModel):
     form: Form = "full"
     """The form of the symmetry matrix. Only for reparameterized networks."""
     terms: PositiveInt = 1
-    """Terms of the form `kronecker`. Only for reparameterized networks."""
+    """Terms of the form `kronecker`. Only for reparameterized networks; with a `grid_group` it has one per element."""
     reparameterized: bool = False
     """Put a symmetry matrix behind every weight, for any method. MSR is MAML on such a network."""
     temperature: PositiveFloat | None = None

@@ -170,7 +170,9 @@ class Learner(nn.Module):
         return self.config.inner_rate / symmetry.gain()
 
     def _reparameterize(self) -> None:
-        """Put a symmetry matrix behind every layer. The equivariant form also needs the group's action on each."""
+        """Put a symmetry matrix behind every layer. The equivariant form also needs the group's action on each, and
+        the Kronecker form starts at it if there is one.
+        """
         config, actions = self.config, None
         if config.form == "equivariant" and self.group is None and config.grid_group is None:
             raise TrainingError(
@@ -179,7 +181,7 @@ class Learner(nn.Module):
                 "take another form"
             )
         try:
-            if config.form == "equivariant" and config.grid_group is not None:
+            if config.form in ("equivariant", "kronecker") and config.grid_group is not None:
                 actions = grid_actions(self.network, GridGroup.named(config.grid_group))
             elif config.form == "equivariant" and self.group is not None:
                 actions = mlp_actions(self.network, self.group)

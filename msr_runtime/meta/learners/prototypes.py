@@ -80,7 +80,7 @@ class ProtoNets(Learner):
         assert isinstance(self.network, PrototypeNetwork | OrbitPrototypeNetwork)
         member = nn.functional.one_hot(support_y, self.outputs[0]).to(support_x.dtype)
         means = member.mT @ self.network.embedding(support_x) / member.sum(0).clamp(min=1)[:, None]
-        return dict.fromkeys(self.adapted_names, means)
+        return {self.adapted_names[0]: means}
 
 
 class OrbitPrototypes(ProtoNets):

@@ -43,8 +43,9 @@ def unused_by_network(config: LearnerConfig) -> dict[str, str]:
     }
     if config.network not in ("conv", "conv-grid"):
         unused |= dict.fromkeys(("norm", "head"), f"the network '{config.network}' has none")
-    if not (config.network == "conv-grid" and config.reparameterized and config.form == "equivariant"):
-        unused["grid_group"] = "only the form 'equivariant' of a 'conv-grid' network holds a group of flips and turns"
+    holds = config.reparameterized and config.form in ("equivariant", "kronecker")
+    if not (config.network == "conv-grid" and holds):
+        unused["grid_group"] = "only the forms 'equivariant' and 'kronecker' of a 'conv-grid' network hold such a group"
     if not config.depth:
         unused |= dict.fromkeys(("width", "activation"), "with depth 0 there is no hidden layer")
     if config.network not in NETWORKS:

@@ -9,6 +9,7 @@ and appendix (Kronecker factorization).
 """
 
 import math
+from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -131,9 +132,14 @@ class KroneckerSymmetry(Symmetry):
     A single term starts as the identity. It is invertible, so it can weight filters but cannot share any. Several terms
     can hold a group. They start as random rotations: equal terms would receive equal gradients and stay equal.
 
+    Or they start as a group that permutes the sides of W, one term for each element: W is then equivariant for every V,
+    as long as the outer loop leaves the factors as they are.
+
     Args:
         weight: The weight to replace, `(m, n)` or `(out, in, *taps)`; V has the same shape.
         terms: R, the number of Kronecker products.
+        group: How each term starts by permuting each side (see `grid`): `(R, m)`, `(R, n)`, and `(R, t)` for a filter
+            bank.
 
     """
 
@@ -144,14 +150,17 @@ class KroneckerSymmetry(Symmetry):
     C: Tensor
     """`(R, t, t)`, for a filter bank alone."""
 
-    def __init__(self, weight: Tensor, terms: int) -> None:
+    def __init__(self, weight: Tensor, terms: int, group: Sequence[NDArray[np.int64]] = ()) -> None:
         super().__init__()
         self.filter_shape = weight.shape
         sizes = weight.flatten(2).shape if weight.ndim > 2 else weight.shape
+        moves = [torch.from_numpy(np.eye(part.shape[1])[part]).to(weight) for part in group]
         # The variances of independent terms add up. So the factors of each term together carry 1/R of the variance.
         scale = terms ** (-0.5 / len(sizes))
-        for name, size in zip("ABC", sizes, strict=False):
-            if terms == 1:
+        for index, (name, size) in enumerate(zip("ABC", sizes, strict=False)):
+            if moves:
+                start = moves[index] * scale
+            elif terms == 1:
                 start = torch.eye(size, dtype=weight.dtype, device=weight.device).unsqueeze(0)
             else:
                 rotations = [nn.init.orthogonal_(weight.new_empty(size, size)) for _ in range(terms)]

@@ -105,7 +105,8 @@ def reparameterize(
             leaves a layer as it is. The first pattern that matches a layer decides.
         actions: Layer name to the group that acts on its input and output (see `equivariant.mlp_actions`). Needed for
             the layers of the equivariant form. A convolution takes a group of flips and quarter turns, which permutes
-            its channels and taps (`grid.FilterAction`).
+            its channels and taps (`grid.FilterAction`). The form `kronecker` starts at such a group, with one term for
+            each element, and learns on from there.
         keep: Refuse forms that cannot start at the weights which the layers have. For a pretrained module.
 
     Returns:
@@ -275,6 +276,12 @@ def _build(
 ) -> tuple[str, Symmetry | None]:
     """The form and the symmetry matrix of one tensor. The matrix is None for a bias that must stay zero."""
     tensor = layer.get_parameter(tensor_name)
+    if spec.form == "kronecker" and isinstance(action, FilterAction):
+        shared = _shared(name, tensor, action)
+        if tensor.ndim == 1:
+            return "equivariant", shared
+        sides = (action.outputs, action.inputs, action.taps)
+        return spec.form, KroneckerSymmetry(tensor, action.group.order, sides[: 3 if tensor.ndim > 2 else 2])
     if spec.form != "equivariant":
         if tensor.ndim == 1 or spec.form == "full":
             return "full", FullSymmetry(tensor, spec.filters)

@@ -127,6 +127,32 @@ def test_equivariant_msr_answers_alike_in_every_pose() -> None:
         torch.testing.assert_close(learner(adapted, moved), scores, rtol=1e-10, atol=1e-10)
 
 
+def test_a_kronecker_u_starts_at_the_group_and_may_leave_it() -> None:
+    """One term per element: equivariant for every v at the start; the outer loop moves the factors."""
+    learner, x = _learner("msr", form="kronecker", inner_steps=2), _normal(6, *SHAPE)
+    with torch.no_grad():
+        for name in learner.adapted_names:
+            learner.network.get_parameter(name).normal_()
+    labels = torch.arange(CLASSES).repeat(2, 1)
+    batch = [_normal(2, 3, *SHAPE), labels, _normal(2, 3, *SHAPE, seed=1), labels]
+
+    def apart() -> float:
+        with torch.no_grad():
+            scores = learner(learner.start(), x)
+            moved = [learner(learner.start(), pose) for pose in _poses("D2", x)]
+        return max(float((each - scores).abs().max() / scores.abs().max()) for each in moved)
+
+    assert apart() < 1e-5  # the factors were made in float32
+    _, gradients = outer_gradient(OuterLoss(learner))(batch)
+    factors = {name: p for name, p in learner.named_parameters() if name.endswith("weight.0.A")}
+    assert [len(factor) for factor in factors.values()] == [4, 4, 4]
+    with torch.no_grad():
+        for name, factor in factors.items():
+            assert gradients[f"learner.{name}"].any()
+            factor -= 0.1 * torch.sign(gradients[f"learner.{name}"])
+    assert apart() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("method", "changes", "words"),
     [
