@@ -18,6 +18,7 @@ from training import ROOTS
 
 from msr_envs.ant import Ant, AntEnv
 from msr_envs.ant.controller import trot
+from msr_envs.ant.simulator import LEGS
 from msr_envs.arm import Arm
 from msr_envs.arm.course import REACHES
 from msr_envs.quadrotor import ModelLaw, Quadrotor
@@ -58,11 +59,11 @@ class Driven(NamedTuple):
     """By `BEFORE` and `AFTER`: the path `(points, 2)`, and its error in words."""
 
     def data(self) -> dict[str, Any]:
-        """Return it as plain numbers, in thousandths."""
+            """Return it as plain numbers, in hundredths."""
         columns = {
-            title: {"path": np.round(path, 3).tolist(), "error": error} for title, (path, error) in self.paths.items()
+            title: {"path": np.round(path, 2).tolist(), "error": error} for title, (path, error) in self.paths.items()
         }
-        return {"axes": list(self.axes), "reference": np.round(self.reference, 3).tolist(), "columns": columns}
+        return {"axes": list(self.axes), "reference": np.round(self.reference, 2).tolist(), "columns": columns}
 
 
 def main(options: Options) -> None:
@@ -90,7 +91,7 @@ def models(path: Path) -> tuple[Adapt, Adapt]:
 
 
 def fly(before: Adapt, after: Adapt) -> Driven:
-    """The figure eight of a quadrotor in wind, seen from above."""
+    """The figure eight of a quadrotor in wind, seen from the side: what it weighs shows in its height."""
     family, rng = Quadrotor(), np.random.default_rng(_TASK)
     task = family.draw_task(rng)
     support = _support(family, rng, family.true_model(task))
@@ -98,12 +99,11 @@ def fly(before: Adapt, after: Adapt) -> Driven:
         title: family.fly(task, ModelLaw(adapt(*support)), draw_weather(np.random.default_rng(_WORLD)))
         for title, adapt in ((BEFORE, before), (AFTER, after))
     }
-    every = 4
+    seen = np.s_[::4, 1:]  # every fourth point; y and height
     paths = {
-        title: (flight.positions[::every, :2], f"path error {100 * flight.error:.1f} cm")
-        for title, flight in flights.items()
+        title: (100 * flight.positions[seen], f"path error {100 * flight.error:.1f} cm") for title, flight in flights.items()
     }
-    return Driven(("x, m", "y, m"), flights[AFTER].reference[::every, :2], paths)
+    return Driven(("y, cm", "height, cm"), 100 * flights[AFTER].reference[seen], paths)
 
 
 def reach(before: Adapt, after: Adapt) -> Driven:
@@ -126,7 +126,7 @@ def reach(before: Adapt, after: Adapt) -> Driven:
 
 
 def walk(before: Adapt, after: Adapt) -> Driven:
-    """The trot of an ant: hip and ankle of its front left leg."""
+    """The trot of an ant: hip and ankle of the leg that swings most."""
     family, ant = Ant(tasks=(1, 1, 1), workers=1), AntEnv()
     x, y = family.gathered("test", [0])
     chosen = np.random.default_rng(_TASK).permutation(x.shape[2])[:SHOTS]
@@ -137,9 +137,14 @@ def walk(before: Adapt, after: Adapt) -> Driven:
         for title, adapt in ((BEFORE, before), (AFTER, after))
     }
     ant.close()
-    leg = [0, 4]  # its hip and its ankle, among four of each
-    paths = {title: (each.angles[:, leg], f"error of all joints {each.error:.3f} rad") for title, each in trots.items()}
-    return Driven(("hip, rad", "ankle, rad"), trots[AFTER].reference[:, leg], paths)
+    wanted = trots[AFTER].reference
+    swings = int(np.ptp(wanted[:, :LEGS], 0).argmax())
+    leg = [swings, LEGS + swings]
+    paths = {
+        title: (np.degrees(each.angles[:, leg]), f"joint error {np.degrees(each.error):.1f} degrees")
+        for title, each in trots.items()
+    }
+    return Driven(("hip, degrees", "ankle, degrees"), np.degrees(wanted[:, leg]), paths)
 
 
 def _support(family: TaskFamily, rng: np.random.Generator, model: Predict) -> tuple[NDArray, NDArray]:

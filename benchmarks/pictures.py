@@ -44,9 +44,9 @@ for _robot in ("ring-nav", "hex-drive"):
     TEXTS[f"reliability-{_robot}"] = f"{_robot}: how often intervals of each level hold, after 3, 10 and 40 samples"
     TEXTS[f"outside-{_robot}"] = f"{_robot}: the share of broken robots that is found, over the share of false alarms"
 DRIVES = {
-    "quadrotor": "quadrotor: the figure eight in wind, seen from above",
+    "quadrotor": "quadrotor: the figure eight in wind, seen from the side",
     "arm": "arm: the circle of the fingertip, seen from above",
-    "ant": "ant: hip and ankle of the front left leg in a trot",
+    "ant": "ant: hip and ankle of the leg that swings most in a trot",
 }
 for _robot, _what in DRIVES.items():
     RESULT_OF[f"drive-{_robot}"] = f"drive-{_robot}"
@@ -157,13 +157,12 @@ def _draw_outside(data: Mapping[str, Any], colour: str) -> Figure:
 
 def _draw_drive(data: Mapping[str, Any], colour: str) -> Figure:
     figure = Figure(figsize=(9, 4.2), layout="constrained")
-    for axes, (title, column) in zip(
-        figure.subplots(1, 2, sharex=True, sharey=True), data["columns"].items(), strict=True
-    ):
+    both = figure.subplots(1, 2, sharex=True, sharey=True)
+    for axes, (title, column) in zip(both, data["columns"].items(), strict=True):
         axes.plot(*np.transpose(data["reference"]), color=colour, linewidth=1, linestyle="--", label="reference")
         axes.plot(*np.transpose(column["path"]), color="C0", linewidth=2, label="robot")
         axes.set(title=f"{title}: {column['error']}", xlabel=data["axes"][0])
-        axes.set_aspect("equal", adjustable="datalim")
+        axes.set_aspect("equal")
         axes.grid(color=colour, alpha=0.2)
     figure.axes[0].set_ylabel(data["axes"][1])
     figure.axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
