@@ -59,7 +59,7 @@ class Driven(NamedTuple):
     """By `BEFORE` and `AFTER`: the path `(points, 2)`, and its error in words."""
 
     def data(self) -> dict[str, Any]:
-            """Return it as plain numbers, in hundredths."""
+        """Return it as plain numbers, in hundredths."""
         columns = {
             title: {"path": np.round(path, 2).tolist(), "error": error} for title, (path, error) in self.paths.items()
         }
@@ -101,7 +101,8 @@ def fly(before: Adapt, after: Adapt) -> Driven:
     }
     seen = np.s_[::4, 1:]  # every fourth point; y and height
     paths = {
-        title: (100 * flight.positions[seen], f"path error {100 * flight.error:.1f} cm") for title, flight in flights.items()
+        title: (100 * flight.positions[seen], f"path error {100 * flight.error:.1f} cm")
+        for title, flight in flights.items()
     }
     return Driven(("y, cm", "height, cm"), 100 * flights[AFTER].reference[seen], paths)
 
