@@ -45,7 +45,8 @@ class Score:
     samples: int
     """Samples that were predicted."""
     left_out: int
-    """Samples that were not: a value is not finite."""
+    """Samples that were not: a value is not finite, or further outside its bounds than the manifest's `input_limit`, as
+    where a log writes 65535 for what a sensor did not see."""
     errors: dict[str, float]
     """By method: `adapted`, `v0` (no adaptation), `mean` (the running mean of the drive) and `last` (the y known last).
     Before the first y of a drive is known, the last two answer with the center of the training data."""
@@ -126,9 +127,8 @@ class _Part(NamedTuple):
 def _predict(model: AdaptiveModel, drive: Drive, online: OnlineAdapter) -> _Part:
     """Predict one drive, sample by sample."""
     at_v0, answers = model.fork(), Answers(model.sample_specs[1], model.manifest.normalization)
-    usable = np.isfinite(drive.x).reshape(len(drive.x), -1).all(1) & np.isfinite(drive.y).reshape(len(drive.y), -1).all(
-        1
-    )
+    usable = _finite(drive.x) & _finite(drive.y)
+    usable[usable] = ~(model.bounds.x.absurd(drive.x[usable]) | model.bounds.y.absurd(drive.y[usable]))
     _, x, y, seen, known = drive
     targets = answers.targets(y[usable])
     errors, waiting, due = [], deque[tuple[int, NDArray]](), -math.inf
@@ -150,6 +150,11 @@ def _predict(model: AdaptiveModel, drive: Drive, online: OnlineAdapter) -> _Part
             waiting.append((int(index), target))
     shaped = np.reshape(errors, (len(targets), len(METHODS), 1 if answers.classes else targets.shape[1]))
     return _Part(shaped, targets, int((~usable).sum()), online.report())
+
+
+def _finite(samples: NDArray) -> NDArray[np.bool_]:
+    """Which of the samples are, `(samples,)`."""
+    return np.all(np.isfinite(samples.reshape(len(samples), math.prod(samples.shape[1:]))), axis=1)
 
 
 def _checked(model: AdaptiveModel, drive: Drive) -> Drive:

@@ -59,7 +59,7 @@ def score(
 
 def _rows(log: Path, bundle: Path, model: AdaptiveModel, found: Score) -> dict[str, object]:
     labels = model.manifest.loss == "cross_entropy"
-    left_out = f", {found.left_out} left out, because a value is not finite" if found.left_out else ""
+    left_out = f", {found.left_out} left out: not finite, or absurd" if found.left_out else ""
     rows: dict[str, object] = {
         "log": f"{log} ({found.samples} samples in {found.drives} drives{left_out})",
         "bundle": f"{bundle} ({model.manifest.name}, {model.manifest.method})",
@@ -76,7 +76,11 @@ def _rows(log: Path, bundle: Path, model: AdaptiveModel, found: Score) -> dict[s
     refused = f", refused: {listed(found.refused)}" if found.refused else ""
     rows["updates"] = f"{found.tried} tried{refused}"
     ratio = found.errors["adapted"] / found.errors["v0"] if found.errors["v0"] else math.nan
-    rows["adapting"] = f"has {ratio:.3g} times the error of no adaptation"
+    rows["adapting"] = (
+        f"has {ratio:.3g} times the error of no adaptation"
+        if math.isfinite(ratio)
+        else "cannot be compared with no adaptation: y never changes in this log, or is always predicted exactly"
+    )
     return rows
 
 

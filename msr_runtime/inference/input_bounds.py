@@ -63,6 +63,16 @@ class InputBounds:
         flat = samples.reshape(-1, len(self._low))
         return np.any((flat < self._low) | (flat > self._high), axis=1)
 
+    def absurd(self, samples: NDArray) -> NDArray[np.bool_]:
+        """Return which of the samples `(samples, *shape)`, finite, `count` would refuse, `(samples,)`."""
+        found = np.zeros(len(samples), bool)
+        if self.hold(samples):
+            return found
+        flat = samples.reshape(-1, len(self._low))
+        for field in self._fields:
+            found |= (_beyond(field, flat[:, self._slices[field.name]]) > self._limit).any(1)
+        return found
+
     def count(self, name: str, samples: NDArray, into: Counting | None = None) -> Outside:
         """Count the samples with a value outside, by field, and refuse what is absurd.
 
@@ -88,10 +98,7 @@ class InputBounds:
         return counts
 
     def _refuse_absurd(self, name: str, field: Field, values: NDArray) -> None:
-        size = field.high - field.low
-        if not math.isfinite(size * self._limit):
-            return
-        beyond = np.maximum(field.low - values.astype(np.float64), values - np.float64(field.high)) / size
+        beyond = _beyond(field, values)
         sample, element = (int(index) for index in np.unravel_index(beyond.argmax(), beyond.shape))
         if beyond[sample, element] > self._limit:
             ranges = beyond[sample, element]
@@ -155,6 +162,14 @@ def _low(field: Field) -> float:
 
 def _high(field: Field) -> float:
     return _float32(field.high + _room(field), math.inf)
+
+
+def _beyond(field: Field, values: NDArray) -> NDArray[np.float64]:
+    """How far outside its bounds each value is, as a multiple of the field's range. 0 where that is infinite."""
+    size = field.high - field.low
+    if not math.isfinite(size):
+        return np.zeros(values.shape)
+    return np.maximum(field.low - values.astype(np.float64), values - np.float64(field.high)) / size
 
 
 def _room(field: Field) -> float:

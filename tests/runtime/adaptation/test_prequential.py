@@ -8,6 +8,7 @@ import pytest
 
 from msr_runtime import AdaptiveModel, InputError, OnlineAdapter
 from msr_runtime.adaptation import Drive, score
+from msr_runtime.inference.input_bounds import SampleBounds
 
 Plain = partial(OnlineAdapter, window=5, held_out=0, hz=1000.0)
 
@@ -67,15 +68,18 @@ def test_adaptations_keep_to_the_rate_in_the_time_of_the_log(model: AdaptiveMode
     assert found.tried == 10
 
 
-def test_samples_that_are_not_finite_are_left_out(model: AdaptiveModel, linear: Any) -> None:
-    """They are counted, and what remains is scored as if they were not there."""
+def test_samples_that_are_no_measurement_are_left_out(model: AdaptiveModel, linear: Any) -> None:
+    """They are counted, and what remains is scored as if they were not there. A y a little outside is predicted."""
+    manifest = model.manifest
+    model.bounds = SampleBounds.of(manifest.inputs, manifest.outputs, 10.0)  # the bundle itself has no limit
     log, clean = drive(linear), drive(linear)
     x, y = log.x.copy(), log.y.copy()
-    x[7, 1], y[20, 0] = np.nan, np.inf
+    x[7, 1], y[20, 0], x[30, 2], y[31, 1] = np.nan, np.inf, 65535.0, 65535.0
+    clean.y[12, 0] = y[12, 0] = 12.0
     found = score(model, [log._replace(x=x, y=y)], Plain)
-    others = np.delete(np.arange(40), [7, 20])
+    others = np.delete(np.arange(40), [7, 20, 30, 31])
     wanted = score(model, [Drive("clean", *(each[others] for each in clean[1:]))], Plain)
-    assert (found.samples, found.left_out) == (38, 2)
+    assert (found.samples, found.left_out) == (36, 4)
     assert found.errors == wanted.errors
 
 
@@ -94,6 +98,7 @@ def test_several_samples_of_one_time_are_taken_in_their_order(model: AdaptiveMod
         ({"seen": np.arange(40)[::-1]}, "its times go back or are NaN"),
         ({"known": np.full(40, np.nan)}, "its times go back or are NaN"),
         ({"x": np.full((40, 3), np.nan)}, "no sample that can be predicted"),
+        (dict(zip(Drive._fields[1:], map(np.zeros, ((0, 3), (0, 2), 0, 0)), strict=True)), "no sample that can be"),
     ],
 )
 def test_a_log_that_does_not_fit_is_refused(

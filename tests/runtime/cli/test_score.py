@@ -141,6 +141,13 @@ def test_a_log_that_cannot_be_scored_is_refused(
     assert message in capsys.readouterr().err
 
 
+def test_a_y_that_never_changes_says_so(tmp_path: Path, bundle_path: Path, capsys: Any, msr: Msr) -> None:
+    """Over a variance of zero, no two errors can be compared."""
+    np.savez(tmp_path / "log.npz", x=np.zeros((20, 3)), y=np.ones((20, 2)))
+    assert msr("score", tmp_path / "log.npz", bundle_path) == 0
+    assert "cannot be compared with no adaptation: y never changes" in capsys.readouterr().out
+
+
 def test_logs_of_another_robot_are_refused(
     tmp_path: Path, bundle_path: Path, samples: tuple[np.ndarray, np.ndarray], capsys: Any, msr: Msr
 ) -> None:
