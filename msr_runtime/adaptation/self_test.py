@@ -27,6 +27,7 @@ def replay_golden_example(bundle: Bundle, sessions: Sessions, longest: float = L
             take too long.
     """
     golden, tolerance = bundle.golden(), bundle.manifest.parity.tolerance
+    stream = bundle.stream() if sessions.recursion else None
     limit = TimeLimit(longest)
     try:
         with limit:
@@ -41,8 +42,7 @@ def replay_golden_example(bundle: Bundle, sessions: Sessions, longest: float = L
                     y0=limited.start(golden.x),
                     y=end.predictor(golden.x),
                 )
-                if limited.recursion:
-                    stream = bundle.stream()
+                if stream:
                     seen = stream.errors(bundle.manifest.normalization, limited.replay(stream))
                     allowed |= dict.fromkeys(seen, stream.allowed(tolerance))
                     errors |= seen

@@ -3,6 +3,7 @@ while other threads predict.
 """
 
 import copy
+import dataclasses
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from safetensors.numpy import load
 
 from msr_runtime import AdaptiveModel, BundleError, InputError, Refusal
 from msr_runtime.bundle.adaptation_file import encode_adaptation
+from msr_runtime.bundle.store import STREAM, Bundle
 from msr_runtime.inference.deviation import Prediction
 from msr_runtime.inference.input_bounds import SampleBounds
 
@@ -303,6 +305,15 @@ def test_the_golden_stream_is_replayed(recursive_bundle: Path, monkeypatch: pyte
     monkeypatch.setattr(type(model.bundle), "stream", lambda _: stream._replace(nis=stream.nis * 1.1))
     with pytest.raises(BundleError, match=r"normalized innovations of a stream is off by"):
         model.self_test()
+
+
+def test_a_damaged_stream_is_named(recursive_bundle: Path) -> None:
+    """The graphs are right, so nothing is said of them."""
+    bundle = Bundle.open(recursive_bundle)
+    damaged = dataclasses.replace(bundle, files={**bundle.files, STREAM: bundle.files[STREAM][:100]})
+    with pytest.raises(BundleError, match=r"stream\.npz is not a golden stream") as error:
+        AdaptiveModel.load(damaged)
+    assert "graphs do not match" not in str(error.value)
 
 
 def test_predictions_are_never_torn(model: AdaptiveModel) -> None:
