@@ -79,7 +79,7 @@ class OnlineAdapter:
         Args:
             model: The model to adapt.
             window: Size of the support set: the latest samples that the inner loop learns from. By sample, only
-                `novelty` looks at them.
+                `novelty` looks at them. Four times as many (times `stride`) may wait for the thread or for their y.
             hz: Largest number of adaptations per second, in Hz. None is 10. By sample, it says how often the thread
                 looks for new samples; None is twice the bundle's rate, or 100.
             stride: Use every `stride`-th observed sample; neighboring samples of a fast loop are nearly equal.
