@@ -74,8 +74,8 @@ class LearnerConfig(BaseModel):
     `recursive` it is the variance of the noise on y, 0.01."""
     first_order: bool = False
     """Treat the derivatives of the inner loop as constants in the outer loop."""
-    memory: PositiveInt = 64
-    """Samples that the covariance is made of: the latest ones. Only for `recursive`."""
+    memory: Annotated[int, Limits(ge=1, le=10_000)] = 64
+    """Samples that the covariance is made of: those that tell most. Only for `recursive`."""
     gate: PositiveFloat | None = 3.0
     """An error of more standard deviations is an outlier: it moves as much as one of so many. None: all errors count in
     full. Only for `recursive`."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import save
 
@@ -175,3 +176,12 @@ def test_every_honest_checkpoint_is_read(training, config, tmp_path, method: str
     built = build_learner(named, group=training.Plane().group())
     save_checkpoint(tmp_path / LAST, config=named, learner=built, normalization=SCALING, step=3, best=0.5)
     assert load_checkpoint(tmp_path / LAST).learner.adapted_size() == built.adapted_size()
+
+
+def test_the_largest_memory_is_read(config, tmp_path) -> None:
+    """More is refused before training, since its checkpoint would be taken for a hostile one."""
+    filters = {"rule": "recursive", "inner_steps": None}
+    largest = LearnerConfig.model_validate(config.learner.model_dump() | filters | {"memory": 10_000})
+    assert load_checkpoint(write(tmp_path, config.model_copy(update={"learner": largest}))).config.learner == largest
+    with pytest.raises(ValidationError, match="less than or equal to 10000"):
+        LearnerConfig(rule="recursive", memory=10_001)
