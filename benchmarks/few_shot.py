@@ -24,6 +24,7 @@ import torch
 import tyro
 from numpy.typing import NDArray
 from store import Output, begin, keep, settled
+from tables.images import PAPER
 from tables.images import few_shot as few_shot_lines
 from terminal import print_lines
 from training import ROOTS, Job, diverged, process_pool, train
@@ -109,15 +110,6 @@ BUDGETS: dict[Size, Budget] = {
     "paper": Budget(60_000, 60_000),
 }
 """`quick` is 5 minutes of one core a row of prototypes and 20 a cell of gradient steps."""
-
-PAPER = {
-    "maml": (87.3, 93.6, 67.0, 79.9),
-    "maml-big": (89.3, 94.8, 69.6, 83.2),
-    "anil": (86.4, 93.2, 67.5, 79.8),
-    "protonets": (92.9, 97.4, 85.1, 94.3),
-    "msr": (95.3, 97.7, 84.3, 92.6),
-}
-"""Table 3 of the paper on Aug-Omniglot, in percent, in the order of `CELLS`."""
 
 
 @dataclass(frozen=True)

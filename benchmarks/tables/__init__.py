@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tables.cells import Lines, Rows, significant
+from tables.images import few_shot
 from tables.learned import NEWTON, demo, demo_short, families, families_by_both, orbit_errors, synthetic
 from tables.online import online_logs
 from tables.running import faults, guard_drives, guard_faults, guard_updates, recording, serving, soak, soak_counts
@@ -62,6 +63,7 @@ TABLES = {
     "synthetic/images-e2cnn": Table(("synthetic-images-e2cnn",), synthetic),
     "synthetic/images": Table(("synthetic-images",), synthetic),
     "synthetic/images-hard": Table(("synthetic-images-hard",), synthetic),
+    "few-shot/quick": Table(("few-shot-quick",), few_shot),
     "latency": Table(("latency",), latency),
     "latency/cached": Table(("latency-cached",), latency),
     "shots": Table(("shots",), shots),
