@@ -32,6 +32,8 @@ from training import ROOTS, Job, diverged, process_pool, train
 from msr_envs.registry import load_family
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.symmetry.grid import GRID_NAMES
+from msr_runtime.meta.symmetry.grid_discovery import find_grid_group
 from msr_runtime.meta.training.checkpoint import load_checkpoint
 from msr_runtime.meta.training.config import TrainSettings
 from msr_runtime.meta.training.episodes import EpisodePool
@@ -80,6 +82,7 @@ _CONV4 = LearnerConfig(network="conv", width=64, depth=4, inner_steps=3, inner_r
 _MSR = _CONV4.model_copy(update={"form": "kronecker"})
 METHODS = {
     "orbit-prototypes, D2": Method("orbit-prototypes", _GRID.model_copy(update={"grid_group": "D2"}), prototypes=True),
+    "orbit-prototypes, group found": Method("orbit-prototypes", _GRID, prototypes=True),
     "protonets": Method("protonets", _GRID.model_copy(update={"head": "map", "temperature": 0.1}), prototypes=True),
     "msr": Method("msr", _MSR, outer_rate=_SLOW),
     "msr, D2 filters": Method(
@@ -92,7 +95,7 @@ METHODS = {
     "anil": Method("anil", _CONV4, outer_rate=_SLOW),
 }
 """Name in the table to the method. MSR has one Kronecker term per layer on output channels, input channels and taps,
-and, as MAML and ANIL, the paper's four-layer net."""
+and, as MAML and ANIL, the paper's four-layer net. A group that is not named is found from the augmentation."""
 
 
 class Budget(NamedTuple):
@@ -136,10 +139,11 @@ class Options(Output):
     """The file of photographs. None: the environment variable MSR_IMAGES."""
 
 
-_PROTOTYPES = tuple(name for name, method in METHODS.items() if method.prototypes)
+_PROTOTYPES = ("orbit-prototypes, D2", "protonets")
 _STEPPING = tuple(name for name, method in METHODS.items() if not method.prototypes)
 STORED = {
     "few-shot-quick": Options(methods=_PROTOTYPES, seeds=1),
+    "few-shot-found-quick": Options(methods=("orbit-prototypes, group found",), seeds=1),
     "few-shot-gradient-quick": Options(methods=_STEPPING, seeds=1),
     "few-shot-photographs": Options(data=("photographs",), methods=_PROTOTYPES, seeds=1),
     "few-shot-night": Options(budget="night"),
@@ -232,13 +236,15 @@ def _family(name: str, ways: int, *, turned: bool) -> str:
 def run(data: str, name: str, cells: tuple[str, ...], job: Job, episodes: int) -> list[Cell]:
     """Train one run, or take it as it is if it is finished, and score its columns."""
     torch.set_num_threads(1)
-    clock, began = job.run / "seconds.json", time.process_time()
-    train(job)
-    before = json.loads(clock.read_text()) if clock.exists() else 0.0
-    seconds = before + time.process_time() - began
+    clock, metrics, began = job.run / "seconds.json", job.run / "metrics.jsonl", time.process_time()
+    had = metrics.read_bytes() if metrics.exists() else b""
+    train(with_group(job))
     if diverged(job.run):
         raise SystemExit(f"error: {job.run.name} diverged; lower its outer rate in METHODS")
-    clock.write_text(json.dumps(seconds))
+    seconds = json.loads(clock.read_text()) if clock.exists() else 0.0
+    if metrics.read_bytes() != had:  # else the run was finished before
+        seconds += time.process_time() - began
+        clock.write_text(json.dumps(seconds))
     checkpoint = load_checkpoint(job.run)
     found = []
     for cell in cells:
@@ -262,6 +268,16 @@ def run(data: str, name: str, cells: tuple[str, ...], job: Job, episodes: int) -
             )
         )
     return found
+
+
+def with_group(job: Job) -> Job:
+    """Return the run with the group that is found from its family's augmentation, if it needs one and names none."""
+    if job.method != "orbit-prototypes" or job.learner.grid_group is not None:
+        return job
+    finding = find_grid_group(load_family(job.family), np.random.default_rng(job.settings.seed))
+    if finding.group is None or finding.group.name not in GRID_NAMES:
+        raise SystemExit(f"error: in the augmentation of {job.family} was found: {finding}; take method protonets")
+    return job._replace(learner=job.learner.model_copy(update={"grid_group": finding.group.name}))
 
 
 def accuracies(

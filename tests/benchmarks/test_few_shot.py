@@ -6,7 +6,7 @@ import few_shot
 import numpy as np
 import pytest
 import torch
-from few_shot import CELLS, METHODS, Data, Options, accuracies, plan, run
+from few_shot import CELLS, METHODS, Data, Options, accuracies, plan, run, with_group
 from tables.images import COLUMNS, PAPER
 from tables.images import few_shot as lines
 
@@ -42,10 +42,13 @@ def test_prototypes_train_once_for_all_columns(omniglot) -> None:
 def test_every_method_of_the_table_can_be_trained(omniglot) -> None:
     """Nothing is set that the method refuses."""
     for _, _, _, job in plan(Options(cells=("5x1",), seeds=1)):
+        learner = job.learner
+        if job.method == "orbit-prototypes" and learner.grid_group is None:
+            learner = learner.model_copy(update={"grid_group": "D2"})  # found only where it is trained
         family = load_family(job.family)
-        config = TrainConfig.of(family, job.method, job.learner, job.settings)
+        config = TrainConfig.of(family, job.method, learner, job.settings)
         require_used(config, LEARNERS[job.method], family)
-        assert LEARNERS[job.method](job.learner, (1, 8, 8), (family.outputs[0].size,), "cross_entropy")
+        assert LEARNERS[job.method](learner, (1, 8, 8), (family.outputs[0].size,), "cross_entropy")
 
 
 def test_a_cell_is_trained_scored_and_shown(omniglot, tmp_path: Path) -> None:
@@ -62,6 +65,13 @@ def test_a_cell_is_trained_scored_and_shown(omniglot, tmp_path: Path) -> None:
     assert line["20 way 5 shot"] == "–"
     assert {each["method"]: each["5 way 1 shot"] for each in paper}["paper: protonets"] == "92.9"
     assert first["paper"] == 92.9
+
+
+def test_a_group_that_is_not_named_is_found(omniglot) -> None:
+    """From the augmentation of the family alone: the paper's has both flips."""
+    jobs = [job for _, name, _, job in plan(Options(seeds=1, cells=("5x1",))) if name.startswith("orbit-prototypes")]
+    assert [job.learner.grid_group for job in jobs] == ["D2", None]
+    assert [with_group(job).learner.grid_group for job in jobs] == ["D2", "D2"]
 
 
 def test_scores_of_other_classes_are_left_out(image_file: Path) -> None:
