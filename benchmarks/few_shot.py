@@ -65,6 +65,10 @@ DATA = {
 }
 
 
+_CLASSES_PER_STEP = 64
+"""Classes of all tasks together in an outer step of prototypes."""
+
+
 class Method(NamedTuple):
     """One row of the table."""
 
@@ -214,7 +218,7 @@ def plan(options: Options) -> Iterable[tuple[str, str, tuple[str, ...], Job]]:
             settings = TrainSettings(
                 steps=steps,
                 seed=seed,
-                tasks_per_step=1 if method.prototypes else 8,
+                tasks_per_step=_CLASSES_PER_STEP // ways if method.prototypes else 8,
                 shots=shots,
                 queries=2 if method.prototypes else 5,
                 outer_rate=method.outer_rate,
