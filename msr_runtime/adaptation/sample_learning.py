@@ -1,6 +1,7 @@
 """Learning sample by sample, with a bundle that can: one update each, from the first sample on."""
 
 import math
+import time
 from collections import deque
 
 import numpy as np
@@ -9,13 +10,18 @@ from numpy.typing import NDArray
 from msr_runtime.adaptation.family import FamilyCheck
 from msr_runtime.adaptation.inbox import Change
 from msr_runtime.adaptation.learning import Learning
+from msr_runtime.adaptation.measured import Measured
 from msr_runtime.adaptation.model import AdaptiveModel
+from msr_runtime.adaptation.repeats import stuck
 from msr_runtime.adaptation.sample_recorder import SampleRecorder
 from msr_runtime.adaptation.sample_window import SampleWindow
 from msr_runtime.adaptation.task_change import SAMPLES, ChangeDetector
-from msr_runtime.adaptation.update_guard import UpdateGuard
+from msr_runtime.adaptation.update_guard import Refusal, UpdateGuard
 from msr_runtime.adaptation.update_result import UpdateResult
 from msr_runtime.task import Array
+
+_RUN = 64
+"""Most samples of the same y that are looked at."""
 
 
 class SampleLearning(Learning):
@@ -44,6 +50,9 @@ class SampleLearning(Learning):
         self._detector = ChangeDetector() if detect_changes else None
         self._last: deque[tuple[Array, NDArray, float]] = deque(maxlen=SAMPLES)
         """The latest samples that were learned, and the time since the one before, in s."""
+        self._scale = Measured(model.manifest).scale
+        self._same: deque[tuple[Array, NDArray]] = deque(maxlen=_RUN)
+        """The latest samples, as far back as their y is exactly the same."""
         self.restarts = 0
         """How often a change of the task was noticed."""
         self._answered: list[Array] = []
@@ -51,6 +60,10 @@ class SampleLearning(Learning):
 
     def _take(self, x: Array, y: NDArray, at: float) -> bool:
         """Learn from a sample at its time. One that comes late counts as if it were observed now."""
+        began = time.perf_counter()
+        if self._stuck(x, y):
+            self.tally.count(Refusal.STUCK, time.perf_counter() - began)
+            return False
         elapsed = max(0.0, at - self._latest) if math.isfinite(self._latest) else 0.0
         result = self._update(x, y, elapsed)
         self.tally.count(result.refusal, result.seconds)
@@ -60,11 +73,23 @@ class SampleLearning(Learning):
             self._new.append((x, y))
             self._answered.append(y - result.innovation)
         self._last.append((x, y, elapsed))
-        if self._detector and self._detector.add(result.nis / y.size):
+        # Where a sensor gets stuck, its y surprises too. The robot has no other task, and would forget the one it has.
+        repeats = len(self._same) > 1 and not self._guard.constant_y
+        if self._detector and not repeats and self._detector.add(result.nis / y.size):
             self._restart()
         elif self.family:
             self.family.add(result.nis, y)
         return True
+
+    def _stuck(self, x: Array, y: NDArray) -> bool:
+        """Return whether y is that of the samples before, although their x differ. Called once for each sample."""
+        if self._same and not np.array_equal(self._same[-1][1], y):
+            self._same.clear()
+        self._same.append((x, y))
+        if self._guard.constant_y or len(self._same) == 1:
+            return False
+        found = stuck(self._specs[1].fields, self._scale, *map(np.stack, zip(*self._same, strict=True)))
+        return found is not None and found[0]
 
     def _restart(self) -> None:
         """Begin at `v0` again, with the samples that showed the change: they belong to the new task."""
@@ -92,6 +117,7 @@ class SampleLearning(Learning):
         """As `Learning.begin_task`."""
         super().begin_task(change)
         self._last.clear()
+        self._same.clear()
         self._begin_watching()
 
     def _begin_watching(self) -> None:

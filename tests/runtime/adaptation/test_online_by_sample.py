@@ -214,7 +214,7 @@ def jump(model: AdaptiveModel, online: OnlineAdapter, seed: int) -> list[tuple[n
     x, y = task(model, seed, 22)
     run(online, x[:20], y[:20], np.arange(20) / 8)
     for index in (20, 21):
-        y[index] = -0.99 * np.sign(model.predict(x[index]))
+        y[index] = -(0.99 - 0.01 * (index - 20)) * np.sign(model.predict(x[index]))  # not twice the same
         run(online, x[index : index + 1], y[index : index + 1], np.array([index / 8]))
     return list(zip(x, y, strict=True))
 
@@ -259,3 +259,25 @@ def test_a_noticed_jump_replays_exactly(model: AdaptiveModel, tmp_path: Path, lo
 def test_changes_are_noticed_sample_by_sample_only(model: AdaptiveModel) -> None:
     with pytest.raises(InputError, match="only a model that learns sample by sample knows how surprising"):
         OnlineAdapter(model, by_sample=False, detect_changes=True)
+
+
+def test_a_y_that_is_stuck_is_not_learned(model: AdaptiveModel) -> None:
+    """From the fifth x on, and it is no other task. What comes after it is learned again."""
+    online = OnlineAdapter(model)
+    x, y = task(model, 8, 40)
+    y[15:35] = -0.99 * np.sign(y[14])
+    run(online, x[:19], y[:19], np.arange(19) / 8)
+    v = model.v
+    run(online, x[19:35], y[19:35], np.arange(19, 35) / 8)
+    report = online.report()
+    assert (report.refused, report.restarts, report.accepted) == ({"y stuck": 16}, 0, 19)
+    np.testing.assert_array_equal(model.v, v)
+    run(online, x[35:], y[35:], np.arange(35, 40) / 8)
+    assert online.report().accepted == 24
+
+
+def test_one_y_for_all_may_be_meant(model: AdaptiveModel) -> None:
+    online = OnlineAdapter(model, guard=UpdateGuard(constant_y=True))
+    x, y = task(model, 8, 10)
+    run(online, x, np.repeat(y[:1], 10, 0), np.arange(10) / 8)
+    assert online.report().accepted == 10
