@@ -130,7 +130,7 @@ def test_a_family_gives_the_rows_of_its_images_in_float32() -> None:
 def test_the_outer_gradient_is_that_of_the_images() -> None:
     """Gradients of U, v and the rate are equal to 1e-6, through an inner step so long that losses are damped."""
     torch.manual_seed(0)
-    config = LearnerConfig(depth=0, bias=False, inner_steps=1, inner_rate=40.0, filters=18)
+    config = LearnerConfig(depth=0, bias=False, rule="gradient", inner_steps=1, inner_rate=40.0, filters=18)
     linear = MSR(config, (9,), (24,), "mse")
     convolution = MSR(config.model_copy(update={"network": "conv"}), (1, 6, 6), (24, 4, 4), "mse")
     convolution.load_state_dict(

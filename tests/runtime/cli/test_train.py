@@ -90,8 +90,12 @@ def test_noise_a_range_of_shots_and_widths_reach_the_run(trained, tmp_path, msr,
             ["--method", "anil", "--learner.context", "8"],
             "option context, but it is set to 8: the network 'mlp' has no",
         ),
+        (
+            ["--learner.inner-rate", "0.2"],
+            "the rule 'gauss-newton' has no inner rates, as 'gradient' has (--learner.rule",
+        ),
         (["--learner.terms", "2"], "option terms, but it is set to 2: the form 'full' has no terms"),
-        (["--learner.damping", "0.1"], "option damping, but it is set to 0.1: the rule 'gradient' has no damping"),
+        (["--learner.rule", "gradient", "--learner.damping", "0.1"], "0.1: the rule 'gradient' has no damping"),
         (
             ["--method", "no-adaptation", "--settings.noise", "0.3"],
             "option noise, but it is set to 0.3: nothing adapts",
@@ -110,5 +114,5 @@ def test_info_says_what_a_bundle_was_trained_with(trained, msr, capsys) -> None:
     """The settings of the run reach the bundle."""
     assert msr("info", trained / "bundle") == 0
     rows = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
-    assert rows["trained for"].strip() == "10 shots, 5 inner steps"
+    assert rows["trained for"].strip() == "10 shots, 2 inner steps"
     assert rows["trained with"].strip() == "clean samples, augmented queries"
