@@ -20,6 +20,7 @@ def replay(
     bundle: BundlePath,
     /,
     tolerance: Annotated[float | None, option("FRACTION", "the tolerance of the export, in the manifest")] = None,
+    time_constant: Annotated[float | None, option("SECONDS", "the bundle's own")] = None,
     key: TrustedKeys = (),
 ) -> int:
     """Compare the actions in a recording with the actions of a bundle.
@@ -32,9 +33,12 @@ def replay(
         recording: A file of Recorder.
         bundle: The folder of the recorded bundle, or of another bundle with the same fields.
         tolerance: Largest difference that counts as equal, as a fraction of the output's scale in the manifest.
+        time_constant: What the recorded model was loaded with, if it was; a recording does not hold it. Only for the
+            rule recursive.
         key: Public keys (Ed25519). The bundle must be signed by one of them.
     """
-    opened, model = Recording.open(recording), AdaptiveModel.load(bundle, trusted_keys=key or None)
+    opened = Recording.open(recording)
+    model = AdaptiveModel.load(bundle, trusted_keys=key or None, time_constant=time_constant)
     found = compare(opened, model, tolerance)
     cut = "" if opened.finished() else ", cut short: the robot's program was killed, or the disk was full"
     digest = opened.policy.bundle

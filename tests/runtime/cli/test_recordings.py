@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from msr_envs.checking.family import check_family
 from msr_envs.recorded import Recorded
-from msr_runtime import AdaptiveModel
+from msr_runtime import AdaptiveModel, OnlineAdapter
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.recording.recorder import Recorder
 from msr_runtime.task import Field
@@ -225,3 +225,19 @@ def test_the_way_of_the_data_closes(
     record(tmp_path / "new.mcap", AdaptiveModel.load(tmp_path / "new"), 11, 30)
     assert msr("replay", tmp_path / "new.mcap", tmp_path / "new") == 0
     assert "as recorded" in capsys.readouterr().out
+
+
+def test_a_time_constant_of_the_robot_is_given_again(recursive_bundle: Path, tmp_path: Path, msr: Msr) -> None:
+    """A recording does not hold it, and without it all that fades is other than on the robot."""
+    model = AdaptiveModel.load(recursive_bundle, time_constant=2.0)
+    x = np.random.default_rng(0).uniform(0, 1, (20, 18)).astype(np.float32)
+    with Recorder(tmp_path / "a.mcap", model) as recorder:
+        online = OnlineAdapter(model, recorder=recorder)
+        for tick in range(20):
+            recorder.observation(x[tick])
+            recorder.action(online.predict(x[tick]))
+            online.observe(x[tick], 0.5 * x[tick, 16:], at=0.5 * tick)
+            online.step()
+    replay = "replay", tmp_path / "a.mcap", recursive_bundle
+    assert msr(*replay) == 1
+    assert msr(*replay, "--time-constant", "2", "--tolerance", "0") == 0
