@@ -228,7 +228,7 @@ class TestBadInput:
             lambda: AdaptiveModel.load(ring_bundle, time_constant=1.0),
         ]
         for call in calls:
-            with pytest.raises(InputError, match=r"'gradient'.*recursive|recursive.*'gradient'"):
+            with pytest.raises(InputError, match=r"'gauss-newton'.*recursive|recursive.*'gauss-newton'"):
                 call()
 
 
