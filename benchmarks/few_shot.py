@@ -30,6 +30,7 @@ from terminal import print_lines
 from training import ROOTS, Job, diverged, process_pool, train
 
 from msr_envs.registry import load_family
+from msr_runtime.families import EpisodicFamily
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.symmetry.grid import GRID_NAMES
@@ -38,7 +39,6 @@ from msr_runtime.meta.training.checkpoint import load_checkpoint
 from msr_runtime.meta.training.config import TrainSettings
 from msr_runtime.meta.training.episodes import EpisodePool
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import EpisodicFamily
 
 CELLS = {"5x1": (5, 1), "5x5": (5, 5), "20x1": (20, 1), "20x5": (20, 5)}
 """The columns: classes and images of each."""

@@ -25,7 +25,13 @@ from msr_runtime.files import write_atomically
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
-TRAINING = ("msr_runtime/meta", "msr_runtime/task.py", "msr_runtime/normalization.py", "envs/msr_envs")
+TRAINING = (
+    "msr_runtime/meta",
+    "msr_runtime/task.py",
+    "msr_runtime/families.py",
+    "msr_runtime/normalization.py",
+    "envs/msr_envs",
+)
 """The code that decides what is learned. A result's roots are such paths, relative to the repository."""
 EXPORT = ("export/msr_export",)
 RUNTIME = ("msr_runtime/arrays.py", "msr_runtime/bundle", "msr_runtime/inference", "msr_runtime/adaptation")

@@ -9,10 +9,11 @@ import torch
 from msr_export.freeze import flatten
 from msr_export.support import OWN_ERROR
 from msr_runtime.bundle.store import Golden
+from msr_runtime.families import EpisodicFamily
 from msr_runtime.meta.evaluation.predictor import torch_adapt, torch_unadapted
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import EpisodicFamily, TaskBatch, TaskFamily
+from msr_runtime.task import TaskBatch, TaskFamily
 
 SAMPLES = 64
 """Query samples per query set. Of episodes of images, about so many images of all classes together."""

@@ -11,10 +11,11 @@ from msr_export.freeze import flatten
 from msr_runtime.bundle.manifest import ShotFigures, Validation
 from msr_runtime.bundle.spread import spread
 from msr_runtime.errors import FamilyError
+from msr_runtime.families import EpisodicFamily, rows_per_sample
 from msr_runtime.meta.evaluation.scores import output_scales, score_sample
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import EpisodicFamily, TaskBatch, TaskFamily, rows_per_sample
+from msr_runtime.task import TaskBatch, TaskFamily
 
 TASKS = 200
 """Validation tasks, unless the caller asks for fewer."""

@@ -34,6 +34,7 @@ from msr_runtime.bundle.store import (
 )
 from msr_runtime.bundle.stream import Stream
 from msr_runtime.errors import ExportError
+from msr_runtime.families import EpisodicFamily
 from msr_runtime.meta.evaluation.predictor import torch_unadapted
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.gauss_newton import GaussNewton
@@ -45,7 +46,7 @@ from msr_runtime.meta.training.checkpoint import Checkpoint
 from msr_runtime.meta.training.config import TrainSettings
 from msr_runtime.meta.training.disturbance import shot_counts
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import Array, EpisodicFamily, TaskFamily, output_shape, sample_shape
+from msr_runtime.task import Array, TaskFamily, output_shape, sample_shape
 
 _PACKAGES = ("msr-runtime", "torch", "onnx", "onnxscript", "numpy")
 _TASKS = 32

@@ -16,11 +16,12 @@ from msr_runtime.cli.families import family_of
 from msr_runtime.cli.output import JsonPath, option, print_rows, write_json
 from msr_runtime.cli.programs import MethodOfCheckpoint, Programs, load_own
 from msr_runtime.errors import FamilyError, InputError
+from msr_runtime.families import EpisodicFamily
 from msr_runtime.meta.evaluation.calibration import INTERVAL, AdaptSurely, PredictSurely, calibrate
 from msr_runtime.meta.evaluation.floor_methods import floors
 from msr_runtime.meta.evaluation.scores import Scores, score_all
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import Adapt, Array, ClosedLoopFamily, EpisodicFamily, Field, Split, TaskFamily, fields_agree
+from msr_runtime.task import Adapt, Array, ClosedLoopFamily, Field, Split, TaskFamily, fields_agree
 
 _NETWORK = "the network"
 _NONE = Programs()

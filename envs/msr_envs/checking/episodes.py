@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from msr_envs.images.warps import move
 from msr_runtime.errors import FamilyError
-from msr_runtime.task import Episodes, EpisodicFamily, Padding, TaskBatch, sample_shape, width
+from msr_runtime.families import Episodes, EpisodicFamily, Padding
+from msr_runtime.task import TaskBatch, sample_shape, width
 
 _TASKS, _SHOTS, _QUERIES = 2, 1, 2
 _ROUNDING = 1e-4

@@ -14,15 +14,14 @@ from msr_envs.checking.doubts import doubts
 from msr_envs.checking.episodes import check_episodes
 from msr_envs.checking.group import check_action, check_group
 from msr_runtime.errors import FamilyError, FamilyWarning, MsrError
+from msr_runtime.families import EpisodicFamily, FiniteFamily, rows_per_sample
 from msr_runtime.task import (
     SLACK,
     SPLITS,
     ClosedLoop,
     ClosedLoopFamily,
     DeclaredFamily,
-    EpisodicFamily,
     Field,
-    FiniteFamily,
     Group,
     Loss,
     Split,
@@ -30,7 +29,6 @@ from msr_runtime.task import (
     TaskBatch,
     TaskFamily,
     field_slices,
-    rows_per_sample,
     sample_shape,
     width,
 )

@@ -14,16 +14,8 @@ from numpy.typing import NDArray
 
 from msr_envs.symmetry import DeclaredSymmetry
 from msr_runtime.errors import FamilyError
-from msr_runtime.task import (
-    Field,
-    FiniteFamily,
-    Predict,
-    SymmetricFamily,
-    TaskFamily,
-    as_matrices,
-    field_slices,
-    rows_per_sample,
-)
+from msr_runtime.families import FiniteFamily, rows_per_sample
+from msr_runtime.task import Field, Predict, SymmetricFamily, TaskFamily, as_matrices, field_slices
 
 HOLDS, BROKEN = 0.1, 0.3
 """Errors up to the first are those of a network that learned the symmetry; above the second it is broken."""

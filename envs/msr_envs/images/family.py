@@ -13,7 +13,8 @@ from msr_envs.images.turning import exact_group, only_exact, quarter_turns
 from msr_envs.images.warps import Warps, move
 from msr_envs.splits import require_split, split_generator
 from msr_runtime.errors import FamilyError
-from msr_runtime.task import Array, Episodes, Field, Group, Loss, Padding, Split, TaskBatch
+from msr_runtime.families import Episodes, Padding
+from msr_runtime.task import Array, Field, Group, Loss, Split, TaskBatch
 
 
 class ImageEpisodes:

@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 
 from msr_runtime.errors import FamilyError
-from msr_runtime.task import Array, Padding
+from msr_runtime.families import Padding
+from msr_runtime.task import Array
 
 Angle = float | Literal["quarter", "any"]
 Flips = Literal["none", "left-right", "both"]

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_runtime.families import StreamFamily
 from msr_runtime.meta.symmetry.discovery import known_group
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import Adapt, Array, Group, Predict, StreamFamily, TaskFamily, output_shape, width
+from msr_runtime.task import Adapt, Array, Group, Predict, TaskFamily, output_shape, width
 
 RIDGES = (1e-6, 1e-4, 1e-2, 0.1, 1.0)
 """Ridges that the regression chooses from, per sample and in normalized units."""

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.task import Field, Group, SymmetricFamily, TaskFamily, rows_per_sample, sample_shape, width
+from msr_runtime.families import rows_per_sample
+from msr_runtime.task import Field, Group, SymmetricFamily, TaskFamily, sample_shape, width
 
 LARGEST, MOST = 128, 64
 """The widest x or y that is looked at, and the most elements of a group that is found."""

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.errors import FamilyError
+from msr_runtime.families import rows_per_sample
 from msr_runtime.meta.symmetry.grid import GridGroup
-from msr_runtime.task import TaskFamily, rows_per_sample, sample_shape
+from msr_runtime.task import TaskFamily, sample_shape
 
 COUNTS = (1, 2, 4, 8)
 """The orders of the subgroups of flips and quarter turns: so many maps are tried."""

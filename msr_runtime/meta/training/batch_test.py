@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from msr_runtime.families import FiniteFamily
 from msr_runtime.meta.training.drawing import draw_tasks
 from msr_runtime.meta.training.kernel_ridge import Floats, targets
-from msr_runtime.task import Field, FiniteFamily, TaskBatch, TaskFamily, field_slices
+from msr_runtime.task import Field, TaskBatch, TaskFamily, field_slices
 
 LEAST_DISTANCE = 0.6
 """Two sets of tasks come from different distributions if their empirical distribution functions are so far apart in

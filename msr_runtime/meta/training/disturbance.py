@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.errors import TrainingError
+from msr_runtime.families import EpisodicFamily, rows_per_sample
 from msr_runtime.meta.training.config import TrainSettings
-from msr_runtime.task import Array, EpisodicFamily, Shape, TaskBatch, TaskFamily, rows_per_sample
+from msr_runtime.task import Array, Shape, TaskBatch, TaskFamily
 
 FEW = 8
 """Numbers of support samples among which a filter's outer steps draw."""

@@ -3,7 +3,8 @@
 import numpy as np
 
 from msr_runtime.errors import FamilyError
-from msr_runtime.task import Split, TaskBatch, TaskFamily, rows_per_sample
+from msr_runtime.families import rows_per_sample
+from msr_runtime.task import Split, TaskBatch, TaskFamily
 
 
 def draw_tasks(

@@ -6,9 +6,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from msr_runtime.families import EpisodicFamily, Padding
 from msr_runtime.meta.training.chunks import Batch
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import Array, EpisodicFamily, Padding, Split
+from msr_runtime.task import Array, Split
 
 
 class EpisodePool:

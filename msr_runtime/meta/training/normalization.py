@@ -7,21 +7,11 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_runtime.families import EpisodicFamily, SharedScaleFamily
 from msr_runtime.meta.training.augmentation import augments
 from msr_runtime.meta.training.drawing import draw_tasks
 from msr_runtime.normalization import FARTHEST, FLOAT32_STEP, Normalization, number_names
-from msr_runtime.task import (
-    EpisodicFamily,
-    Field,
-    Group,
-    Shape,
-    SharedScaleFamily,
-    TaskFamily,
-    as_matrices,
-    field_slices,
-    output_shape,
-    sample_shape,
-)
+from msr_runtime.task import Field, Group, Shape, TaskFamily, as_matrices, field_slices, output_shape, sample_shape
 
 TASKS, SAMPLES, NUMBERS = 64, 64, 2**22
 """The center and the scale are measured on `TASKS` tasks, with up to `SAMPLES` augmented queries per query set of each

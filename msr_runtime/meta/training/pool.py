@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_runtime.families import FiniteFamily, rows_per_sample, takes_windows
 from msr_runtime.meta.training.drawing import draw_tasks
-from msr_runtime.task import FiniteFamily, TaskBatch, TaskFamily, rows_per_sample, takes_windows
+from msr_runtime.task import TaskBatch, TaskFamily
 
 
 class TaskPool:

@@ -6,21 +6,14 @@ import numpy as np
 import torch
 
 from msr_runtime.errors import FamilyError, MsrError, TrainingError
+from msr_runtime.families import EpisodicFamily, FiniteFamily, StackedFamily, takes_windows
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.unused import INNER_LOOP, refuse_unused
 from msr_runtime.meta.training.config import TrainConfig, TrainSettings
 from msr_runtime.meta.training.drawing import draw_tasks
 from msr_runtime.meta.training.memory import machine_memory
 from msr_runtime.meta.training.pool import examples_to_share
-from msr_runtime.task import (
-    EpisodicFamily,
-    FiniteFamily,
-    StackedFamily,
-    TaskBatch,
-    TaskFamily,
-    sample_shape,
-    takes_windows,
-)
+from msr_runtime.task import TaskBatch, TaskFamily, sample_shape
 
 
 def require_used(config: TrainConfig, learner: type[Learner], family: TaskFamily) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from msr_runtime.errors import TrainingError
+from msr_runtime.families import CountedFamily, EpisodicFamily, takes_windows
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.methods import learner_class
 from msr_runtime.meta.symmetry.discovery import known_group
@@ -37,18 +38,7 @@ from msr_runtime.meta.training.starting import begin_from, read_start
 from msr_runtime.meta.training.streams import NORMALIZATION, POOL, SYMMETRY, VALIDATION, stream
 from msr_runtime.meta.training.symmetry_test import AugmentationReport, require_symmetry
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import (
-    CountedFamily,
-    DeclaredFamily,
-    EpisodicFamily,
-    Group,
-    Split,
-    SymmetricFamily,
-    TaskBatch,
-    TaskFamily,
-    image_layout,
-    takes_windows,
-)
+from msr_runtime.task import DeclaredFamily, Group, Split, SymmetricFamily, TaskBatch, TaskFamily, image_layout
 
 _VALIDATION_QUERIES = 32
 """Queries per query set of each validation task."""

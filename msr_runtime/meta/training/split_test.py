@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from msr_runtime.families import FiniteFamily, rows_per_sample
 from msr_runtime.meta.training.drawing import draw_tasks
 from msr_runtime.meta.training.kernel_ridge import Floats, residuals, scaled, targets
-from msr_runtime.task import FiniteFamily, Split, TaskFamily, field_slices, rows_per_sample
+from msr_runtime.task import Split, TaskFamily, field_slices
 
 LEAST_TWINS = 1 / 3
 """Splits share tasks if this share of the tasks of one has a twin among those of the other,"""

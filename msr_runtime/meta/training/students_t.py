@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from msr_runtime.families import CountedFamily
 from msr_runtime.meta.training.kernel_ridge import Floats
-from msr_runtime.task import CountedFamily, TaskFamily
+from msr_runtime.task import TaskFamily
 
 TASKS = 24
 """Tasks that a test draws. A family that has fewer is tested on those: a task drawn twice proves nothing more."""

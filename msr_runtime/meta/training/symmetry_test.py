@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.errors import AugmentationError, AugmentationWarning
+from msr_runtime.families import FiniteFamily, UnevenFamily
 from msr_runtime.meta.training.kernel_ridge import BANDWIDTHS, RIDGES, Floats, residuals, scaled, targets
 from msr_runtime.meta.training.students_t import TASKS, paired_t, tasks_to_test
-from msr_runtime.task import FiniteFamily, SymmetricFamily, TaskFamily, UnevenFamily, field_slices
+from msr_runtime.task import SymmetricFamily, TaskFamily, field_slices
 
 Verdict = Literal["holds", "in doubt", "refused"]
 """What the test found: a symmetry of each task; copies that surely do harm, but little beside the whole of y, or too

@@ -6,10 +6,11 @@ from typing import Literal
 import numpy as np
 
 from msr_runtime.errors import FamilyError
+from msr_runtime.families import FiniteFamily, takes_windows
 from msr_runtime.meta.training.drawing import draw_tasks
 from msr_runtime.meta.training.kernel_ridge import Floats, residuals, scaled, targets
 from msr_runtime.meta.training.students_t import paired_t, tasks_to_test
-from msr_runtime.task import FiniteFamily, TaskBatch, TaskFamily, field_slices, takes_windows
+from msr_runtime.task import TaskBatch, TaskFamily, field_slices
 
 Verdict = Literal["tells", "another unit", "another task", "nothing", "alike"]
 """What the support set of a task says of its queries: what no other support set says; the same, but much less than

@@ -71,8 +71,9 @@ def test_what_rests_and_what_is_drawn_anew_is_fine() -> None:
     """A field that never changes, such as a robot that stands, has samples that are alike and no range."""
 
     class Standing(Cart):
-        def sample(self, *call: Any) -> TaskBatch:
-            return TaskBatch(*(np.full_like(part, 0.5) for part in super().sample(*call)))
+        def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
+            batch = super().sample(rng, tasks, shots, queries, split)
+            return TaskBatch(*(np.full_like(part, 0.5) for part in batch))
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", FamilyWarning)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from msr_envs import check_family
 from msr_envs.images import Images
 from msr_runtime.errors import FamilyError
-from msr_runtime.task import Episodes, Field, Split, TaskBatch
+from msr_runtime.families import Episodes
+from msr_runtime.task import Field, Split, TaskBatch
 
 OF_FOUR = (Field(name="class", shape=(4,), unit="1", low=0.0, high=1.0),)
 

@@ -13,16 +13,8 @@ from msr_envs import check_family, load_family
 from msr_envs.images import Images, Omniglot
 from msr_envs.images.family import ImageEpisodes
 from msr_runtime.errors import FamilyError
-from msr_runtime.task import (
-    SPLITS,
-    DeclaredFamily,
-    EpisodicFamily,
-    Split,
-    SymmetricFamily,
-    acted,
-    as_matrices,
-    rows_per_sample,
-)
+from msr_runtime.families import EpisodicFamily, rows_per_sample
+from msr_runtime.task import SPLITS, DeclaredFamily, Split, SymmetricFamily, acted, as_matrices
 
 SPLIT_OF = {"vinyals": lambda c: c % 3, "background": lambda c: np.where(c >= 24, 2, np.isin(c // 2, (5, 11)))}
 

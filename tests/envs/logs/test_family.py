@@ -8,8 +8,9 @@ from msr_envs.checking.family import check_family
 from msr_envs.logs import LogFamily, SymmetricLogFamily, log_family
 from msr_envs.registry import load_family
 from msr_runtime.errors import FamilyError
+from msr_runtime.families import FiniteFamily, StreamFamily, UnevenFamily, takes_windows
 from msr_runtime.meta.training.symmetry_test import check_augmentation
-from msr_runtime.task import FiniteFamily, StreamFamily, SymmetricFamily, UnevenFamily, takes_windows
+from msr_runtime.task import SymmetricFamily
 from tests.envs.logs.conftest import as_csv, described, drive
 
 MIRROR = {

@@ -25,8 +25,9 @@ from msr_envs.simulated import (
 )
 from msr_envs.symmetry import Vector, cyclic
 from msr_runtime.errors import FamilyError, MsrError
+from msr_runtime.families import CountedFamily
 from msr_runtime.representation import Angle
-from msr_runtime.task import CountedFamily, Field
+from msr_runtime.task import Field
 
 from .conftest import PERIOD, Cart, Point, draw, points
 

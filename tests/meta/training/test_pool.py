@@ -82,7 +82,8 @@ def test_a_stream_keeps_its_order() -> None:
     prepared = prepare(
         _Stream(), TrainConfig.of(_Stream(), "maml", LearnerConfig(width=4, depth=1), settings), progress=False
     )
-    assert "drawn: 30 consecutive samples, and the 9 that follow as queries" in str(prepared)
+    assert "in windows: 30 consecutive samples, and the 9 that follow as queries" in str(prepared)
+    assert isinstance(prepared.pool, TaskPool)
     for shots in (30, 12):
         batch = prepared.pool.draw(np.random.default_rng(0), 2, shots, 9)
         for task in range(2):

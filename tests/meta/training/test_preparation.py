@@ -13,7 +13,9 @@ from msr_runtime.errors import AugmentationError, TrainingError
 from msr_runtime.meta import AugmentationReport, Preparation, open_run, prepare
 from msr_runtime.meta.training.checkpoint import LAST, build_learner, save_checkpoint
 from msr_runtime.meta.training.normalization import measure_normalization
+from msr_runtime.meta.training.pool import TaskPool
 from msr_runtime.meta.training.run import Saved
+from msr_runtime.task import TaskBatch
 
 
 def crooked(training) -> Any:
@@ -32,8 +34,14 @@ def prepared(training, family: Any = None, *, saved: Saved | None = None, **chan
     return prepare(family, training.config(family, **changes), saved=saved, progress=False)
 
 
+def pooled(one: Preparation) -> TaskBatch:
+    """The tasks that were simulated for training."""
+    assert isinstance(one.pool, TaskPool)
+    return one.pool.data
+
+
 def assert_same_tasks(one: Preparation, other: Preparation) -> None:
-    for arrays, others in ((one.pool.data, other.pool.data), (one.validation, other.validation)):
+    for arrays, others in ((pooled(one), pooled(other)), (one.validation, other.validation)):
         for array, expected in zip(arrays, others, strict=True):
             np.testing.assert_array_equal(array, expected)
 
@@ -165,7 +173,7 @@ def test_equal_seeds_prepare_equal_values(training) -> None:
     assert first.normalization == second.normalization
     weights, others = first.learner.state_dict(), second.learner.state_dict()
     assert all(torch.equal(weights[name], others[name]) for name in weights)
-    assert not np.array_equal(first.pool.data.support_x, other.pool.data.support_x)
+    assert not np.array_equal(pooled(first).support_x, pooled(other).support_x)
 
 
 def test_an_augmentation_that_is_not_a_symmetry_is_refused(training) -> None:
