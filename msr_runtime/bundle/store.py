@@ -96,8 +96,8 @@ class Bundle:
             >>> opened = Bundle.open(bundle)
             >>> opened.manifest.name, opened.manifest.rate_hz
             ('ring-nav', 10.0)
-            >>> sorted(opened.files)
-            ['adapt.onnx', 'golden.npz', 'loss.onnx', 'predict.onnx', 'start.safetensors']
+            >>> "predict.onnx" in opened.files
+            True
         """
         folder = local_path(path)
         if not folder.is_dir():

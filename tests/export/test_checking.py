@@ -28,8 +28,9 @@ class Normalized(nn.Module):
 def test_steps_are_small_enough_for_a_single_sample() -> None:
     """Else the comparison in ONNX Runtime finds no support set of one sample, and refuses a network that trains."""
     torch.manual_seed(0)
+    config = LearnerConfig(network="own", width=16, filters=16, rule="gradient")
     with registered({("network", "own"): Normalized}):
-        learner = LEARNERS["msr"](LearnerConfig(network="own", width=16, filters=16), (4,), (2,), "mse").eval()
+        learner = LEARNERS["msr"](config, (4,), (2,), "mse").eval()
     singles = [_random_set(learner, 1) for _ in range(20)]
     assert not all(_falls(learner, *single) for single in singles)
     _settle(learner)

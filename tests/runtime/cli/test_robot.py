@@ -21,7 +21,7 @@ class TestInfo:
             "velocity",
             "m/s",
             "C4",
-            "10 shots, 5 inner steps",
+            "10 shots, 2 inner steps",
             "50 Hz",
             "adapt.onnx",
             "from 200 clean tasks",
