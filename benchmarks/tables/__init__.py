@@ -12,7 +12,7 @@ import numpy as np
 from tables.cells import Lines, Rows, significant
 from tables.images import few_shot
 from tables.learned import NEWTON, demo, demo_short, families, families_by_both, orbit_errors, synthetic
-from tables.online import online_logs
+from tables.online import online_certainty, online_logs, online_outside, online_over, online_stays, online_streams
 from tables.running import faults, guard_drives, guard_faults, guard_updates, recording, serving, soak, soak_counts
 from tables.timed import latency, memory, processes, shots, throughput
 
@@ -78,6 +78,10 @@ TABLES = {
     "guard/faults": Table(("guard",), guard_faults),
     "serving": Table(("serving",), serving),
     "recording": Table(("recording",), recording),
+    "online/ring-nav/stays": Table(("online-ring-nav",), online_stays),
+    "online/ring-nav/streams": Table(("online-ring-nav",), online_streams),
+    "online/ring-nav/certainty": Table(("online-ring-nav",), online_certainty),
+    "online/ring-nav/outside": Table(("online-ring-nav",), online_outside),
     "online/husky": Table(("online-husky",), online_logs),
 }
 
@@ -93,6 +97,15 @@ def _over(method: str, other: str) -> Callable[..., str]:
 
 
 VALUES = {
+    **{
+        f"online/ring-nav/{name}": Value(("online-ring-nav",), online_over(other, *figure))
+        for name, other, *figure in (
+            ("ten-over-batch", "windowed Gauss-Newton", "stays", "after", "10"),
+            ("forty-over-batch", "windowed Gauss-Newton", "stays", "after", "40"),
+            ("jumps-over-cavia", "recursive CAVIA", "jumps", "orbit"),
+            ("drifts-over-cavia", "recursive CAVIA", "drifts", "orbit"),
+        )
+    },
     "faults/tried": Value(("faults",), lambda rows: f"{sum(row['tried'] for row in rows):,}"),
     **{
         f"families/{family}/{name}": Value(sources, _over(method, other))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tables.cells import MISSING, Lines, Rows, bold_lowest, error, grouped, span
+from tables.cells import MISSING, Lines, Rows, bold_lowest, error, grouped, significant, span
 
 AFTER = ("1", "3", "10", "20", "40")
 """Numbers of samples after which errors over the orbit are shown."""
@@ -101,18 +101,17 @@ def seeds_of(values: Sequence[float], text: Callable[[float], str]) -> str:
     return mean if mean == each else f"{mean} ({each})"
 
 
-def online_ratio(kind: str, figure: str, over: str | None = None) -> Callable[[Rows], float]:
-    """Return what computes how many times a figure the first method has, of the best peer's or of one method's."""
+def online_over(method: str, kind: str, *path: str) -> Callable[..., str]:
+    """Return what tells how many times a figure of `method` the same figure of recursive MSR is."""
 
-    def ratio(rows: Rows) -> float:
+    def text(rows: Rows) -> str:
         means = {
-            method: float(np.mean([_figure(kind, figure)(row) for row in ours]))
-            for (method,), ours in grouped(rows, "method")
+            name: float(np.mean([_figure(kind, *path)(row) for row in ours]))
+            for (name,), ours in grouped(rows, "method")
         }
-        first = next(iter(means))
-        return means[first] / (means[over] if over else min(mean for name, mean in means.items() if name != first))
+        return significant(means["recursive MSR"] / means[method], 2)
 
-    return ratio
+    return text
 
 
 def _figure(kind: str, *path: str) -> Callable[[Mapping[str, Any]], float]:
