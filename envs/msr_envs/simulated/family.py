@@ -71,6 +71,8 @@ class EnvFamily:
     """
 
     loss: Loss = "mse"
+    derives_outputs = True
+    """The bounds of y come from spaces that were made for other things: a change within one step is small in them."""
 
     def __new__(cls, *args: Any, symmetry: SymmetryGroup | None = None, **more: Any) -> Self:  # noqa: ARG004
         """Make the kind of family that has a group, if one is given."""
