@@ -137,12 +137,12 @@ class OnlineAdapter:
                 "with --learner.rule recursive, or leave by_sample out"
             )
         self.by_sample = recursive if by_sample is None else by_sample
+        """Whether the model learns sample by sample."""
         if detect_changes and not self.by_sample:
             raise InputError(
                 "detect_changes is set, but only a model that learns sample by sample knows how surprising a sample "
                 "is; leave it out, or train with --learner.rule recursive"
             )
-        """Whether the model learns sample by sample."""
         self.model = model
         """The model that acts."""
         self.period = 1 / (hz or ((2 * manifest.rate_hz if manifest.rate_hz else 100.0) if self.by_sample else 10.0))

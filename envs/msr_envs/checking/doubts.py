@@ -55,6 +55,7 @@ def _repeated(batch: TaskBatch) -> Iterator[float]:
     """Yield the share of the queries that are samples of the support set, for each task whose samples tell apart."""
     for support_x, support_y, query_x, query_y in zip(*batch, strict=True):
         known = [x.tobytes() + y.tobytes() for x, y in zip(support_x, support_y, strict=True)]
-        if len(set(known)) > 0.9 * len(known):
+        distinct = set(known)
+        if len(distinct) > 0.9 * len(known):
             asked = [x.tobytes() + y.tobytes() for x, y in zip(query_x, query_y, strict=True)]
-            yield sum(row in set(known) for row in asked) / len(asked)
+            yield sum(row in distinct for row in asked) / len(asked)
