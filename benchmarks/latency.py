@@ -39,6 +39,7 @@ from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.methods import MSR
 from msr_runtime.meta.symmetry.reparameterize import Form
 from msr_runtime.meta.training.normalization import measure_normalization
+from msr_runtime.normalization import Normalization
 from msr_runtime.task import sample_shape
 
 STEPS = (1, 3, 5)
@@ -102,7 +103,6 @@ def measure_once(run: int, options: Options) -> list[Timing]:
 def measure(form: Form, run: int, options: Options) -> list[Timing]:
     """Export one learner and time everybody on it."""
     family = load_family("ring-nav")
-    torch.manual_seed(0)
     # A low rate: an untrained network would diverge, and the export would refuse it. No time depends on the rate.
     config = LearnerConfig(
         depth=options.depth,
@@ -113,24 +113,8 @@ def measure(form: Form, run: int, options: Options) -> list[Timing]:
         inner_steps=5,
         inner_rate=0.01,
     )
-    learner = MSR(config, sample_shape(family.inputs), sample_shape(family.outputs), family.loss)
-    with torch.no_grad():
-        for parameter in learner.network.parameters():  # no two alike, as identities are, which are stored as one
-            parameter += 0.01 * torch.randn_like(parameter)
     rng = np.random.default_rng(0)
-    normalization = measure_normalization(family, rng, None).normalization
-    with tempfile.TemporaryDirectory() as folder:
-        out = export_bundle(
-            learner,
-            normalization,
-            Path(folder) / "bundle",
-            family=family,
-            shots=SHOTS,
-            seed=0,
-            config_digest="",
-            validation_tasks=1,
-        )
-        model = AdaptiveModel.load(out)
+    learner, normalization, model = untrained(config, rng)
     batch = family.sample(rng, 1, SHOTS, 2 * len(family.query_sets), "test")
     support, x = (batch.support_x[0], batch.support_y[0]), batch.query_x[0, :1]
     model.adapt(*support, guard=UNLIMITED)  # the network is not trained, so that no limit says anything
@@ -168,6 +152,29 @@ def measure(form: Form, run: int, options: Options) -> list[Timing]:
         calls["copying U"] = partial(copy_symmetry, steps)
         rows += compare(f"{form} U, adapt, steps: {steps}", run, calls, options.rounds // 5, options.calls)
     return rows
+
+
+def untrained(config: LearnerConfig, rng: np.random.Generator) -> tuple[MSR, Normalization, AdaptiveModel]:
+    """Make a learner of ring-nav's shape without training it; its normalization, and its bundle, loaded."""
+    family = load_family("ring-nav")
+    torch.manual_seed(0)
+    learner = MSR(config, sample_shape(family.inputs), sample_shape(family.outputs), family.loss)
+    with torch.no_grad():
+        for parameter in learner.network.parameters():  # no two alike, as identities are, which are stored as one
+            parameter += 0.01 * torch.randn_like(parameter)
+    normalization = measure_normalization(family, rng, None).normalization
+    with tempfile.TemporaryDirectory() as folder:
+        out = export_bundle(
+            learner,
+            normalization,
+            Path(folder) / "bundle",
+            family=family,
+            shots=SHOTS,
+            seed=0,
+            config_digest="",
+            validation_tasks=1,
+        )
+        return learner, normalization, AdaptiveModel.load(out)
 
 
 def compare(what: str, run: int, calls: dict[str, Callable[[], object]], rounds: int, in_a_row: int) -> list[Timing]:

@@ -10,14 +10,12 @@ would have a negative eigenvalue.
 
 import os
 import resource
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when the numeric libraries are loaded
@@ -27,7 +25,7 @@ import numpy as np
 import torch
 import tyro
 from filter_peers import JaxFilter, TorchFilter
-from latency import Timing, compare
+from latency import Timing, compare, untrained
 from numpy.typing import NDArray
 from store import EXPORT, RUNTIME, Output, begin, keep, settled
 from tables.timed import updates as update_lines
@@ -35,12 +33,10 @@ from tables.timed import updates_endless
 from terminal import print_lines
 
 from msr_envs.registry import load_family
-from msr_export import export_bundle
 from msr_runtime import AdaptiveModel
 from msr_runtime.arrays import relative_error
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.methods import MSR
-from msr_runtime.meta.training.normalization import measure_normalization
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import sample_shape
 
@@ -146,26 +142,8 @@ def endless(options: Options) -> list[dict[str, Any]]:
 
 def _network(options: Options) -> tuple[MSR, Normalization, AdaptiveModel]:
     """A learner with the rule `recursive`, and its bundle, loaded."""
-    family = load_family("ring-nav")
-    torch.manual_seed(0)
     config = LearnerConfig(depth=options.depth, width=options.width, filters=options.filters, rule="recursive")
-    learner = MSR(config, sample_shape(family.inputs), sample_shape(family.outputs), family.loss)
-    normalization = measure_normalization(family, np.random.default_rng(0), None).normalization
-    with torch.no_grad():
-        for parameter in learner.network.parameters():  # no two alike, as identities are, which are stored as one
-            parameter += 0.01 * torch.randn_like(parameter)
-    with tempfile.TemporaryDirectory() as folder:
-        out = export_bundle(
-            learner,
-            normalization,
-            Path(folder) / "bundle",
-            family=family,
-            shots=10,
-            seed=0,
-            config_digest="",
-            validation_tasks=1,
-        )
-        return learner, normalization, AdaptiveModel.load(out)
+    return untrained(config, np.random.default_rng(0))
 
 
 def _samples(model: AdaptiveModel) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
