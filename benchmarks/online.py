@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 import tyro
 from online_logs import TERRAINS
-from online_methods import BATCH, FILTERED, PEERS, TWICE, candidate, trainings
+from online_methods import BATCH, FILTERED, ONCE, PEERS, candidate, trainings
 from online_outside import broken_robots, curve, found, samples_of, surprise
 from online_peers import Sure
 from online_scores import LEVELS, certainty, choose, follow
@@ -58,7 +58,7 @@ class Options(Output):
     """Folder with the logs of husky: one CSV file a drive, `TERRAIN_NUMBER.csv`."""
     terrains: tuple[str, ...] = TERRAINS
     """The terrains of husky that are left out of the training, one at a time."""
-    methods: tuple[str, ...] = (*FILTERED, "recursive MSR" + TWICE, *BATCH, *PEERS)
+    methods: tuple[str, ...] = (*FILTERED, "recursive MSR" + ONCE, *BATCH, *PEERS)
     """The methods; ratios are over the first of them."""
     steps: int = 2000
     """Outer steps of every method that is trained."""

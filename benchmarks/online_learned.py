@@ -16,10 +16,11 @@ from torch.func import vmap
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.belief import Belief
 from msr_runtime.meta.rules.gauss_newton import GaussNewton
-from msr_runtime.meta.rules.recursive import Observation, Recursive
+from msr_runtime.meta.rules.recursive import Observation, Recursive, Sample
 from msr_runtime.meta.rules.rule import Tensors, rescale
 from msr_runtime.meta.training.checkpoint import Checkpoint
 from msr_runtime.normalization import Normalization
+from msr_runtime.relinearization import due
 
 
 class Trained:
@@ -90,18 +91,18 @@ class Filtered(Trained):
         checkpoint: Of a learner with the rule `recursive`.
         noise: Factor on the learned variances of the noise.
         ticks: Time constant of the way back to v0, in ticks; infinite for a task that stays.
-        linearizations: How often each sample linearizes the network.
+        relinearize: Whether the first samples are linearized again, as the rule was trained.
 
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, noise: float, ticks: float, linearizations: int = 1) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, noise: float, ticks: float, relinearize: bool = True) -> None:
         super().__init__(checkpoint)
         assert isinstance(self.learner.rule, Recursive)
         self.rule: Recursive = self.learner.rule
-        self.rule.linearizations = linearizations
         variances = noise * self.rule.noise()
         vars(self.rule)["noise"] = lambda: variances  # in place of the method, for this one rule
-        self.keep = float(np.exp(-1 / ticks))
+        self.relinearize = self.rule.relinearize if relinearize else 0
+        self.keep = torch.tensor(np.exp(-1 / ticks), dtype=torch.float32)
         self.v0 = self.learner.start()
 
     def start(self, streams: int) -> None:
@@ -110,26 +111,48 @@ class Filtered(Trained):
         held = self.rule.memory * outputs
         zeros = torch.zeros
         self.belief = Belief(zeros(streams, numbers), zeros(streams, held, numbers), zeros(streams, held))
+        self.first = zeros(streams, self.relinearize, *self.learner.inputs), zeros(streams, self.relinearize, outputs)
+        self.counts = torch.zeros(streams, dtype=torch.int64)
         self.latest = np.ones(streams)
 
     def update(self, x: NDArray, y: NDArray) -> None:
-        outputs = y.shape[-1]
+        sample_x, sample_y = self.normalized(x, y)
+        with torch.no_grad():
+            self._learn(sample_x, sample_y)
+            self._learn_again(sample_x, sample_y)
+            self.adapted = vmap(lambda mean: self.rule.tensors(self.v0, mean))(self.belief.mean)
+
+    def _learn(self, x: Tensor, y: Tensor) -> None:
         mean, rows, decays = self.belief
-        decays = decays * self.keep**2
+        outputs, decays = y.shape[-1], decays * self.keep**2
         # the rows of the sample that holds least go before this one is taken, as in the rule; empty ones hold nothing
         held = (decays * rows.square().sum(-1)).unflatten(1, (-1, outputs)).sum(-1)
         mine = torch.arange(len(mean))[:, None], held.argmin(1)[:, None] * outputs + torch.arange(outputs)
         decays[mine] = 0
-        with torch.no_grad():
-            seen = vmap(self._observe)(Belief(self.keep * mean, rows, decays), *self.normalized(x, y))
-            rows[mine], decays[mine] = seen.rows, 1
-            self.belief = Belief(seen.mean, rows, decays)
-            self.adapted = vmap(lambda mean: self.rule.tensors(self.v0, mean))(seen.mean)
+        seen = vmap(self._observe)(Belief(self.keep * mean, rows, decays), x, y)
+        rows[mine], decays[mine] = seen.rows, 1
+        self.belief = Belief(seen.mean, rows, decays)
         self.latest = seen.nis.numpy() / outputs
+
+    def _learn_again(self, x: Tensor, y: Tensor) -> None:
+        """Linearize the first samples again, of the streams that have as many as the rule wants for it."""
+        known = torch.where(self.counts < self.relinearize)[0]
+        for held, new in zip(self.first, (x, y), strict=True):
+            held[known, self.counts[known]] = new[known]
+        self.counts += 1
+        for count in filter(lambda count: due(count, self.relinearize), self.counts.unique().tolist()):
+            mine = torch.where(self.counts == count)[0]
+            first_x, first_y = (held[mine, :count] for held in self.first)
+            again = vmap(self._observe_again)(self.belief.mean[mine], first_x, first_y)
+            mean, rows, decays = self.belief
+            mean[mine], rows[mine], decays[mine] = again.mean, 0, 0
+            new = again.rows.shape[1]
+            rows[mine, :new], decays[mine, :new] = again.rows, again.decays
 
     def replace(self, streams: NDArray[np.int64], by: Self) -> None:
         mine = torch.from_numpy(streams)
-        for part, new in zip(self.belief, by.belief, strict=True):
+        parts = (*self.belief, *self.first, self.counts)
+        for part, new in zip(parts, (*by.belief, *by.first, by.counts), strict=True):
             part[mine] = new
         for name, tensor in by.adapted.items():
             self.adapted[name][mine] = tensor
@@ -144,7 +167,12 @@ class Filtered(Trained):
         return self.latest
 
     def _observe(self, belief: Belief, x: Tensor, y: Tensor) -> Observation:
-        return self.rule.observe(self.learner, self.v0, belief, x, y)
+        # `belief` has relaxed, and rows that hold nothing count zero
+        return self.rule.correct(belief, *self.rule.linearize(self.learner, self.v0, belief.mean, x), y)
+
+    def _observe_again(self, mean: Tensor, x: Tensor, y: Tensor) -> Belief:
+        samples = [Sample(*each, self.keep) for each in zip(x.unbind(), y.unbind(), strict=True)]
+        return self.rule.learn_again(self.learner, self.v0, mean, samples)
 
     def _covariances(self, belief: Belief, x: Tensor) -> Tensor:
         return self.rule.predict(self.learner, self.v0, belief, x)[1]

@@ -22,8 +22,8 @@ PEERS = ("Kalman, products", "Kalman, linear", "RLS, products", "RLS, linear", "
 """Methods that no outer loop trains."""
 FILTERED = {"recursive MSR": "msr", "recursive CAVIA": "cavia", "recursive ANIL": "anil"}
 """Methods under the recursive rule, and the learner of each."""
-TWICE = ", linearized twice"
-"""Follows the name of a method under the recursive rule where each sample linearizes the network twice."""
+ONCE = ", linearized once"
+"""Follows the name of a method under the recursive rule where no sample is linearized again."""
 BATCH = ("windowed Gauss-Newton", "OnlineAdapter", "no adaptation")
 """MSR by the batch rule: at every tick from v0 on a window, as it is deployed, and not adapting."""
 STAYS = 1e9
@@ -43,7 +43,7 @@ def candidate(method: str, world: World, runs: Path, seed: int) -> Candidate:
     """Return a method of a world.
 
     Args:
-        method: One of `PEERS`, `FILTERED` and `BATCH`. Behind those of `FILTERED` may stand `TWICE`.
+        method: One of `PEERS`, `FILTERED` and `BATCH`. Behind those of `FILTERED` may stand `ONCE`.
         world: The world.
         runs: The folder of the trained runs.
         seed: Of the run.
@@ -51,11 +51,11 @@ def candidate(method: str, world: World, runs: Path, seed: int) -> Candidate:
     """
     if method in PEERS:
         return _peer(method, world)
-    if (filtered := method.removesuffix(TWICE)) in FILTERED:
+    if (filtered := method.removesuffix(ONCE)) in FILTERED:
         checkpoint = load_checkpoint(run_of(runs, world, FILTERED[filtered], "recursive", seed))
-        linearizations = 1 if method == filtered else 2
+        again = method == filtered
         return Candidate(
-            lambda **settings: Restarting(Filtered(checkpoint, linearizations=linearizations, **settings)),
+            lambda **settings: Restarting(Filtered(checkpoint, relinearize=again, **settings)),
             lambda kind: grid(noise=(0.3, 1.0, 3.0), ticks=_ticks(world, kind)),
             {"noise": 1.0, "ticks": STAYS},
         )

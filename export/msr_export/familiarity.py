@@ -12,8 +12,7 @@ from msr_runtime.bundle.manifest import Familiarity, ShotTail, Tail
 from msr_runtime.bundle.surprise import surprise_parts
 from msr_runtime.errors import FamilyError
 from msr_runtime.meta.learners.learner import Learner
-from msr_runtime.meta.rules.belief import Belief
-from msr_runtime.meta.rules.recursive import Recursive
+from msr_runtime.meta.rules.recursive import Recursive, Sample
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import TaskBatch, TaskFamily
 
@@ -132,19 +131,14 @@ def surprises(learner: Learner, normalization: Normalization, x: NDArray, y: NDA
     keep = rule.keep()
     start = {name: tensor.detach() for name, tensor in learner.start().items()}
 
-    def step(mean: Tensor, rows: Tensor, decays: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        belief, seen = rule.learn(learner.inner_forward, start, Belief(mean, rows, decays), x, y, keep)
-        return *belief, seen.nis
+    def stream(x: Tensor, y: Tensor) -> Tensor:
+        samples = (Sample(*sample, keep) for sample in zip(x.unbind(), y.unbind(), strict=True))
+        return torch.stack([seen.nis for _, seen in rule.follow(learner.inner_forward, start, samples)])
 
     found = []
     with torch.no_grad():
         for first in range(0, len(x), _AT_ONCE):
             part = slice(first, first + _AT_ONCE)
             inputs, targets = map(torch.from_numpy, normalization.normalize(x[part], y[part]))
-            mean, rows, decays = (each.expand(len(inputs), *each.shape) for each in rule.prior(start))
-            nis = []
-            for index in range(x.shape[1]):
-                mean, rows, decays, one = vmap(step)(mean, rows, decays, inputs[:, index], targets[:, index])
-                nis.append(one)
-            found.append(torch.stack(nis, 1).numpy())
+            found.append(vmap(stream)(inputs, targets).numpy())
     return np.concatenate(found)

@@ -4,7 +4,8 @@ Both need the slopes of the outputs in v. They take them layer by layer, with th
 is read once for the slopes, and in an update once more to fold the new weights. All else is small.
 
 The rows of the belief lie in a ring whose size is fixed. A row with the weight 0 holds nothing. What time does between
-two samples is done before the graph runs, by the runtime (see `msr_runtime.inference.updater`).
+two samples is done before the graph runs, by the runtime (see `msr_runtime.inference.updater`). So are the runs that
+linearize the first samples again: for them the weights are those at another v than the one that moves.
 """
 
 from typing import Any, NamedTuple
@@ -17,9 +18,9 @@ from msr_export.layers import LayerByLayer
 from msr_export.lowering import encode, lower
 from msr_export.plain import Adapting
 from msr_export.traced import Traced
-from msr_runtime.bundle.manifest import next_name
+from msr_runtime.bundle.manifest import LINEARIZED, next_name
 from msr_runtime.meta.learners.learner import Learner
-from msr_runtime.meta.rules.belief import Belief, Elimination, eliminate, squared_errors
+from msr_runtime.meta.rules.belief import Belief, eliminate, squared_errors
 from msr_runtime.meta.rules.recursive import Recursive
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.normalization import Normalization
@@ -32,13 +33,16 @@ class RecursiveGraphs(NamedTuple):
     """The graphs of the rule `recursive`."""
 
     update: bytes
-    """ONNX: x `(1, *x)`, y `(1, *y)`, v `(1, K)`, its weights, rows `(slots, K)` and decays `(slots,)`, to v and
-    weights after the sample, new rows `(J, K)`, innovation and variance `(1, *y)`, and nis `(1,)`.
+    """ONNX: x `(1, *x)`, y `(1, *y)`, v `(1, K)`, the v where the network is linearized `(1, K)`, the weights there,
+    rows `(slots, K)` and decays `(slots,)`, to v and weights after the sample, new rows `(J, K)`, innovation and
+    variance `(1, *y)`, and nis `(1,)`. Where no sample is linearized again, the network is linearized at v.
     """
     deviation: bytes
     """ONNX: x `(1, *x)`, the weights, rows and decays, to y and its epistemic and total deviations `(1, *y)`."""
     memory: int
     """How many samples count in the covariance."""
+    relinearize: int
+    """How many of the first samples are linearized again."""
     outputs: int
     """J, the numbers of one sample's y."""
     keep: float
@@ -59,13 +63,14 @@ def freeze_recursion(
 
     """
     J = len(rule.noise())
+    at = {LINEARIZED: v0.clone()} if rule.relinearize else {}
     slots = (rule.memory + 1) * J
     belief = {"rows": torch.randn(slots, v0.numel()), "decays": torch.rand(slots)}
     x, y = torch.randn(1, *learner.inputs), torch.randn(1, *learner.outputs)
     seen = ["new_rows", "innovation", "variance", "nis"]
     update = _freeze(
         _Update(learner, normalization, rule),
-        {"x": x, "y": y, "v": v0, "weights": weights, **belief},
+        {"x": x, "y": y, "v": v0, **at, "weights": weights, **belief},
         [next_name("v"), *map(next_name, weights), *seen],
     )
     deviation = _freeze(
@@ -74,18 +79,18 @@ def freeze_recursion(
         ["y", "epistemic", "total"],
     )
     usual = rule.keep()
-    return RecursiveGraphs(update, deviation, rule.memory, J, 1.0 if usual is None else usual.item())
+    return RecursiveGraphs(update, deviation, rule.memory, rule.relinearize, J, 1.0 if usual is None else usual.item())
 
 
 class _Filter(Adapting):
-    """What both graphs share: the slopes of the outputs in the whitened v."""
+    """What both graphs share: the slopes of the outputs in v, and the scales that whiten it."""
 
     scale: Tensor
     noise: Tensor
 
     def __init__(self, learner: Learner, normalization: Normalization, rule: Recursive) -> None:
         super().__init__(learner, normalization)
-        self.gate, self.linearizations = rule.gate, rule.linearizations
+        self.gate = rule.gate
         with torch.no_grad():
             scales = rule.scales()
             # What the rule does not move has no prior but its start.
@@ -100,31 +105,40 @@ class _Filter(Adapting):
         super().flatten(samples)
         self.layers = LayerByLayer(self.learner, self.plain)
 
-    def linearize(self, weights: Tensors, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The outputs of normalized x `(1, *x)`: `(J,)`, and their slopes in the whitened v `(J, K)`."""
+    def slopes(self, weights: Tensors, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The outputs of normalized x `(1, *x)`: `(J,)`, and their slopes in v `(J, K)`."""
         outputs, slopes = self.layers.slopes(weights, x)
-        return outputs, torch.cat([slopes[name] for name in self.shapes], dim=1) * self.scale
+        return outputs, torch.cat([slopes[name] for name in self.shapes], dim=1)
 
 
 class _Update(_Filter):
-    """The graph `x, y, v, *weights, rows, decays -> v_next, *weights_next, new_rows, innovation, variance, nis`."""
+    """The graph of `RecursiveGraphs.update`."""
 
     def forward(
-        self, x: Tensor, y: Tensor, v: Tensor, weights: Tensors, rows: Tensor, decays: Tensor
+        self,
+        x: Tensor,
+        y: Tensor,
+        v: Tensor,
+        weights: Tensors,
+        rows: Tensor,
+        decays: Tensor,
+        v_linearized: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         normal_x, normal_y = self._normalized(x, y)
+        outputs, slopes = self.slopes(weights, normal_x)
+        if v_linearized is not None:  # the outputs at v, as the network that is linearized elsewhere has them
+            outputs = outputs + slopes @ (v - v_linearized).squeeze(0)
+        errors, slopes = normal_y.flatten() - outputs, slopes * self.scale
         # The mean is told relative to the present one, so v need not be divided by its scales.
         belief = Belief(self.noise.new_zeros(()), rows, decays)
-        errors, slopes = self._errors(weights, normal_x, normal_y)
-        found, covariance = self._eliminate(belief, errors, slopes)
+        gains = belief.times(slopes)
+        covariance = gains @ slopes.mT
+        found = eliminate(covariance, errors, self.noise, gains, self.gate)
         own = (covariance * torch.eye(len(self.noise))).sum(1).clamp(min=0)
         variance, nis = own + self.noise, squared_errors(found)
-        move, new_rows = _moved(found)
-        for _ in range(self.linearizations - 1):
-            there = folded_weights(self.learner, self.unflatten(v + move * self.scale))
-            again, slopes = self._errors(there, normal_x, normal_y)
-            move, new_rows = _moved(self._eliminate(belief, again + slopes @ move.squeeze(0), slopes)[0])
-        v_next = v + move * self.scale
+        deviations = found.used.sqrt()
+        new_rows = found.gains / deviations.unsqueeze(1)
+        v_next = v + ((found.errors / deviations).unsqueeze(0) @ new_rows) * self.scale
         raw = [each.reshape(y.shape) for each in (errors, variance)]
         return (
             v_next,
@@ -135,22 +149,13 @@ class _Update(_Filter):
             nis.reshape(1),
         )
 
-    def _errors(self, weights: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """What the outputs miss `(J,)`, and their slopes `(J, K)`."""
-        outputs, slopes = self.linearize(weights, x)
-        return y.flatten() - outputs, slopes
-
-    def _eliminate(self, belief: Belief, errors: Tensor, slopes: Tensor) -> tuple[Elimination, Tensor]:
-        gains = belief.times(slopes)
-        covariance = gains @ slopes.mT
-        return eliminate(covariance, errors, self.noise, gains, self.gate), covariance
-
 
 class _Deviation(_Filter):
     """The graph `x, *weights, rows, decays -> y, epistemic, total`."""
 
     def forward(self, x: Tensor, weights: Tensors, rows: Tensor, decays: Tensor) -> tuple[Tensor, ...]:
-        outputs, slopes = self.linearize(weights, self._normalized_x(x))
+        outputs, slopes = self.slopes(weights, self._normalized_x(x))
+        slopes = slopes * self.scale
         seen = slopes @ rows.mT
         explained = (seen.square() @ decays.unsqueeze(1)).squeeze(1)
         variance = ((slopes * slopes).sum(1) - explained).clamp(min=0)
@@ -158,13 +163,6 @@ class _Deviation(_Filter):
         each = torch.stack([variance, variance + self.noise]).sqrt()
         epistemic, total = (part.reshape(shape) * self.output_scale for part in each.unbind())
         return self.raw(outputs.reshape(shape)), epistemic, total
-
-
-def _moved(found: Elimination) -> tuple[Tensor, Tensor]:
-    """The move of m `(1, K)`, and the new rows `(J, K)`."""
-    deviations = found.used.sqrt()
-    rows = found.gains / deviations.unsqueeze(1)
-    return (found.errors / deviations).unsqueeze(0) @ rows, rows
 
 
 def _freeze(module: _Filter, examples: dict[str, Any], outputs: list[str]) -> bytes:

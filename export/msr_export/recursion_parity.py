@@ -1,6 +1,6 @@
 """The proof that the graphs of the rule `recursive` compute what torch computes, over hundreds of updates in a row.
 
-    torch          sample -> rule.observe    -> belief, v -> predictions, deviations
+    torch          sample -> rule.follow     -> belief, v -> predictions, deviations
     ONNX Runtime   sample -> update.onnx     -> rows, v   -> predict.onnx, deviation.onnx
 
 The graphs run in the sessions and with the ring of rows that the robot uses. The stream is longer than the ring, so old
@@ -105,7 +105,7 @@ def _updates(frozen: Frozen, graphs: RecursiveGraphs, x: Array, y: NDArray, keep
     """
     start = State({"v": frozen.v0, **frozen.weights})
     prior = Belief.prior(graphs.memory, graphs.outputs, frozen.v0.size)
-    updater = Updater(make_session(graphs.update, "update.onnx", _CPU), start)
+    updater = Updater(make_session(graphs.update, "update.onnx", _CPU), start, graphs.relinearize)
     replayed = updater.replay(start.block, prior, x, y, keep)
     if not np.isfinite(replayed.nis).all():
         raise ParityError(

@@ -13,7 +13,7 @@ from msr_runtime.bundle.stream import LARGEST_ROUNDING, Stream
 from msr_runtime.errors import ExportError
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.belief import Belief
-from msr_runtime.meta.rules.recursive import Observation, Recursive
+from msr_runtime.meta.rules.recursive import Observation, Recursive, Sample
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Array
 
@@ -97,9 +97,9 @@ def _learn(
     queries = torch.from_numpy(normalization.normalize_x(query_x)).to(like.dtype)
     seen, streams = list[Observation](), []
     with torch.no_grad():
-        belief, noise = rule.prior(start), rule.noise()
-        for sample_x, sample_y, kept in zip(normal_x, normal_y, torch.from_numpy(keep).to(like.dtype), strict=True):
-            belief, observed = rule.learn(learner.inner_forward, start, belief, sample_x, sample_y, kept)
+        noise, keeps = rule.noise(), torch.from_numpy(keep).to(like.dtype)
+        samples = map(Sample, normal_x, normal_y, keeps)
+        for belief, observed in rule.follow(learner.inner_forward, start, samples):
             seen.append(observed)
             if (count := len(seen)) not in lengths:
                 continue

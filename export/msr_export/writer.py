@@ -40,7 +40,7 @@ from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.gauss_newton import GaussNewton
 from msr_runtime.meta.rules.gradient import GradientSteps
 from msr_runtime.meta.rules.recursive import Recursive
-from msr_runtime.meta.symmetry.discovery import known_group
+from msr_runtime.meta.symmetry.finding import known_group
 from msr_runtime.meta.symmetry.measures import equivariance_error
 from msr_runtime.meta.training.checkpoint import Checkpoint
 from msr_runtime.meta.training.config import TrainSettings
@@ -210,7 +210,7 @@ def _recursion(learner: Learner, rate_hz: float | None) -> Recursion | None:
     tick = 1 / (rate_hz or 1.0)
     ticks = rule.time_constant()
     tau = None if ticks is None else ticks.item() * tick
-    return Recursion(memory=rule.memory, tick=tick, tau=tau, gate=rule.gate)
+    return Recursion(memory=rule.memory, relinearize=rule.relinearize, tick=tick, tau=tau, gate=rule.gate)
 
 
 def _samples(settings: TrainSettings) -> TrainingSamples:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.bundle.manifest import LOSSES, STEP, Manifest, next_name
+from msr_runtime.bundle.manifest import LINEARIZED, LOSSES, STEP, Manifest, next_name
 from msr_runtime.bundle.store import ADAPT, DEVIATION, LOSS, PREDICT, SUMS, UPDATE, Bundle
 from msr_runtime.errors import BundleError
 from msr_runtime.inference._onnxruntime import onnxruntime
@@ -104,7 +104,9 @@ def _check_recursive(
     x, y = (list(sample_shape(fields)) for fields in (manifest.inputs, manifest.outputs))
     belief = {"rows": [rows + J, K], "decays": [rows + J]}
     sample = {"x": [1, *x], "y": [1, *y]}
-    check_parts(where, UPDATE, graphs[UPDATE].get_inputs(), sample | {"v": [1, K]} | weights | belief)
+    assert manifest.recursion is not None
+    linearized = {LINEARIZED: [1, K]} if manifest.recursion.relinearize else {}
+    check_parts(where, UPDATE, graphs[UPDATE].get_inputs(), sample | {"v": [1, K]} | linearized | weights | belief)
     seen = {"new_rows": [J, K], "innovation": [1, *y], "variance": [1, *y], "nis": [1]}
     check_parts(where, UPDATE, graphs[UPDATE].get_outputs(), moved | seen)
     check_parts(where, DEVIATION, graphs[DEVIATION].get_inputs(), {"x": [1, *x]} | weights | belief)

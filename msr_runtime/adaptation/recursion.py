@@ -69,7 +69,7 @@ class Recursion:
         update, deviation = (
             make_session(bundle.files[file], f"{where}: {file}", (CPU,)) for file in (UPDATE, DEVIATION)
         )
-        self.updater = Updater(update, self._host)
+        self.updater = Updater(update, self._host, manifest.recursion.relinearize)
         self.deviations = Deviations(deviation, x, y, self._host)
 
     def limited(self, limit: TimeLimit) -> Self:

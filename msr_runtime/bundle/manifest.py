@@ -23,7 +23,7 @@ from msr_runtime.errors import BundleError
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Field, Loss, output_shape, sample_shape
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 """The format version that is written."""
 OLDEST_FORMAT = 2
 """The oldest format version that can be read. In it, the field `normalization` is called `normalisation`."""
@@ -35,7 +35,9 @@ _MAX_NUMBERS = 2**24  # of one x or y; an image of 4096 x 4096
 _GRAPH_NAMES = frozenset(
     {"x", "y", "v", "v_next", "loss", "losses", "support_x", "support_y", "step", "sums", "samples"}
 )
-_RECURSIVE_NAMES = frozenset({"rows", "decays", "new_rows", "innovation", "variance", "nis", "epistemic", "total"})
+_RECURSIVE_NAMES = frozenset(
+    {"v_linearized", "rows", "decays", "new_rows", "innovation", "variance", "nis", "epistemic", "total"}
+)
 
 
 class _Frozen(BaseModel):
@@ -112,6 +114,8 @@ class Recursion(_Frozen):
 
     memory: int = Bounded(ge=1, le=2**16)
     """How many samples count in the covariance of v: those that tell most. The others count in v alone."""
+    relinearize: int = Bounded(ge=0, le=2**10)
+    """The first so many samples are linearized again, where v is by then, each time that their number has doubled."""
     tick: float = Bounded(gt=0, allow_inf_nan=False)
     """The time between two samples of meta-training, in s: 1 / `rate_hz`. It is 1 where the data has no rate."""
     tau: float | None = Bounded(gt=0, allow_inf_nan=False)
@@ -322,6 +326,11 @@ STEP = "step"
 """Name of the input of adapt.onnx that holds the index of the inner step, from 0, int64 `(1,)`.
 
 The graph has this input only if its rule learned separate numbers for each step."""
+LINEARIZED = "v_linearized"
+"""Name of the input of update.onnx that holds the v whose weights it is given, `(1, K)`.
+
+The network is linearized there. The graph has this input only if its rule linearizes samples again. Else, the weights
+are those of the input `v`."""
 
 
 def next_name(name: str) -> str:
@@ -375,4 +384,6 @@ def _upgrade(document: dict[str, Any], version: int) -> dict[str, Any]:
     if version == FORMAT_VERSION:
         return document
     renamed = {"normalization" if key == "normalisation" else key: value for key, value in document.items()}
+    if isinstance(recursion := renamed.get("recursion"), dict):
+        renamed["recursion"] = {"relinearize": 0} | recursion
     return renamed | {"format_version": FORMAT_VERSION}

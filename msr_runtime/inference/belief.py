@@ -12,10 +12,12 @@ ones only what is left.
 
 A belief never changes. The next one shares its memory, because copying all rows would take longer than an update. There
 is room for one sample more than counts: the next update writes where no belief reads that is at most one update old.
+
+A belief knows its first samples, because they are linearized again later (see `msr_runtime.relinearization`).
 """
 
 from collections.abc import Mapping
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,17 @@ _LEAST = 1e-9
 """A weight below it counts as zero: processors take many times as long for the smallest numbers of float32."""
 _ROUNDING = 1e-3
 """By how much rounding may push the largest eigenvalue of Rᵀ diag(d) R above 1."""
+
+
+class Sample(NamedTuple):
+    """A sample that a network learned from."""
+
+    x: Array
+    """`(*x)` in raw units, float32."""
+    y: Array
+    """`(*y)` in raw units, float32."""
+    keep: float
+    """What time had left of the mean since the sample before, 0 to 1. float32 holds it exactly."""
 
 
 class _Rows:
@@ -49,7 +62,15 @@ class Belief:
     Any thread may read one. One thread at a time may call `after`.
     """
 
-    def __init__(self, memory: _Rows, decays: Array, outputs: int, place: int, number: int) -> None:
+    def __init__(
+        self,
+        memory: _Rows,
+        decays: Array,
+        outputs: int,
+        place: int,
+        number: int,
+        first: tuple[Sample, ...] | None = None,
+    ) -> None:
         self._memory = memory
         self.decays = decays
         """d `(slots,)`, float32, between 0 and 1. Only read it. It is zero for rows that hold nothing."""
@@ -58,6 +79,8 @@ class Belief:
         """The first of the rows that the next sample is written to. They hold nothing."""
         self._number = number
         """How many samples had been written to the memory."""
+        self.first = first
+        """All samples since the prior. None: they are too many, or not known."""
 
     @classmethod
     def prior(cls, memory: int, outputs: int, size: int) -> Self:
@@ -69,7 +92,7 @@ class Belief:
             size: K, the filter parameters.
         """
         slots = (memory + 1) * outputs
-        belief = cls(_Rows(np.zeros((slots, size), FLOAT32)), np.zeros(slots, FLOAT32), outputs, 0, 0)
+        belief = cls(_Rows(np.zeros((slots, size), FLOAT32)), np.zeros(slots, FLOAT32), outputs, 0, 0, ())
         belief.share()
         return belief
 
@@ -100,13 +123,14 @@ class Belief:
         decays[dropped : dropped + self._outputs] = 0.0
         return decays, dropped
 
-    def after(self, decays: Array, dropped: int, rows: Array) -> Self:
+    def after(self, decays: Array, dropped: int, rows: Array, first: tuple[Sample, ...] | None = None) -> Self:
         """Return the belief after an update. It shares the memory, unless another belief has used it meanwhile.
 
         Args:
             decays: What `before` gave. It is kept, so do not change it afterwards.
             dropped: The same.
             rows: The new rows `(J, K)`, finite.
+            first: All samples since the prior, with this one. None: they are too many, or not known.
         """
         memory, number = self._memory, self._number
         if memory.written != number:
@@ -116,7 +140,12 @@ class Belief:
         memory.state.tensors["rows"][place] = rows
         memory.squares[place] = np.square(rows).sum(1)
         decays[place] = 1.0
-        return type(self)(memory, decays, self._outputs, dropped, number + 1)
+        return type(self)(memory, decays, self._outputs, dropped, number + 1, first)
+
+    def forgotten(self) -> Self:
+        """Return the prior of this belief, with a memory of its own."""
+        rows = self._memory.state.tensors["rows"]
+        return type(self)(_Rows(np.zeros_like(rows)), np.zeros_like(self.decays), self._outputs, 0, 0, ())
 
     def share(self) -> None:
         """Let several models go on from this belief, each with a memory of its own.
@@ -127,7 +156,8 @@ class Belief:
 
     def copy(self) -> Self:
         """Return the same belief with a memory of its own, so that updates of the copy never touch this one."""
-        return type(self)(_Rows(self._memory.state.tensors["rows"]), self.decays, self._outputs, self._place, 0)
+        rows = _Rows(self._memory.state.tensors["rows"])
+        return type(self)(rows, self.decays, self._outputs, self._place, 0, self.first)
 
     def inflated(self, factor: float) -> Self:
         """Return the belief with every variance multiplied by `factor`, but none larger than the prior's.

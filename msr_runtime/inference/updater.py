@@ -1,4 +1,7 @@
-"""Updates of a network by one sample: runs of update.onnx one after another, in buffers that are kept."""
+"""Updates of a network by one sample: runs of update.onnx one after another, in buffers that are kept.
+
+Where the rule says so, an update also linearizes the first samples again, see `msr_runtime.relinearization`.
+"""
 
 import copy
 from typing import Any, NamedTuple, Self
@@ -7,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.arrays import FLOAT32, all_finite
+from msr_runtime.bundle.manifest import LINEARIZED
 from msr_runtime.inference._onnxruntime import onnxruntime
-from msr_runtime.inference.belief import Belief
+from msr_runtime.inference.belief import Belief, Sample
 from msr_runtime.inference.state import State
 from msr_runtime.inference.time_limit import TimeLimit
+from msr_runtime.relinearization import due
 from msr_runtime.task import Array
 
 NEXT = "{}_next"
@@ -35,10 +40,11 @@ class Updater:
     Args:
         session: The session of update.onnx, on the CPU.
         start: The network at `v0`: what v and its weights relax to.
+        relinearize: How many of the first samples are linearized again.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, start: State) -> None:
-        self._session, self._start = session, start
+    def __init__(self, session: onnxruntime.InferenceSession, start: State, relinearize: int) -> None:
+        self._session, self._start, self._relinearize = session, start, relinearize
         self._pool: list[Run] = []
 
     def limited(self, limit: TimeLimit) -> Self:
@@ -57,7 +63,7 @@ class Updater:
         try:
             run = self._pool.pop()  # list.pop and list.append are atomic, so two threads never get the same buffers
         except IndexError:
-            run = Run(self._session, self._start)
+            run = Run(self._session, self._start, self._relinearize)
         run.begin(block, belief)
         return run
 
@@ -105,19 +111,23 @@ class Run:
     the memory of the arrays, so an update copies nothing but its sample.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, start: State) -> None:
-        self._session, self._start = session, start
+    def __init__(self, session: onnxruntime.InferenceSession, start: State, relinearize: int) -> None:
+        self._session, self._start, self._relinearize = session, start, relinearize
         self._states = State(start.tensors), State(start.tensors)
         shapes = {part.name: part.shape for part in (*session.get_inputs(), *session.get_outputs())}
         made = ("x", "y", "decays", "new_rows", "innovation", "variance", "nis")
         self._arrays = State({name: np.zeros(shapes[name], FLOAT32) for name in made})
-        self._bindings = tuple(self._bind(*states) for states in (self._states, self._states[::-1]))
+        one, other = self._states
+        self._there = there = State(start.tensors)  # where the first samples are linearized again
+        self._bindings = self._bind(one, other, one), self._bind(other, one, other)
+        self._again = (self._bind(one, other, there), self._bind(other, one, there)) if relinearize else ()
         self._at = 0  # which of the states holds the present network
         self._belief: Belief | None = None
         self._memory: State | None = None
 
-    def _bind(self, source: State, target: State) -> Any:
-        binding, given = self._session.io_binding(), {**source.values, **self._arrays.values}
+    def _bind(self, source: State, target: State, linearized: State) -> Any:
+        binding, v = self._session.io_binding(), {"v": source.values["v"], LINEARIZED: linearized.values["v"]}
+        given = linearized.values | v | self._arrays.values
         for part in self._session.get_inputs():
             if part.name != "rows":
                 binding.bind_ortvalue_input(part.name, given[part.name])
@@ -130,7 +140,7 @@ class Run:
         """Begin at another network. See `Updater.begin`."""
         if self._belief is not belief:  # else it is where the last update ended
             self._states[self._at].block[...] = block
-            self._follow(belief)
+            self._belief = belief
 
     @property
     def block(self) -> Array:
@@ -159,26 +169,58 @@ class Run:
         Returns:
             What the sample said. None if a number is not finite: then the belief is as it was, and the run must end.
         """
-        belief, arrays, source = self.belief, self._arrays.tensors, self._states[self._at]
-        arrays["x"][0], arrays["y"][0] = x, y
-        decays, dropped = belief.before(keep)
-        arrays["decays"][...] = decays
-        if keep < 1:  # v relaxes to v0, and so do the weights, which are linear in v: all of them in one block
-            source.block -= self._start.block
-            source.block *= FLOAT32.type(keep)
-            source.block += self._start.block
+        belief, arrays = self.belief, self._arrays.tensors
+        known = belief.first is not None and len(belief.first) < self._relinearize
+        sample = Sample(np.array(x, FLOAT32), np.array(y, FLOAT32), float(FLOAT32.type(keep)))
         self._belief = None  # until the update has succeeded, the buffers hold no network that a belief belongs to
-        self._session.run_with_iobinding(self._bindings[self._at])
-        target = self._states[1 - self._at]
+        after = self._learn(belief, sample, self._bindings, (*(belief.first or ()), sample) if known else None)
+        if after is None:
+            return None
+        found = Innovation(arrays["innovation"][0].copy(), arrays["variance"][0].copy(), float(arrays["nis"][0]))
+        if after.first and due(len(after.first), self._relinearize):
+            after = self._learn_again(after, after.first)
+        self._belief = after
+        return found
+
+    def _learn(
+        self, belief: Belief, sample: Sample, bindings: tuple[Any, ...], first: tuple[Sample, ...] | None
+    ) -> Belief | None:
+        """Take one sample from the present state to the other one, which is the present one then.
+
+        Returns:
+            What is believed then. None if a number is not finite.
+        """
+        arrays, source, target = self._arrays.tensors, self._states[self._at], self._states[1 - self._at]
+        arrays["x"][0], arrays["y"][0] = sample.x, sample.y
+        decays, dropped = belief.before(sample.keep)
+        arrays["decays"][...] = decays
+        if sample.keep < 1:  # v relaxes to v0, and so do the weights, which are linear in v: all of them in one block
+            source.block -= self._start.block
+            source.block *= FLOAT32.type(sample.keep)
+            source.block += self._start.block
+        if self._memory is not belief.memory:
+            self._memory = belief.memory
+            for binding in (*self._bindings, *self._again):
+                binding.bind_ortvalue_input("rows", self._memory.values["rows"])
+        self._session.run_with_iobinding(bindings[self._at])
         if not (all_finite(self._arrays.block) and all_finite(target.block)):
             return None
         self._at = 1 - self._at
-        self._follow(belief.after(decays, dropped, arrays["new_rows"]))
-        return Innovation(arrays["innovation"][0].copy(), arrays["variance"][0].copy(), float(arrays["nis"][0]))
+        return belief.after(decays, dropped, arrays["new_rows"], first)
 
-    def _follow(self, belief: Belief) -> None:
-        self._belief = belief
-        if self._memory is not belief.memory:
-            self._memory = belief.memory
-            for binding in self._bindings:
-                binding.bind_ortvalue_input("rows", self._memory.values["rows"])
+    def _learn_again(self, belief: Belief, samples: tuple[Sample, ...]) -> Belief:
+        """Take all samples again, from the prior on, with the network linearized at the present v for all of them.
+
+        Returns:
+            What is believed then. If a number is not finite, it is the given belief, and its network stays.
+        """
+        self._there.block[...] = self.block
+        self.block[...] = self._start.block
+        again = belief.forgotten()
+        for sample in samples:
+            after = self._learn(again, sample, self._again, samples)
+            if after is None:
+                self.block[...] = self._there.block
+                return belief
+            again = after
+        return again

@@ -27,8 +27,8 @@ CPU = ("CPUExecutionProvider",)
 
 @pytest.fixture(scope="module")
 def iterated(exporter: Any) -> Any:
-    """An MSR whose filter linearizes each sample twice, forgets, and keeps few rows."""
-    return exporter.exported("msr", "mse", rule="recursive", linearizations=2, time_constant=30.0, memory=MEMORY)
+    """An MSR whose filter linearizes its first samples again, forgets, and keeps few rows."""
+    return exporter.exported("msr", "mse", rule="recursive", time_constant=30.0, memory=MEMORY)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_linear_network_is_bayesian_regression(exporter: Any) -> None:
     exact = Regression(wide[0], wide[1], rule.noise().detach().double().numpy())
     assert frozen.recursion is not None
     start = State({"v": frozen.v0, **frozen.weights})
-    updater = Updater(make_session(frozen.recursion.update, "update.onnx", CPU), start)
+    updater = Updater(make_session(frozen.recursion.update, "update.onnx", CPU), start, rule.relinearize)
     run = updater.begin(start.block, Belief.prior(rule.memory, 2, frozen.v0.size))
     scale = np.asarray(scaling.output_scale)
     for count in range(len(x)):

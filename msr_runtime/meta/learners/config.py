@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 from pydantic import Field as Limits
 
+from msr_runtime.errors import TrainingError
 from msr_runtime.meta.networks.activations import Activation
 from msr_runtime.meta.networks.convolution import Head, Norm
-from msr_runtime.meta.symmetry.grid import GridName
+from msr_runtime.meta.symmetry.grid import GRID_NAMES, GridGroup, GridName
 from msr_runtime.meta.symmetry.reparameterize import Form
 
 RULES = ("gradient", "gauss-newton", "ridge", "recursive")
@@ -16,6 +17,9 @@ PLAIN, NEWTON = RULES[:2]
 """The rules of learners for which none is named."""
 PLAIN_STEPS, _NEWTON_STEPS = 5, 2
 """Their inner steps, if no number is named. Benchmarks of both rules measured these."""
+
+FOUND = "found"
+"""The `grid_group` that is found when a run is prepared."""
 
 
 class LearnerConfig(BaseModel):
@@ -50,10 +54,10 @@ class LearnerConfig(BaseModel):
     head: Head = "linear"
     """What follows the last map of a `conv` network that ends in a vector: `linear` on all of it, linear on its `mean`
     over positions, or, as an embedding for prototypes, the `map` itself."""
-    grid_group: GridName | None = None
+    grid_group: GridName | Literal["found"] | None = None
     """The flips and turns that a `conv-grid` network holds, with the form `equivariant` or method `orbit-prototypes`,
     or at which the form `kronecker` starts: `D1` (a left-right flip), `C2` (a half turn), `D2` (both flips), `C4`
-    (quarter turns), `D4` (quarter turns and flips)."""
+    (quarter turns), `D4` (quarter turns and flips). `found`: what is found in the family's augmentation."""
     adapt: tuple[str, ...] = ("*",)
     """Patterns of the weights that adapt, such as `layers.2.*` or `*.bias`. The others are learned by the outer loop
     alone."""
@@ -79,8 +83,9 @@ class LearnerConfig(BaseModel):
     gate: PositiveFloat | None = 3.0
     """An error of more standard deviations is an outlier: it moves as much as one of so many. None: all errors count in
     full. Only for `recursive`."""
-    linearizations: PositiveInt = 1
-    """How often each sample linearizes the network, each time where it has moved. Only for `recursive`."""
+    relinearize: Annotated[int, Limits(ge=0, le=1024)] = 16
+    """The first so many samples are linearized again, where the network is by then, each time that their number has
+    doubled: after 2, 4, 8 and so on. 0: no sample is. Only for `recursive`."""
     time_constant: PositiveFloat | None = None
     """Where the learned time starts, in samples, in which what was learned falls to 1/e. None: nothing is forgotten.
     Only for `recursive`."""
@@ -124,6 +129,21 @@ class LearnerConfig(BaseModel):
     def steps(self) -> int:
         """Inner steps, also where the configuration names none."""
         return self.inner_steps or (_NEWTON_STEPS if self.rule == NEWTON else PLAIN_STEPS)
+
+    @property
+    def flips_and_turns(self) -> GridGroup | None:
+        """The group of `grid_group`.
+
+        Raises:
+            TrainingError: It is still to be found in a family's augmentation.
+
+        """
+        if self.grid_group == FOUND:
+            raise TrainingError(
+                f"grid_group is '{FOUND}', but no family is here in whose augmentation flips and turns could be found; "
+                f"let `prepare` find them, or name a group: {', '.join(GRID_NAMES)} (--learner.grid-group)"
+            )
+        return None if self.grid_group is None else GridGroup.named(self.grid_group)
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -26,7 +26,6 @@ from msr_runtime.meta.rules.recursive import Recursive, require_numbers
 from msr_runtime.meta.rules.rule import LOSSES, Rule, Tensors
 from msr_runtime.meta.symmetry.equivariant import mlp_actions
 from msr_runtime.meta.symmetry.forms import Symmetry
-from msr_runtime.meta.symmetry.grid import GridGroup
 from msr_runtime.meta.symmetry.reparameterize import reparameterize
 from msr_runtime.task import Group, Loss, Shape
 
@@ -152,7 +151,7 @@ class Learner(nn.Module):
             math.prod(self.outputs),
             memory=config.memory,
             gate=config.gate,
-            linearizations=config.linearizations,
+            relinearize=config.relinearize,
             time_constant=config.time_constant,
             **noise,
             first_order=config.first_order,
@@ -174,15 +173,16 @@ class Learner(nn.Module):
         the Kronecker form starts at it if there is one.
         """
         config, actions = self.config, None
-        if config.form == "equivariant" and self.group is None and config.grid_group is None:
+        flips_and_turns = config.flips_and_turns
+        if config.form == "equivariant" and self.group is None and flips_and_turns is None:
             raise TrainingError(
                 "form 'equivariant' needs the group's matrices, but there are none: the family has no group() method "
                 "that returns them; add one to the family, name flips and turns of images by --learner.grid-group, or "
                 "take another form"
             )
         try:
-            if config.form in ("equivariant", "kronecker") and config.grid_group is not None:
-                actions = grid_actions(self.network, GridGroup.named(config.grid_group))
+            if config.form in ("equivariant", "kronecker") and flips_and_turns is not None:
+                actions = grid_actions(self.network, flips_and_turns)
             elif config.form == "equivariant" and self.group is not None:
                 actions = mlp_actions(self.network, self.group)
             reparameterize(self.network, filters=config.filters, form=config.form, terms=config.terms, actions=actions)

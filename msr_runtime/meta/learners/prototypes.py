@@ -15,7 +15,6 @@ from msr_runtime.meta.networks.convolution import GridConvNet
 from msr_runtime.meta.networks.prototypes import OrbitPrototypeNetwork, PrototypeNetwork
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.meta.symmetry.forms import SharingSymmetry
-from msr_runtime.meta.symmetry.grid import GridGroup
 from msr_runtime.task import Group, Loss, Shape
 
 _TEMPERATURE = 0.1
@@ -75,12 +74,23 @@ class ProtoNets(Learner):
 
         The result does not depend on the number of steps, if there is at least one.
         """
-        if steps == 0:
-            return self.start()
+        return self.start() if steps == 0 else self.relearn(self.start(), support_x, support_y)
+
+    def relearn(self, known: Tensors, support_x: Tensor, support_y: Tensor) -> Tensors:
+        """Average the embeddings of the support samples by class. A class without samples keeps what is known of it.
+
+        Args:
+            known: The adapted tensors so far.
+            support_x: `(shots, *x)`.
+            support_y: `(shots,)`.
+
+        """
         assert isinstance(self.network, PrototypeNetwork | OrbitPrototypeNetwork)
+        ((name, before),) = known.items()
         member = nn.functional.one_hot(support_y, self.outputs[0]).to(support_x.dtype)
-        means = member.mT @ self.network.embedding(support_x) / member.sum(0).clamp(min=1)[:, None]
-        return {self.adapted_names[0]: means}
+        samples = member.sum(0)[:, None]
+        means = member.mT @ self.network.embedding(support_x) / samples.clamp(min=1)
+        return {name: torch.where(samples > 0, means, before.reshape(means.shape)).reshape(before.shape)}
 
 
 class OrbitPrototypes(ProtoNets):
@@ -105,7 +115,7 @@ class OrbitPrototypes(ProtoNets):
     def __init__(
         self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss, group: Group | None = None
     ) -> None:
-        if config.grid_group is None:
+        if config.flips_and_turns is None:
             raise TrainingError(
                 f"method '{self.name}' compares images in every pose of a group of flips and turns, but no group is "
                 "named; name it by --learner.grid-group, such as D2 for both flips, or take method 'protonets'"
@@ -119,23 +129,23 @@ class OrbitPrototypes(ProtoNets):
 
     def build_network(self) -> nn.Module:
         """Return filter banks, which are not yet shared, and the orbit of each class's prototype."""
-        config = self.config
-        assert config.grid_group is not None
+        config, group = self.config, self.config.flips_and_turns
+        assert group is not None
         refuse_unused(self.name, config, self.unused(config), ("bias", "rule"))
         embedding = self.plain_network((1,), config.widths)
         assert isinstance(embedding, GridConvNet)
-        width, order = math.prod(embedding.last_map), GridGroup.named(config.grid_group).order
+        width = math.prod(embedding.last_map)
         temperature = _TEMPERATURE if config.temperature is None else config.temperature
-        return OrbitPrototypeNetwork(embedding, self.outputs[0], width, order, temperature)
+        return OrbitPrototypeNetwork(embedding, self.outputs[0], width, group.order, temperature)
 
     def _reparameterize(self) -> None:
         """Share the filters, and let the group make each class's prototypes of one v."""
         super()._reparameterize()
-        network, grid_group = self.network, self.config.grid_group
+        network, group = self.network, self.config.flips_and_turns
         assert isinstance(network, OrbitPrototypeNetwork)
         assert isinstance(network.embedding, GridConvNet)
-        assert grid_group is not None
-        moves = GridGroup.named(grid_group).on_map(*network.embedding.last_map)
+        assert group is not None
+        moves = group.on_map(*network.embedding.last_map)
         orbits = np.arange(self.outputs[0])[:, None, None] * moves.shape[1] + moves
         sharing = SharingSymmetry(network.prototypes, orbits.ravel())
         # `unsafe` allows v to have another shape than the weight
@@ -144,10 +154,6 @@ class OrbitPrototypes(ProtoNets):
     def choose_adapted(self) -> tuple[str, ...]:
         """Return the name of the prototypes' v alone."""
         return ("parametrizations.prototypes.original",)
-
-    def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:
-        """Average the embeddings as `ProtoNets` does. The means of all classes, side by side, are v."""
-        return {name: means.flatten() for name, means in super().adapt(support_x, support_y, steps).items()}
 
 
 def _on_orbits(config: LearnerConfig) -> LearnerConfig:

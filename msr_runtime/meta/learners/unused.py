@@ -12,7 +12,7 @@ from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners.config import PLAIN, PLAIN_STEPS, RULES, LearnerConfig
 from msr_runtime.meta.networks.registry import NETWORKS
 
-FILTER: tuple[str, ...] = ("memory", "gate", "linearizations", "time_constant", "objective")
+FILTER: tuple[str, ...] = ("memory", "gate", "relinearize", "time_constant", "objective")
 """The options of the rule `recursive` alone."""
 INNER_LOOP: tuple[str, ...] = ("rule", "inner_steps", "inner_rate", "step_rates", "damping", "first_order", *FILTER)
 """The options of `LearnerConfig` that say how a support set moves what adapts. The others size the network."""

@@ -7,7 +7,8 @@ it knows how sure it is. Before the first sample, v is normally distributed arou
 
 One sample (x, y) linearizes the network at the present v, with slopes H of the outputs in m, and corrects m by what the
 outputs miss. Between samples, m may relax towards the prior. So the covariance never exceeds the prior's, whatever the
-samples are, and a robot that changed is learned anew.
+samples are, and a robot that changed is learned anew. The first samples are linearized again where v is later, see
+`msr_runtime.relinearization`.
 
 Sources: Jazwinski, "Stochastic Processes and Filtering Theory", 1970; Harrison, Sharma, Pavone, "Meta-Learning Priors
 for Efficient Online Bayesian Regression", 2018, for a last layer alone; Huber, "Robust Estimation of a Location
@@ -15,7 +16,7 @@ Parameter", 1964.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from msr_runtime.errors import TrainingError
 from msr_runtime.meta.rules.belief import Belief, eliminate, squared_errors
 from msr_runtime.meta.rules.gauss_newton import GaussNewton
 from msr_runtime.meta.rules.rule import Forward, Rule, Tensors, inverse_softplus, rescale
+from msr_runtime.relinearization import due
 from msr_runtime.task import Loss
 
 _PACE = 5.0
@@ -33,6 +35,17 @@ _PACE = 5.0
 a network that knows little, and ends at what a trained one still misses. So its parameter counts this many times, and
 so does that of the time constant.
 """
+
+
+class Sample(NamedTuple):
+    """One sample of a stream."""
+
+    x: Tensor
+    """`(*x)`."""
+    y: Tensor
+    """`(*y)`."""
+    keep: Tensor | None
+    """What time has left of the mean since the sample before, a scalar. None: all of it."""
 
 
 class Observation(NamedTuple):
@@ -62,7 +75,7 @@ class Recursive(Rule):
         memory: The covariance is made of `memory` samples: those that tell most. The others count in the mean alone.
         gate: An error of more standard deviations is an outlier, and moves as much as one of so many. None: there are
             no outliers.
-        linearizations: How often a sample linearizes the network, each time at the v that it found.
+        relinearize: The first so many samples are linearized again each time that their number has doubled.
         time_constant: In samples: where the learned time constant starts, after which 1/e of what was learned is
             left. None: nothing is forgotten.
         scale: Where the scales start.
@@ -90,7 +103,7 @@ class Recursive(Rule):
         *,
         memory: int = 64,
         gate: float | None = 3.0,
-        linearizations: int = 1,
+        relinearize: int = 16,
         time_constant: float | None = None,
         scale: float = 0.1,
         noise: float = 0.1,
@@ -103,7 +116,7 @@ class Recursive(Rule):
                 "the rule is given no tensor to move, but at least one is wanted; pass the names of adapted tensors "
                 "(most likely the method adapts nothing)"
             )
-        self.memory, self.gate, self.linearizations = memory, gate, linearizations
+        self.memory, self.gate, self.relinearize = memory, gate, relinearize
         self.scale_parameters = nn.Parameter(inverse_softplus(torch.full((len(self.names),), scale)))
         self.noise_parameters = nn.Parameter(inverse_softplus(torch.full((outputs,), noise)) / _PACE)
         # The rate, not the time: for a small one the softplus is an exponential, so that it can change many times over.
@@ -141,30 +154,17 @@ class Recursive(Rule):
         moving = [start[name] for name in self.names]
         return Belief.prior(moving[0], sum(tensor.numel() for tensor in moving))
 
-    def observe(self, forward: Forward, start: Tensors, belief: Belief, x: Tensor, y: Tensor) -> Observation:
-        """Learn from one sample. It can be traced: there is no branch on a number, and no operator that ONNX lacks.
+    def correct(self, belief: Belief, outputs: Tensor, slopes: Tensor, y: Tensor) -> Observation:
+        """Learn from one sample that has been linearized.
 
         Args:
-            forward: The network.
-            start: The adapted tensors before the first sample, v0.
-            belief: What is believed now. The caller has relaxed it, and adds the new rows.
-            x: `(*x)`.
+            belief: What is believed right before it.
+            outputs: The linearized network's outputs at the belief's mean, `(J,)`.
+            slopes: Their slopes in m, `(J, K)`.
             y: `(*y)`.
 
         """
-        first = last = self._correct(forward, start, belief, belief.mean, x, y)
-        for _ in range(self.linearizations - 1):
-            last = self._correct(forward, start, belief, last.mean, x, y)
-        return Observation(last.mean, last.rows, first.innovation, first.variance, first.nis)
-
-    def _correct(
-        self, forward: Forward, start: Tensors, belief: Belief, mean: Tensor, x: Tensor, y: Tensor
-    ) -> Observation:
-        """Learn from one sample with the network linearized at `mean`."""
-        noise = self.noise()
-        outputs, slopes = self.linearize(forward, start, mean, x)
-        # The errors of the belief's own mean, as the network that is linearized at `mean` has them.
-        errors = y.flatten() - outputs - slopes @ (belief.mean - mean)
+        noise, errors = self.noise(), y.flatten() - outputs
         gains = belief.times(slopes)
         covariance = gains @ slopes.mT
         found = eliminate(covariance, errors, noise, gains, self.gate)
@@ -201,33 +201,79 @@ class Recursive(Rule):
         """
         require_numbers(loss)
         belief, keep = self.prior(start), self.keep()
-        for x, y in zip(support_x.unbind(), support_y.unbind(), strict=True):
-            belief, _ = self.learn(forward, start, belief, x, y, keep)
+        samples = zip(support_x.unbind(), support_y.unbind(), strict=True)
+        for after, _ in self.follow(forward, start, (Sample(x, y, keep) for x, y in samples)):
+            belief = after
         return belief
 
-    def learn(
-        self, forward: Forward, start: Tensors, belief: Belief, x: Tensor, y: Tensor, keep: Tensor | None
-    ) -> tuple[Belief, Observation]:
+    def follow(
+        self, forward: Forward, start: Tensors, samples: Iterable[Sample]
+    ) -> Iterator[tuple[Belief, Observation]]:
+        """Learn from a stream, from the prior on.
+
+        Args:
+            forward: The network.
+            start: The adapted tensors before the first sample, v0.
+            samples: The stream.
+
+        Yields:
+            What is believed after each sample, and what the sample did.
+
+        """
+        belief, first = self.prior(start), list[Sample]()
+        for count, sample in enumerate(samples, 1):
+            belief, seen = self.learn(forward, start, belief, sample)
+            if count <= self.relinearize:
+                first.append(sample)
+            if due(count, self.relinearize):
+                belief = self.learn_again(forward, start, belief.mean, first)
+            yield belief, seen
+
+    def learn(self, forward: Forward, start: Tensors, belief: Belief, sample: Sample) -> tuple[Belief, Observation]:
         """Let time pass, make room in the memory, and learn from one sample.
 
         Args:
             forward: The network.
-            start: The adapted tensors before the first sample.
+            start: The adapted tensors before the first sample, v0.
             belief: What was believed after the sample before.
-            x: `(*x)`.
-            y: `(*y)`.
-            keep: What time has left of the mean since the sample before, a scalar. None: all of it.
+            sample: The sample.
 
         Returns:
             What is believed now, and what the sample did.
 
         """
+        belief = self._before(belief, sample.keep)
+        seen = self.correct(belief, *self.linearize(forward, start, belief.mean, sample.x), sample.y)
+        return belief.with_rows(seen.mean, seen.rows), seen
+
+    def learn_again(self, forward: Forward, start: Tensors, mean: Tensor, samples: Sequence[Sample]) -> Belief:
+        """Learn from samples from the prior on, with the network linearized at one mean for all of them.
+
+        Args:
+            forward: The network.
+            start: The adapted tensors before the first sample, v0.
+            mean: m `(K,)`, where the network is linearized.
+            samples: All samples since the prior.
+
+        Returns:
+            What is believed after the last of them.
+
+        """
+        inputs, belief = torch.stack([sample.x for sample in samples]), self.prior(start)
+        # Samples do not depend on each other.
+        linear = vmap(lambda x: self.linearize(forward, start, mean, x))(inputs)
+        for sample, outputs, slopes in zip(samples, *(part.unbind() for part in linear), strict=True):
+            belief = self._before(belief, sample.keep)
+            seen = self.correct(belief, outputs + slopes @ (belief.mean - mean), slopes, sample.y)
+            belief = belief.with_rows(seen.mean, seen.rows)
+        return belief
+
+    def _before(self, belief: Belief, keep: Tensor | None) -> Belief:
+        """The belief right before a sample: time has passed, and there is room for its rows."""
         if keep is not None:
             belief = belief.relaxed(keep)
         # Rows go before the sample is taken, so that nothing of what follows depends on them.
-        belief = belief.largest(self.memory - 1, len(self.noise_parameters))
-        seen = self.observe(forward, start, belief, x, y)
-        return belief.with_rows(seen.mean, seen.rows), seen
+        return belief.largest(self.memory - 1, len(self.noise_parameters))
 
     def predict(self, forward: Forward, start: Tensors, belief: Belief, x: Tensor) -> tuple[Tensor, Tensor]:
         """Predict outputs, and say how sure that is.

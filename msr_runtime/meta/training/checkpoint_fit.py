@@ -23,7 +23,7 @@ _SLACK = 4
 """How many times the numbers in the file a learner may need by this count, which knows the methods only roughly."""
 _LEAST = 10**4
 """Numbers that a learner may always need."""
-_COUNTS = ("filters", "terms", "context", "inner_steps", "memory", "linearizations")
+_COUNTS = ("filters", "terms", "context", "inner_steps", "memory")
 """Options that say how much there is of something, and so how much memory or time a learner takes."""
 _DENSE = ("msr", "maml-big")
 """Methods that make a symmetry matrix, whatever the option `reparameterized` says."""

@@ -157,6 +157,7 @@ def test_a_kronecker_u_starts_at_the_group_and_may_leave_it() -> None:
     ("method", "changes", "words"),
     [
         ("orbit-prototypes", {"grid_group": None}, "no group is named; name it by --learner.grid-group"),
+        ("orbit-prototypes", {"grid_group": "found"}, "no family is here in whose .* let `prepare` find them, or name"),
         ("orbit-prototypes", {"network": "conv"}, "the network is 'conv'; take network 'conv-grid'"),
         ("orbit-prototypes", {"width": 10}, "order 4 is wanted, for example 8"),
         ("maml", {"head": "map"}, "take head 'linear' or 'mean'"),

@@ -25,7 +25,7 @@ OTHER: dict[str, Any] = {
     "first_order": True,
     "memory": 2,
     "gate": 0.3,
-    "linearizations": 2,
+    "relinearize": 2,
     "time_constant": 4.0,
     "objective": "error",
     "filters": 2,

@@ -15,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.rules.belief import Belief, eliminate
-from msr_runtime.meta.rules.recursive import Observation, Recursive
+from msr_runtime.meta.rules.recursive import Observation, Recursive, Sample
 from msr_runtime.meta.rules.rule import Tensors
 
 
@@ -42,16 +42,22 @@ def textbook(rule: Recursive, forward, start: Tensors, x: Tensor, y: Tensor) -> 
         parts = zip(names, v.split(sizes), strict=True)
         return forward(start | {n: part.reshape(start[n].shape) for n, part in parts}, x[None])[0]
 
-    v, P = v0, prior
-    for x_, y_ in zip(x, y, strict=True):
+    def take(v: Tensor, P: Tensor, x: Tensor, y: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
         v, P = v0 + a * (v - v0), a**2 * P + (1 - a**2) * prior
-        found, H, gain = v, P, P
-        for _ in range(rule.linearizations):
-            H = jacrev(of)(found, x_)
-            gain = P @ H.T @ torch.linalg.inv(H @ P @ H.T + noise)
-            found = v + gain @ (y_ - of(found, x_) - H @ (v - found))
+        at = v if at is None else at
+        H = jacrev(of)(at, x)
+        gain = P @ H.T @ torch.linalg.inv(H @ P @ H.T + noise)
         left = torch.eye(len(v), dtype=v.dtype) - gain @ H
-        v, P = found.detach(), (left @ P @ left.T + gain @ noise @ gain.T).detach()
+        found = v + gain @ (y - of(at, x) - H @ (v - at))
+        return found.detach(), (left @ P @ left.T + gain @ noise @ gain.T).detach()
+
+    v, P = v0, prior
+    for count in range(1, len(x) + 1):
+        v, P = take(v, P, x[count - 1], y[count - 1])
+        if count in (2, 4, 8) and count <= rule.relinearize:
+            at, (v, P) = v, (v0, prior)
+            for x_, y_ in zip(x[:count], y[:count], strict=True):
+                v, P = take(v, P, x_, y_, at)
     return v.numpy(), P.numpy()
 
 
@@ -64,13 +70,13 @@ def covariance(rule: Recursive, start: Tensors, belief: Belief) -> np.ndarray:
 
 
 class TestFilter:
-    @pytest.mark.parametrize("linearizations", [1, 3])
+    @pytest.mark.parametrize("relinearize", [0, 5, 16])
     @pytest.mark.parametrize("time_constant", [None, 4.0])
-    def test_is_the_textbook(self, toy, time_constant: float | None, linearizations: int) -> None:
+    def test_is_the_textbook(self, toy, time_constant: float | None, relinearize: int) -> None:
         """Mean and covariance of a deep network's filter, which numpy computes with K x K matrices and an inverse."""
         learner, start = toy.deep()
         x, y = toy.support(12)
-        rule = make_rule(toy, start, time_constant=time_constant, linearizations=linearizations)
+        rule = make_rule(toy, start, time_constant=time_constant, relinearize=relinearize)
         belief = rule.believe(learner, "mse", start, x, y)
         v, P = textbook(rule, learner, start, x, y)
         moved = rule(learner, "mse", start, x, y)
@@ -116,7 +122,7 @@ class TestFilter:
         x, y = toy.support(5)
         rule = make_rule(toy, start)
         belief = rule.believe(learner, "mse", start, x[:4], y[:4])
-        seen = rule.observe(learner, start, belief, x[4], y[4])
+        _, seen = rule.learn(learner, start, belief, Sample(x[4], y[4], None))
         outputs, covariances = rule.predict(learner, start, belief, x[4:])
         total = covariances[0] + torch.diag(rule.noise())
         torch.testing.assert_close(seen.innovation, y[4] - outputs[0])
@@ -147,10 +153,8 @@ class TestSafety:
             for step in range(3000):
                 x = torch.randn(24, generator=rng)
                 y = x.reshape(2, 12) @ torch.ones(12)
-                belief = belief.relaxed(torch.tensor(0.999)).largest(7, 2)
                 forward = lambda adapted, x: x.reshape(-1, 2, 12) @ adapted["v"]  # noqa: E731
-                seen = rule.observe(forward, start, belief, x, y)
-                belief = belief.with_rows(seen.mean, seen.rows)
+                belief, _ = rule.learn(forward, start, belief, Sample(x, y, torch.tensor(0.999)))
                 if step % 100 == 99:
                     C = belief.times(torch.eye(12)).double()
                     least, *_, most = torch.linalg.eigvalsh((C + C.mT) / 2)
@@ -192,11 +196,12 @@ class TestSafety:
         gated, plain = (
             Recursive(["v"], 1, gate=gate, scale=0.4, noise=0.2).double().requires_grad_(False) for gate in (2.0, None)
         )
-        expected = gated.observe(forward, start, gated.prior(start), x, x)
+        _, expected = gated.learn(forward, start, gated.prior(start), Sample(x, x, None))
         outputs, deviation = forward(start, x), expected.variance.sqrt()
 
         def move(rule: Recursive, deviations: float) -> float:
-            return rule.observe(forward, start, rule.prior(start), x, outputs + deviations * deviation).mean.item()
+            far = Sample(x, outputs + deviations * deviation, None)
+            return rule.learn(forward, start, rule.prior(start), far)[0].mean.item()
 
         assert move(gated, 1.9) == move(plain, 1.9)
         for far in (2.0, 7.0, -1e6):
@@ -220,7 +225,7 @@ class TestDifferentiation:
         learner, start = toy.deep()
         x, y = toy.support(4)
         queries = toy.support(3, seed=30)
-        rule = make_rule(toy, start, time_constant=time_constant, gate=2.0, linearizations=2)
+        rule = make_rule(toy, start, time_constant=time_constant, gate=2.0, relinearize=4)
         own = dict(rule.named_parameters())
 
         def loss(*tensors: Tensor) -> Tensor:
@@ -272,7 +277,7 @@ def test_an_update_can_be_traced(toy) -> None:
     rule = make_rule(toy, start, gate=1.0)
 
     def update(belief: Belief, x: Tensor, y: Tensor) -> Observation:
-        return rule.observe(learner, start, belief, x, y)
+        return rule.learn(learner, start, belief, Sample(x, y, None))[1]
 
     first = rule.believe(learner, "mse", start, x[:3], y[:3])
     graph = make_fx(update)(first, x[3], y[3])

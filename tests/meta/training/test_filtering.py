@@ -20,7 +20,7 @@ LINEAR = LearnerConfig(depth=0, filters=4, rule="recursive")
     ("method", "changes"),
     [
         ("msr", {"time_constant": 5.0}),
-        ("anil", {"linearizations": 2, "memory": 2}),
+        ("anil", {"relinearize": 2, "memory": 2}),
         ("cavia", {"objective": "error", "gate": None}),
     ],
 )

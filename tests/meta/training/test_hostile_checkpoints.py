@@ -60,7 +60,6 @@ def refused(path: Path) -> str:
         ("msr", {"filters": 10**12}, "its filters is 1,000,000,000,000"),
         ("maml-big", {"filters": 10_000, "width": 1_000}, "its network has"),
         ("msr", {"form": "kronecker", "terms": 10**9}, "its terms is 1,000,000,000"),
-        ("msr", {"rule": "recursive", "linearizations": 10**9}, "its linearizations is 1,000,000,000"),
         ("cavia", {"context": 10**12}, "its context is"),
         ("function-encoder", {"context": 10_000}, "its context is 10,000, but the file holds "),
         ("function-encoder", {"context": 2_000, "width": 900}, "its network has 3,6"),

@@ -1,5 +1,6 @@
 """`prepare`: what it checks, in which order, what it tests, and what its value says when it is printed."""
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -96,11 +97,26 @@ def test_the_text_says_that_the_group_was_found_or_that_there_is_none(training) 
     family = SimpleNamespace(**{name: getattr(plane, name) for name in members})
     bare = prepared(training, family)
     assert bare.group is not None
-    assert str(bare).splitlines()[0] == "family        plane, group C4, found from augment"
+    first, found, words, *_ = str(bare).splitlines()
+    assert first == "family        plane, group C4, found from augment"
+    assert re.fullmatch(r"found {9}C4, 4 elements; in \d\.\d s", found)
+    assert words == "              push turned by 90°; of the outputs: speed turned by 90°"
     family.augment = lambda rng, x, y: (x, y)
     plain = prepared(training, family)
     assert plain.group is None
-    assert str(plain).splitlines()[0] == "family        plane, no group given as matrices"
+    assert str(plain).splitlines()[:2] == ["family        plane, no group given as matrices", SUMMARY.splitlines()[1]]
+
+
+def test_the_text_says_what_follows_where_no_group_was_found(training) -> None:
+    """An augmentation that is no group: training goes on, and nothing is measured on it."""
+    plane = training.Plane()
+    members = ("name", "inputs", "outputs", "loss", "query_sets", "sample")
+    noisy = SimpleNamespace(**{name: getattr(plane, name) for name in members})
+    noisy.augment = lambda rng, x, y: (x + rng.normal(size=x.shape).astype(x.dtype), y)
+    assert re.fullmatch(
+        r"found {9}none; in \d\.\d s; so the equivariance is not measured, and a bundle names no group",
+        str(prepared(training, noisy)).splitlines()[1],
+    )
 
 
 def test_the_text_says_what_the_fields_declare(training) -> None:
