@@ -8,6 +8,12 @@ step towards the most likely v, and on average it costs less than two more updat
 Source: Bell, "The Iterated Kalman Smoother as a Gauss-Newton Method", 1994.
 """
 
+LINEARIZED = "v_linearized"
+"""Name of the input of update.onnx that holds the v whose weights it is given, `(1, K)`.
+
+The network is linearized there. The graph has this input only if its rule linearizes samples again. Else, the weights
+are those of the input `v`."""
+
 
 def due(samples: int, limit: int) -> bool:
     """Whether the samples are linearized again after so many of them: after 2, 4, 8 and so on, up to `limit`."""

@@ -18,12 +18,13 @@ from msr_export.layers import LayerByLayer
 from msr_export.lowering import encode, lower
 from msr_export.plain import Adapting
 from msr_export.traced import Traced
-from msr_runtime.bundle.manifest import LINEARIZED, next_name
+from msr_runtime.bundle.manifest import next_name
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.belief import Belief, eliminate, squared_errors
 from msr_runtime.meta.rules.recursive import Recursive
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.normalization import Normalization
+from msr_runtime.relinearization import LINEARIZED
 
 _SAMPLES = 7
 """Samples of an example by which a network of your own is written as a flat graph."""

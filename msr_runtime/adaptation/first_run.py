@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.bundle.manifest import LINEARIZED, LOSSES, STEP, Manifest, next_name
+from msr_runtime.bundle.manifest import LOSSES, STEP, Manifest, next_name
 from msr_runtime.bundle.store import ADAPT, DEVIATION, LOSS, PREDICT, SUMS, UPDATE, Bundle
 from msr_runtime.errors import BundleError
 from msr_runtime.inference._onnxruntime import onnxruntime
@@ -18,6 +18,7 @@ from msr_runtime.inference.deviation import OUTPUTS
 from msr_runtime.inference.providers import CPU
 from msr_runtime.inference.session import make_session
 from msr_runtime.inference.time_limit import TimeLimit
+from msr_runtime.relinearization import LINEARIZED
 from msr_runtime.task import sample_shape, width
 
 LONGEST = 60.0

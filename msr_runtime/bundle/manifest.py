@@ -326,11 +326,6 @@ STEP = "step"
 """Name of the input of adapt.onnx that holds the index of the inner step, from 0, int64 `(1,)`.
 
 The graph has this input only if its rule learned separate numbers for each step."""
-LINEARIZED = "v_linearized"
-"""Name of the input of update.onnx that holds the v whose weights it is given, `(1, K)`.
-
-The network is linearized there. The graph has this input only if its rule linearizes samples again. Else, the weights
-are those of the input `v`."""
 
 
 def next_name(name: str) -> str:

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.arrays import FLOAT32, all_finite
-from msr_runtime.bundle.manifest import LINEARIZED
 from msr_runtime.inference._onnxruntime import onnxruntime
 from msr_runtime.inference.belief import Belief, Sample
 from msr_runtime.inference.state import State
 from msr_runtime.inference.time_limit import TimeLimit
-from msr_runtime.relinearization import due
+from msr_runtime.relinearization import LINEARIZED, due
 from msr_runtime.task import Array
 
 NEXT = "{}_next"
