@@ -17,10 +17,10 @@ from msr_runtime.cli.families import checked_family, named_family
 from msr_runtime.cli.output import refuse, visible_lines
 from msr_runtime.cli.programs import training_programs
 from msr_runtime.errors import AugmentationWarning, MsrError
-from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.config import FOUND, LearnerConfig
 from msr_runtime.meta.learners.methods import LEARNERS, learner_class
 from msr_runtime.meta.learners.unused import refuse_unused
-from msr_runtime.meta.symmetry.discovery import known_group
+from msr_runtime.meta.symmetry.finding import known_group
 from msr_runtime.meta.training.batch_test import check_batches
 from msr_runtime.meta.training.checkpoint import LAST, build_learner
 from msr_runtime.meta.training.config import TrainConfig, TrainSettings
@@ -108,7 +108,8 @@ def _train(family: str, run: Path, given: Given, resume: Resume) -> int:
                     print(f"{run} is complete: it has taken all its {opened.saved.step} steps; nothing is left to do")
                 return 0
             try:
-                if opened.saved is None and joined.first:
+                fresh = opened.saved is None and joined.first
+                if fresh and config.learner.grid_group != FOUND:
                     _require_exportable(config, loaded)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", AugmentationWarning)  # it is printed below
@@ -116,6 +117,8 @@ def _train(family: str, run: Path, given: Given, resume: Resume) -> int:
             except KeyboardInterrupt:
                 refuse(f"interrupted before the first step: {run} is as it was; give the same command again")
                 return 130
+            if fresh and config.learner.grid_group == FOUND:
+                _require_exportable(prepared.config, loaded)
             if joined.first:
                 _show(prepared)
             result = MetaTrainer(prepared, opened, processes=joined).train()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.families import StreamFamily
-from msr_runtime.meta.symmetry.discovery import known_group
+from msr_runtime.meta.symmetry.finding import known_group
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Adapt, Array, Group, Predict, TaskFamily, output_shape, width
 

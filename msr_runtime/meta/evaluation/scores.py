@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.families import EpisodicFamily, rows_per_sample
-from msr_runtime.meta.symmetry.discovery import known_group
+from msr_runtime.meta.symmetry.finding import known_group
 from msr_runtime.meta.symmetry.measures import equivariance_error
 from msr_runtime.task import Adapt, Group, Split, TaskBatch, TaskFamily, field_slices, width
 

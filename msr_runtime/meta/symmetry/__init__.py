@@ -33,8 +33,9 @@ Meta-training finds it, and the symmetry of the tasks with it. What U can share 
 R is the number of terms. Q is fixed: it spans the d dimensions of all W that commute with the known group.
 """
 
-from msr_runtime.meta.symmetry.discovery import find_group, known_group
+from msr_runtime.meta.symmetry.discovery import find_group
 from msr_runtime.meta.symmetry.equivariant import equivariant_basis, mlp_actions, multiplication_table, regular
+from msr_runtime.meta.symmetry.finding import Discovery, discover_group, known_group
 from msr_runtime.meta.symmetry.forms import (
     EquivariantSymmetry,
     FullSymmetry,
@@ -54,8 +55,10 @@ from msr_runtime.meta.symmetry.reparameterize import (
     fold,
     reparameterize,
 )
+from msr_runtime.meta.symmetry.words import in_words
 
 __all__ = [
+    "Discovery",
     "EquivariantSymmetry",
     "FilterAction",
     "Form",
@@ -69,6 +72,7 @@ __all__ = [
     "PerInputSymmetry",
     "SharingSymmetry",
     "Symmetry",
+    "discover_group",
     "energy",
     "equivariance_error",
     "equivariant_basis",
@@ -76,6 +80,7 @@ __all__ = [
     "find_grid_group",
     "find_group",
     "fold",
+    "in_words",
     "known_group",
     "mlp_actions",
     "multiplication_table",

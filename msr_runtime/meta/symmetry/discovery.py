@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.families import rows_per_sample
-from msr_runtime.task import Field, Group, SymmetricFamily, TaskFamily, sample_shape, width
+from msr_runtime.task import Field, Group, TaskFamily, sample_shape, width
 
 LARGEST, MOST = 128, 64
 """The widest x or y that is looked at, and the most elements of a group that is found."""
@@ -24,11 +24,6 @@ _ZERO = 1e-6  # float32 knows a cosine that closely
 
 Maps = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Matrices on x and on y, `(count, x, x)` and `(count, y, y)`."""
-
-
-def known_group(family: TaskFamily) -> Group | None:
-    """Return the family's group: what `group()` gives or, without it, what is found from `augment`. None if unknown."""
-    return family.group() if isinstance(family, SymmetricFamily) else find_group(family)
 
 
 def find_group(family: TaskFamily) -> Group | None:
@@ -60,7 +55,7 @@ def find_group(family: TaskFamily) -> Group | None:
     if elements is None or len(elements[0]) == 1:
         return None
     table = _table(*elements)
-    return _sorted(table, *(_exact(matrices, table) for matrices in elements))
+    return _sorted(table, *(exact(matrices, table) for matrices in elements))
 
 
 def _read_off(family: TaskFamily) -> Maps | None:
@@ -150,7 +145,7 @@ def _table(on_x: NDArray, on_y: NDArray) -> NDArray[np.intp]:
     return np.stack(rows)
 
 
-def _exact(matrices: NDArray, table: NDArray[np.intp]) -> NDArray[np.float64]:
+def exact(matrices: NDArray, table: NDArray[np.intp]) -> NDArray[np.float64]:
     """Remove the rounding of float32: what is nearly a representation is near one, and averages lead there.
 
     Products of zeros stay zero, which a singular value decomposition would not keep.

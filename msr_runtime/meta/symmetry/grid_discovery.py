@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.errors import FamilyError
-from msr_runtime.families import rows_per_sample
+from msr_runtime.families import FiniteFamily, rows_per_sample
 from msr_runtime.meta.symmetry.grid import GridGroup
 from msr_runtime.task import TaskFamily, sample_shape
 
 COUNTS = (1, 2, 4, 8)
 """The orders of the subgroups of flips and quarter turns: so many maps are tried."""
-_COARSE = 3
+COARSE = 3
 """Coarse pixels along an axis: on more, a small turn or crop moves more of what is seen."""
 _PAIRS, _FEW, _STARTS, _BEST, _ROUNDS = 4096, 1024, 32, 2, 40
 """Pairs; pairs on which many random starts are tried; of which the best go on with all pairs; rounds of each."""
@@ -80,10 +80,10 @@ def find_grid_group(family: TaskFamily, rng: np.random.Generator) -> GridFinding
 
     """
     shape = sample_shape(family.inputs)
-    if len(shape) != 3 or shape[1] != shape[2] or shape[1] < _COARSE:
+    if len(shape) != 3 or shape[1] != shape[2] or shape[1] < COARSE:
         raise FamilyError(
             f"family '{family.name}': a sample has the shape {shape}, but flips and turns are looked for in square "
-            f"images (channels, size, size) of at least {_COARSE} x {_COARSE} pixels; see "
+            f"images (channels, size, size) of at least {COARSE} x {COARSE} pixels; see "
             "msr_runtime.meta.symmetry.find_group for vectors"
         )
     before, after = _pairs(family, shape, rng)
@@ -123,7 +123,7 @@ def fit_maps(
 def _start(before: NDArray, after: NDArray, count: int, rng: np.random.Generator) -> NDArray:
     """Maps `(count, n, n)`, each fitted to a few random pairs."""
     chosen = rng.integers(len(before), size=(count, 6 * before.shape[1]))
-    return np.stack([_procrustes(before[each], after[each]) for each in chosen])
+    return np.stack([procrustes(before[each], after[each]) for each in chosen])
 
 
 def _descend(before: NDArray, after: NDArray, maps: NDArray) -> tuple[NDArray, float]:
@@ -142,11 +142,11 @@ def _descend(before: NDArray, after: NDArray, maps: NDArray) -> tuple[NDArray, f
             mine = np.flatnonzero(nearest == index)
             if len(mine) < before.shape[1]:
                 mine = worst[: 6 * before.shape[1]]
-            maps[index] = _procrustes(before[mine], after[mine])
+            maps[index] = procrustes(before[mine], after[mine])
     return maps, float(np.square(after - before @ maps.mT).mean(-1).min(0).mean())
 
 
-def _procrustes(before: NDArray, after: NDArray) -> NDArray:
+def procrustes(before: NDArray, after: NDArray) -> NDArray:
     """The orthogonal map `(n, n)` that takes `before` `(pairs, n)` nearest to `after`."""
     left, _, right = np.linalg.svd(after.T @ before)
     return left @ right
@@ -155,7 +155,8 @@ def _procrustes(before: NDArray, after: NDArray) -> NDArray:
 def _pairs(family: TaskFamily, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[NDArray, NDArray]:
     """Coarse images and their augmented copies: `(pairs, 9)` each, of all channels."""
     before, after = [], []
-    queries = len(family.query_sets)
+    # drawing samples of a task may be cheap where drawing tasks is not: a camera's scene is then built once
+    queries = len(family.query_sets) * (1 if rows_per_sample(family) > 1 or isinstance(family, FiniteFamily) else 16)
     tasks = max(1, _SPLIT // (queries * rows_per_sample(family)))
     shrink = _shrinking(shape[1])
     while sum(map(len, before)) < _PAIRS:
@@ -168,10 +169,10 @@ def _pairs(family: TaskFamily, shape: tuple[int, ...], rng: np.random.Generator)
 
 def _shrinking(size: int) -> NDArray[np.float64]:
     """Averages `size` pixels down to a few, each over its share of the axis: `(coarse, size)`."""
-    edges = np.linspace(0, size, _COARSE + 1)
+    edges = np.linspace(0, size, COARSE + 1)
     low, high = edges[:-1, None], edges[1:, None]
     pixel = np.arange(size)
-    return (np.minimum(high, pixel + 1) - np.maximum(low, pixel)).clip(min=0) * _COARSE / size
+    return (np.minimum(high, pixel + 1) - np.maximum(low, pixel)).clip(min=0) * COARSE / size
 
 
 def _coarse(x: NDArray, shrink: NDArray) -> NDArray[np.float64]:
@@ -183,10 +184,10 @@ def _coarse(x: NDArray, shrink: NDArray) -> NDArray[np.float64]:
 def _snap(maps: NDArray) -> tuple[GridGroup | None, float]:
     """The group whose elements are nearest to the maps, and the largest distance. None if they are no group."""
     everything = GridGroup.named("D4")
-    permutations = everything.on_grid(_COARSE, _COARSE)
-    elements = np.eye(_COARSE**2)[permutations]
-    center = np.eye(_COARSE**2) - 1 / _COARSE**2  # pairs have no mean, so that maps are free on it
-    away = np.square(center @ (maps[:, None] - elements) @ center).sum((-1, -2)) / (2 * (_COARSE**2 - 1))
+    permutations = everything.on_grid(COARSE, COARSE)
+    elements = np.eye(COARSE**2)[permutations]
+    center = np.eye(COARSE**2) - 1 / COARSE**2  # pairs have no mean, so that maps are free on it
+    away = np.square(center @ (maps[:, None] - elements) @ center).sum((-1, -2)) / (2 * (COARSE**2 - 1))
     nearest, distance = away.argmin(1), float(np.sqrt(away.min(1).max()))
     group = everything.subgroup(nearest)
     return (group if distance <= _NEAR else None), distance

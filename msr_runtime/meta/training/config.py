@@ -13,7 +13,7 @@ from pydantic import (
 )
 from pydantic import Field as Limits
 
-from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.config import FOUND, LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.task import Field, Loss, TaskFamily, fields_agree
 
@@ -107,13 +107,13 @@ class TrainConfig(BaseModel):
     def differences(self, other: "TrainConfig") -> str:
         """Return how another configuration differs from that of this run, as text. Empty if it can be the same run's.
 
-        Of the fields, only what `Field.agrees` compares counts. A rule, or a number of inner steps, that the other one
-        does not name is that of this one.
+        Of the fields, only what `Field.agrees` compares counts. A rule, a number of inner steps or a group that the
+        other one does not name is that of this one.
         """
         differ = [
             f"{name} {value} (the run has {own})"
             for (name, own), (_, value) in zip(self._options(), other._options(), strict=True)
-            if value != own and not (value is None and name in _SETTLED)
+            if value != own and (name, value) not in _SETTLED
         ]
         for side in ("inputs", "outputs"):
             own, given = getattr(self, side), getattr(other, side)
@@ -153,7 +153,8 @@ class TrainConfig(BaseModel):
         )
 
 
-_SETTLED = ("--learner.rule", "--learner.inner-steps")
+_SETTLED = (("--learner.rule", None), ("--learner.inner-steps", None), ("--learner.grid-group", FOUND))
+"""Options and the values with which they are settled when a run begins."""
 
 
 def _described(fields: tuple[Field, ...]) -> str:

@@ -11,9 +11,11 @@ import numpy as np
 
 from msr_runtime.errors import TrainingError
 from msr_runtime.families import CountedFamily, EpisodicFamily, takes_windows
+from msr_runtime.meta.learners.config import FOUND
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.methods import learner_class
-from msr_runtime.meta.symmetry.discovery import known_group
+from msr_runtime.meta.symmetry.finding import Discovery, discover_group
+from msr_runtime.meta.symmetry.grid import GRID_NAMES
 from msr_runtime.meta.training.augmentation import augment_queries, augments
 from msr_runtime.meta.training.checkpoint import build_learner
 from msr_runtime.meta.training.config import TrainConfig
@@ -40,6 +42,8 @@ from msr_runtime.meta.training.symmetry_test import AugmentationReport, require_
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import DeclaredFamily, Group, Split, SymmetricFamily, TaskBatch, TaskFamily, image_layout
 
+_BELOW = f"\n{'':<14}"
+"""What stands between two lines of one row."""
 _VALIDATION_QUERIES = 32
 """Queries per query set of each validation task."""
 
@@ -51,11 +55,14 @@ class Preparation:
     family: TaskFamily
     """The tasks."""
     config: TrainConfig
-    """The configuration of the run."""
+    """The configuration of the run. A group of flips and turns that was to be found is named there."""
     learner: Learner
     """The learner: freshly built, or with the weights of the checkpoint from which the run resumes."""
     group: Group | None
     """The family's group as matrices: what its `group()` gives, or what was found from its `augment`. None without."""
+    discovery: Discovery | None
+    """What was found in `augment`. None if nothing was looked for: the family has a `group()`, and the configuration
+    does not ask for more."""
     symmetry: AugmentationReport | None
     """Result of the test of the augmentation. None if there was no test: the run does not augment, the augmentation
     changes nothing, the tasks are episodes of images, which keep their class by definition, the settings insist on it,
@@ -77,6 +84,7 @@ class Preparation:
             group += ", found from augment"
         rows = {
             "family": f"{self.config.family}, {group}",
+            **({"found": words} if (words := self._found()) else {}),
             **({"symmetry": words} if (words := self._declared()) else {}),
             "augmentation": self.symmetry or self._why_untested(),
             "learner": f"{self.config.method}, {self.learner.adapted_size():,} adapted numbers{self._steps()}",
@@ -90,9 +98,16 @@ class Preparation:
         }
         return "\n".join(f"{name:<13} {value}" for name, value in rows.items())
 
+    def _found(self) -> str:
+        found = self.discovery
+        if found is None or (found.nothing and not augments(self.family)):
+            return ""
+        then = "so the equivariance is not measured, and a bundle names no group"
+        return f"{found}; {then}" if found.nothing else str(found).replace("\n", _BELOW)
+
     def _declared(self) -> str:
         lines = self.family.symmetry_in_words() if isinstance(self.family, DeclaredFamily) else ()
-        return f"\n{'':<14}".join(lines)
+        return _BELOW.join(lines)
 
     def _tasks(self) -> str:
         if isinstance(self.pool, EpisodePool):
@@ -200,7 +215,10 @@ def prepare(
     require_disturbance(family, settings)
     require_samples(family, settings)
     processes.share(settings.tasks_per_step)
-    group = known_group(family)
+    discovery, group = None, family.group() if isinstance(family, SymmetricFamily) else None
+    if config.learner.grid_group == FOUND or not isinstance(family, SymmetricFamily):
+        discovery = processes.from_first(lambda: discover_group(family, settings.seed))
+        config, group = _with_group(config, discovery), group or discovery.group
     built = build_learner(config, learner, group)
     require_linear(family, built)
     if settings.multi_step or settings.recompute:
@@ -233,7 +251,20 @@ def prepare(
             rng = stream(settings.seed, POOL)
             pool = TaskPool(family, rng, settings.training_tasks, settings.samples_per_task, window)
     validation = _draw_validation(family, config)
-    return Preparation(family, config, built, group, symmetry, normalization, constant, pool, validation)
+    return Preparation(family, config, built, group, discovery, symmetry, normalization, constant, pool, validation)
+
+
+def _with_group(config: TrainConfig, discovery: Discovery) -> TrainConfig:
+    """Name the flips and turns that were found, if the configuration asks for them."""
+    if config.learner.grid_group != FOUND:
+        return config
+    if discovery.grid is None or discovery.grid.name not in GRID_NAMES:
+        raise TrainingError(
+            f"grid_group is '{FOUND}', but in the augmentation of family '{config.family}' was found: "
+            f"{discovery.words[0]}; let it draw flips or quarter turns, take method 'protonets', which needs no group, "
+            "or name a group (--learner.grid-group)"
+        )
+    return config.model_copy(update={"learner": config.learner.model_copy(update={"grid_group": discovery.grid.name})})
 
 
 def _draw_validation(family: TaskFamily, config: TrainConfig) -> TaskBatch:

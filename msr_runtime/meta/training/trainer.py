@@ -93,7 +93,8 @@ class MetaTrainer:
     """
 
     def __init__(self, prepared: Preparation, run: Run, *, progress: bool = True, processes: Processes = ALONE) -> None:
-        self.family, self.config, self.run = prepared.family, prepared.config, run
+        # a group that was to be found has a name by now, and only then can the learner be built from its configuration
+        self.family, self.config, self.run = prepared.family, prepared.config, run._replace(config=prepared.config)
         self.settings, self.processes = prepared.config.settings, processes
         self.learner, self.normalization, self.pool = prepared.learner, prepared.normalization, prepared.pool
         self.few = isinstance(self.learner.rule, Recursive)

@@ -36,6 +36,26 @@ def test_a_run_names_its_family_with_its_options(
     assert re.search(r"give it as the option file.*MSR_OMNIGLOT", refusal())
 
 
+def test_a_group_that_is_to_be_found_is_named_in_the_run(
+    image_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys, refusal, msr
+) -> None:
+    """What was found is printed, the run and its checkpoints name it, and the same command goes on with the run."""
+    monkeypatch.setenv("MSR_OMNIGLOT", str(image_file))
+    sizes = ["--learner.network", "conv-grid", "--learner.width", "8", "--learner.depth", "1"]
+    command = ["--method", "orbit-prototypes", "--learner.grid-group", "found", *sizes, *OPTIONS, "--resume", "auto"]
+    assert msr("train", f"{FAMILY},angle=quarter,flips=none", tmp_path / "run", *command) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"\nfound +C4, 4 elements: identity, .*quarter turn to the left.*; in \d+\.\d s\n", said)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["learner"]["grid_group"] == "C4"
+    assert msr("train", f"{FAMILY},angle=quarter,flips=none", tmp_path / "run", *command) == 0
+    assert "is complete" in capsys.readouterr().out
+    assert msr("evaluate", tmp_path / "run", "--tasks", "2") == 0
+    capsys.readouterr()
+    assert msr("train", f"{FAMILY},angle=0,flips=none", tmp_path / "none", *command) == 2
+    assert re.search(r"grid_group is 'found', but in the augmentation of .* was found: none; .*protonets", refusal())
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["protonets", "maml"])
 def test_a_bundle_answers_as_its_checkpoint(
