@@ -25,7 +25,8 @@ class SavedAdaptations:
     def save_adaptation(self, path: str | os.PathLike[str]) -> None:
         """Write the acting `v` and its folded weights to a safetensors file, together with the digest of this bundle.
 
-        With the rule `recursive`, the file also keeps how sure the model is of v.
+        With the rule `recursive`, the file also keeps how sure the model is of v, and the first samples as long as they
+        are linearized again.
         The file is written whole or not at all; an earlier file at `path` is replaced.
 
         Args:
@@ -94,6 +95,6 @@ class SavedAdaptations:
                 belief = Belief.restored(tensors, recursion.outputs)
             except InputError as error:
                 raise BundleError(f"{where}: {error}; it was made by another program: adapt again") from error
-            tensors = {name: tensor for name, tensor in tensors.items() if name not in ("rows", "decays")}
+            tensors = {name: tensors[name] for name in self._sessions.start.tensors}
         with self._changes:
             self._acting = self._sessions.predictors.make(State(tensors).block, self._acting, belief)

@@ -26,7 +26,7 @@ def encode_adaptation(tensors: Mapping[str, Array], bundle: Bundle) -> bytes:
 
     Args:
         tensors: The filter parameters "v" `(1, K)` and the weights folded from them, float32, by name. With the rule
-            `recursive` also "rows" and "decays", see `msr_runtime.inference.belief.Belief`.
+            `recursive` also those of its belief, see `msr_runtime.inference.belief.Belief`.
         bundle: The bundle that was adapted.
     """
     return save(dict(tensors), {"bundle": bundle.digest, "digest": _digest(tensors)})

@@ -1,6 +1,7 @@
 """How large the parts of a bundle may be. What is larger is refused before it is read, unpacked or run."""
 
 from msr_runtime.bundle.manifest import Manifest
+from msr_runtime.task import width
 
 MAX_BYTES = 2**31 - 1
 """Largest size of any file. It is the largest ONNX model that protobuf can hold."""
@@ -31,7 +32,9 @@ def largest_graph(manifest: Manifest) -> int:
 
 
 def largest_tensors(manifest: Manifest) -> int:
-    """Return the most bytes of a safetensors file with v, the folded weights and the belief: numbers, and a header."""
+    """Return the most bytes of a safetensors file: a header, v, folded weights, a belief and its first samples."""
     rows, columns = manifest.belief_shape
     numbers = manifest.filter_parameters + manifest.weight_entries + rows * (columns + 1)
+    if manifest.recursion:
+        numbers += manifest.recursion.relinearize * (width(manifest.inputs) + width(manifest.outputs) + 1)
     return min(MAX_BYTES, 4 * numbers + 2**16 + 2**10 * len(manifest.weights))

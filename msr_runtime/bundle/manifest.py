@@ -37,6 +37,7 @@ _GRAPH_NAMES = frozenset(
 )
 _RECURSIVE_NAMES = frozenset(
     {"v_linearized", "rows", "decays", "new_rows", "innovation", "variance", "nis", "epistemic", "total"}
+    | {"first_x", "first_y", "first_keep"}
 )
 
 

@@ -34,7 +34,7 @@ from msr_runtime.bundle.signing import SIGNATURE, PathLike, check_signature, sig
 from msr_runtime.bundle.stream import Stream, read_stream
 from msr_runtime.errors import BundleError
 from msr_runtime.files import exchange, local_path, sync_folder, write_atomically, write_new
-from msr_runtime.task import Array, Shape
+from msr_runtime.task import Array, Shape, sample_shape
 
 PREDICT, ADAPT, LOSS = "predict.onnx", "adapt.onnx", "loss.onnx"
 START, GOLDEN = "start.safetensors", "golden.npz"
@@ -209,7 +209,8 @@ def load_tensors(data: bytes, manifest: Manifest, where: str, *, belief: bool = 
         data: The bytes of the file.
         manifest: The manifest that lists their names and shapes.
         where: The name of the file in error messages.
-        belief: Whether the file also holds "rows" and "decays", which say how sure the rule `recursive` is of v.
+        belief: Whether the file also holds "rows" and "decays", which say how sure the rule `recursive` is of v. It may
+            hold the first samples too, as long as all are known: "first_x", "first_y" and "first_keep".
 
     Raises:
         BundleError: If the file is damaged or larger than these tensors; or if a tensor is missing or unknown, has a
@@ -230,7 +231,18 @@ def load_tensors(data: bytes, manifest: Manifest, where: str, *, belief: bool = 
     wanted = {"v": (1, manifest.filter_parameters)} | {weight.name: weight.shape for weight in manifest.weights}
     if belief:
         wanted |= {"rows": manifest.belief_shape, "decays": manifest.belief_shape[:1]}
+        wanted |= _first_samples(manifest, tensors)
     return _check_tensors(tensors, wanted, where)
+
+
+def _first_samples(manifest: Manifest, tensors: Mapping[str, Array]) -> dict[str, Shape]:
+    """Return the shapes of the first samples, which a file may leave out."""
+    kept = tensors.get("first_keep")
+    if kept is None or manifest.recursion is None:
+        return {}
+    count = min(kept.size, manifest.recursion.relinearize)
+    x, y = (sample_shape(fields) for fields in (manifest.inputs, manifest.outputs))
+    return {"first_x": (count, *x), "first_y": (count, *y), "first_keep": (count,)}
 
 
 def _check_tensors(tensors: Mapping[str, Array], wanted: Mapping[str, Shape], where: str) -> dict[str, Array]:

@@ -29,6 +29,7 @@ from msr_runtime.task import Array
 
 _LEAST = 1e-9
 """A weight below it counts as zero: processors take many times as long for the smallest numbers of float32."""
+_FIRST = "first_x", "first_y", "first_keep"
 _ROUNDING = 1e-3
 """By how much rounding may push the largest eigenvalue of Rᵀ diag(d) R above 1."""
 
@@ -191,18 +192,23 @@ class Belief:
     def tensors(self) -> dict[str, Array]:
         """Return what a file keeps: "rows" `(memory * J, K)` and their weights "decays" `(memory * J,)`.
 
+        If the first samples are known, also "first_x" `(n, *x)`, "first_y" `(n, *y)` and "first_keep" `(n,)`.
         The caller sees to it that no update runs meanwhile.
         """
         rows = self._memory.state.tensors["rows"]
         spare = slice(self._place, self._place + self._outputs)
-        return {"rows": np.delete(rows, spare, 0), "decays": np.delete(self.decays, spare)}
+        tensors = {"rows": np.delete(rows, spare, 0), "decays": np.delete(self.decays, spare)}
+        if not self.first:
+            return tensors
+        first = (np.array(part, FLOAT32) for part in zip(*self.first, strict=True))
+        return tensors | dict(zip(_FIRST, first, strict=True))
 
     @classmethod
     def restored(cls, tensors: Mapping[str, Array], outputs: int) -> Self:
         """Return the belief that `tensors` wrote.
 
         Args:
-            tensors: The tensors "rows" and "decays", finite float32 of the right shapes; others are not read.
+            tensors: What `tensors` returned, finite float32 of the right shapes; other tensors are not read.
             outputs: J.
 
         Raises:
@@ -215,6 +221,11 @@ class Belief:
         largest = float(np.linalg.svd(belief._weighed(), compute_uv=False).max(initial=0.0)) ** 2
         if not largest <= 1 + _ROUNDING:
             raise InputError(f"its rows take {largest:.3g} of the prior's variance in one direction, but at most 1 is")
+        if _FIRST[0] in tensors:
+            x, y, keep = (tensors[name] for name in _FIRST)
+            if keep.min(initial=0) < 0 or keep.max(initial=0) > 1:
+                raise InputError(f"its first_keep lie between {keep.min():g} and {keep.max():g}, but 0 to 1 is wanted")
+            belief.first = tuple(map(Sample, x, y, keep.tolist()))
         return belief
 
     @classmethod

@@ -261,9 +261,10 @@ class TestStates:
         with pytest.raises(InputError, match="at least 1"):
             model.inflate(0.5)
 
-    def test_a_file_keeps_how_sure_it_was(self, model: AdaptiveModel, tmp_path: Path) -> None:
-        """And the model goes on learning as if it had never stopped."""
-        learn(model, range(80)).save_adaptation(tmp_path / "saved.safetensors")
+    @pytest.mark.parametrize("samples", [5, 80])
+    def test_a_file_keeps_how_sure_it_was(self, model: AdaptiveModel, tmp_path: Path, samples: int) -> None:
+        """And the model goes on learning as if it had never stopped: the first samples are linearized again too."""
+        learn(model, range(samples)).save_adaptation(tmp_path / "saved.safetensors")
         again = model.fork()
         again.load_adaptation(tmp_path / "saved.safetensors")
         for each in (model, again):
@@ -273,12 +274,21 @@ class TestStates:
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
     @pytest.mark.parametrize(
-        ("change", "said"), [("decays", "decays lie between"), ("rows", "of the prior's variance")]
+        ("change", "said"),
+        [
+            ("decays", "decays lie between"),
+            ("rows", "of the prior's variance"),
+            ("first_keep", "first_keep lie between"),
+            ("first_x", "'first_x' is missing"),
+        ],
     )
     def test_a_forged_file_is_refused(self, model: AdaptiveModel, change: str, said: str) -> None:
         """Its numbers would make no covariance, and the filter would diverge."""
         tensors = load(learn(model, range(5)).dump_adaptation())
-        tensors[change] = 3 * tensors[change]
+        if "missing" in said:
+            del tensors[change]
+        else:
+            tensors[change] = 3 * tensors[change]
         before = state(model)
         with pytest.raises(BundleError, match=said):
             model.restore_adaptation(encode_adaptation(tensors, model.bundle))
