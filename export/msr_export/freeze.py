@@ -35,7 +35,7 @@ from msr_export.plain import Adapting, Plain
 from msr_export.precision import sum_dtype
 from msr_export.recursion import RecursiveGraphs, freeze_recursion
 from msr_export.traced import Traced
-from msr_runtime.bundle.manifest import LOSSES, next_name
+from msr_runtime.bundle.manifest import LOSS_AFTER, LOSSES, next_name
 from msr_runtime.errors import ExportError
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.gauss_newton import GaussNewton
@@ -54,7 +54,7 @@ class Frozen(NamedTuple):
     """ONNX: x `(batch, *x)` and the weights, by default those at v0, to y `(batch, *y)`."""
     adapt: bytes
     """ONNX: support x `(shots, *x)`, support y, v `(1, K)` and its weights, to v and weights after one step, and the
-    loss before. Empty with the rule `recursive`, which takes no steps.
+    loss before; of class means, the loss after it too. Empty with the rule `recursive`, which takes no steps.
     """
     loss: bytes
     """ONNX: support x, support y and the weights to the loss, and to the loss of each sample."""
@@ -144,16 +144,20 @@ class _Loss(Plain):
 class _Means(Adapting):
     """The inner step of a learner that writes its own `adapt`.
 
-    The graph is `support_x, support_y, v, *weights -> v_next, *weights_next, loss`.
+    The graph is `support_x, support_y, v, *weights -> v_next, *weights_next, loss, loss_next`.
 
     Closed-form update that does not depend on the current v (class means). More steps change nothing. The network of
     the means is the one without U. What adapts may have a U, which folds it.
+
+    Nearly all of the time goes into the embedding of the samples. It is the same for the means and for the losses
+    before and after them, so one graph gives all three.
     """
 
     def forward(self, support_x: Tensor, support_y: Tensor, v: Tensor, weights: Tensors) -> tuple[Tensor, ...]:  # noqa: ARG002
         moved = self.plain.adapt(*self._normalized(support_x, support_y))
-        v_next = flatten(self.learner, moved)
-        return v_next, *folded_weights(self.learner, moved).values(), self.loss(support_x, support_y, weights)
+        after = folded_weights(self.learner, moved)
+        losses = (self.loss(support_x, support_y, each) for each in (weights, after))
+        return flatten(self.learner, moved), *after.values(), *losses
 
 
 class _Step(Adapting):
@@ -252,15 +256,17 @@ def _writes_sums(learner: Learner) -> GaussNewton | None:
 def _freeze_step(learner: Learner, normalization: Normalization, v0: Tensor, weights: Tensors) -> bytes:
     """The step's graph. Which module makes it depends on the learner's rule."""
     rule, state = learner.rule, dict[str, Any](v=v0, weights=weights)
+    outputs = ["v_next", *map(next_name, weights), "loss"]
     if rule is None:
         module = _Means(learner, normalization)
+        outputs.append(LOSS_AFTER)
     elif isinstance(rule, GradientSteps):
         module = _GradientStep(learner, normalization, rule)
     else:
         module = _Step(learner, normalization, rule)
     if rule is not None and rule.own_steps > 1:
         state["step"] = torch.ones(1, dtype=torch.int64)
-    return _freeze_traced(module, state, ["v_next", *map(next_name, weights), "loss"])
+    return _freeze_traced(module, state, outputs)
 
 
 def _freeze_predict(learner: Learner, normalization: Normalization, weights: Tensors) -> bytes:

@@ -23,7 +23,7 @@ from msr_export.folding import folded_name, folded_weights
 from msr_export.freeze import Frozen, flatten
 from msr_export.recursion_parity import TOLERANCE, adapt_by_samples
 from msr_export.support import draw_support
-from msr_runtime.bundle.manifest import LOSSES, STEP, Parity, next_name
+from msr_runtime.bundle.manifest import LOSS_AFTER, LOSSES, STEP, Parity, next_name
 from msr_runtime.bundle.store import Golden
 from msr_runtime.errors import ParityError
 from msr_runtime.inference.many_samples import ManySamples
@@ -42,6 +42,8 @@ STEPS = (1, 2, 3, 4, 5)
 MANY = 1024
 """A large number of support samples, compared after the first steps."""
 _FEW_STEPS = (1, 2)
+_LOSSES_OF_A_STEP = {"loss": "loss before the step", LOSS_AFTER: "loss after the step"}
+"""Outputs of adapt.onnx to what messages call them."""
 _CPU = ("CPUExecutionProvider",)
 
 
@@ -101,10 +103,10 @@ def check_parity(
             if step > 0:
                 if by:
                     v, loss = by.step(support_x, support_y, v, step - 1)
-                    weights, before = {**by.fold(support_x, support_y, v)}, np.array(loss, np.float32)
+                    weights, losses = {**by.fold(support_x, support_y, v)}, {"loss": np.array(loss, np.float32)}
                 else:
-                    v, weights, before = _step(adapt, support, v, weights, step - 1)
-                seen = {"loss before the step": before, **_slices(learner, v)}
+                    v, weights, losses = _step(adapt, support, v, weights, step - 1)
+                seen = {_LOSSES_OF_A_STEP[name]: loss for name, loss in losses.items()} | _slices(learner, v)
             seen |= weights
             seen["loss"], seen[LOSSES] = _run(judge, ["loss", LOSSES], {**support, **weights})
             given = weights if step > 0 else {}  # at the start, test predict.onnx's own default weights
@@ -153,8 +155,8 @@ def check_golden(frozen: Frozen, normalization: Normalization, golden: Golden, *
     else:
         adapt = make_session(frozen.adapt, "adapt.onnx", _CPU)
         for step in range(golden.steps):
-            v, weights, before = _step(adapt, support, v, weights, step)
-            losses += [before] if step == 0 else []
+            v, weights, seen = _step(adapt, support, v, weights, step)
+            losses += [seen["loss"]] if step == 0 else []
     losses += _run(judge, ["loss"], {**support, **weights})
     errors = golden.errors(
         normalization,
@@ -181,14 +183,15 @@ def _compare(normalization: Normalization, name: str, seen: NDArray, wanted: NDA
 
 def _step(
     adapt: Any, support: dict[str, NDArray], v: NDArray, weights: dict[str, NDArray], index: int
-) -> tuple[NDArray, dict[str, NDArray], NDArray]:
-    """Run adapt.onnx once. Returns v and the weights after the step, and the loss before it."""
-    names = [next_name("v"), *map(next_name, weights), "loss"]
+) -> tuple[NDArray, dict[str, NDArray], dict[str, NDArray]]:
+    """Run adapt.onnx once. Returns v and the weights after the step, and the losses that it gives."""
+    losses = [part.name for part in adapt.get_outputs() if part.name in _LOSSES_OF_A_STEP]
+    names = [next_name("v"), *map(next_name, weights), *losses]
     feed = {**support, "v": v, **weights}
     if any(part.name == STEP for part in adapt.get_inputs()):
         feed[STEP] = np.array([index])
-    v, *moved, loss = _run(adapt, names, feed)
-    return v, dict(zip(weights, moved, strict=True)), loss
+    values = dict(zip(names, _run(adapt, names, feed), strict=True))
+    return values[next_name("v")], {name: values[next_name(name)] for name in weights}, {n: values[n] for n in losses}
 
 
 def _run(session: Any, names: list[str], feed: dict[str, NDArray]) -> list[NDArray]:
@@ -208,6 +211,7 @@ def _reference(
         before = learner.adapt(support_x, support_y, steps - 1)
         values["loss before the step"] = learner.support_loss(before, support_x, support_y).detach().numpy()
     values["loss"] = learner.support_loss(adapted, support_x, support_y).detach().numpy()
+    values["loss after the step"] = values["loss"]
     one_by_one = vmap(lambda x, y: learner.support_loss(adapted, x[None], y[None]))
     values[LOSSES] = one_by_one(support_x, support_y).detach().numpy()
     values |= _slices(learner, flatten(learner, adapted).numpy())

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.bundle.manifest import LOSSES, STEP, Manifest, next_name
+from msr_runtime.bundle.manifest import LOSS_AFTER, LOSSES, STEP, Manifest, next_name
 from msr_runtime.bundle.store import ADAPT, DEVIATION, LOSS, PREDICT, SUMS, UPDATE, Bundle
 from msr_runtime.errors import BundleError
 from msr_runtime.inference._onnxruntime import onnxruntime
@@ -84,7 +84,9 @@ def _check_graphs(where: str, bundle: Bundle, graphs: dict[str, onnxruntime.Infe
             others = ("support_x", "support_y", STEP)
             check_parts(where, file, [part for part in graphs[file].get_inputs() if part.name not in others], wanted)
     if ADAPT in graphs:
-        check_parts(where, ADAPT, graphs[ADAPT].get_outputs(), moved | {"loss": []})
+        outputs = graphs[ADAPT].get_outputs()
+        after = {part.name: [] for part in outputs if part.name == LOSS_AFTER}
+        check_parts(where, ADAPT, outputs, moved | {"loss": []} | after)
     # Bundles of format version 4 and older have no output of each sample's loss.
     each = [part for part in loss.get_outputs() if part.name == LOSSES and len(part.shape) == 1]
     check_parts(where, LOSS, [part for part in loss.get_outputs() if part not in each], {"loss": []})

@@ -1,6 +1,7 @@
 """The inner loop on the robot: run the inner step of adapt.onnx several times, then the loss of loss.onnx once.
 
-Where a bundle has graphs for many samples, they take the steps of adapt.onnx when they are cheaper.
+Where adapt.onnx itself gives the loss after its step, loss.onnx does not run. Where a bundle has graphs for many samples,
+they take the steps of adapt.onnx when they are cheaper.
 """
 
 import math
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.adaptation.support_loss import SupportLoss
-from msr_runtime.bundle.manifest import STEP, next_name
+from msr_runtime.bundle.manifest import LOSS_AFTER, STEP, next_name
 from msr_runtime.inference._onnxruntime import onnxruntime
 from msr_runtime.inference.belief import Belief
 from msr_runtime.inference.many_samples import ManySamples
@@ -48,6 +49,7 @@ class InnerLoop:
         many: ManySamples | None = None,
     ) -> None:
         self._adapt, self._loss, self._start, self._many = adapt, loss, start, many
+        self._gives_after = any(part.name == LOSS_AFTER for part in adapt.get_outputs())
         self._pool: list[_Buffers] = []
         self.losses = SupportLoss(loss, start.tensors)
         """The loss of any weights on any samples."""
@@ -92,7 +94,8 @@ class InnerLoop:
             buffers.step[0] = step
             self._adapt.run_with_iobinding(buffers.steps[step % 2])
         end = (steps - 1) % 2
-        self._loss.run_with_iobinding(buffers.losses[end])
+        if not self._gives_after:
+            self._loss.run_with_iobinding(buffers.losses[end])
         buffers.states[end].fetch()
         result = Adaptation(before, float(buffers.after), buffers.states[end].block.copy())
         # Buffers are not put back after an error: they may be bound to the x of one support set and the y of another.
@@ -120,6 +123,10 @@ class _Buffers:
             step = onnxruntime.OrtValue.ortvalue_from_numpy(self.step)
             for binding in (self.first, *self.steps):
                 binding.bind_ortvalue_input(STEP, step)
+        if any(part.name == LOSS_AFTER for part in adapt.get_outputs()):
+            after = onnxruntime.OrtValue.ortvalue_from_numpy(self.after)
+            for binding in (self.first, *self.steps):
+                binding.bind_ortvalue_output(LOSS_AFTER, after)
         self._x: NDArray = np.empty(0)
         self._y: NDArray = np.empty(0)
 

@@ -1,6 +1,7 @@
 """Robust adaptation: an update that misses its limits is tried again without the samples that spoil it."""
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -75,6 +76,8 @@ class Fitting:
         Which sample that is, is found by leaving out by turns those that fit worst. One bad sample of ten bends the
         network so much that good ones may fit worse than itself: the residual alone would name the wrong one.
 
+        The only sample of a class is never dropped. Without it nothing would be known of the class.
+
         Args:
             kept: Indices of the samples to begin with.
             most: How many of them may be dropped. None is if there are no limits: nothing says what is a bad sample.
@@ -87,16 +90,27 @@ class Fitting:
             return whole
         at_once = -(-most // _ROUNDS)
         while not best.missed <= 1 and most > 0:
-            trials = (self.to(best.kept[best.kept != sample]) for sample in self._worst(best, _CANDIDATES))
+            candidates = self._worst(best)[:_CANDIDATES]
+            if not candidates:  # every class has one sample
+                break
+            trials = (self.to(best.kept[best.kept != sample]) for sample in candidates)
             best = min(trials, key=lambda fit: fit.missed)
             drop = min(at_once, most)
             if drop > 1:  # the network without the worst sample shows the others that do not fit
-                best = self.to(np.setdiff1d(best.kept, self._worst(best, drop - 1)))
+                best = self.to(np.setdiff1d(best.kept, self._worst(best, together=True)[: drop - 1]))
             most -= drop
         return best if best.missed <= 1 else whole
 
-    def _worst(self, fit: Fit, count: int) -> NDArray[np.intp]:
-        """The samples of a fit whose loss is largest, the largest first."""
+    def _worst(self, fit: Fit, together: bool = False) -> list[int]:
+        """The samples of a fit that may be left out, those with the largest loss first; one of them, or `together`."""
         network = fit.adapted.predictor or self.sessions.start
         losses = self.sessions.losses(self.x[fit.kept], self.y[fit.kept], network)
-        return fit.kept[np.argsort(-np.nan_to_num(losses, nan=np.inf), kind="stable")[:count]]
+        order = fit.kept[np.argsort(-np.nan_to_num(losses, nan=np.inf), kind="stable")].tolist()
+        if not self.sessions.support[1].classes:
+            return order
+        left, spare = Counter(self.y[fit.kept].tolist()), []
+        for sample in order:
+            if left[label := int(self.y[sample])] > 1:
+                spare.append(sample)
+                left[label] -= together
+        return spare

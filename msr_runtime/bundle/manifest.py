@@ -33,7 +33,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAX_FILES = 32  # each of them is read into memory
 _MAX_NUMBERS = 2**24  # of one x or y; an image of 4096 x 4096
 _GRAPH_NAMES = frozenset(
-    {"x", "y", "v", "v_next", "loss", "losses", "support_x", "support_y", "step", "sums", "samples"}
+    {"x", "y", "v", "v_next", "loss", "loss_next", "losses", "support_x", "support_y", "step", "sums", "samples"}
 )
 _RECURSIVE_NAMES = frozenset(
     {"v_linearized", "rows", "decays", "new_rows", "innovation", "variance", "nis", "epistemic", "total"}
@@ -323,6 +323,11 @@ LOSSES = "losses"
 """Name of the output of loss.onnx that holds the loss of each sample, `(samples,)`.
 
 Bundles of format version 4 and older do not have it."""
+LOSS_AFTER = "loss_next"
+"""Name of the output of adapt.onnx that holds the support loss after the step.
+
+The graph has this output only if it is much cheaper there than by a run of loss.onnx, as for class means. Bundles of
+format version 6 and older do not have it."""
 STEP = "step"
 """Name of the input of adapt.onnx that holds the index of the inner step, from 0, int64 `(1,)`.
 
