@@ -31,8 +31,9 @@ class LearnsBySample:
     def update(self, x: ArrayLike, y: ArrayLike, seconds: float | None = None) -> UpdateResult:
         """Learn from one sample. The model knows how sure it is, so the first sample counts most. It acts at once.
 
-        It takes the time of some predictions, always the same. It needs a bundle with the rule `recursive`. `predict`
-        in other threads goes on meanwhile.
+        It takes the time of some predictions. After 2, 4, 8 samples and so on since `v0`, up to
+        `manifest.recursion.relinearize`, it takes as many updates more, because these samples are linearized again. It
+        needs a bundle with the rule `recursive`. `predict` in other threads goes on meanwhile.
 
         Args:
             x: One observation `(obs,)`, in raw units.

@@ -1,5 +1,6 @@
 """The graphs of the rule `recursive`: against closed forms, against torch over many updates, and in a bundle."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from msr_export.recursion_parity import check_recursion
 from msr_export.streams import draw_streams
 from msr_runtime import AdaptiveModel, BundleError
+from msr_runtime.bundle.manifest import parse_manifest
 from msr_runtime.bundle.npz import encode_arrays
 from msr_runtime.bundle.store import STREAM, Bundle, write_bundle
 from msr_runtime.bundle.stream import Stream
@@ -150,6 +152,17 @@ class TestBundle:
         assert {"scale of layers.0.weight", "scale of layers.0.bias"} <= manifest.learned.keys()
         assert {"update.onnx", "deviation.onnx", "stream.npz"} <= manifest.files.keys()
         assert "adapt.onnx" not in manifest.files
+
+    def test_without_relinearization_it_loads_as_format_6(self, exporter: Any, tmp_path: Path) -> None:
+        """The graph then has no input for it, as those of the format before."""
+        with torch.no_grad():
+            once = exporter.exported("msr", "mse", rule="recursive", relinearize=0, memory=MEMORY)
+            bundle = Bundle.open(exporter.write(once, tmp_path / "bundle"))
+        document = json.loads(bundle.manifest.to_bytes()) | {"format_version": 6}
+        assert document["recursion"].pop("relinearize") == 0
+        manifest = parse_manifest(json.dumps(document).encode(), "bundle")
+        again = AdaptiveModel.load(write_bundle(tmp_path / "again", manifest, bundle.files))
+        assert again.self_test() <= bundle.stream().allowed(manifest.parity.tolerance)
 
     def test_the_robot_replays_it(self, written: Path) -> None:
         """Golden example and golden stream."""
