@@ -38,6 +38,7 @@ from msr_export.traced import Traced
 from msr_runtime.bundle.manifest import LOSS_AFTER, LOSSES, next_name
 from msr_runtime.errors import ExportError
 from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.learners.prototypes import ProtoNets
 from msr_runtime.meta.rules.gauss_newton import GaussNewton
 from msr_runtime.meta.rules.gradient import GradientSteps
 from msr_runtime.meta.rules.recursive import Recursive
@@ -146,15 +147,17 @@ class _Means(Adapting):
 
     The graph is `support_x, support_y, v, *weights -> v_next, *weights_next, loss, loss_next`.
 
-    Closed-form update that does not depend on the current v (class means). More steps change nothing. The network of
-    the means is the one without U. What adapts may have a U, which folds it.
+    Closed-form update: more steps change nothing. Prototypes go on from v: a class without samples keeps its own. Other
+    updates do not depend on v. The network of the means is the one without U. What adapts may have a U, which folds it.
 
     Nearly all of the time goes into the embedding of the samples. It is the same for the means and for the losses
     before and after them, so one graph gives all three.
     """
 
-    def forward(self, support_x: Tensor, support_y: Tensor, v: Tensor, weights: Tensors) -> tuple[Tensor, ...]:  # noqa: ARG002
-        moved = self.plain.adapt(*self._normalized(support_x, support_y))
+    def forward(self, support_x: Tensor, support_y: Tensor, v: Tensor, weights: Tensors) -> tuple[Tensor, ...]:
+        x, y = self._normalized(support_x, support_y)
+        plain = self.plain
+        moved = plain.relearn(self.unflatten(v), x, y) if isinstance(plain, ProtoNets) else plain.adapt(x, y)
         after = folded_weights(self.learner, moved)
         losses = (self.loss(support_x, support_y, each) for each in (weights, after))
         return flatten(self.learner, moved), *after.values(), *losses

@@ -44,6 +44,33 @@ def test_prototypes_of_images(method: str, changes: dict[str, object]) -> None:
         assert np.allclose(own, _best(learner, support), rtol=1e-4, atol=1e-4) == wanted
 
 
+@pytest.mark.parametrize("changes", [{"grid_group": "D2"}, {"head": "map", "temperature": 0.2}])
+def test_a_class_is_added_without_forgetting(changes: dict[str, object]) -> None:
+    """A support set of one new class leaves the v of the others as they are, bit for bit."""
+    torch.manual_seed(0)
+    config = LearnerConfig.model_validate({"network": "conv-grid", "width": 8, "depth": 2} | changes)
+    method = "orbit-prototypes" if config.grid_group else "protonets"
+    learner = LEARNERS[method](config, SHAPE, (CLASSES,), "cross_entropy").eval()
+    frozen = freeze(learner, SCALING)
+    adapt = make_session(frozen.adapt, "adapt", ["CPUExecutionProvider"])
+    images = np.random.default_rng(0).random((6, *SHAPE), dtype=np.float32)
+
+    def teach(state: dict[str, np.ndarray], x: np.ndarray, y: list[int]) -> dict[str, np.ndarray]:
+        feed = {"support_x": x, "support_y": np.array(y), **state}
+        values = adapt.run([f"{name}_next" for name in state], feed)
+        return {name: np.asarray(value) for name, value in zip(state, values, strict=True)}
+
+    start = {"v": frozen.v0, **frozen.weights}
+    three = teach(start, images[:3], [0, 1, 3])
+    assert not three["v"].reshape(CLASSES, -1)[2].any()
+    four = teach(three, images[3:], [2, 2, 2])
+    rows = four["v"].reshape(CLASSES, -1)
+    assert np.array_equal(rows[[0, 1, 3]], three["v"].reshape(CLASSES, -1)[[0, 1, 3]])
+    whole = teach(start, images, [0, 1, 3, 2, 2, 2])
+    for name, value in four.items():
+        np.testing.assert_allclose(value, whole[name], rtol=1e-5, atol=1e-6)
+
+
 def _best(learner: torch.nn.Module, support: np.ndarray) -> np.ndarray:
     """The scores that torch gives the support samples for their own classes."""
     x, _ = SCALING.normalize(support, np.arange(CLASSES))

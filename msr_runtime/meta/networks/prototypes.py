@@ -5,9 +5,14 @@ import math
 import torch
 from torch import Tensor, nn
 
+_BELOW = 20.0
+"""How far the score of a class that was not taught lies below the least of all scores: a probability of 2e-9."""
+
 
 class PrototypeNetwork(nn.Module):
     """Embeds a sample and scores each class by the negative squared distance to its prototype (Snell et al., 2017).
+
+    A class whose prototype is zero was not taught: its score is below all others.
 
     Args:
         embedding: The network that maps x to a vector of length `width`.
@@ -23,7 +28,8 @@ class PrototypeNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x `(samples, *inputs)` to scores `(samples, classes)`."""
-        return -(self.embedding(x).unsqueeze(-2) - self.prototypes).square().sum(-1)
+        scores = -(self.embedding(x).unsqueeze(-2) - self.prototypes).square().sum(-1)
+        return _taught_first(scores, self.prototypes.square().sum(-1))
 
 
 class OrbitPrototypeNetwork(nn.Module):
@@ -34,7 +40,8 @@ class OrbitPrototypeNetwork(nn.Module):
     class, this is prototypical networks with a learned temperature.
 
     A score is the logarithm of the sum, over the class's prototypes, of `exp(-d / temperature)`, where d is the mean
-    squared difference between the embedding and the prototype, per number.
+    squared difference between the embedding and the prototype, per number. A class whose prototypes are zero was not
+    taught: its score is below all others.
 
     Args:
         embedding: The network that maps x to a vector of length `width`.
@@ -57,6 +64,23 @@ class OrbitPrototypeNetwork(nn.Module):
         """Map x `(samples, *inputs)` to scores `(samples, classes)`."""
         z, prototypes = self.embedding(x), self.prototypes
         # |z - p|² as products of matrices: the differences themselves would be `order` maps for each sample and class
-        squared = z.square().mean(-1, keepdim=True) + prototypes.square().mean(-1)
+        sizes = prototypes.square().mean(-1)
+        squared = z.square().mean(-1, keepdim=True) + sizes
         scores = (z @ prototypes.mT * (2 / z.shape[-1]) - squared) * self.sharpness.exp()
-        return scores if self.order == 1 else scores.unflatten(-1, (-1, self.order)).logsumexp(-1)
+        if self.order > 1:
+            scores, sizes = scores.unflatten(-1, (-1, self.order)).logsumexp(-1), sizes.unflatten(0, (-1, self.order))
+            sizes = sizes[:, 0]
+        return _taught_first(scores, sizes)
+
+
+def _taught_first(scores: Tensor, sizes: Tensor) -> Tensor:
+    """Put the classes that were not taught below all others.
+
+    Their prototypes are zeros, and an embedding near zero would be near them.
+
+    Args:
+        scores: `(samples, classes)`.
+        sizes: The squared size of a prototype of each class, `(classes,)`; 0 where none was taught.
+
+    """
+    return torch.where(sizes > 0, scores, scores.detach().amin(-1, keepdim=True) - _BELOW)

@@ -11,6 +11,7 @@ from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.methods import LEARNERS
+from msr_runtime.meta.learners.prototypes import ProtoNets
 from msr_runtime.meta.networks.prototypes import OrbitPrototypeNetwork
 from msr_runtime.meta.symmetry.grid import GridGroup, GridName, product
 from msr_runtime.meta.symmetry.reparameterize import fold
@@ -65,6 +66,34 @@ def test_a_class_is_the_mean_of_its_samples_and_its_orbit() -> None:
     torch.testing.assert_close(orbits, means[:, moves])
     distances = (embedded[:, None, None] - orbits).square().mean(-1)
     torch.testing.assert_close(learner(adapted, x), (-distances / 0.1).logsumexp(-1))
+
+
+@pytest.mark.parametrize("method", ["orbit-prototypes", "protonets"])
+def test_a_class_that_was_not_taught_never_wins(method: str) -> None:
+    """Its prototype is zero, and so near an image whose embedding is small: its score is still below all others."""
+    learner = _learner(method, head="map")
+    for name, parameter in learner.network.named_parameters():
+        if "bias" in name:  # so that a dark image has an embedding near zero
+            nn.init.zeros_(parameter)
+    x = torch.cat([_normal(2, *SHAPE), 1e-3 * _normal(4, *SHAPE, seed=1)])
+    scores = learner(learner.adapt(x[:2], torch.tensor([0, 2])), x)
+    assert (scores[:, 1] < scores[:, [0, 2]].amin(1) - 1).all()
+    taught = learner.adapt(x[:3], torch.arange(3))
+    assert (learner(taught, x[3:]).argmax(1) == 2).all()  # a dark class that was taught does win
+    at_v0 = learner(learner.start(), x)
+    torch.testing.assert_close(at_v0, at_v0[:, :1].expand_as(at_v0))  # where nothing is taught, no class is likelier
+
+
+@pytest.mark.parametrize("method", ["orbit-prototypes", "protonets"])
+def test_a_class_is_added_without_forgetting(method: str) -> None:
+    """What has no samples keeps its prototype to the last bit; the new class has that of a learner taught at once."""
+    learner, x = _learner(method, head="map"), _normal(4, *SHAPE)
+    two = learner.adapt(x[:2], torch.arange(2))
+    assert isinstance(learner, ProtoNets)
+    ((_, three),) = learner.relearn(two, x[2:], torch.tensor([2, 2])).items()
+    ((_, before),), ((_, whole),) = two.items(), learner.adapt(x, torch.tensor([0, 1, 2, 2])).items()
+    assert torch.equal(three.reshape(3, -1)[:2], before.reshape(3, -1)[:2])
+    torch.testing.assert_close(three, whole)
 
 
 def test_a_temperature_changes_how_sure_prototypes_are_and_nothing_else() -> None:
