@@ -1,10 +1,12 @@
 """What adapting to clean tasks leads to: the figures that the robot takes its limits from."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.func import vmap
 
 from msr_export.freeze import flatten
@@ -14,6 +16,7 @@ from msr_runtime.errors import FamilyError
 from msr_runtime.families import EpisodicFamily, rows_per_sample
 from msr_runtime.meta.evaluation.scores import output_scales, score_sample
 from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.learners.prototypes import ProtoNets
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import TaskBatch, TaskFamily
 
@@ -27,6 +30,10 @@ _IMAGES, _FEWEST = 2**29, 20
 """Bytes of the images of all validation tasks, if they are episodes of images, and the fewest such tasks."""
 _AT_ONCE = 50
 """Tasks that adapt at once. More would need more memory, and hardly less time."""
+_NUMBERS = 2**21
+"""Most numbers of x of the tasks that adapt at once: the maps of a network of filters are many times as large."""
+_EMBEDDED_AT_ONCE = 256
+"""Samples that are embedded at once."""
 
 
 class _Outcome(NamedTuple):
@@ -75,14 +82,16 @@ def measure_validation(
     """
     rows = rows_per_sample(family)
     batch, most = _draw(family, shots, seed, tasks)
-    queries = _queries(batch, family, rows)
-    own = _Support(batch.support_x, batch.support_y)
+    learner, read = _reader(learner, normalization)
+    queries = _samples(read, *_queries(batch, family, rows))
+    own = _samples(read, batch.support_x, batch.support_y)
     # The queries that judge are the last of each query set. Those before them are the other support set.
     part = batch.query_x.shape[1] // len(family.query_sets)
     begin = part * (len(family.query_sets) - 1)
-    wide = _Support(batch.query_x[:, begin:], batch.query_y[:, begin:])
+    supports = [own]
     # A class has few stored images, all of one region: another support set would be the images that judge.
-    supports = (own,) if isinstance(family, EpisodicFamily) else (own, wide)
+    if not isinstance(family, EpisodicFamily):
+        supports.append(_samples(read, batch.query_x[:, begin:], batch.query_y[:, begin:]))
     figures, error_at_v0 = [], 0.0
     for count in sorted({shots, *SHOTS}):
         if count > most:
@@ -115,15 +124,46 @@ def measure_validation(
     return Validation(tasks=len(batch.support_x), error_at_v0=_rounded(error_at_v0), by_shots=tuple(figures))
 
 
-class _Support(NamedTuple):
-    """Support sets of all tasks, in raw units."""
+class _Samples(NamedTuple):
+    """Support sets or queries of all tasks, `(tasks, rows, ...)`."""
 
     x: NDArray
+    """In raw units."""
     y: NDArray
+    """In raw units."""
+    read: torch.Tensor
+    """What the learner reads of x."""
+    wanted: torch.Tensor
+    """Normalized y."""
 
-    def first(self, rows: int) -> "_Support":
+    def first(self, rows: int) -> "_Samples":
         """The support sets cut to their first rows."""
-        return _Support(self.x[:, :rows], self.y[:, :rows])
+        return _Samples(self.x[:, :rows], self.y[:, :rows], self.read[:, :rows], self.wanted[:, :rows])
+
+
+_Read = Callable[[NDArray, NDArray], tuple[torch.Tensor, torch.Tensor]]
+"""From x and y in raw units to what a learner reads of them."""
+
+
+def _reader(learner: Learner, normalization: Normalization) -> tuple[Learner, _Read]:
+    """The part of a learner that a support set moves, and what it reads.
+
+    A class mean is taken in an embedding that nothing moves, so each image is embedded once for all support sets.
+    """
+    embedding, rest = learner.apart() if isinstance(learner, ProtoNets) else (nn.Identity(), learner)
+
+    def read(x: NDArray, y: NDArray) -> tuple[torch.Tensor, torch.Tensor]:
+        flat = x.reshape(-1, *learner.inputs)
+        parts = (flat[first : first + _EMBEDDED_AT_ONCE] for first in range(0, len(flat), _EMBEDDED_AT_ONCE))
+        with torch.no_grad():
+            seen = torch.cat([embedding(torch.from_numpy(normalization.normalize_x(part))) for part in parts])
+        return seen.unflatten(0, x.shape[:2]), torch.from_numpy(normalization.normalize_y(y))
+
+    return rest, read
+
+
+def _samples(read: _Read, x: NDArray, y: NDArray) -> _Samples:
+    return _Samples(x, y, *read(x, y))
 
 
 def _draw(family: TaskFamily, shots: int, seed: int, tasks: int) -> tuple[TaskBatch, int]:
@@ -147,15 +187,15 @@ def _draw(family: TaskFamily, shots: int, seed: int, tasks: int) -> tuple[TaskBa
             most = max(shots, most // 2)
 
 
-def _queries(batch: TaskBatch, family: TaskFamily, rows: int) -> _Support:
-    """The last queries of each query set, side by side."""
+def _queries(batch: TaskBatch, family: TaskFamily, rows: int) -> list[NDArray]:
+    """The last queries of each query set, side by side: x and y."""
     sets, judging = len(family.query_sets), _QUERIES * rows
     parts = [np.split(array, sets, axis=1) for array in (batch.query_x, batch.query_y)]
-    return _Support(*(np.concatenate([each[:, -judging:] for each in part], 1) for part in parts))
+    return [np.concatenate([each[:, -judging:] for each in part], 1) for part in parts]
 
 
 def _adapt(
-    learner: Learner, normalization: Normalization, family: TaskFamily, support: _Support, queries: _Support
+    learner: Learner, normalization: Normalization, family: TaskFamily, support: _Samples, queries: _Samples
 ) -> _Outcome:
     """Adapt to all support sets, some tasks at once."""
     v0 = flatten(learner, learner.start())
@@ -167,11 +207,12 @@ def _adapt(
         move = (flatten(learner, adapted) - v0).norm() / scale
         return *losses, move, learner(start, query_x), learner(adapted, query_x)
 
-    tensors = [*normalization.normalize(*support), normalization.normalize_x(queries.x)]
+    tensors = support.read, support.wanted, queries.read
+    at_once = max(1, min(_AT_ONCE, _NUMBERS // (support.read[0].numel() + queries.read[0].numel())))
     with torch.no_grad():
         parts = [
-            vmap(of_task)(*(torch.from_numpy(array[first : first + _AT_ONCE]) for array in tensors))
-            for first in range(0, len(queries.x), _AT_ONCE)
+            vmap(of_task)(*(each[first : first + at_once] for each in tensors))
+            for first in range(0, len(queries.x), at_once)
         ]
     before, after, move, at_v0, adapted = (torch.cat(each).numpy() for each in zip(*parts, strict=True))
     outputs = [each if learner.classifies else normalization.raw_y(each) for each in (at_v0, adapted)]

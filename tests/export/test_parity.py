@@ -28,11 +28,12 @@ from msr_runtime.errors import ExportError, ParityError
     ],
 )
 def test_every_learner_and_loss(exporter, method, loss, form) -> None:
-    """At five shot counts, three batch sizes and one to five steps, ONNX Runtime is within 1e-5 of torch."""
+    """At five shot counts, three batch sizes and up to five steps, ONNX Runtime is within 1e-5 of torch."""
     export = exporter.exported(method, loss, form)
     proof = check_parity(*export, inputs=exporter.inputs(export.normalization), seed=1)
     assert 0 < proof.max_relative_error <= proof.tolerance == 1e-5
-    assert (proof.shots, len(proof.batches), proof.steps) == ((1, 4, 10, 33, 1024), 3, (1, 2, 3, 4, 5))
+    assert (proof.shots, len(proof.batches)) == ((1, 4, 10, 33, 1024), 3)
+    assert proof.steps == ((1, 2) if method == "protonets" else (1, 2, 3, 4, 5))  # class means take one
 
 
 _NEWTON = {"rule": "gauss-newton", "inner_steps": 2, "damping": 0.1}

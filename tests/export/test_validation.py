@@ -178,3 +178,20 @@ def test_stored_images_judge_only_what_has_not_seen_them(image_file: Path, monke
     assert fewer.tasks == 20
     golden = draw_golden(learner, normalization, family, 2, 0)
     assert (len(golden.support_x), len(golden.x)) == (6, 63)
+
+
+def test_each_image_is_embedded_once(image_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For all numbers of shots, before and after adapting. Embedded anew each time, the figures are the same."""
+    family = Images(image_file, ways=3)
+    config = LearnerConfig(network="conv-grid", width=8, depth=2, grid_group="D2")
+    learner = LEARNERS["orbit-prototypes"](config, (1, 8, 8), (3,), "cross_entropy").eval()
+    normalization = Normalization.identity((1, 8, 8), (3,))
+    seen: list[int] = []
+    embedding = learner.network.get_submodule("embedding")
+    hook = embedding.register_forward_hook(lambda *call: seen.append(len(call[1][0])))
+    measured = measure_validation(learner, normalization, family, shots=1, seed=0, tasks=30)
+    hook.remove()
+    assert measured is not None
+    assert sum(seen) == 30 * 3 * 8
+    monkeypatch.setattr("msr_export.validation.ProtoNets", type(None))
+    assert measured == measure_validation(learner, normalization, family, shots=1, seed=0, tasks=30)

@@ -1,6 +1,8 @@
 """Methods in which a class is the mean of its support samples, in an embedding that is meta-learned."""
 
+import copy
 import math
+from typing import Self
 
 import numpy as np
 import torch
@@ -91,6 +93,16 @@ class ProtoNets(Learner):
         samples = member.sum(0)[:, None]
         means = member.mT @ self.network.embedding(support_x) / samples.clamp(min=1)
         return {name: torch.where(samples > 0, means, before.reshape(means.shape)).reshape(before.shape)}
+
+    def apart(self) -> tuple[nn.Module, Self]:
+        """Return the embedding, and this learner of embedded samples: x `(samples, width)` in place of images.
+
+        No support set moves the embedding. So who adapts to many support sets of the same samples embeds each once.
+        """
+        assert isinstance(self.network, PrototypeNetwork | OrbitPrototypeNetwork)
+        rest = copy.deepcopy(self)
+        rest.network.embedding = nn.Identity()
+        return self.network.embedding, rest
 
 
 class OrbitPrototypes(ProtoNets):
