@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from msr_runtime.adaptation import (
         AdaptiveModel,
         AdaptResult,
+        Classified,
         HeldOut,
         OnlineAdapter,
         OnlineReport,
@@ -57,6 +58,7 @@ _BY_ROOM = {
     "msr_runtime.adaptation": (
         "AdaptResult",
         "AdaptiveModel",
+        "Classified",
         "HeldOut",
         "OnlineAdapter",
         "OnlineReport",
@@ -93,6 +95,7 @@ __all__ = [
     "AdaptiveModel",
     "Bundle",
     "BundleError",
+    "Classified",
     "ContractError",
     "ControlLoop",
     "Field",

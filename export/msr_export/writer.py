@@ -14,6 +14,7 @@ from msr_export.golden import draw_golden
 from msr_export.lowering import IR_VERSION, OLDEST_ONNXRUNTIME, OPSET
 from msr_export.parity import check_golden, check_parity
 from msr_export.recursion_parity import UPDATES, check_recursion
+from msr_export.rejection import measure_rejection
 from msr_export.streams import draw_streams
 from msr_export.validation import TASKS, measure_validation
 from msr_runtime.bundle.manifest import Manifest, Parity, Provenance, Recursion, TrainingSamples, Weight
@@ -183,6 +184,15 @@ def export_bundle(
             normalization,
             family,
             noise=samples.noise if samples else 0.0,
+            seed=seed,
+            tasks=validation_tasks,
+        ),
+        rejection=measure_rejection(
+            learner,
+            normalization,
+            family,
+            shots=shots,
+            augmented=samples is None or samples.augmented,
             seed=seed,
             tasks=validation_tasks,
         ),

@@ -4,6 +4,7 @@ This room runs a bundle's graphs in ONNX Runtime. `OnlineAdapter` hands its samp
 the methods of `SampleRecorder`, so this room does not import the recorder.
 """
 
+from msr_runtime.adaptation.classifying import Classified
 from msr_runtime.adaptation.comparison import Helping, Verdict
 from msr_runtime.adaptation.family import FamilyVerdict
 from msr_runtime.adaptation.inner_loop import InnerLoop
@@ -23,6 +24,7 @@ from msr_runtime.adaptation.update_result import UpdateResult
 __all__ = [
     "AdaptResult",
     "AdaptiveModel",
+    "Classified",
     "Drive",
     "FamilyVerdict",
     "HeldOut",

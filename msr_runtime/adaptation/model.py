@@ -11,6 +11,7 @@ from typing import Literal, NoReturn, Self, overload
 from numpy.typing import ArrayLike
 
 from msr_runtime.adaptation.by_sample import LearnsBySample
+from msr_runtime.adaptation.classifying import Classified, classified, require_prototypes, taught_classes
 from msr_runtime.adaptation.result import AdaptResult
 from msr_runtime.adaptation.sample_recorder import WeightsRecorder
 from msr_runtime.adaptation.saved import SavedAdaptations
@@ -206,12 +207,49 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
             >>> model.predict(np.zeros(18)).shape, model.predict(np.zeros((5, 18))).shape
             ((2,), (5, 2))
         """
-        if self._predicted is not None:
-            spec = self.sample_specs[0]
-            x = spec.convert(x)
-            if x.shape[-len(spec.shape) :] == spec.shape:  # else it is refused below
-                self.bounds.x.count("x", x, self._predicted.add)
+        x = x if self._predicted is None else self._counted(x, self._predicted)
         return self._predict_with_deviations(x) if std else self._acting(x)
+
+    def _counted(self, x: ArrayLike, into: OutsideCounter) -> Array:
+        spec = self.sample_specs[0]
+        x = spec.convert(x)
+        if x.shape[-len(spec.shape) :] == spec.shape:  # else the network refuses it
+            self.bounds.x.count("x", x, into.add)
+        return x
+
+    def classify(self, x: ArrayLike, refuse: float = 0.05) -> Classified:
+        """Name the class of images, and say which are of none of the classes that were taught.
+
+        It needs a bundle of prototypes: method `protonets` or `orbit-prototypes`. A support set may have any of the
+        bundle's classes; `adapt(x, y, start="accepted")` adds classes, and leaves all others as they are.
+
+        Args:
+            x: As in `predict`.
+            refuse: The share of images of taught classes that may be called unknown. More of them let fewer others
+                through. `manifest.rejection.points` lists the shares that were measured, and what each lets through.
+
+        Returns:
+            Label, whether it is known, distance and scores.
+
+        Raises:
+            InputError: As in `predict`; if the bundle has no prototypes, if no class was taught, or if nothing was
+                measured for `refuse`.
+        """
+        require_prototypes(self.manifest, str(self.bundle.path), "classify()")
+        acting = self._acting  # read once: scores and v belong together
+        x = x if self._predicted is None else self._counted(x, self._predicted)
+        return classified(self.manifest, acting(x), acting.tensors["v"], refuse)
+
+    @property
+    def taught(self) -> tuple[int, ...]:
+        """The labels of the classes that were taught, of a bundle of prototypes.
+
+        Raises:
+            InputError: If the bundle has no prototypes.
+        """
+        require_prototypes(self.manifest, str(self.bundle.path), "taught")
+        acting = self._acting
+        return tuple(taught_classes(self.manifest, acting.tensors["v"]).tolist())
 
     @property
     def outside(self) -> Outside:
@@ -234,15 +272,16 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
         guard: UpdateGuard | None = None,
         check: Check | None = None,
         recorder: WeightsRecorder | None = None,
+        in_order: bool = False,
     ) -> AdaptResult:
         """Adapt `v` to the support set by inner steps. The adapted weights act at once, unless they are refused.
 
         The rule `recursive` takes no steps. It takes the samples one by one in their order, as `update` does, with the
         time of meta-training between them.
 
-        Samples whose y is outside the bounds of its field are left out. If a limit is missed, the sample whose absence
-        helps most is left out too, and so on. More than a fifth of the samples is never left out: then the update is
-        refused. Finding a bad sample takes up to ten adaptations, and up to four times as many in all.
+        Samples whose y is outside the bounds of its field are left out. If a limit is missed, those that spoil the
+        update are left out too. More than a fifth of the samples is never left out as bad: then the update is refused.
+        To find bad samples takes at most 20 more adaptations, and at most three with 15 samples or more.
 
         If y is exactly the same in all samples although x differs, the update is refused, see `UpdateGuard.constant_y`.
 
@@ -259,6 +298,10 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
                 weights still act. Use it to stop a long adaptation.
             recorder: Records this adaptation: before the new weights act, and when they do. Use it if another thread
                 predicts meanwhile, so that a replay knows which weights each action can come from.
+            in_order: Whether the samples are in the order of time, the oldest first. Then a change of the task shows:
+                a limit is missed, the acting network explains the older samples and not the newest, and one network
+                explains these. If so, the samples before the change are left out, see `AdaptResult.begins`. It needs a
+                limit of the loss, and as many samples as teach a task, five at least, from either task.
 
         Returns:
             What the adaptation did, and why it was refused if it was. After a refusal the earlier weights still act.
@@ -292,6 +335,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
                 held_out=None if held_out is None else check_samples(sessions.held_out, *held_out),
                 guard=guard or (_USUAL if sessions.measured.known else _UNMEASURED),
                 check=check,
+                in_order=in_order,
             )
             if recorder is not None:
                 v = (self._acting if network is None else network).tensors["v"]

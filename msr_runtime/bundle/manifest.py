@@ -7,7 +7,6 @@ from typing import Any, Self
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -18,6 +17,8 @@ from pydantic import (
 from pydantic import Field as Bounded
 from pydantic_core import from_json
 
+from msr_runtime.bundle.frozen import Frozen
+from msr_runtime.bundle.rejection import Rejection
 from msr_runtime.bundle.signing import SIGNATURE
 from msr_runtime.errors import BundleError
 from msr_runtime.normalization import Normalization
@@ -41,12 +42,7 @@ _RECURSIVE_NAMES = frozenset(
 )
 
 
-class _Frozen(BaseModel):
-    # JSON has no infinity and no NaN. They are written as strings, and read back as floats.
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-
-class Weight(_Frozen):
+class Weight(Frozen):
     """One folded weight. It is an input of every graph. adapt.onnx or update.onnx also returns what follows it."""
 
     name: str
@@ -55,7 +51,7 @@ class Weight(_Frozen):
     """The weight's shape."""
 
 
-class Parity(_Frozen):
+class Parity(Frozen):
     """How closely ONNX Runtime and torch agreed on support sets and queries, measured when the bundle was written."""
 
     max_relative_error: float
@@ -70,7 +66,7 @@ class Parity(_Frozen):
     """The numbers of inner steps that were compared."""
 
 
-class ShotFigures(_Frozen):
+class ShotFigures(Frozen):
     """What adapting to clean validation tasks led to, with one number of support samples."""
 
     shots: PositiveInt
@@ -96,7 +92,7 @@ class ShotFigures(_Frozen):
     """The share of tasks on which the adapted network was worse than the network at `v0`."""
 
 
-class Validation(_Frozen):
+class Validation(Frozen):
     """What adapting to clean validation tasks led to, measured in torch when the bundle was written.
 
     The robot takes its limits from here: see `UpdateGuard`.
@@ -110,7 +106,7 @@ class Validation(_Frozen):
     """The figures by number of support samples, smallest number first."""
 
 
-class Recursion(_Frozen):
+class Recursion(Frozen):
     """How a bundle with the rule `recursive` learns sample by sample. See `AdaptiveModel.update`."""
 
     memory: int = Bounded(ge=1, le=2**16)
@@ -127,7 +123,7 @@ class Recursion(_Frozen):
     None: every error counts alike."""
 
 
-class Tail(_Frozen):
+class Tail(Frozen):
     """How large a figure becomes on clean tasks: beyond its usual largest value, it falls off like a power."""
 
     usual: PositiveFloat
@@ -141,7 +137,7 @@ class Tail(_Frozen):
         return self.usual * (_TENTH / min(chance, _TENTH)) ** self.slope
 
 
-class ShotTail(_Frozen):
+class ShotTail(Frozen):
     """The surprise of a support set of one size."""
 
     shots: PositiveInt
@@ -150,7 +146,7 @@ class ShotTail(_Frozen):
     """Its surprise, from `v0` on."""
 
 
-class Familiarity(_Frozen):
+class Familiarity(Frozen):
     """How much the samples of clean tasks surprise a network that learns them one by one.
 
     The surprise of samples is the mean of their normalized innovations squared, per number of y and at most 25 each,
@@ -174,7 +170,7 @@ class Familiarity(_Frozen):
 _TENTH = 0.1
 
 
-class TrainingSamples(_Frozen):
+class TrainingSamples(Frozen):
     """What the samples of meta-training were like. The numbers are settings of the run (`TrainSettings`)."""
 
     augmented: bool
@@ -189,7 +185,7 @@ class TrainingSamples(_Frozen):
     """How far off such a y was, on normalized outputs."""
 
 
-class Provenance(_Frozen):
+class Provenance(Frozen):
     """The origin of the bundle."""
 
     config_digest: str
@@ -205,7 +201,7 @@ class Provenance(_Frozen):
     """Time of the export, ISO 8601. The exporter leaves it out, so that one checkpoint always gives the same bytes."""
 
 
-class Manifest(_Frozen):
+class Manifest(Frozen):
     """The description of a bundle: everything that a robot must know before it runs the graphs."""
 
     format_version: int = FORMAT_VERSION
@@ -261,6 +257,8 @@ class Manifest(_Frozen):
     """What adapting to clean tasks led to. None if it was not measured, as in bundles of format version 3 and older."""
     familiarity: Familiarity | None = None
     """How much the samples of clean tasks surprise the rule `recursive`. None for other rules."""
+    rejection: Rejection | None = None
+    """How far images are from the prototypes of classes. None for other rules than `class-means`."""
     provenance: Provenance
     """The origin of the bundle."""
 
@@ -290,6 +288,11 @@ class Manifest(_Frozen):
         if any(next_one <= one for one, next_one in pairwise(measured)):
             raise ValueError(
                 f"validation.by_shots has the shots {measured}, but each must be larger than the one before"
+            )
+        if self.rejection and (self.loss != "cross_entropy" or self.filter_parameters % shapes[1][0]):
+            raise ValueError(
+                f"rejection is of prototypes of {shapes[1][0]} classes, but the loss is '{self.loss}' and v has "
+                f"{self.filter_parameters} numbers"
             )
         if len(self.files) > _MAX_FILES:
             raise ValueError(f"{len(self.files)} files are listed, but at most {_MAX_FILES} are allowed")

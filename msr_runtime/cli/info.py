@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from msr_runtime.bundle.manifest import Manifest, TrainingSamples
+from msr_runtime.bundle.rejection import Rejection
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.cli.output import BundlePath, print_rows
 from msr_runtime.control.realtime import RealTime
@@ -55,6 +56,7 @@ def _bundle(bundle: Bundle) -> dict[str, object]:
         "equivariance": "not measured" if error is None else f"{error:.2e} relative error at v0",
         "parity": f"{parity.max_relative_error:.1e} relative error at most, {parity.tolerance:.0e} allowed",
         "limits": _limits(manifest),
+        **({"none of these": _rejection(found)} if (found := manifest.rejection) else {}),
         "graphs": f"opset {manifest.opset}, IR {manifest.ir_version}, {oldest}",
         "configuration": f"{provenance.config_digest}, seed {provenance.seed}",
         "exported with": ", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
@@ -77,6 +79,11 @@ def _limits(manifest: Manifest) -> str:
         f"support loss {own.usual_loss:.3g}, move of v {own.usual_move:.3g} with {own.shots} samples (up to "
         f"{own.largest_loss:.3g} and {own.largest_move:.3g} where they lie far apart), from {found.tasks} clean tasks"
     )
+
+
+def _rejection(found: Rejection) -> str:
+    pairs = ", ".join(f"{100 * point.known:g} % and {100 * point.unknown:.0f} %" for point in found.points)
+    return f"images of taught and of other classes that are refused: {pairs}, from {found.tasks} tasks"
 
 
 def _disturbance(samples: TrainingSamples) -> str:
