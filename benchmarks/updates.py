@@ -141,8 +141,9 @@ def endless(options: Options) -> list[dict[str, Any]]:
 
 
 def _network(options: Options) -> tuple[MSR, Normalization, AdaptiveModel]:
-    """A learner with the rule `recursive`, and its bundle, loaded."""
-    config = LearnerConfig(depth=options.depth, width=options.width, filters=options.filters, rule="recursive")
+    """A learner with the rule `recursive`, and its bundle, loaded. No sample is linearized again, as by the peers."""
+    depth, width, filters = options.depth, options.width, options.filters
+    config = LearnerConfig(depth=depth, width=width, filters=filters, rule="recursive", relinearize=0)
     return untrained(config, np.random.default_rng(0))
 
 

@@ -14,7 +14,7 @@ from tables.images import few_shot
 from tables.learned import NEWTON, demo, demo_short, families, families_by_both, orbit_errors, synthetic
 from tables.online import online_certainty, online_logs, online_outside, online_over, online_stays, online_streams
 from tables.running import faults, guard_drives, guard_faults, guard_updates, recording, serving, soak, soak_counts
-from tables.timed import latency, memory, processes, shots, throughput
+from tables.timed import filter_memory, latency, memory, processes, shots, throughput, updates, updates_endless
 
 
 class Table(NamedTuple):
@@ -43,7 +43,18 @@ _LATER = {
 }
 """Robots that are trained for days: heading and words before their tables."""
 PENDING = {f"{kind}-{robot}{rule}" for robot in _LATER for kind, rule in (("families", "-gauss-newton"), ("drive", ""))}
+PENDING |= {"updates", "filter-memory"}
 """Results that need not be stored yet. Their tables and pictures are then left out of the pages."""
+_MEMORY = """### What a longer memory buys
+
+The covariance is the prior's minus the rows of so many samples. The network was trained with 64. Errors over the orbit,
+how often 90 % intervals hold, and the time of an update once the memory is full:"""
+_UPDATES = """## An update by one sample
+
+The rule `recursive` on ring-nav's network, with a full memory of 64 samples. The peers compute the same update in torch
+and in JAX:"""
+_ENDLESS = """One model that never stops. The variances are those of v, over the prior's: none may be below 0 or above 1.
+NIS is the normalized innovation squared per output:"""
 TABLES = {
     "demo": Table(("demo",), demo),
     "demo/short": Table(("demo",), demo_short),
@@ -82,6 +93,9 @@ TABLES = {
     "online/ring-nav/streams": Table(("online-ring-nav",), online_streams),
     "online/ring-nav/certainty": Table(("online-ring-nav",), online_certainty),
     "online/ring-nav/outside": Table(("online-ring-nav",), online_outside),
+    "filter-memory": Table(("filter-memory",), filter_memory, _MEMORY),
+    "updates": Table(("updates",), updates, _UPDATES),
+    "updates/endless": Table(("updates",), updates_endless, _ENDLESS),
     "online/husky": Table(("online-husky",), online_logs),
 }
 

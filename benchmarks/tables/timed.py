@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tables.cells import Lines, Rows, grouped, median, number, significant
+from tables.cells import Lines, Rows, error, grouped, median, number, significant
 
 PEERS = ("bare session", "torch eager", "torch.compile", "JAX jit", "copying U")
 """The contenders of the latency table, each over AdaptiveModel."""
@@ -53,6 +53,19 @@ def updates_endless(rows: Rows) -> Lines:
         }
         for row in rows
         if "updates" in row
+    ]
+
+
+def filter_memory(rows: Rows) -> Lines:
+    """One line per length of the memory."""
+    return [
+        {
+            "samples in memory": f"{row['memory']}",
+            **{f"error after {n}": error(value) for n, value in row["orbit"].items()},
+            **{f"hold after {n}": f"{value:.0%}" for n, value in row["hold"].items()},
+            "update over predict": f"{row['update_seconds'] / row['predict_seconds']:.1f}",
+        }
+        for row in rows
     ]
 
 
