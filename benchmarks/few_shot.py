@@ -31,10 +31,8 @@ from training import ROOTS, Job, diverged, process_pool, train
 
 from msr_envs.registry import load_family
 from msr_runtime.families import EpisodicFamily
-from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.config import FOUND, LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
-from msr_runtime.meta.symmetry.grid import GRID_NAMES
-from msr_runtime.meta.symmetry.grid_discovery import find_grid_group
 from msr_runtime.meta.training.checkpoint import load_checkpoint
 from msr_runtime.meta.training.config import TrainSettings
 from msr_runtime.meta.training.episodes import EpisodePool
@@ -86,7 +84,9 @@ _CONV4 = LearnerConfig(network="conv", width=64, depth=4, inner_steps=3, inner_r
 _MSR = _CONV4.model_copy(update={"form": "kronecker"})
 METHODS = {
     "orbit-prototypes, D2": Method("orbit-prototypes", _GRID.model_copy(update={"grid_group": "D2"}), prototypes=True),
-    "orbit-prototypes, group found": Method("orbit-prototypes", _GRID, prototypes=True),
+    "orbit-prototypes, group found": Method(
+        "orbit-prototypes", _GRID.model_copy(update={"grid_group": FOUND}), prototypes=True
+    ),
     "protonets": Method("protonets", _GRID.model_copy(update={"head": "map", "temperature": 0.1}), prototypes=True),
     "msr": Method("msr", _MSR, outer_rate=_SLOW),
     "msr, D2 filters": Method(
@@ -99,7 +99,7 @@ METHODS = {
     "anil": Method("anil", _CONV4, outer_rate=_SLOW),
 }
 """Name in the table to the method. MSR has one Kronecker term per layer on output channels, input channels and taps,
-and, as MAML and ANIL, the paper's four-layer net. A group that is not named is found from the augmentation."""
+and, as MAML and ANIL, the paper's four-layer net. What is `found` is found in the augmentation, within the training."""
 
 
 class Budget(NamedTuple):
@@ -242,7 +242,7 @@ def run(data: str, name: str, cells: tuple[str, ...], job: Job, episodes: int) -
     torch.set_num_threads(1)
     clock, metrics, began = job.run / "seconds.json", job.run / "metrics.jsonl", time.process_time()
     had = metrics.read_bytes() if metrics.exists() else b""
-    train(with_group(job))
+    train(job)
     if diverged(job.run):
         raise SystemExit(f"error: {job.run.name} diverged; lower its outer rate in METHODS")
     seconds = json.loads(clock.read_text()) if clock.exists() else 0.0
@@ -272,16 +272,6 @@ def run(data: str, name: str, cells: tuple[str, ...], job: Job, episodes: int) -
             )
         )
     return found
-
-
-def with_group(job: Job) -> Job:
-    """Return the run with the group that is found from its family's augmentation, if it needs one and names none."""
-    if job.method != "orbit-prototypes" or job.learner.grid_group is not None:
-        return job
-    finding = find_grid_group(load_family(job.family), np.random.default_rng(job.settings.seed))
-    if finding.group is None or finding.group.name not in GRID_NAMES:
-        raise SystemExit(f"error: in the augmentation of {job.family} was found: {finding}; take method protonets")
-    return job._replace(learner=job.learner.model_copy(update={"grid_group": finding.group.name}))
 
 
 def accuracies(

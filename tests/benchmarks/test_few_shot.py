@@ -6,14 +6,15 @@ import few_shot
 import numpy as np
 import pytest
 import torch
-from few_shot import CELLS, METHODS, Data, Options, accuracies, plan, run, with_group
+from few_shot import CELLS, METHODS, Data, Options, accuracies, plan, run
 from tables.images import COLUMNS, PAPER
 from tables.images import few_shot as lines
 
 from msr_envs.images import Omniglot
 from msr_envs.registry import load_family
-from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.config import FOUND, LearnerConfig
 from msr_runtime.meta.learners.methods import LEARNERS
+from msr_runtime.meta.training.checkpoint import load_checkpoint
 from msr_runtime.meta.training.config import TrainConfig
 from msr_runtime.meta.training.preflight import require_used
 from msr_runtime.normalization import Normalization
@@ -43,7 +44,7 @@ def test_every_method_of_the_table_can_be_trained(omniglot) -> None:
     """Nothing is set that the method refuses."""
     for _, _, _, job in plan(Options(cells=("5x1",), seeds=1)):
         learner = job.learner
-        if job.method == "orbit-prototypes" and learner.grid_group is None:
+        if learner.grid_group == FOUND:
             learner = learner.model_copy(update={"grid_group": "D2"})  # found only where it is trained
         family = load_family(job.family)
         config = TrainConfig.of(family, job.method, learner, job.settings)
@@ -67,11 +68,15 @@ def test_a_cell_is_trained_scored_and_shown(omniglot, tmp_path: Path) -> None:
     assert first["paper"] == 92.9
 
 
-def test_a_group_that_is_not_named_is_found(omniglot) -> None:
-    """From the augmentation of the family alone: the paper's has both flips."""
-    jobs = [job for _, name, _, job in plan(Options(seeds=1, cells=("5x1",))) if name.startswith("orbit-prototypes")]
-    assert [job.learner.grid_group for job in jobs] == ["D2", None]
-    assert [with_group(job).learner.grid_group for job in jobs] == ["D2", "D2"]
+def test_a_group_that_is_not_named_is_found(omniglot, tmp_path: Path) -> None:
+    """From the augmentation of the family alone, within the training: the paper's has both flips."""
+    options = Options(methods=("orbit-prototypes",), seeds=1, cells=("5x1",), budget="smoke", out=tmp_path)
+    given, found = plan(options)
+    assert [job.learner.grid_group for *_, job in (given, found)] == ["D2", FOUND]
+    (row,) = run(*found, 2)
+    assert load_checkpoint(found[-1].run).config.learner.grid_group == "D2"
+    (again,) = run(*given, 2)
+    assert row["accuracy"] == again["accuracy"]
 
 
 def test_scores_of_other_classes_are_left_out(image_file: Path) -> None:
