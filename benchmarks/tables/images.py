@@ -1,4 +1,4 @@
-"""The table of few-shot images: accuracies by method and column, beside the paper's."""
+"""The tables of images: accuracies by method and column, beside the paper's; groups that were found."""
 
 import numpy as np
 
@@ -37,6 +37,26 @@ def few_shot(rows: Rows) -> Lines:
         for method, stated in PAPER.items():
             figures = {head: f"{figure:.1f}" for head, figure in zip(COLUMNS.values(), stated, strict=True)}
             lines.append({"method": f"paper: {method}", **dict.fromkeys(list(lines[0])[1:], MISSING), **figures})
+    return lines
+
+
+def discovery(rows: Rows) -> Lines:
+    """One line per augmentation: how many searches found its group, and how near the maps were to it."""
+    lines = []
+    for (samples, augmentation), ours in grouped(rows, "samples", "augmentation"):
+        right = sum(row["found"] == row["drawn"] for row in ours)
+        away = [row["distance"] for row in ours if row["distance"] is not None]
+        costs = {count: np.mean([row["costs"][count] for row in ours]) for count in ours[0]["costs"]}
+        lines.append(
+            {
+                "samples": samples,
+                "augmentation": augmentation,
+                "found": f"{ours[0]['drawn']}, {right} of {len(ours)}",
+                "distance": f"{max(away):.2g}" if away else MISSING,
+                **{f"cost of {count}": f"{costs[count]:.3f}" if count in costs else MISSING for count in "1248"},
+                "processor, s": f"{np.mean([row['seconds'] for row in ours]):.1f}",
+            }
+        )
     return lines
 
 
