@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from msr_export.centering import centered
 from msr_export.familiarity import measure_familiarity
 from msr_export.folding import folded_name
 from msr_export.freeze import Frozen, freeze
@@ -147,10 +148,12 @@ def export_bundle(
         )
     if (far := normalization.far_from_zero(family.inputs, family.outputs)) is not None:
         raise ExportError(f"the learner cannot be exported: {far}, and train again")
+    inputs = _inputs(family, shots, seed)
+    learner = centered(learner, normalization, inputs)
     with torch.random.fork_rng(devices=[]):  # the examples of the trace come from torch's global generator
         torch.manual_seed(seed)
         frozen = freeze(learner, normalization)
-    parity, stream = _check(learner, normalization, frozen, _inputs(family, shots, seed), seed)
+    parity, stream = _check(learner, normalization, frozen, inputs, seed)
     golden = draw_golden(learner, normalization, family, shots, seed)
     check_golden(frozen, normalization, golden)
     symmetric = samples is None or samples.augmented or learner.config.form == "equivariant"
