@@ -44,20 +44,34 @@ class Shape(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A part: its shapes, all within 50 mm of its middle."""
+    """A part: a base, and features on and beside it, all within 50 mm of its middle."""
 
-    shapes: tuple[Shape, ...]
+    base: tuple[Shape, ...]
+    top: float
+    """The height of the base, m."""
+    features: tuple[Shape, ...]
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """All its shapes."""
+        return self.base + self.features
 
     def mjcf(self, name: str) -> str:
         """Return the part as an MJCF body that stays where it is put."""
         return f'<body name="{name}" mocap="true">{"".join(shape.mjcf() for shape in self.shapes)}</body>'
 
 
-def draw_part(rng: np.random.Generator) -> Part:
-    """Draw a part. No two draws are alike."""
-    base, top = _base(rng, _shade(rng, _BASE))
-    features = [_feature(rng, _shade(rng, _FEATURES[int(rng.integers(3))]), top) for _ in range(3)]
-    return Part((*base, *features))
+def draw_part(rng: np.random.Generator, like: Part | None = None) -> Part:
+    """Draw a part. No two draws are alike.
+
+    Args:
+        rng: The source of all randomness.
+        like: A part on whose base to put other features.
+
+    """
+    base, top = _base(rng, _shade(rng, _BASE)) if like is None else (like.base, like.top)
+    features = tuple(_feature(rng, _shade(rng, _FEATURES[int(rng.integers(3))]), top) for _ in range(3))
+    return Part(base, top, features)
 
 
 def _shade(rng: np.random.Generator, material: Point) -> Point:
