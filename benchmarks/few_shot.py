@@ -151,6 +151,7 @@ STORED = {
     "few-shot-gradient-quick": Options(methods=_STEPPING, seeds=1),
     "few-shot-photographs": Options(data=("photographs",), methods=_PROTOTYPES, seeds=1),
     "few-shot-night": Options(budget="night"),
+    "few-shot-night-prototypes": Options(methods=_PROTOTYPES[:1], budget="night", seeds=1),
 }
 """The stored results, and what each of them measures."""
 

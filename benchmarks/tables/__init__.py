@@ -43,7 +43,7 @@ _LATER = {
 }
 """Robots that are trained for days: heading and words before their tables."""
 PENDING = {f"{kind}-{robot}{rule}" for robot in _LATER for kind, rule in (("families", "-gauss-newton"), ("drive", ""))}
-PENDING |= {"updates", "filter-memory"}
+PENDING |= {"updates", "filter-memory", "few-shot-night-prototypes"}
 """Results that need not be stored yet. Their tables and pictures are then left out of the pages."""
 _MEMORY = """### What a longer memory buys
 
@@ -75,6 +75,7 @@ TABLES = {
     "synthetic/images": Table(("synthetic-images",), synthetic),
     "synthetic/images-hard": Table(("synthetic-images-hard",), synthetic),
     "few-shot/quick": Table(("few-shot-quick",), few_shot),
+    "few-shot/night-prototypes": Table(("few-shot-night-prototypes",), few_shot, "## Half an hour of one core"),
     "latency": Table(("latency",), latency),
     "latency/cached": Table(("latency-cached",), latency),
     "shots": Table(("shots",), shots),
