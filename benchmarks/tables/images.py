@@ -60,6 +60,39 @@ def discovery(rows: Rows) -> Lines:
     return lines
 
 
+def new_parts(rows: Rows) -> Lines:
+    """One line per method and kind of scenes: shares in percent."""
+    return [
+        {
+            "method": f"{row['method']}: {row['kind']}",
+            "right names": f"{100 * row['right']:.1f} ± {100 * row['interval']:.1f}",
+            "of six": f"{100 * row['six']:.1f}",
+            "taught, called unknown": f"{100 * row['known']:.1f}",
+            "others, called unknown": f"{100 * row['unknown']:.1f}",
+            "scenes refused": f"{100 * row['refused']:.0f}",
+            "training, s": f"{row['seconds']:,.0f}",
+            "graphs, kB": f"{row['bytes'] / 1000:,.0f}",
+        }
+        for row in rows
+    ]
+
+
+def learned_group(rows: Rows) -> Lines:
+    """One line per form of U: how much of the group it holds, and how well the network tells classes apart."""
+    return [
+        {
+            "U": form,
+            **{
+                f"held by {name}": f"{np.mean([row[f'held_{key}'] for row in ours]):.2f}"
+                for name, key in (("the identity", "by_identity"), ("U at first", "before"), ("U", "after"))
+            },
+            "5 way 1 shot": _accuracy(ours),
+            "processor, s": f"{np.mean([row['seconds'] for row in ours]):,.0f}",
+        }
+        for (form,), ours in grouped(rows, "form")
+    ]
+
+
 def _accuracy(rows: Rows) -> str:
     if not rows:
         return MISSING

@@ -6,6 +6,6 @@ the camera sees. `write_parts` makes a file of many parts for the family `images
 
 from msr_envs.table.archive import write_parts
 from msr_envs.table.parts import Part, draw_part
-from msr_envs.table.scene import PLACES, VIEW, Table
+from msr_envs.table.scene import PLACES, VIEW, Table, as_inputs
 
-__all__ = ["PLACES", "VIEW", "Part", "Table", "draw_part", "write_parts"]
+__all__ = ["PLACES", "VIEW", "Part", "Table", "as_inputs", "draw_part", "write_parts"]

@@ -13,7 +13,7 @@ UPRIGHT = 5.0
 """How far a part is turned at most where it lies as it was put down, degrees."""
 
 
-def write_parts(path: Path, parts: tuple[int, int, int] = (243, 63, 63), views: int = 10, seed: int = 0) -> None:
+def write_parts(path: str | Path, parts: tuple[int, int, int] = (243, 63, 63), views: int = 10, seed: int = 0) -> None:
     """Render parts as they were put down, never turned further than 5 degrees, and write them to a `.npz` file.
 
     Args:

@@ -41,6 +41,11 @@ _SCENE = """<mujoco>
 </mujoco>"""
 
 
+def as_inputs(views: Pixels) -> NDArray[np.float32]:
+    """Return views `(n, 28, 28, 3)` as a network of the family `images` takes them: `(n, 3, 28, 28)`, from 0 to 1."""
+    return np.moveaxis(views, -1, 1).astype(np.float32) / np.float32(255)
+
+
 class Table:
     """Some parts on a table, up to one for each place, and a camera that looks down on them.
 
