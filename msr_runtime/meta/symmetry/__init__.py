@@ -46,7 +46,7 @@ from msr_runtime.meta.symmetry.forms import (
 )
 from msr_runtime.meta.symmetry.grid import FilterAction, GridGroup, GridName
 from msr_runtime.meta.symmetry.grid_discovery import GridFinding, find_grid_group
-from msr_runtime.meta.symmetry.measures import energy, equivariance_error, recovery
+from msr_runtime.meta.symmetry.measures import energy, equivariance_error, held, recovery
 from msr_runtime.meta.symmetry.reparameterize import (
     Form,
     LayerReport,
@@ -80,6 +80,7 @@ __all__ = [
     "find_grid_group",
     "find_group",
     "fold",
+    "held",
     "in_words",
     "known_group",
     "mlp_actions",

@@ -57,6 +57,37 @@ def energy(U: NDArray, space: NDArray) -> float:
     return float(np.square(space.T @ U).sum() / np.square(U).sum())
 
 
+def held(U: NDArray, moves: NDArray[np.int64]) -> float:
+    """How much of a group the U of a filter bank holds, for the best action on the output channels.
+
+    If a group moves the image, a layer may answer with its channels turned, by an orthogonal matrix R for each element.
+    It does so for every v if the filters in another pose are the filters with their channels turned. Nothing says which
+    R a learned U has chosen, so for each element but the identity the best one counts: the largest inner product of
+    `R U` with U in that pose, over the squared length of U (orthogonal Procrustes problem).
+
+    Args:
+        U: `(out, places, k)`: its rows are the weights of a filter bank `(out, in, *taps)`, and `places = in * taps`.
+        moves: How the group permutes the places: `(order, places)`, the identity first.
+
+    Returns:
+        The mean over the elements: 1 if U holds the group. If every weight is a filter parameter of its own, so that U
+        is the identity, it is the share of the places that an element leaves.
+
+    Example:
+        >>> import numpy as np
+        >>> from msr_runtime.meta.symmetry import GridGroup, held
+        >>> flip = GridGroup.named("D1").on_grid(1, 3)  # of filters with three taps in a row
+        >>> free = np.eye(6).reshape(2, 3, 6)  # two output channels
+        >>> mirrored = np.zeros((2, 3, 3))  # the second channel has the filter of the first one, flipped
+        >>> mirrored[0], mirrored[1] = np.eye(3), np.eye(3)[::-1]
+        >>> [round(held(U, flip), 3) for U in (free, mirrored)]
+        [0.333, 1.0]
+
+    """
+    inner = [np.linalg.svd(np.einsum("opk,qpk->oq", U[:, move], U), compute_uv=False).sum() for move in moves[1:]]
+    return float(np.mean(inner) / np.square(U).sum())
+
+
 def recovery(U: NDArray, space: NDArray) -> float:
     """How much of `space` the columns of U span: the mean squared cosine of the principal angles, 1 for all of it.
 
