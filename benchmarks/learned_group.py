@@ -53,7 +53,7 @@ FORMS = {
 class Options(Output):
     """What to measure."""
 
-    steps: int = 1000
+    steps: int = 1500
     """Outer steps."""
     seeds: int = 1
     """Seeds of each form."""
