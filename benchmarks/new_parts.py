@@ -2,8 +2,8 @@
 
 Each scene has seven parts that no training saw. Five are taught by one view each. Then all seven are turned by any
 angle, several times: the five should be named, and the other two are none of these. Then a sixth is taught, from one
-view. In half of the scenes all parts have the same base. Prototypes that hold quarter turns are compared with plain ones
-of equal width and equal steps.
+view. In half of the scenes all parts have the same base. Prototypes that hold quarter turns are compared with plain
+ones of equal width and equal steps.
 
 It renders off screen: set MUJOCO_GL=egl. It can be interrupted: run again, it goes on where it was.
 """
