@@ -272,7 +272,6 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
         guard: UpdateGuard | None = None,
         check: Check | None = None,
         recorder: WeightsRecorder | None = None,
-        in_order: bool = False,
     ) -> AdaptResult:
         """Adapt `v` to the support set by inner steps. The adapted weights act at once, unless they are refused.
 
@@ -298,10 +297,6 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
                 weights still act. Use it to stop a long adaptation.
             recorder: Records this adaptation: before the new weights act, and when they do. Use it if another thread
                 predicts meanwhile, so that a replay knows which weights each action can come from.
-            in_order: Whether the samples are in the order of time, the oldest first. Then a change of the task shows:
-                a limit is missed, the acting network explains the older samples and not the newest, and one network
-                explains these. If so, the samples before the change are left out, see `AdaptResult.begins`. It needs a
-                limit of the loss, and as many samples as teach a task, five at least, from either task.
 
         Returns:
             What the adaptation did, and why it was refused if it was. After a refusal the earlier weights still act.
@@ -335,7 +330,6 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
                 held_out=None if held_out is None else check_samples(sessions.held_out, *held_out),
                 guard=guard or (_USUAL if sessions.measured.known else _UNMEASURED),
                 check=check,
-                in_order=in_order,
             )
             if recorder is not None:
                 v = (self._acting if network is None else network).tensors["v"]
