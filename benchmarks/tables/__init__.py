@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tables.cells import Lines, Rows, significant
-from tables.images import few_shot
+from tables.images import discovery, few_shot
 from tables.learned import NEWTON, demo, demo_short, families, families_by_both, orbit_errors, synthetic
 from tables.online import online_certainty, online_logs, online_outside, online_over, online_stays, online_streams
 from tables.running import faults, guard_drives, guard_faults, guard_updates, recording, serving, soak, soak_counts
@@ -76,6 +76,7 @@ TABLES = {
     "synthetic/images-hard": Table(("synthetic-images-hard",), synthetic),
     "few-shot/quick": Table(("few-shot-quick",), few_shot),
     "few-shot/night-prototypes": Table(("few-shot-night-prototypes",), few_shot, "## Half an hour of one core"),
+    "few-shot/discovery": Table(("discovery",), discovery),
     "latency": Table(("latency",), latency),
     "latency/cached": Table(("latency-cached",), latency),
     "shots": Table(("shots",), shots),

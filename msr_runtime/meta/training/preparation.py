@@ -261,8 +261,8 @@ def _with_group(config: TrainConfig, discovery: Discovery) -> TrainConfig:
     if discovery.grid is None or discovery.grid.name not in GRID_NAMES:
         raise TrainingError(
             f"grid_group is '{FOUND}', but in the augmentation of family '{config.family}' was found: "
-            f"{discovery.words[0]}; let it draw flips or quarter turns, take method 'protonets', which needs no group, "
-            "or name a group (--learner.grid-group)"
+            f"{discovery.words[0]}; wanted is one of {', '.join(GRID_NAMES)}: take method 'protonets', which needs no "
+            "group, name a group (--learner.grid-group), or let the family draw more flips or turns"
         )
     return config.model_copy(update={"learner": config.learner.model_copy(update={"grid_group": discovery.grid.name})})
 
