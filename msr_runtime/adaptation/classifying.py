@@ -9,6 +9,9 @@ from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.errors import InputError
 from msr_runtime.task import Array, width
 
+USUAL = 0.05
+"""The share of images of taught classes that is called unknown, where none is named."""
+
 
 class Classified(NamedTuple):
     """What a model says of some samples. Of a single sample, every array lacks the first axis."""

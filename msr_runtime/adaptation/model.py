@@ -11,7 +11,7 @@ from typing import Literal, NoReturn, Self, overload
 from numpy.typing import ArrayLike
 
 from msr_runtime.adaptation.by_sample import LearnsBySample
-from msr_runtime.adaptation.classifying import Classified, classified, require_prototypes, taught_classes
+from msr_runtime.adaptation.classifying import USUAL, Classified, classified, require_prototypes, taught_classes
 from msr_runtime.adaptation.result import AdaptResult
 from msr_runtime.adaptation.sample_recorder import WeightsRecorder
 from msr_runtime.adaptation.saved import SavedAdaptations
@@ -217,7 +217,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
             self.bounds.x.count("x", x, into.add)
         return x
 
-    def classify(self, x: ArrayLike, refuse: float = 0.05) -> Classified:
+    def classify(self, x: ArrayLike, refuse: float = USUAL) -> Classified:
         """Name the class of images, and say which are of none of the classes that were taught.
 
         It needs a bundle of prototypes: method `protonets` or `orbit-prototypes`. A support set may have any of the

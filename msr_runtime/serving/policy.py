@@ -7,15 +7,17 @@ import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from time import perf_counter
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_runtime.adaptation.classifying import USUAL, classified
 from msr_runtime.adaptation.comparison import Comparison
 from msr_runtime.adaptation.learning import predict_new
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.adaptation.sessions import check_samples
+from msr_runtime.adaptation.start import Start
 from msr_runtime.adaptation.update_guard import UpdateGuard
 from msr_runtime.errors import InputError, ServerError
 from msr_runtime.inference.input_bounds import Counting
@@ -36,7 +38,9 @@ RESULT = (
     *("left_out", "missed", "few_samples", "stuck"),
 )
 """The fields of `AdaptResult` that the reply to `adapt` contains."""
-_REPLY = ("policy_timing", "server_timing", REQUEST)
+CLASSIFIED = "classified"
+"""Key of what a bundle of prototypes says of each sample, once a class was taught."""
+_REPLY = ("policy_timing", "server_timing", REQUEST, CLASSIFIED)
 """Keys of the protocol that a field must not have as its name."""
 _MEMORY = 64.0
 """Samples over which a weight in the comparison of a client falls by the factor e."""
@@ -160,10 +164,12 @@ class Policy:
         * `infer`, a message without `__msr__`: an array per input field, `(*field)` for one observation or
           `(samples, *field)` for several. The reply holds an array `(samples, *field)` per output field, and the whole
           output vector `(samples, out)` under `actions`. One observation gives one sample, which is a chunk of one
-          action to openpi's clients.
+          action to openpi's clients. Of a bundle of prototypes that was taught a class, `classified` holds `label`,
+          `known` and `distance` of each sample, see `AdaptiveModel.classify`.
         * `adapt`: under `support_x` an array `(shots, *field)` per input field; under `support_y` an array
           `(shots, *field)` per output field, or for a classifier its integer labels `(shots,)`. The reply holds the
-          fields `RESULT` of `AdaptResult`. Optional keys: `steps`, the inner steps; `trust`, the radius of the
+          fields `RESULT` of `AdaptResult`. Optional keys: `steps`, the inner steps; `start`, see
+          `AdaptiveModel.adapt`; `trust`, the radius of the
           trust region in norms of v0 (see `UpdateGuard`; by default the one measured at the export); `held_out_x` and
           `held_out_y`, samples whose loss must not rise. The reply then holds the fields of `HeldOut` under `held_out`.
           Under `helping` it holds those of `Helping`: how the acting network predicted the samples that it had not
@@ -209,11 +215,18 @@ class Policy:
                 "outside the bounds of its fields, or the adaptation went wrong: send 'reset' to act at v0 again"
             )
         fields = {field.name: flat[:, self._slices[field.name]].reshape(-1, *field.shape) for field in self._outputs}
-        return {ACTIONS: flat} | fields | {"policy_timing": {"infer_ms": 1e3 * seconds}}
+        return {ACTIONS: flat} | fields | self._classified(y) | {"policy_timing": {"infer_ms": 1e3 * seconds}}
+
+    def _classified(self, scores: NDArray) -> dict[str, Any]:
+        """What the scores `(samples, classes)` say, of a bundle of prototypes that was taught a class."""
+        if self._manifest.rejection is None or not self._model.taught:
+            return {}
+        found = classified(self._manifest, scores, self._model.v, USUAL)
+        return {CLASSIFIED: {"label": found.label, "known": found.known, "distance": found.distance}}
 
     def _adapt(self, message: dict, check: Callable[[], None] | None) -> dict[str, Any]:
         held = {"held_out_x", "held_out_y"}
-        _check_keys(message, {REQUEST, "support_x", "support_y"}, {"steps", "trust"} | held)
+        _check_keys(message, {REQUEST, "support_x", "support_y"}, {"steps", "start", "trust"} | held)
         if len(held & message.keys()) == 1:
             raise InputError(
                 f"a message 'adapt' has '{min(held & message.keys())}', but not '{min(held - message.keys())}'; "
@@ -226,11 +239,16 @@ class Policy:
             raise InputError(f"trust is {_shown(trust)}, but a number is wanted: the radius of the trust region")
         if type(steps := message.get("steps")) not in (int, type(None)) or (steps or 1) > self._max_steps:
             raise InputError(f"steps is {_shown(steps)}, but an integer up to {self._max_steps} is wanted")
+        start = message.get("start", "v0")
+        if type(start) is not str or start not in get_args(Start):
+            raise InputError(f"start is {_shown(start)}, but one of {', '.join(get_args(Start))} is wanted")
         self._check_cost(len(support[0]), self._manifest.inner_steps if steps is None else steps)
         self._model.bounds.count(self._model.sample_specs, *support, self._outside)
         guard = None if trust is None else UpdateGuard(trust=trust)
         self._compare(*check_samples(self._model.sample_specs, *support))
-        result = self._model.adapt(*support, steps, held_out=held_out, guard=guard, check=check)
+        result = self._model.adapt(
+            *support, steps, start=cast(Start, start), held_out=held_out, guard=guard, check=check
+        )
         self._adapted |= result.accepted
         self._accepted += result.accepted
         self._refused += not result.accepted

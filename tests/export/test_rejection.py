@@ -22,6 +22,9 @@ from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.methods import LEARNERS
 from msr_runtime.normalization import Normalization
+from msr_runtime.serving.access import Limits
+from msr_runtime.serving.policy import CLASSIFIED, Policy
+from msr_runtime.serving.wire import decode, encode
 
 WAYS = 4
 UNIT = Normalization(
@@ -119,6 +122,30 @@ def test_classes_are_taught_one_by_one(family: Images, path: Path, tmp_path: Pat
     assert np.array_equal(again.classify(x).scores, model.classify(x).scores)
     again.reset()
     assert again.taught == ()
+
+
+def test_a_client_is_told_the_same(family: Images, path: Path) -> None:
+    """The server teaches, adds and names classes, and tells what is unknown, in messages that its wire can carry."""
+    x = _images(family)
+    policy, model = Policy(AdaptiveModel.load(path), Limits()), AdaptiveModel.load(path)
+    assert CLASSIFIED not in policy.answer({"image": x})
+
+    def teach(first: int, last: int, **more: Any) -> dict[str, Any]:
+        support = {"support_x": {"image": x[first:last]}, "support_y": np.arange(first, last)}
+        return policy.answer(decode(encode({"__msr__": "adapt", **support, **more})))
+
+    assert teach(0, 2)["accepted"]
+    assert teach(2, 3, start="accepted")["accepted"]
+    model.adapt(x[:3], np.arange(3))
+    wanted, seen = model.classify(x), decode(encode(policy.answer({"image": x})))[CLASSIFIED]
+    for name in ("label", "known", "distance"):
+        np.testing.assert_allclose(seen[name], getattr(wanted, name), rtol=1e-4, atol=1e-4)
+    assert policy.answer({"image": x[0]})[CLASSIFIED]["label"].tolist() == [0]
+    for start in ("v1", np.zeros(3), None):
+        with pytest.raises(InputError, match="but one of v0, accepted is wanted"):
+            teach(0, 2, start=start)
+    policy.answer({"__msr__": "reset"})
+    assert CLASSIFIED not in policy.answer({"image": x})
 
 
 def test_what_was_not_measured_is_refused(family: Images, path: Path, exporter: Any, tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ class TestAdapt:
         [
             (
                 {"__msr__": "adapt"},
-                "'support_x', 'support_y'] are wanted, and ['held_out_x', 'held_out_y', 'steps', 'trust'] may be given",
+                "'support_y'] are wanted, and ['held_out_x', 'held_out_y', 'start', 'steps', 'trust'] may be given",
             ),
             (adapting(*SUPPORT, held_out_x=named(SUPPORT[0])), "'held_out_y'"),
             (adapting(*SUPPORT, trust="far"), "trust is 'far'"),
