@@ -30,11 +30,15 @@ TRAINING = (
     "msr_runtime/task.py",
     "msr_runtime/families.py",
     "msr_runtime/normalization.py",
+    "msr_runtime/relinearization.py",
     "envs/msr_envs",
 )
 """The code that decides what is learned. A result's roots are such paths, relative to the repository."""
 EXPORT = ("export/msr_export",)
-RUNTIME = ("msr_runtime/arrays.py", "msr_runtime/bundle", "msr_runtime/inference", "msr_runtime/adaptation")
+RUNTIME = (
+    *("msr_runtime/arrays.py", "msr_runtime/relinearization.py"),
+    *("msr_runtime/bundle", "msr_runtime/inference", "msr_runtime/adaptation"),
+)
 """The code that loads a bundle, predicts and adapts."""
 PACKAGES = ("torch", "onnxruntime", "numpy", "mujoco", "jax", "e2cnn")
 

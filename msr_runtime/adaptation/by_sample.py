@@ -31,7 +31,7 @@ class LearnsBySample:
     def update(self, x: ArrayLike, y: ArrayLike, seconds: float | None = None) -> UpdateResult:
         """Learn from one sample. The model knows how sure it is, so the first sample counts most. It acts at once.
 
-        It takes the time of some predictions. After 2, 4, 8 samples and so on since `v0`, up to
+        It takes the time of some predictions. After 2, 3, 4, 6, 8, 12 samples and so on since `v0`, up to
         `manifest.recursion.relinearize`, it takes as many updates more, because these samples are linearized again. It
         needs a bundle with the rule `recursive`. `predict` in other threads goes on meanwhile.
 

@@ -112,7 +112,8 @@ class Recursion(Frozen):
     memory: int = Bounded(ge=1, le=2**16)
     """How many samples count in the covariance of v: those that tell most. The others count in v alone."""
     relinearize: int = Bounded(ge=0, le=2**10)
-    """The first so many samples are linearized again, where v is by then, each time that their number has doubled."""
+    """The first so many samples are linearized again, where v is by then, each time that their number has grown by a
+    half: after 2, 3, 4, 6, 8, 12 and so on."""
     tick: float = Bounded(gt=0, allow_inf_nan=False)
     """The time between two samples of meta-training, in s: 1 / `rate_hz`. It is 1 where the data has no rate."""
     tau: float | None = Bounded(gt=0, allow_inf_nan=False)

@@ -85,7 +85,7 @@ class LearnerConfig(BaseModel):
     full. Only for `recursive`."""
     relinearize: Annotated[int, Limits(ge=0, le=1024)] = 16
     """The first so many samples are linearized again, where the network is by then, each time that their number has
-    doubled: after 2, 4, 8 and so on. 0: no sample is. Only for `recursive`."""
+    grown by a half: after 2, 3, 4, 6, 8, 12 and so on. 0: no sample is. Only for `recursive`."""
     time_constant: PositiveFloat | None = None
     """Where the learned time starts, in samples, in which what was learned falls to 1/e. None: nothing is forgotten.
     Only for `recursive`."""

@@ -75,7 +75,8 @@ class Recursive(Rule):
         memory: The covariance is made of `memory` samples: those that tell most. The others count in the mean alone.
         gate: An error of more standard deviations is an outlier, and moves as much as one of so many. None: there are
             no outliers.
-        relinearize: The first so many samples are linearized again each time that their number has doubled.
+        relinearize: The first so many samples are linearized again each time that their number has grown by a
+            half, see `msr_runtime.relinearization`.
         time_constant: In samples: where the learned time constant starts, after which 1/e of what was learned is
             left. None: nothing is forgotten.
         scale: Where the scales start.

@@ -54,7 +54,7 @@ def textbook(rule: Recursive, forward, start: Tensors, x: Tensor, y: Tensor) -> 
     v, P = v0, prior
     for count in range(1, len(x) + 1):
         v, P = take(v, P, x[count - 1], y[count - 1])
-        if count in (2, 4, 8) and count <= rule.relinearize:
+        if count in (2, 3, 4, 6, 8, 12) and count <= rule.relinearize:
             at, (v, P) = v, (v0, prior)
             for x_, y_ in zip(x[:count], y[:count], strict=True):
                 v, P = take(v, P, x_, y_, at)
