@@ -69,6 +69,8 @@ class Learning(ABC):
         """The time of the latest sample that was learned from."""
         self.frozen = False
         """Whether nothing is learned."""
+        self.restarts = 0
+        """How often a change of the task was noticed."""
 
     def offer(self, sample: Observed) -> None:
         """Take in one sample, or count why it is left out."""

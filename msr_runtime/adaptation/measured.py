@@ -16,6 +16,8 @@ _SMALLEST = 1e-6
 """Smallest limit. Below it lies what float32 rounds: closed-form steps may fit a single sample exactly."""
 _MANY = 0.01
 """Share of clean tasks on which adapting may make the network worse before the samples count as too few."""
+_FEWEST = 5
+"""Fewer samples never count as enough."""
 _KEPT = 256
 """Numbers of samples whose figures are kept."""
 
@@ -54,6 +56,8 @@ class Measured:
         self._usual = manifest.shots
         self.known = manifest.validation is not None
         """Whether the bundle has a validation. Without one, nothing is limited and nothing is too few."""
+        self.enough = max(_FEWEST, self._fewest_good() or self._usual)
+        """The fewest samples that teach a task, five at least: fewer do not show that it changed."""
         # The same numbers of samples come again and again, and interpolating takes as long as a small inner step.
         self._at = lru_cache(_KEPT)(self._interpolate)
 
@@ -93,7 +97,7 @@ class Measured:
         validation, usual, found = self._manifest.validation, self._usual, self._at(shots)
         if validation is None or found.worse <= _MANY:
             return None
-        enough = next((each.shots for each in validation.by_shots if each.shots > shots and each.worse <= _MANY), usual)
+        enough = self._fewest_good(shots) or usual
         copies = f"the {len(x)} samples have only {shots} different x, and " if shots < len(x) else ""
         few = f"{shots} {'sample is' if shots == 1 else 'samples are'} few"
         return (
@@ -102,6 +106,11 @@ class Measured:
             f"in twenty above {found.high_error:.2g}, and {validation.error_at_v0:.2g} without adapting); give at "
             f"least {enough}{' different ones' if copies else ''}"
         )
+
+    def _fewest_good(self, above: int = _FEWEST - 1) -> int | None:
+        """The smallest measured number of samples above `above` that seldom made a network worse; None without one."""
+        measured = self._manifest.validation.by_shots if self._manifest.validation else ()
+        return next((each.shots for each in measured if each.shots > above and each.worse <= _MANY), None)
 
     def _interpolate(self, shots: int) -> ShotFigures:
         """Return all figures for a number of samples."""

@@ -272,6 +272,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
         guard: UpdateGuard | None = None,
         check: Check | None = None,
         recorder: WeightsRecorder | None = None,
+        in_order: bool = False,
     ) -> AdaptResult:
         """Adapt `v` to the support set by inner steps. The adapted weights act at once, unless they are refused.
 
@@ -297,6 +298,11 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
                 weights still act. Use it to stop a long adaptation.
             recorder: Records this adaptation: before the new weights act, and when they do. Use it if another thread
                 predicts meanwhile, so that a replay knows which weights each action can come from.
+            in_order: Whether the samples are in the order of time, the oldest first. Then a change of the task shows:
+                a limit is missed, the acting network explains the older samples and not the newest, and these predict
+                each other. If so, the samples before the change are left out, and the inner loop begins at `v0`, see
+                `AdaptResult.begins`. It needs a limit of the loss, at least eight samples of the new task and five of
+                the old one; more where so few made networks worse at the export. Labels show no change.
 
         Returns:
             What the adaptation did, and why it was refused if it was. After a refusal the earlier weights still act.
@@ -330,10 +336,12 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
                 held_out=None if held_out is None else check_samples(sessions.held_out, *held_out),
                 guard=guard or (_USUAL if sessions.measured.known else _UNMEASURED),
                 check=check,
+                in_order=in_order,
             )
             if recorder is not None:
                 v = (self._acting if network is None else network).tensors["v"]
-                recorder.adaptation(support_x, support_y, result, v, start, pending=network is not None)
+                began_at = start if result.begins is None else "v0"
+                recorder.adaptation(support_x, support_y, result, v, began_at, pending=network is not None)
             if network is not None:
                 # one atomic assignment: `predict` sees the old weights or the new, never a mix
                 self._acting = network

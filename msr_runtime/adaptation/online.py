@@ -66,7 +66,7 @@ class OnlineAdapter:
         compare: float | None = 64.0,
         by_sample: bool | None = None,
         false_alarms: float = FALSE_ALARMS,
-        detect_changes: bool | None = None,
+        detect_changes: bool = True,
     ) -> None:
         """Prepare to adapt `model`. The thread starts at the `with`.
 
@@ -106,13 +106,14 @@ class OnlineAdapter:
                 so if the bundle can.
             false_alarms: Share of clean tasks that `OnlineReport.family` may call strange within a minute, above 0 and
                 at most 0.1. The fewer, the later a strange task is found.
-            detect_changes: Begin at `v0` again when two very surprising samples follow a calm time: the robot does
-                another task. None does so if it learns sample by sample.
+            detect_changes: Forget the task before when samples show another one. From a window, it takes some samples
+                that one network explains, and not the one that acts, nor one together with those before: see
+                `AdaptiveModel.adapt`, `in_order`. By sample, two very surprising samples after a calm time are enough.
 
         Raises:
             InputError: If a number is out of its range; if the guard has a trust region of its own and the model's
                 `v0` is zero; if the guard is to hold `v0` and nothing is compared; or if the model is to learn sample
-                by sample and cannot, or is to detect changes and does not.
+                by sample and cannot.
         """
         for name, value, least in (("window", window, 1), ("stride", stride, 1), ("held_out", held_out, 0)):
             if not value >= least:
@@ -138,11 +139,6 @@ class OnlineAdapter:
             )
         self.by_sample = recursive if by_sample is None else by_sample
         """Whether the model learns sample by sample."""
-        if detect_changes and not self.by_sample:
-            raise InputError(
-                "detect_changes is set, but only a model that learns sample by sample knows how surprising a sample "
-                "is; leave it out, or train with --learner.rule recursive"
-            )
         self.model = model
         """The model that acts."""
         self.period = 1 / (hz or ((2 * manifest.rate_hz if manifest.rate_hz else 100.0) if self.by_sample else 10.0))
@@ -156,13 +152,12 @@ class OnlineAdapter:
             stride,
             novelty,
             0 if self.by_sample else held_out,
-            ordered=recursive,
         )
         common = model, self._samples, guard or UpdateGuard(), compare, recorder
         if self.by_sample:
-            self._learning = SampleLearning(*common, false_alarms, detect_changes is not False)
+            self._learning = SampleLearning(*common, false_alarms, detect_changes)
         else:
-            self._learning = WindowLearning(*common, start, min(window, manifest.shots))
+            self._learning = WindowLearning(*common, start, min(window, manifest.shots), detect_changes)
         # It holds at least twice what the window can, so that nothing is dropped during a slow adaptation.
         self._inbox = Inbox(4 * window * stride)
         self._realtime, self._stop, self._error = realtime, threading.Event(), None
@@ -362,7 +357,7 @@ class OnlineAdapter:
             open=inbox.open,
             late=learning.late,
             tasks=learning.task + 1,
-            restarts=learning.restarts if isinstance(learning, SampleLearning) else 0,
+            restarts=learning.restarts,
             frozen=learning.frozen,
             helping=learning.comparison.now if learning.comparison else None,
             holds_v0=learning.holding is not None and learning.holding.held,

@@ -49,7 +49,7 @@ def stuck(fields: tuple[Field, ...], scale: NDArray, x: NDArray, y: NDArray) -> 
     if not fields or len(x) < _STATES or not np.count_nonzero(y[0] == y[-1]):
         return None
     same = (y == y[0]).all(0).reshape(-1)
-    if not same.any() or distinct(x, _STATES) < _STATES or spread(scale, x) < _STILL:
+    if not same.any() or distinct(x, _STATES) < _STATES or alike(scale, x):
         return None
     values, named = y[0].reshape(-1), []
     for field in fields:
@@ -70,4 +70,9 @@ def at_rest(scale: NDArray, x: NDArray, y: NDArray) -> bool:
         x: `(samples, *x)` in raw units.
         y: `(samples, *y)` in raw units, not labels.
     """
-    return len(x) >= _STATES and bool((y == y[0]).all()) and spread(scale, x) < _STILL
+    return len(x) >= _STATES and bool((y == y[0]).all()) and alike(scale, x)
+
+
+def alike(scale: NDArray, x: NDArray) -> bool:
+    """Return whether x `(samples, *x)` hardly differs, as where the robot rests. `scale` is as in `stuck`."""
+    return spread(scale, x) < _STILL

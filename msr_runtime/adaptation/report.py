@@ -53,7 +53,7 @@ class OnlineReport:
     tasks: int = 1
     """Tasks so far: one more than the changes of the task that the robot told."""
     restarts: int = 0
-    """Changes of the task that samples showed: learning began at `v0` again, see `detect_changes`."""
+    """Changes of the task that samples showed: what was learned before was forgotten, see `detect_changes`."""
     frozen: bool = False
     """Whether nothing is learned, see `OnlineAdapter.freeze`."""
     helping: Helping | None = None

@@ -44,8 +44,8 @@ class AdaptResult:
     outside: Outside = field(default_factory=dict)
     """Samples of the support set with a value outside the bounds of its field, by side and field: `{"x.goal": 3}`."""
     left_out: tuple[int, ...] = ()
-    """Indices of the support samples that were not learned from: their y is outside the bounds of its field, or they
-    spoil the update. `loss_before` and `loss_after` are those of the others."""
+    """Indices of the support samples that were not learned from: their y is outside the bounds of its field, they
+    spoil the update, or they are of the task before. `loss_before` and `loss_after` are those of the others."""
     move: float = math.nan
     """How far the adapted v is from `v0`: `|v - v0| / |v0|`, or `|v|` where `v0` is zero. NaN if it is not finite."""
     limits: Limits = NO_LIMITS
@@ -56,7 +56,9 @@ class AdaptResult:
     stuck: str | None = None
     """A sentence if some numbers of y are the same in all samples although x differs: a sensor may be stuck. If all
     are, the update is refused, see `Refusal.STUCK`."""
-
+    begins: int | None = None
+    """The index of the first support sample of a new task, if the task changed among samples that are in order. Those
+    before it are among `left_out`, and no held-out sample judges. None if no change was noticed."""
     family: FamilyVerdict | None = None
     """With the rule `recursive`, from `v0` on: whether the samples look like those of a task of meta-training. One
     clean support set in a hundred does not. None with other rules."""

@@ -1,25 +1,33 @@
-"""Robust adaptation: an update that misses its limits is tried again without the samples that spoil it."""
+"""Robust adaptation: an update that misses its limits is tried again without the samples that spoil it.
+
+These are a few outliers, or all samples of the task before, where samples in the order of time show that it changed.
+"""
 
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.adaptation.measured import NO_LIMITS, Limits
+from msr_runtime.adaptation.repeats import alike
 from msr_runtime.adaptation.sessions import Adapted, Check, Sessions
 from msr_runtime.inference.predictor import BoundPredictor
 from msr_runtime.task import Array
 
 SHARE = 5
 """At most one of so many samples may be left out."""
+_FEW = 2
+"""While at most so many may be dropped, samples are left out by turns."""
 _CANDIDATES = 10
-"""Samples that are left out by turns, to see which of them spoils the update: those that fit worst."""
-_ROUNDS = 4
-"""With many samples, several are dropped at once, so that there are at most so many rounds."""
+"""So many: those that fit worst."""
+_LATEST = 3
+"""A change of the task shows in samples that predict so many later ones."""
+_TRIMS = 2
+"""Where more may be dropped, the share that fits worst is dropped and named again so many times."""
 
 
 class Fit(NamedTuple):
@@ -32,6 +40,8 @@ class Fit(NamedTuple):
     """The limits for these samples."""
     move: float
     """How far v moved, see `distance`. NaN if the weights are not finite."""
+    begins: int | None = None
+    """The index of the first sample of the task, if the task changed among the samples."""
 
     @property
     def missed(self) -> float:
@@ -70,47 +80,105 @@ class Fitting:
         move = math.nan if adapted.predictor is None else self.sessions.moved(adapted.predictor)
         return Fit(adapted, kept, self.limits(x), move)
 
-    def robustly(self, kept: NDArray[np.intp], most: int) -> Fit:
-        """Adapt to the samples `kept`. While a limit is missed, drop the sample whose absence helps most.
+    def robustly(self, kept: NDArray[np.intp], most: int, *, in_order: bool = False) -> Fit:
+        """Adapt to the samples `kept`. If a limit is missed, leave out what spoils the update.
 
-        Which sample that is, is found by leaving out by turns those that fit worst. One bad sample of ten bends the
-        network so much that good ones may fit worse than itself: the residual alone would name the wrong one.
+        The number of adaptations is bounded, whatever the samples are: 21 to fewer than 15 samples each, or 4 to more;
+        and 8 more where the task may have changed.
 
         The only sample of a class is never dropped. Without it nothing would be known of the class.
 
         Args:
             kept: Indices of the samples to begin with.
             most: How many of them may be dropped. None is if there are no limits: nothing says what is a bad sample.
+            in_order: Whether the samples are in the order of time, so that a change of the task can show.
 
         Returns:
             The first fit that keeps its limits; if there is none, the fit to all samples.
         """
-        whole = best = self.to(kept)
+        whole = self.to(kept)
         if whole.missed <= 1 or whole.limits == NO_LIMITS:
             return whole
-        at_once = -(-most // _ROUNDS)
-        while not best.missed <= 1 and most > 0:
-            candidates = self._worst(best)[:_CANDIDATES]
-            if not candidates:  # every class has one sample
-                break
-            trials = (self.to(best.kept[best.kept != sample]) for sample in candidates)
-            best = min(trials, key=lambda fit: fit.missed)
-            drop = min(at_once, most)
-            if drop > 1:  # the network without the worst sample shows the others that do not fit
-                best = self.to(np.setdiff1d(best.kept, self._worst(best, together=True)[: drop - 1]))
-            most -= drop
+        changed = self._changed(whole) if in_order else None
+        if changed or not most:
+            return changed or whole
+        best = self._by_turns(whole, most) if most <= _FEW else self._trimmed(whole, most)
         return best if best.missed <= 1 else whole
 
-    def _worst(self, fit: Fit, together: bool = False) -> list[int]:
-        """The samples of a fit that may be left out, those with the largest loss first; one of them, or `together`."""
-        network = fit.adapted.predictor or self.sessions.start
-        losses = self.sessions.losses(self.x[fit.kept], self.y[fit.kept], network)
-        order = fit.kept[np.argsort(-np.nan_to_num(losses, nan=np.inf), kind="stable")].tolist()
+    def _changed(self, whole: Fit) -> Fit | None:
+        """Return the fit to the newest samples if they alone are of another task than those before; else None.
+
+        Then the acting network explains most of those before, and few of the newest. And a network that is fitted to
+        the newest ones, the latest apart, predicts these: wrong samples do not agree with each other.
+        """
+        kept, limit, measured = whole.kept, whole.limits.loss, self.sessions.measured
+        if self.sessions.support[1].classes:  # some network always explains a few labels
+            return None
+        count = measured.enough + _LATEST
+        newest, earlier, latest = kept[-count:], kept[-count:-_LATEST], kept[-_LATEST:]
+        if len(kept) < count + measured.enough:
+            return None
+        good = self.sessions.losses(self.x[kept], self.y[kept], self.acting) <= limit  # NaN is not
+        if np.mean(good[:-count]) < 0.5 or np.mean(good[-count:]) >= 0.5 or np.mean(good[-_LATEST:]) >= 0.5:
+            return None
+        # Samples that are all alike always agree: the robot may rest.
+        if any(alike(measured.scale, self.x[part[-measured.enough :]]) for part in (earlier, newest)):
+            return None
+        fresh = replace(self, begin=None)
+        fit = fresh._trimmed(fresh.to(earlier), len(earlier) // SHARE)
+        if not fit.missed <= 1 or not np.median(fresh._losses(fit, latest)) <= limit:
+            return None
+        fit = fresh._trimmed(fresh.to(newest), count // SHARE)
+        return fit._replace(begins=int(newest[0])) if fit.missed <= 1 else None
+
+    def _by_turns(self, fit: Fit, most: int) -> Fit:
+        """Drop the sample whose absence helps most, until the limits are kept.
+
+        Those that fit worst are left out by turns. One bad sample of ten bends the network so much that good ones may
+        fit worse than itself: the residual alone would name the wrong one.
+        """
+        while not fit.missed <= 1 and most > 0:
+            trials = [self.to(fit.kept[fit.kept != sample]) for sample in self._worst(fit, fit.kept)[:_CANDIDATES]]
+            if not trials:  # every class has one sample
+                break
+            fit, most = min(trials, key=lambda each: each.missed), most - 1
+        return fit
+
+    def _trimmed(self, fit: Fit, most: int) -> Fit:
+        """Drop as many samples as may be, those that fit worst; then take back those that the limit of the loss allows.
+
+        One of many samples bends a network little, and it bends none that was fitted without it: the residuals of such
+        a network name the bad ones.
+
+        Source: the concentration steps of Rousseeuw and Van Driessen, "Computing LTS Regression for Large Data Sets",
+        2006.
+        """
+        kept = fit.kept
+        if fit.missed <= 1 or not most:
+            return fit
+        for _ in range(_TRIMS):
+            fit = self.to(np.setdiff1d(kept, self._worst(fit, kept, together=True)[:most]))
+        if not fit.missed <= 1:
+            return fit
+        worst = np.array(self._worst(fit, kept, together=True)[:most], np.intp)
+        losses, rest = self._losses(fit, worst), self._losses(fit, np.setdiff1d(kept, worst)).sum()
+        sums, sizes = rest + losses[::-1].cumsum()[::-1], len(kept) - np.arange(len(worst))
+        fewer = np.flatnonzero(sums <= fit.limits.loss * sizes)[:1]  # so few may be dropped
+        more = self.to(np.setdiff1d(kept, worst[: fewer[0]])) if len(fewer) else fit
+        return more if more.missed <= 1 else fit
+
+    def _worst(self, fit: Fit, samples: NDArray[np.intp], together: bool = False) -> list[int]:
+        """Those of the samples that may be left out, with the largest loss under a fit first; one, or `together`."""
+        order = samples[np.argsort(-self._losses(fit, samples), kind="stable")].tolist()
         if not self.sessions.support[1].classes:
             return order
-        left, spare = Counter(self.y[fit.kept].tolist()), []
+        left, spare = Counter(self.y[samples].tolist()), []
         for sample in order:
             if left[label := int(self.y[sample])] > 1:
                 spare.append(sample)
                 left[label] -= together
         return spare
+
+    def _losses(self, fit: Fit, samples: NDArray[np.intp]) -> Array:
+        network = fit.adapted.predictor or self.sessions.start
+        return np.nan_to_num(self.sessions.losses(self.x[samples], self.y[samples], network), nan=np.inf)

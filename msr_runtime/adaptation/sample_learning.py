@@ -53,8 +53,6 @@ class SampleLearning(Learning):
         self._scale = Measured(model.manifest).scale
         self._same: deque[tuple[Array, NDArray]] = deque(maxlen=_RUN)
         """The latest samples, as far back as their y is exactly the same."""
-        self.restarts = 0
-        """How often a change of the task was noticed."""
         self._answered: list[Array] = []
         """What the learner answered to each of the samples that were not compared yet."""
 

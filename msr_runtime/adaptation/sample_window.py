@@ -70,8 +70,6 @@ class SampleWindow:
         stride: int,
         novelty: float | None,
         held_out: int,
-        *,
-        ordered: bool = False,
     ) -> None:
         """Make an empty window.
 
@@ -83,7 +81,6 @@ class SampleWindow:
             stride: As in `OnlineAdapter`, which also checks the ranges of these four numbers.
             novelty: As in `OnlineAdapter`.
             held_out: As in `OnlineAdapter`.
-            ordered: Whether the support set is in the order of entry. It takes a copy of a full window.
         """
         x, y = sides
         self._y, self._labels = y, y.dtype.kind != "f"
@@ -98,7 +95,7 @@ class SampleWindow:
         self._bounds = bounds
         self._stride, self._novelty, self._held_out = stride, novelty, held_out
         size = len(self._center)
-        self._support = _Ring(window, x, y, size, ordered=ordered)
+        self._support = _Ring(window, x, y, size)
         # held_out - 1 samples teach per sample that judges: with this size both rings reach equally far back
         self._judging = _Ring(max(1, window // (held_out - 1)), x, y, size) if held_out else None
         self.offered = self.entered = 0
@@ -107,7 +104,7 @@ class SampleWindow:
 
     @property
     def support(self) -> Samples:
-        """The support set: the samples that the inner loop learns from."""
+        """The support set: the samples that the inner loop learns from, the oldest first."""
         return self._support.samples
 
     @property
@@ -124,6 +121,12 @@ class SampleWindow:
     def clear(self) -> None:
         """Forget all samples. The counts stay."""
         self._support.clear()
+        if self._judging:
+            self._judging.clear()
+
+    def keep_newest(self, count: int) -> None:
+        """Forget all but the newest samples of the support set, and all that are held out. The counts stay."""
+        self._support.keep_newest(count)
         if self._judging:
             self._judging.clear()
 
@@ -174,17 +177,14 @@ class SampleWindow:
 class _Ring:
     """A ring buffer of samples: when it is full, a new sample overwrites the oldest."""
 
-    def __init__(self, capacity: int, x: SampleSpec, y: SampleSpec, size: int, *, ordered: bool = False) -> None:
-        self._ordered = ordered
+    def __init__(self, capacity: int, x: SampleSpec, y: SampleSpec, size: int) -> None:
         self._x, self._y = np.zeros((capacity, *x.shape), x.dtype), np.zeros((capacity, *y.shape), y.dtype)
         self._normalized = np.zeros((capacity, size))
         self._held = self._next = 0
 
     @property
     def samples(self) -> Samples:
-        # Not in the order of time: it makes no difference to a rule that takes all samples at once.
-        if self._ordered and self._held == len(self._x):
-            return Samples(np.roll(self._x, -self._next, 0), np.roll(self._y, -self._next, 0))
+        self._sort()
         return Samples(self._x[: self._held], self._y[: self._held])
 
     def add(self, x: NDArray, y: NDArray, normalized: NDArray) -> None:
@@ -194,6 +194,19 @@ class _Ring:
 
     def clear(self) -> None:
         self._held = self._next = 0
+
+    def keep_newest(self, count: int) -> None:
+        self._sort()
+        for array in (self._x, self._y, self._normalized):
+            array[:count] = array[self._held - count : self._held].copy()
+        self._held, self._next = count, count % len(self._x)
+
+    def _sort(self) -> None:
+        """Put the oldest sample first."""
+        if self._held == len(self._x) and self._next:
+            for array in (self._x, self._y, self._normalized):
+                array[...] = np.roll(array, -self._next, 0)
+            self._next = 0
 
     def distance(self, normalized: NDArray, label: NDArray | None) -> float:
         """Root mean square distance to the nearest sample held; with labels, to the nearest with the same label."""

@@ -43,6 +43,7 @@ def make_update(
     held_out: Samples | None,
     guard: UpdateGuard,
     check: Check | None,
+    in_order: bool,
 ) -> Update:
     """Adapt to a support set and judge the result.
 
@@ -57,6 +58,7 @@ def make_update(
         held_out: The samples that judge.
         guard: What the update must fulfill.
         check: Called before each inner step.
+        in_order: Whether the support set is in the order of time.
 
     Raises:
         InputError: As `SampleBounds.count` and `UpdateGuard.limits` do.
@@ -78,7 +80,13 @@ def make_update(
     if found and found[0] and not guard.constant_y:
         return _untried(stuck_y(found[1]), steps, began, outside)
     fitting = Fitting(sessions, x, y, steps, acting, None if start == "v0" else acting, limits, check)
-    fit = fitting.robustly(kept, most - wrong)
+    fit = fitting.robustly(kept, most - wrong, in_order=in_order)
+    if fit.begins is not None:
+        # A sensor that gets stuck looks like another task, and no held-out sample is known to be of the new one.
+        latest, held_out = fit.kept[-sessions.measured.enough :], None
+        found = stuck(sessions.support[1].fields, sessions.measured.scale, x[latest], y[latest])
+        if found and found[0] and not guard.constant_y:
+            return _untried(stuck_y(found[1]), steps, began, outside)
     verdict = _verdict(sessions, acting, fit, held_out)
     adapted = fit.adapted
     losses = adapted.loss_before, adapted.loss_after
@@ -99,6 +107,7 @@ def make_update(
         limits=fit.limits,
         few_samples=sessions.measured.too_few(x if len(fit.kept) == len(x) else x[fit.kept]),
         stuck=found[1] if found else None,
+        begins=fit.begins,
         family=judge_batch(sessions.familiarity, adapted.surprise, len(fit.kept)) if start == "v0" else None,
     )
     return Update(result, adapted.predictor if objection is None else None)

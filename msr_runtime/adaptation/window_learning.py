@@ -27,6 +27,7 @@ class WindowLearning(Learning):
         recorder: As in `Learning`.
         start: Where an adaptation begins.
         needed: Samples below which nothing is adapted.
+        detect_changes: Whether to forget the samples of the task before where the newest show that it changed.
 
     Raises:
         InputError: As `Learning` and `UpdateGuard.limits`.
@@ -41,6 +42,7 @@ class WindowLearning(Learning):
         recorder: SampleRecorder | None,
         start: Start,
         needed: int,
+        detect_changes: bool,
     ) -> None:
         manifest = model.manifest
         measured = Measured(manifest)
@@ -48,6 +50,7 @@ class WindowLearning(Learning):
         guard.limits(measured, manifest.inner_steps, start, norm(model.bundle.start()["v"]))
         super().__init__(model, window, guard, compare, recorder)
         self._start: Start = start
+        self._detect_changes = detect_changes
         self._needed, self._scale, self._learned_from = needed, measured.scale, 0
         self.result: AdaptResult | None = None
         """The result of the latest adaptation."""
@@ -72,8 +75,13 @@ class WindowLearning(Learning):
             held_out=self._samples.held_out,
             guard=self._guard,
             recorder=self._recorder,
+            in_order=self._detect_changes,
         )
-        self.tally.count(result.refusal, result.seconds, cleaned=bool(result.left_out))
+        changed = result.begins if result.accepted else None
+        self.tally.count(result.refusal, result.seconds, cleaned=bool(result.left_out) and changed is None)
+        if changed is not None:
+            self.restarts += 1
+            self._samples.keep_newest(len(support.x) - changed)
         self.result, self._learned_from = result, self._samples.entered
 
     def begin_task(self, change: Change) -> None:

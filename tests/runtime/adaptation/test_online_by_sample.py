@@ -256,11 +256,6 @@ def test_a_noticed_jump_replays_exactly(model: AdaptiveModel, tmp_path: Path, lo
     assert (found.same, found.actions) == (True, 1)
 
 
-def test_changes_are_noticed_sample_by_sample_only(model: AdaptiveModel) -> None:
-    with pytest.raises(InputError, match="only a model that learns sample by sample knows how surprising"):
-        OnlineAdapter(model, by_sample=False, detect_changes=True)
-
-
 def test_a_y_that_is_stuck_is_not_learned(model: AdaptiveModel) -> None:
     """From the fifth x on, and it is no other task. What comes after it is learned again."""
     online = OnlineAdapter(model)

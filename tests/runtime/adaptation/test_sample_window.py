@@ -54,6 +54,23 @@ def test_only_what_is_new_enters(model: AdaptiveModel, linear: Any) -> None:
     assert len(samples.held_out.x) == 1
 
 
+def test_the_oldest_sample_comes_first(model: AdaptiveModel) -> None:
+    """Also in a full window, and after all but the newest were forgotten; held-out samples are forgotten with them."""
+    samples, x, y = window(model, size=5, held_out=4), draw(1, 20, 3), draw(2, 20, 2)
+    learned = np.flatnonzero(np.arange(1, 21) % 4)
+    for index, each in enumerate(zip(x, y, strict=True)):
+        samples.offer(*each)
+        taught = learned[learned <= index][-5:]
+        np.testing.assert_array_equal(samples.support.x, x[taught])
+        np.testing.assert_array_equal(samples.support.y, y[taught])
+    samples.keep_newest(3)
+    np.testing.assert_array_equal(samples.support.x, x[learned[-3:]])
+    assert samples.held_out is None
+    samples.offer(x[0], y[0])
+    np.testing.assert_array_equal(samples.support.y, y[[*learned[-3:], 0]])
+    assert samples.entered == 21
+
+
 def test_a_y_outside_its_bounds_does_not_enter(model: AdaptiveModel) -> None:
     """Neither the support set nor the judges get it. What x does outside is learned from."""
     samples, zero = window(model, held_out=2), np.zeros(2, np.float32)
