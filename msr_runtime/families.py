@@ -144,6 +144,14 @@ def rows_per_sample(family: TaskFamily) -> int:
     return family.rows if isinstance(family, StackedFamily) else 1
 
 
+def queries_beside(family: TaskFamily, shots: int, queries: int) -> int:
+    """Return how many queries a task can have beside so many shots: of stored images, no more than a class has left.
+
+    More of them would be the same ones again. One is the least: what has no image left refuses it by name.
+    """
+    return max(1, min(queries, family.examples - shots)) if isinstance(family, EpisodicFamily) else queries
+
+
 def takes_windows(family: TaskFamily) -> bool:
     """Return whether support and queries are consecutive samples, see `StreamFamily`."""
     return isinstance(family, StreamFamily) and family.consecutive

@@ -98,6 +98,9 @@ def load_family(name: str) -> TaskFamily:
     """
     if is_built_in(name):
         return require_members(_built_in(name))
+    base, colon, options = name.partition(":")
+    if colon and "=" in options and not Path(base).exists():
+        raise FamilyError(f"family '{name}': there is no built-in family '{base}'.{_closest(base)}")
     if name.endswith(".npz"):
         return Recorded(name)
     if name.endswith(LOG_FILES):
@@ -113,11 +116,9 @@ def load_family(name: str) -> TaskFamily:
         )
     source, colon, attribute = name.rpartition(":")
     if not (colon and source and attribute):
-        close = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.5)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
         raise FamilyError(
-            f"family '{name}' is unknown.{hint} The built-in families are {', '.join(BUILT_IN)}. Name your own family "
-            "as package.module:attribute or path/to/file.py:attribute, and recorded data as path/to/file.npz."
+            f"family '{name}' is unknown.{_closest(name)} Name your own family as package.module:attribute or "
+            "path/to/file.py:attribute, and recorded data as path/to/file.npz."
         )
     found = load_attribute(name)
     if isinstance(found, type) or (callable(found) and not isinstance(found, TaskFamily)):
@@ -129,6 +130,13 @@ def load_family(name: str) -> TaskFamily:
                 f"{error}{in_users_line(error)}; correct it, or name a family that is already made (an instance)"
             ) from error
     return require_members(found)
+
+
+def _closest(name: str) -> str:
+    """What a name that is no built-in family may have meant."""
+    close = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.5)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return f"{hint} The built-in families are {', '.join(BUILT_IN)}."
 
 
 def _built_in(name: str) -> object:

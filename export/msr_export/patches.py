@@ -201,9 +201,21 @@ def split(tensor: Tensor, split_size: Sequence[int] | int, dim: int = 0) -> Sequ
     return [pad(tensor, [size - end, *rest], [end - length, *rest]) for size, end in zip(split_size, ends, strict=True)]
 
 
+def group_norm(
+    x: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """`group_norm` of `torch.nn.functional`, with the same arguments: torch's reads how many samples there are."""
+    parts = x.reshape(x.shape[0], num_groups, -1)
+    moved = parts - parts.mean(2, keepdim=True)
+    y = (moved * (moved.square().mean(2, keepdim=True) + eps).rsqrt()).reshape(x.shape)
+    for part, act in ((weight, torch.mul), (bias, torch.add)):
+        y = y if part is None else act(y, part.reshape(-1, *[1] * (x.ndim - 2)))
+    return y
+
+
 class AnySamples(TorchFunctionMode):
-    """A context in which torch's convolutions, poolings, concatenations and splits are computed by the functions of
-    this module.
+    """A context in which torch's convolutions, poolings, norms, concatenations and splits are computed by the functions
+    of this module.
     """
 
     _written: dict[Callable[..., Any], Callable[..., Tensor | Sequence[Tensor]]] = {
@@ -213,6 +225,7 @@ class AnySamples(TorchFunctionMode):
         nn.functional.max_pool2d: max_pool,
         nn.functional.avg_pool1d: avg_pool,
         nn.functional.avg_pool2d: avg_pool,
+        nn.functional.group_norm: group_norm,
         torch.cat: concatenate,
         Tensor.split: split,
     }

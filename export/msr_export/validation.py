@@ -13,7 +13,7 @@ from msr_export.freeze import flatten
 from msr_runtime.bundle.manifest import ShotFigures, Validation
 from msr_runtime.bundle.spread import spread
 from msr_runtime.errors import FamilyError
-from msr_runtime.families import EpisodicFamily, rows_per_sample
+from msr_runtime.families import EpisodicFamily, queries_beside, rows_per_sample
 from msr_runtime.meta.evaluation.scores import output_scales, score_sample
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.prototypes import ProtoNets
@@ -174,7 +174,7 @@ def _draw(family: TaskFamily, shots: int, seed: int, tasks: int) -> tuple[TaskBa
     most, sets = max(shots, *SHOTS), len(family.query_sets)
     if isinstance(family, EpisodicFamily):
         most = max(shots, min(most, family.examples // 2))
-        queries = min(_QUERIES, family.examples - most)
+        queries = queries_beside(family, most, _QUERIES)
         size = (most + queries) * family.ways * 4 * family.images[0].size  # bytes of a task, float32
         tasks = min(tasks, max(_FEWEST, _IMAGES // size))
         return family.sample(np.random.default_rng(seed), tasks, most, queries, "validation"), most

@@ -1,7 +1,7 @@
 """The inner loop on the robot: run the inner step of adapt.onnx several times, then the loss of loss.onnx once.
 
-Where adapt.onnx itself gives the loss after its step, loss.onnx does not run. Where a bundle has graphs for many samples,
-they take the steps of adapt.onnx when they are cheaper.
+Where adapt.onnx itself gives the loss after its step, loss.onnx does not run. Where a bundle has graphs for many
+samples, they take the steps of adapt.onnx when they are cheaper.
 """
 
 import math

@@ -98,6 +98,9 @@ def _query_error(model: AdaptiveModel, x: NDArray, y: NDArray) -> float:
     wanted = predicted.shape[:1] if labels else predicted.shape
     if y.shape != wanted:
         raise InputError(f"query_y has shape {y.shape}, but {wanted} is wanted, because query_x has shape {x.shape}")
+    if labels:
+        spec = model.sample_specs[1]._replace(name="query_y")
+        spec.check_values(spec.convert(y))
     return float(np.mean(predicted.argmax(-1) != y)) if labels else _relative(model.manifest, predicted, y)
 
 

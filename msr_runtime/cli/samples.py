@@ -10,6 +10,7 @@ import tyro
 from msr_runtime.cli.families import named_family
 from msr_runtime.cli.output import print_rows
 from msr_runtime.errors import InputError
+from msr_runtime.families import queries_beside
 from msr_runtime.files import write_atomically
 from msr_runtime.task import Split
 
@@ -30,8 +31,8 @@ def samples(
     Args:
         family: The task family: a built-in name, module:attribute, file.py:attribute, file.npz or file.yaml.
         out: The .npz file to write: support_x, support_y, query_x and query_y, in raw units.
-        shots: Number of support samples.
-        queries: Number of query samples per query set of the family.
+        shots: Number of support samples; of images, that of each class.
+        queries: Number of query samples per query set of the family; of images, that of each class, if it has so many.
         split: The split from which the task is drawn. Training has not seen those of `test`.
         seed: Seed of the task and its samples.
     """
@@ -41,7 +42,9 @@ def samples(
     if out.suffix != ".npz":
         raise InputError(f"'{out}' does not end in .npz, the only kind of file that `msr adapt` reads")
     loaded = named_family(family)
+    queries = queries_beside(loaded, shots, queries)
     batch = loaded.sample(np.random.default_rng(seed), 1, shots, queries * len(loaded.query_sets), split)
+    x, y = (array.shape[1:] for array in batch[:2])
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{name: array[0] for name, array in batch._asdict().items()})
     write_atomically(out, buffer.getvalue())
@@ -50,7 +53,7 @@ def samples(
         {
             "samples": out,
             "task": f"one of {loaded.name}, {split}, seed {seed}",
-            "support": f"{shots} samples, x {batch.support_x.shape[1:]}, y {batch.support_y.shape[1:]}",
+            "support": f"{len(batch.support_x[0])} samples, x {x}, y {y}",
             "query": f"{batch.query_x.shape[1]} samples{sets}",
         }
     )

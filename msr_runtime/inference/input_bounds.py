@@ -101,10 +101,10 @@ class InputBounds:
         beyond = _beyond(field, values)
         sample, element = (int(index) for index in np.unravel_index(beyond.argmax(), beyond.shape))
         if beyond[sample, element] > self._limit:
-            ranges = beyond[sample, element]
+            ranges, unit = beyond[sample, element], "" if field.unit == "1" else f" {field.unit}"
             raise InputError(
-                f"{name} sample {sample}, field '{field.name}' element {element} is {values[sample, element]:g} "
-                f"{field.unit}, but its bounds are {field.low:g} and {field.high:g}; it is {ranges:.3g} times their "
+                f"{name} sample {sample}, field '{field.name}' element {element} is {values[sample, element]:g}{unit}, "
+                f"but its bounds are {field.low:g} and {field.high:g}; it is {ranges:.3g} times their "
                 f"distance outside, and the bundle's limit is {self._limit:g} (input_limit in its manifest). No "
                 "working sensor is that far off; likely cause: another unit, fields in another order, or a fault"
             )

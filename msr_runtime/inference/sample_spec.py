@@ -32,8 +32,8 @@ class SampleSpec(NamedTuple):
         """Return `value` as an array of this dtype.
 
         Raises:
-            InputError: If the rows of `value` differ in length, it does not hold numbers of a fitting kind, or it is
-                masked.
+            InputError: If the rows of `value` differ in length, it does not hold numbers of a fitting kind, it is
+                masked, or it holds a camera's bytes where an image is from 0 to 1.
         """
         # A plain array of this dtype, as control loops hand over, needs no conversion. A masked one is of another type.
         if type(value) is np.ndarray and value.dtype == self.dtype:
@@ -49,8 +49,18 @@ class SampleSpec(NamedTuple):
                 f"{self.name} has dtype {array.dtype}, but {self.dtype} is wanted, or "
                 f"{'numbers' if self.dtype.kind == 'f' else 'integers'} that convert to it"
             )
+        if array.dtype == np.uint8 and self._are_pixels(array):
+            raise InputError(
+                f"{self.name} holds pixels from 0 to 255, as cameras give them, but '{self.fields[0].name}' is from 0 "
+                "to 1: divide them by 255"
+            )
         with np.errstate(over="ignore"):  # a number too large becomes infinite, and `check_values` reports it
             return array.astype(self.dtype, copy=False)
+
+    def _are_pixels(self, array: NDArray) -> bool:
+        """Return whether bytes are pixels of an image whose field is from 0 to 1."""
+        of_image = len(self.shape) == 3 and all((field.low, field.high) == (0, 1) for field in self.fields)
+        return of_image and array.max(initial=0) > 1
 
     def convert_one(self, value: ArrayLike) -> NDArray:
         """Return the x or y of one sample as an array `shape` of this dtype.

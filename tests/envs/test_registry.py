@@ -90,6 +90,7 @@ def test_a_module_in_the_working_folder_is_found(tmp_path: Path, monkeypatch: py
         ),
         ("zzz", r"'zzz' is unknown\. The built-in families are .*hex-drive, "),
         ("", "'' is unknown"),
+        ("image:file=x.npz", "there is no built-in family 'image'. Did you mean 'images'.*hex-drive, "),
         ("logs/x.csv", r"'logs/x.csv' is a file that is not read.*x\.yaml.*`files: logs/x.csv`.*savez\('x.npz'"),
         ("x.parquet", "'x.parquet' is a file that is not read"),
         ("x.npy", "'x.npy' is a file that is not read"),

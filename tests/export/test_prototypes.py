@@ -9,6 +9,8 @@ import pytest
 from msr_runtime import AdaptiveModel, UpdateGuard
 from msr_runtime.adaptation.inner_loop import InnerLoop
 from msr_runtime.adaptation.update_guard import UNLIMITED, Refusal
+from msr_runtime.cli.adapt import adapt
+from msr_runtime.errors import InputError
 from msr_runtime.inference.session import make_session
 from msr_runtime.inference.state import State
 
@@ -52,3 +54,14 @@ def test_the_only_sample_of_a_class_is_never_left_out(exporter: Any, tmp_path: P
     # and where each class has one, nothing is tried at all
     result = model.adapt(x[:2], np.array([0, 1]), guard=UpdateGuard(trust=np.inf, loss=1e-9))
     assert (result.accepted, result.left_out) == (False, ())
+
+
+def test_labels_of_queries_that_are_no_class_are_refused(exporter: Any, tmp_path: Path) -> None:
+    """`msr adapt` would count them as wrong answers of the network."""
+    export = exporter.exported("protonets", "cross_entropy")
+    bundle, file = exporter.write(export, tmp_path / "bundle"), tmp_path / "samples.npz"
+    x, _ = exporter.draw(export, 4)
+    labels = np.array([0, 1, 0, 1])
+    np.savez(file, support_x=x, support_y=labels, query_x=x, query_y=labels + 1)
+    with pytest.raises(InputError, match="query_y has labels 1 to 2, but 0 to 1 are wanted"):
+        adapt(bundle, file)

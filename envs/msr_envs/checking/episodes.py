@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from msr_envs.images.warps import move
 from msr_runtime.errors import FamilyError
-from msr_runtime.families import Episodes, EpisodicFamily, Padding
+from msr_runtime.families import Episodes, EpisodicFamily, Padding, queries_beside
 from msr_runtime.task import TaskBatch, sample_shape, width
 
 _TASKS, _SHOTS, _QUERIES = 2, 1, 2
@@ -23,7 +23,7 @@ def check_episodes(family: EpisodicFamily) -> None:
 
     """
     _check_members(family)
-    queries = max(1, min(_QUERIES, family.examples - _SHOTS))
+    queries = queries_beside(family, _SHOTS, _QUERIES)
     sizes = (_TASKS, _SHOTS, queries, "train")
     drawn: Any = family.episodes(np.random.default_rng(0), *sizes)
     if not isinstance(drawn, Episodes):

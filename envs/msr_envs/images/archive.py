@@ -12,6 +12,8 @@ from msr_envs.npz import read_npz
 from msr_runtime.errors import FamilyError
 
 Pixels = NDArray[np.uint8]
+_SMALLEST = 4
+"""Height and width of the smallest images, pixels."""
 
 
 class Archive(NamedTuple):
@@ -33,13 +35,15 @@ def read_archive(family: str, path: Path, size: int | None) -> Archive:
         size: Height and width to which the images are shrunk, pixels. None: as they are.
 
     Raises:
-        FamilyError: The file is missing or damaged, or holds no such images, or `size` is not from 4 to their size.
+        FamilyError: The file is missing or damaged, or holds no such images of 4 x 4 pixels or more; all their
+            pixels are equal; or `size` is not from 4 to their size.
 
     """
     if not path.is_file():
+        seen = "is no file" if path.exists() else "does not exist"
         raise FamilyError(
-            f"family '{family}': its file '{path}' does not exist (looked for {path.resolve()}); correct the option "
-            "file, or the environment variable that names the file"
+            f"family '{family}': its file '{path}' {seen} (looked for {path.resolve()}); correct the option file, or "
+            "the environment variable that names the file"
         )
     stat = path.stat()
     return _read(family, path.resolve(), size, (stat.st_mtime_ns, stat.st_size))
@@ -66,10 +70,18 @@ def _read(family: str, path: Path, size: int | None, _changed: tuple[int, int]) 
     height, width = images.shape[2:4]
     if height != width:
         _fail(family, path, f"its images are {height} x {width}, but a turned image must fit: cut or pad to squares")
-    if size is not None and (not isinstance(size, int) or not 4 <= size <= height):
+    if height < _SMALLEST:
+        _fail(
+            family,
+            path,
+            f"its images have {height} x {height} pixels, but at least {_SMALLEST} x {_SMALLEST} are wanted",
+        )
+    if images.min() == images.max():
+        _fail(family, path, f"every pixel of its images is {images.min()}, so that no class looks unlike another")
+    if size is not None and (not isinstance(size, int) or not _SMALLEST <= size <= height):
         raise FamilyError(
             f"family '{family}': size is {size!r}, but the images of '{path}' have {height} x {height} pixels, and can "
-            f"only be shrunk, to 4 or more; set size from 4 to {height}"
+            f"only be shrunk, to {_SMALLEST} or more; set size from {_SMALLEST} to {height}"
         )
     small = np.ascontiguousarray(np.moveaxis(images, -1, 2))
     if size is not None and size < height:

@@ -71,12 +71,17 @@ class ImageEpisodes:
         self.warping = warping
         self.ways: int = ways
         self._classes = dict(classes)
-        for split, members in self._classes.items():
-            if not 2 <= ways <= len(members):
-                raise FamilyError(
-                    f"family '{name}': ways is {ways}, but it must be at least 2, and the split '{split}' has "
-                    f"{len(members)} classes; set ways from 2 to {len(members)}, or use a file with more classes"
-                )
+        split, members = min(self._classes.items(), key=lambda item: len(item[1]))
+        if len(members) < 2:
+            raise FamilyError(
+                f"family '{name}': the split '{split}' has {len(members)} of the file's {count} classes, but a task "
+                "tells at least 2 apart: give it more of them, in the array of the file that names each class's split"
+            )
+        if not 2 <= ways <= len(members):
+            raise FamilyError(
+                f"family '{name}': ways is {ways}, but it must be at least 2, and the split '{split}' has "
+                f"{len(members)} classes; set ways from 2 to {len(members)}, or use a file with more classes"
+            )
         if self.examples < 2:
             raise FamilyError(
                 f"family '{name}': each class has {self.examples} image, but one is needed for the support set and "
@@ -109,7 +114,8 @@ class ImageEpisodes:
         if shots + min(queries, 1) > self.examples:
             raise FamilyError(
                 f"family '{self.name}': {shots} shots and {queries} queries per class were asked for, but each class "
-                f"has {self.examples} images, and support set and queries share none; ask for fewer (--settings.shots)"
+                f"has {self.examples} images, and support set and queries share none; ask for fewer (--settings.shots; "
+                "of `msr samples`, --shots)"
             )
         child = split_generator(self.name, rng, split)
         members = self._classes[split]
@@ -177,7 +183,7 @@ class ImageEpisodes:
 
 def archive_of(name: str, file: str | Path | None, variable: str, size: int | None) -> Archive:
     """Read the file that the option `file` names or, without it, the environment variable."""
-    named = file or os.environ.get(variable)
+    named = os.environ.get(variable) if file is None else file
     if not named:
         raise FamilyError(
             f"family '{name}' reads its images from a file, but none is named: give it as the option file, as in "

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.families import EpisodicFamily, rows_per_sample
+from msr_runtime.families import queries_beside, rows_per_sample
 from msr_runtime.meta.symmetry.finding import known_group
 from msr_runtime.meta.symmetry.measures import equivariance_error
 from msr_runtime.task import Adapt, Group, Split, TaskBatch, TaskFamily, field_slices, width
@@ -115,8 +115,7 @@ def draw_scored(
     The arguments are those of `score_all`. Equal states of `rng` give equal draws. Of stored images, there are at most
     as many queries as a class has: more would be the same ones again.
     """
-    if isinstance(family, EpisodicFamily):
-        queries = min(queries, max(1, family.examples - shots))
+    queries = queries_beside(family, shots, queries)
     batch = family.sample(rng, tasks, shots, queries * len(family.query_sets), split)
     queries *= rows_per_sample(family)
     return batch, family.augment(rng, batch.query_x[:, :queries], batch.query_y[:, :queries])

@@ -174,6 +174,11 @@ class Learner(nn.Module):
         """
         config, actions = self.config, None
         flips_and_turns = config.flips_and_turns
+        if config.form == "equivariant" and config.network == "conv-grid" and flips_and_turns is None:
+            raise TrainingError(
+                f"method '{self.name}' is to hold a group in the filters of a 'conv-grid' network, but no flips and "
+                "turns are named; name them by --learner.grid-group, such as D2 for both flips, or take another form"
+            )
         if config.form == "equivariant" and self.group is None and flips_and_turns is None:
             raise TrainingError(
                 "form 'equivariant' needs the group's matrices, but there are none: the family has no group() method "

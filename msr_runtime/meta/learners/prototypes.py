@@ -122,6 +122,8 @@ class OrbitPrototypes(ProtoNets):
     def unused(cls, config: LearnerConfig) -> dict[str, str]:
         """Return the options of steps, and the head: a group acts on the map."""
         unused = super().unused(_on_orbits(config))
+        if config.network != "conv-grid":  # the network itself is refused, by name
+            unused.pop("grid_group", None)
         return unused | {"head": "its embedding is the map", "form": "its filter banks have the form 'equivariant'"}
 
     def __init__(

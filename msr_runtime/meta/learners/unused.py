@@ -52,6 +52,11 @@ def unused_by_network(config: LearnerConfig) -> dict[str, str]:
         unused["activation"] = f"the network '{config.network}' has activations of its own"
     if not config.reparameterized:
         return unused | dict.fromkeys(("filters", "form", "terms"), "the network has no symmetry matrix")
+    if config.grid_group is not None and "grid_group" not in unused:
+        if config.form == "equivariant":
+            unused["filters"] = "the group says how many filter parameters there are"
+        else:
+            unused["terms"] = "there is one for each element of the group"
     if config.form != "kronecker":
         return unused | {"terms": f"the form '{config.form}' has no terms"}
     return unused if config.bias else unused | {"filters": "only the biases of the form 'kronecker' have filters"}

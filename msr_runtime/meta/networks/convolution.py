@@ -7,7 +7,7 @@ signal of one channel. Filters are 3 wide along each axis; those of `GridConvNet
 import math
 from collections.abc import Sequence
 from itertools import pairwise, product
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,8 @@ class ConvNet(nn.Module):
 
     """
 
+    name: ClassVar[str] = "conv"
+    """What a configuration calls it."""
     last_map: Shape = ()
     """The last map, `(channels, height, width)`; empty if the outputs are no vector."""
 
@@ -112,9 +114,9 @@ class ConvNet(nn.Module):
                 layers.append(nn.Linear(read, outputs[0], bias=bias))
         else:
             raise TrainingError(
-                f"network 'conv' of depth {depth} makes no outputs of shape {outputs} from inputs of shape {inputs}: "
-                "outputs must have as many axes as the inputs, or be a vector, which takes a depth of at least 1; "
-                "increase depth, or take network 'mlp'"
+                f"network '{self.name}' of depth {depth} makes no outputs of shape {outputs} from inputs of shape "
+                f"{inputs}: outputs must have as many axes as the inputs, or be a vector, which takes a depth of at "
+                "least 1; increase depth, or take network 'mlp'"
             )
         for layer in layers:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -132,7 +134,10 @@ class ConvNet(nn.Module):
             x = x.unsqueeze(1)
         for layer in self.layers[:-1]:
             x = layer(x)
-            x = self.activation(x if self.norm == "none" else nn.functional.group_norm(x, 1))
+            if self.norm == "layer":
+                # `vmap` has no group norm of maps with their channels last, which come from such filters
+                x = nn.functional.group_norm(x.contiguous(), 1)
+            x = self.activation(x)
         if self.head == "mean" and not self.dense:
             x = x.flatten(2).mean(2)
         y = self.layers[-1](x if self.dense or self.head == "map" else x.flatten(1))
@@ -150,6 +155,8 @@ class GridConvNet(ConvNet):
 
     Weights lie in memory with the input channels last, in which order torch's convolutions on the CPU are fastest.
     """
+
+    name = "conv-grid"
 
     def __init__(self, inputs: Shape, outputs: Shape, widths: Sequence[int], **options: Any) -> None:
         super().__init__(inputs, outputs, widths, **options)
@@ -236,8 +243,8 @@ class LocalNet(nn.Module):
         if widths or len(outputs) != len(inputs):
             raise TrainingError(
                 f"network 'local' is one layer between samples with as many axes, but its depth is {len(widths)} and "
-                f"it is to make outputs of shape {outputs} from inputs of shape {inputs}; set depth to 0, or take "
-                "network 'conv'"
+                f"it is to make outputs of shape {outputs} from inputs of shape {inputs}; "
+                f"{'set depth to 0, or ' if len(outputs) == len(inputs) else ''}take network 'conv'"
             )
         self.inputs = inputs
         (channels, *_), (made, *size) = _image("local", inputs), _image("local", outputs)

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from msr_runtime.families import EpisodicFamily, Padding
+from msr_runtime.families import EpisodicFamily, Padding, queries_beside
 from msr_runtime.meta.training.chunks import Batch
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Array, Split
@@ -77,7 +77,7 @@ class EpisodePool:
             queries, on the device.
 
         """
-        queries = min(queries, self.family.examples - shots)
+        queries = queries_beside(self.family, shots, queries)
         drawn = self.family.episodes(rng, tasks, shots, queries, self.split)
         maps = None
         if augment:

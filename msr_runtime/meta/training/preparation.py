@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from msr_runtime.errors import TrainingError
-from msr_runtime.families import CountedFamily, EpisodicFamily, takes_windows
+from msr_runtime.families import CountedFamily, EpisodicFamily, queries_beside, takes_windows
 from msr_runtime.meta.learners.config import FOUND
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.methods import learner_class
@@ -112,7 +112,7 @@ class Preparation:
     def _tasks(self) -> str:
         if isinstance(self.pool, EpisodePool):
             family, settings = self.pool.family, self.config.settings
-            queries = min(settings.queries, family.examples - settings.shots)
+            queries = queries_beside(family, settings.shots, settings.queries)
             each = f"{family.ways} classes with {settings.shots} and {queries} images as queries"
             return f"new tasks in each step: {each}, of {family.images.nbytes / 2**20:.0f} MiB"
         data = self.pool.data
@@ -270,8 +270,6 @@ def _with_group(config: TrainConfig, discovery: Discovery) -> TrainConfig:
 def _draw_validation(family: TaskFamily, config: TrainConfig) -> TaskBatch:
     settings = config.settings
     rng = stream(settings.seed, VALIDATION)
-    queries = _VALIDATION_QUERIES * len(family.query_sets)
-    if isinstance(family, EpisodicFamily):
-        queries = min(queries, family.examples - settings.shots)
+    queries = queries_beside(family, settings.shots, _VALIDATION_QUERIES * len(family.query_sets))
     batch = draw_tasks(family, rng, settings.validation_tasks, settings.shots, queries, "validation")
     return augment_queries(family, rng, batch) if settings.augment else batch

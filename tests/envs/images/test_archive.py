@@ -67,7 +67,9 @@ def test_shrinking_is_exact_area_averaging(size: int, small: int) -> None:
         ({"split": None}, "lacks the array 'split', one entry per class, 9 in all"),
         ({"split": SPLIT[:5]}, "lacks the array 'split', one entry per class, 9 in all"),
         ({"split": SPLIT + 1}, "split holds '3', but each entry must be one of train, validation, test"),
-        ({"split": np.zeros(9, int)}, "'validation' has 0 classes"),
+        ({"split": np.zeros(9, int)}, "the split 'validation' has 0 of the file's 9 classes.*at least 2"),
+        ({"images": IMAGES[:, :, :3, :3]}, "its images have 3 x 3 pixels, but at least 4 x 4"),
+        ({"images": 7 + 0 * IMAGES}, "every pixel of its images is 7"),
         ({"images": np.array([[None]])}, "cannot be read as a .npz file of plain arrays"),
     ],
 )
@@ -108,3 +110,12 @@ def test_each_split_names_the_arrays_it_needs(tmp_path: Path) -> None:
         Omniglot(path, ways=2, size=8)
     with pytest.raises(FamilyError, match=r"needs the array 'evaluation'.*or set split to vinyals"):
         Omniglot(path, ways=2, size=8, split="background")
+
+
+@pytest.mark.parametrize(("file", "words"), [("", "none is named"), (".", "is no file"), ("no.npz", "does not exist")])
+def test_only_what_was_named_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, words: str) -> None:
+    """An empty name, as of a shell's variable that is not set, does not stand for the environment's file."""
+    monkeypatch.setenv("MSR_IMAGES", str(written(tmp_path)))
+    assert Images(ways=2).ways == 2
+    with pytest.raises(FamilyError, match=words):
+        Images(file, ways=2)

@@ -183,6 +183,7 @@ def test_names_lead_back_to_the_family(image_file: Path, monkeypatch: pytest.Mon
     ("options", "words"),
     [
         ("ways=1", r"ways is 1, but it must be at least 2.*set ways from 2 to 12"),
+        ("ways=1,split=background", r"ways is 1.*'validation' has 4 classes; set ways from 2 to 4"),
         ("ways=13", r"ways is 13.*'train' has 12 classes"),
         ("ways=5,split=background", r"ways is 5.*'validation' has 4 classes"),
         ("ways=many", r"ways is 'many', but a whole number is wanted"),

@@ -136,7 +136,8 @@ def test_the_outer_gradient_is_that_of_finite_differences(method: str) -> None:
 @pytest.mark.parametrize("head", ["linear", "mean"])
 def test_gradient_methods_learn_on_the_grid_too(method: str, head: str) -> None:
     """The outer gradient is finite and reaches the first filters, with and without the group."""
-    for changes in [{}, {"form": "equivariant"}] if method == "msr" else [{"grid_group": None}]:
+    forms = [{}, {"form": "equivariant"}, {"form": "equivariant", "norm": "layer"}]
+    for changes in forms if method == "msr" else [{"grid_group": None}, {"grid_group": None, "norm": "layer"}]:
         learner = _learner(method, head=head, inner_steps=2, filters=5, **changes)
         labels = torch.arange(CLASSES).repeat(2, 1)
         batch = [_normal(2, 3, *SHAPE), labels, _normal(2, 3, *SHAPE, seed=1), labels]
@@ -192,6 +193,11 @@ def test_a_kronecker_u_starts_at_the_group_and_may_leave_it() -> None:
         ("maml", {"head": "map"}, "take head 'linear' or 'mean'"),
         ("protonets", {"network": "mlp", "head": "map"}, "network 'mlp' has no head"),
         ("protonets", {"network": "mlp", "norm": "layer"}, "network 'mlp' has no norm"),
+        (
+            "msr",
+            {"grid_group": None, "form": "equivariant"},
+            "no flips and turns are named.*--learner.grid-group",
+        ),
         ("msr", {"network": "conv", "form": "equivariant"}, "leaves pixels over at one end.*take network 'conv-grid'"),
         ("msr", {"network": "mlp", "form": "equivariant"}, "flips and turns images, but the network is a MLP"),
     ],

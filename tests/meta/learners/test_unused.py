@@ -116,3 +116,34 @@ def test_the_refusal_names_what_mends_it() -> None:
         "method 'maml' does not use the option step_rates, but it is set to True: the rule 'ridge' has no inner rates, "
         "as 'gradient' has (--learner.rule gradient); leave it at False (--learner.step-rates), or choose what uses it"
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "form", "option", "words"),
+    [
+        ("msr", "equivariant", "filters", "the group says how many"),
+        ("msr", "kronecker", "terms", "one for each element"),
+        ("orbit-prototypes", "full", "filters", "the group says how many"),
+    ],
+)
+def test_what_a_group_of_flips_and_turns_settles_is_unused(method: str, form: Any, option: str, words: str) -> None:
+    """The learner is the same with another value, and the option is refused."""
+    config = LearnerConfig(network="conv-grid", width=4, depth=1, grid_group="D2", form=form)
+    config = config.model_copy(update={"reparameterized": method == "msr"})
+    starts = []
+    for value in (2, 3):
+        torch.manual_seed(0)
+        changed = config.model_copy(update={option: value})
+        starts.append(LEARNERS[method](changed, (1, 6, 6), (2,), "cross_entropy").state_dict())
+        with pytest.raises(TrainingError, match=words):
+            refuse_unused(method, changed, LEARNERS[method].unused(changed), [option])
+    assert all(torch.equal(tensor, starts[1][name]) for name, tensor in starts[0].items())
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv", "local"])
+def test_a_network_without_the_grid_is_what_is_refused(network: str) -> None:
+    """And not the group, without which the method would ask for one."""
+    config = LearnerConfig(network=network, grid_group="D2")
+    assert "grid_group" not in LEARNERS["orbit-prototypes"].unused(config)
+    with pytest.raises(TrainingError, match="take network 'conv-grid'"):
+        LEARNERS["orbit-prototypes"](config, (1, 6, 6), (2,), "cross_entropy")

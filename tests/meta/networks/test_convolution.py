@@ -106,7 +106,14 @@ def test_weights_start_with_hes_variance(network: nn.Module, reads: int) -> None
         ("conv", (8,), (1, 8, 8), 0, r"makes no outputs of shape \(1, 8, 8\) from inputs of shape \(8,\)"),
         ("conv", (1, 4, 8, 8), (1, 4, 8, 8), 0, r"sample has shape \(1, 4, 8, 8\); take network 'mlp'"),
         ("local", (1, 8, 8), (1, 8, 8), 1, "its depth is 1.*set depth to 0, or take network 'conv'"),
-        ("local", (1, 8, 8), (5,), 0, r"as many axes.*shape \(5,\) from inputs of shape \(1, 8, 8\)"),
+        ("conv-grid", (1, 8, 8), (5,), 0, r"'conv-grid' of depth 0 makes no outputs of shape \(5,\)"),
+        (
+            "local",
+            (1, 8, 8),
+            (5,),
+            0,
+            r"as many axes.*shape \(5,\) from inputs of shape \(1, 8, 8\); take network 'conv'",
+        ),
         ("local", (1, 8, 8), (1, 7, 8), 0, r"'local' with 1 layers.*\(1, 7, 8\)"),
     ],
 )

@@ -84,3 +84,13 @@ def test_options_of_other_families_are_not_taken_from_a_file(image_file: Path) -
     with pytest.raises(FamilyError, match=r"options of a built-in family are not taken.*--family ant:cache=/tmp/x"):
         family_of(Path("bundle"), None, "ant:cache=/tmp/x")
     assert family_of(Path("bundle"), "ring-nav:beams=8", "ring-nav").name == "ring-nav-8"
+
+
+def test_samples_of_images_fit_what_a_class_has(image_file: Path, tmp_path: Path, capsys, refusal, msr) -> None:
+    """There are no more queries than images left; more shots than images are refused by the option's name."""
+    family, out = f"images:file={image_file},ways=3", tmp_path / "samples.npz"
+    assert msr("samples", family, out, "--shots", 2) == 0
+    assert re.search(r"support +6 samples, x \(6, 1, 8, 8\), y \(6,\)\nquery +18 samples", capsys.readouterr().out)
+    assert msr("samples", family, out, "--shots", 8) == 2
+    assert "each class has 8 images" in (said := refusal())
+    assert "of `msr samples`, --shots" in said

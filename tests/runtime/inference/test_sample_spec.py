@@ -8,6 +8,7 @@ import pytest
 from msr_runtime.errors import BundleError, InputError
 from msr_runtime.inference.sample_spec import SampleSpec, read_spec
 from msr_runtime.inference.session import make_session
+from msr_runtime.task import Field
 
 LABELS = SampleSpec("support_y", (), np.dtype(np.int64), (), classes=3)
 
@@ -76,3 +77,14 @@ def test_an_image_with_its_channels_last_is_named() -> None:
         camera.check_batch(np.zeros((2, 8, 6, 3), np.float32))
     with pytest.raises(InputError, match=r"one label per sample$"):
         camera.check_batch(np.zeros((2, 3, 6, 8), np.float32))
+
+
+def test_a_cameras_bytes_are_no_image_from_0_to_1() -> None:
+    """They would be taken for an image 255 times as bright. Bytes of 0 and 1, or of other fields, are numbers."""
+    image = Field(name="image", shape=(1, 2, 2), unit="1", low=0.0, high=1.0)
+    spec = SampleSpec("x", (1, 2, 2), np.dtype(np.float32), (image,))
+    bytes_ = np.array([[[0, 255], [1, 7]]], np.uint8)
+    with pytest.raises(InputError, match=r"x holds pixels from 0 to 255.*'image' is from 0 to 1: divide them by 255"):
+        spec.convert(bytes_)
+    assert spec.convert(bytes_ // 255).max() == 1
+    assert spec._replace(fields=(image.model_copy(update={"high": 255.0}),)).convert(bytes_).max() == 255
