@@ -53,6 +53,10 @@ FORMS = {
 class Options(Output):
     """What to measure."""
 
+    forms: tuple[str, ...] = tuple(FORMS)
+    """The forms of U."""
+    augment: bool = True
+    """Augment the queries. Off: a control, in which nothing is there to learn the group from."""
     steps: int = 1500
     """Outer steps."""
     seeds: int = 1
@@ -63,14 +67,18 @@ class Options(Output):
     """The file of Omniglot. None: the environment variable MSR_OMNIGLOT."""
 
 
-STORED = {"learned-group": Options()}
-"""The stored result, and what it measures."""
+STORED = {
+    "learned-group": Options(),
+    "learned-group-control": Options(forms=tuple(FORMS)[:2], augment=False),
+}
+"""The stored results, and what they measure."""
 
 
 class Row(TypedDict):
     """One trained run."""
 
     form: str
+    augmented: bool
     seed: int
     held_by_identity: float
     held_before: float
@@ -91,7 +99,7 @@ def main(options: Options) -> None:
     if options.omniglot is not None:
         os.environ["MSR_OMNIGLOT"] = str(options.omniglot.resolve())
     rows = []
-    for form, seed in product(FORMS, range(options.seeds)):
+    for form, seed in product(options.forms, range(options.seeds)):
         rows.append(measure(form, seed, options))
         print(f"{form}, seed {seed}: held {rows[-1]['held_before']:.3f} to {rows[-1]['held_after']:.3f}", flush=True)
     print_lines(learned_group_lines(rows), f"how much of the group {GROUP} the first convolution's U holds")
@@ -110,6 +118,7 @@ def measure(form: str, seed: int, options: Options) -> Row:
         outer_rate=5e-3,
         validation_tasks=2,
         validation_every=options.steps,
+        augment=options.augment,
     )
     config = TrainConfig.of(family, "msr", _NET.model_copy(update=FORMS[form]), settings)
     before, began = first_u(build_learner(config)), time.process_time()
@@ -124,6 +133,7 @@ def measure(form: str, seed: int, options: Options) -> Row:
     free = np.eye(before[..., 0].size).reshape(*before.shape[:2], -1)
     return Row(
         form=form,
+        augmented=options.augment,
         seed=seed,
         held_by_identity=held(free, moves),
         held_before=held(before, moves),
