@@ -77,11 +77,11 @@ def new_parts(rows: Rows) -> Lines:
     ]
 
 
-def learned_group(rows: Rows) -> Lines:
+def learned_group(*results: Rows) -> Lines:
     """One line per form of U: how much of the group it holds, and how well the network tells classes apart."""
     return [
         {
-            "U": form,
+            "U": form if ours[0].get("augmented", True) else f"{form}, queries not moved",
             **{
                 f"held by {name}": f"{np.mean([row[f'held_{key}'] for row in ours]):.2f}"
                 for name, key in (("the identity", "by_identity"), ("U at first", "before"), ("U", "after"))
@@ -89,6 +89,7 @@ def learned_group(rows: Rows) -> Lines:
             "5 way 1 shot": _accuracy(ours),
             "processor, s": f"{np.mean([row['seconds'] for row in ours]):,.0f}",
         }
+        for rows in results
         for (form,), ours in grouped(rows, "form")
     ]
 
