@@ -102,11 +102,13 @@ class InputBounds:
         sample, element = (int(index) for index in np.unravel_index(beyond.argmax(), beyond.shape))
         if beyond[sample, element] > self._limit:
             ranges, unit = beyond[sample, element], "" if field.unit == "1" else f" {field.unit}"
+            pixels = len(field.shape) == 3 and (field.low, field.high) == (0, 1)
+            hint = " (divide a camera's 0 to 255 by 255)" if pixels else ""
             raise InputError(
                 f"{name} sample {sample}, field '{field.name}' element {element} is {values[sample, element]:g}{unit}, "
                 f"but its bounds are {field.low:g} and {field.high:g}; it is {ranges:.3g} times their "
                 f"distance outside, and the bundle's limit is {self._limit:g} (input_limit in its manifest). No "
-                "working sensor is that far off; likely cause: another unit, fields in another order, or a fault"
+                f"working sensor is that far off; likely cause: another unit{hint}, fields in another order, or a fault"
             )
 
 

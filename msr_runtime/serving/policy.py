@@ -284,7 +284,13 @@ class Policy:
         """Join the samples under `name` into the arrays of the model: x `(samples, *x)` and y `(samples, *y)`."""
         x, _ = self._join(f"{name}_x", message[f"{name}_x"], self._inputs, batch=True)
         if self._labels:
-            y = _numbers(f"{name}_y", "labels", message[f"{name}_y"])
+            labels = message[f"{name}_y"]
+            if isinstance(labels, dict):
+                raise InputError(
+                    f"{name}_y names fields, {sorted(map(str, labels))}, but a classifier learns from labels: send the "
+                    "integers (shots,) themselves in place of the dict"
+                )
+            y = _numbers(f"{name}_y", "labels", labels)
         else:
             y, _ = self._join(f"{name}_y", message[f"{name}_y"], self._outputs, batch=True)
             y = y.reshape(len(y), *self._y)

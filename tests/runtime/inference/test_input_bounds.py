@@ -66,3 +66,10 @@ def test_a_goal_of_50_m_is_refused_by_name() -> None:
         bounds.count("x", samples([0, 0, -21.1, 0]))
     assert InputBounds("x", FIELDS, None).count("x", rows) == {"x.proximity": 1, "x.goal": 1}
     assert bounds.count("x", samples([0, 0, 0, -1e30])) == {"x.depth": 1}  # an infinite range has no multiple
+
+
+def test_a_cameras_bytes_are_named_as_such() -> None:
+    """The message of an image from 0 to 1 says what to divide by."""
+    bounds = InputBounds("x", (Field(name="image", shape=(1, 2, 2), unit="1", low=0.0, high=1.0),), 10.0)
+    with pytest.raises(InputError, match=r"'image' element 3 is 200, but.*divide a camera's 0 to 255 by 255"):
+        bounds.count("x", samples([0, 1, 0, 200]).reshape(1, 1, 2, 2))

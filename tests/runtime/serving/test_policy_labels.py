@@ -81,7 +81,7 @@ def test_they_adapt_and_infer(classifier: Policy) -> None:
         ([0.5] * 6, "dtype float64"),
         ([[0]] * 6, "shape (6, 1)"),
         ([0], "support_y has 1"),
-        ({"shape": [0] * 6}, "dtype object"),
+        ({"class": [0] * 6}, "support_y names fields, ['class'], but a classifier learns from labels"),
     ],
 )
 def test_refusals(classifier: Policy, labels: object, sentence: str) -> None:
