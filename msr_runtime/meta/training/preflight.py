@@ -13,7 +13,11 @@ from msr_runtime.meta.training.config import TrainConfig, TrainSettings
 from msr_runtime.meta.training.drawing import draw_tasks
 from msr_runtime.meta.training.memory import machine_memory
 from msr_runtime.meta.training.pool import examples_to_share
+from msr_runtime.normalization import Normalization
 from msr_runtime.task import TaskBatch, TaskFamily, sample_shape
+
+_SAME = 1e-4
+"""By how much of their scale two measurements of the same images may differ, of other versions of this program too."""
 
 
 def require_used(config: TrainConfig, learner: type[Learner], family: TaskFamily) -> None:
@@ -113,6 +117,28 @@ def require_samples(family: TaskFamily, settings: TrainSettings) -> None:
             f"{needed / 2**30:.1f} GiB, but this machine has {held / 2**30:.1f} GiB of memory; a sample of family "
             f"'{family.name}' has {math.prod(batch.support_x.shape[2:]) + math.prod(y)} numbers; lower "
             "training_tasks or samples_per_task (--settings.*)"
+        )
+
+
+def require_same_images(family: TaskFamily, begun: Normalization, measured: Normalization) -> None:
+    """Refuse to continue a run on other images: a family's name says which options it has, but not which file.
+
+    Args:
+        family: The family, an `EpisodicFamily`.
+        begun: What the run measured on its images when it began.
+        measured: The same, measured on the images that are here.
+
+    Raises:
+        TrainingError: The two differ.
+
+    """
+    pairs = [(np.ravel(one.input_center), np.ravel(one.input_scale)) for one in (begun, measured)]
+    (center, scale), (here, scale_here) = pairs
+    if max(np.abs(here - center).max(), np.abs(scale_here - scale).max()) > _SAME * scale.min():
+        raise TrainingError(
+            f"the run was begun on other images than family '{family.name}' has here: their mean was "
+            f"{center.mean():.5f} and is {here.mean():.5f} here; name the file of then, by the option file or the "
+            "environment variable, or begin another run (another folder; --settings.start takes this one's weights)"
         )
 
 

@@ -18,7 +18,7 @@ from msr_runtime.meta.symmetry.finding import Discovery, discover_group
 from msr_runtime.meta.symmetry.grid import GRID_NAMES
 from msr_runtime.meta.training.augmentation import augment_queries, augments
 from msr_runtime.meta.training.checkpoint import build_learner
-from msr_runtime.meta.training.config import TrainConfig
+from msr_runtime.meta.training.config import TrainConfig, TrainSettings
 from msr_runtime.meta.training.distributed import ALONE, Processes
 from msr_runtime.meta.training.disturbance import describe_disturbance, require_disturbance
 from msr_runtime.meta.training.drawing import draw_tasks
@@ -31,6 +31,7 @@ from msr_runtime.meta.training.preflight import (
     require_linear,
     require_pool,
     require_queries,
+    require_same_images,
     require_samples,
     require_used,
 )
@@ -228,13 +229,14 @@ def prepare(
     if saved is not None:  # a new normalization would change what the saved weights mean
         built.load_state_dict(saved.learner)
         normalization, constant = saved.normalization, ()
+        if isinstance(family, EpisodicFamily) and settings.start is None:
+            require_same_images(family, normalization, _measure(family, settings, group)[0])
     elif settings.start is not None:
         start = processes.from_first(lambda: read_start(config, learner))
         begin_from(start, built, config)
         normalization, constant = start.normalization, ()
     else:
-        normalization, constant = measure_normalization(family, stream(settings.seed, NORMALIZATION), group)
-        normalization = normalization if settings.normalize else raw_units(family)
+        normalization, constant = _measure(family, settings, group)
     if (far := normalization.far_from_zero(family.inputs, family.outputs)) is not None:
         raise TrainingError(f"family '{family.name}': {far}")
     symmetry = None
@@ -265,6 +267,12 @@ def _with_group(config: TrainConfig, discovery: Discovery) -> TrainConfig:
             "group, name a group (--learner.grid-group), or let the family draw more flips or turns"
         )
     return config.model_copy(update={"learner": config.learner.model_copy(update={"grid_group": discovery.grid.name})})
+
+
+def _measure(family: TaskFamily, settings: TrainSettings, group: Group | None) -> tuple[Normalization, tuple[str, ...]]:
+    """Return the normalization with which a run begins, and the numbers of x that never change."""
+    normalization, constant = measure_normalization(family, stream(settings.seed, NORMALIZATION), group)
+    return (normalization if settings.normalize else raw_units(family)), constant
 
 
 def _draw_validation(family: TaskFamily, config: TrainConfig) -> TaskBatch:

@@ -132,6 +132,15 @@ def test_a_resumed_run_computes_the_same_numbers(training, image_file: Path, tmp
         assert torch.equal(tensor, resumed.learner.state_dict()[name]), name
 
 
+def test_a_run_is_not_resumed_on_other_images(training, image_file: Path, tmp_path: Path) -> None:
+    """The family's name is the same, and nothing else tells them apart."""
+    training.trainer(tmp_path / "run", Omniglot(image_file, ways=3, size=8), **FRESH).train()
+    other = dict(np.load(image_file))
+    np.savez(tmp_path / "other.npz", **(other | {"images": other["images"] // 2}))
+    with pytest.raises(TrainingError, match=r"begun on other images than family 'omniglot:ways=3,size=8'.*option file"):
+        training.trainer(tmp_path / "run", Omniglot(tmp_path / "other.npz", ways=3, size=8), resume=True, **FRESH)
+
+
 def test_methods_are_scored_on_the_same_episodes_without_repeated_images(image_file: Path) -> None:
     """Two methods see the same support sets and queries, as stored and moved; 8 images of a class give 6 queries."""
     family = Omniglot(image_file, ways=3, size=8)
