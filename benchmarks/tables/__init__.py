@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tables.cells import Lines, Rows, significant
-from tables.images import discovery, few_shot, new_parts
+from tables.images import discovery, few_shot, learned_group, new_parts
 from tables.learned import NEWTON, demo, demo_short, families, families_by_both, orbit_errors, synthetic
 from tables.online import online_certainty, online_logs, online_outside, online_over, online_stays, online_streams
 from tables.running import faults, guard_drives, guard_faults, guard_updates, recording, serving, soak, soak_counts
@@ -43,7 +43,7 @@ _LATER = {
 }
 """Robots that are trained for days: heading and words before their tables."""
 PENDING = {f"{kind}-{robot}{rule}" for robot in _LATER for kind, rule in (("families", "-gauss-newton"), ("drive", ""))}
-PENDING |= {"updates", "filter-memory", "few-shot-night-prototypes", "new-parts"}
+PENDING |= {"updates", "filter-memory", "few-shot-night-prototypes"}
 """Results that need not be stored yet. Their tables and pictures are then left out of the pages."""
 _MEMORY = """### What a longer memory buys
 
@@ -77,6 +77,7 @@ TABLES = {
     "few-shot/quick": Table(("few-shot-quick",), few_shot),
     "few-shot/night-prototypes": Table(("few-shot-night-prototypes",), few_shot, "## Half an hour of one core"),
     "few-shot/discovery": Table(("discovery",), discovery),
+    "few-shot/learned-group": Table(("learned-group", "learned-group-control"), learned_group),
     "new-parts": Table(("new-parts",), new_parts),
     "latency": Table(("latency",), latency),
     "latency/cached": Table(("latency-cached",), latency),

@@ -198,6 +198,7 @@ class Exporter:
         """Write the bundle of a frozen learner, with all checks of an export. Labels are those of `Sides`."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(writer, "freeze", lambda *_: export.frozen)
+            patch.setattr(writer, "centered", lambda learner, *_: learner)  # of this learner the graphs are
             family = SIDES if export.learner.classifies else FAMILY
             known = {"family": family, "shots": 6, "seed": 3, "config_digest": "0", "validation_tasks": 8} | options
             return export_bundle(export.learner, export.normalization, folder, **known)
