@@ -74,11 +74,8 @@ class Options(Output):
     """Folder of the runs; finished ones in it are kept."""
 
 
-# A window that holds samples of two tasks has the guard of `OnlineAdapter` fit again and again without some of them:
-# 0.3 s a step, hours for all streams.
-_WITHOUT_ADAPTER = tuple(method for method in Options().methods if method != "OnlineAdapter")
 STORED = {
-    "online-ring-nav": Options(robot="ring-nav", methods=_WITHOUT_ADAPTER, steps=4000, seeds=1, streams=40),
+    "online-ring-nav": Options(robot="ring-nav", steps=4000, seeds=1, streams=40),
     "online-hex-drive": Options(robot="hex-drive", steps=800, shots=48, seeds=1, streams=40),
     "online-husky": Options(robot="husky", terrains=("flooring",), steps=600, shots=32, seeds=1),
 }
