@@ -17,6 +17,7 @@ from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.learners.methods import LEARNERS
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Field, Loss, Split, TaskBatch
 
@@ -200,3 +201,23 @@ def test_a_bundle_of_images_adapts_on_the_robot_as_in_torch(tmp_path) -> None:
         np.testing.assert_allclose(model.predict(x), y, atol=1e-5 * np.abs(golden.y).max())
     with pytest.raises(Exception, match=r"x has shape \(84,\), but \(samples, 2, 7, 6\)"):
         model.predict(golden.x[0].ravel())
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_written_norm_is_torchs(groups: int) -> None:
+    """With and without the numbers of the channels."""
+    x, weight, bias = torch.randn(3, 4, 5, 5), torch.randn(4), torch.randn(4)
+    for w, b, eps in ((None, None, 1e-5), (weight, bias, 1e-3), (None, bias, 1e-5)):
+        wanted = nn.functional.group_norm(x, groups, w, b, eps)
+        torch.testing.assert_close(patches.group_norm(x, groups, w, b, eps), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_layers_are_normalized_in_gauss_newton_steps_for_any_number_of_samples() -> None:
+    """Torch's own norm reads how many samples there are, and the graph would hold for that number alone."""
+    torch.manual_seed(0)
+    config = LearnerConfig(network="conv", width=2, depth=1, norm="layer", rule="gauss-newton", inner_steps=1)
+    learner = LEARNERS["maml"](config, (1, 6, 6), (2,), "cross_entropy").eval()
+    scaling = Normalization.identity((1, 6, 6), (2,))
+    images = np.random.default_rng(0).standard_normal((32, 1, 6, 6)).astype(np.float32)
+    assert check_parity(learner, scaling, freeze(learner, scaling), images, seed=0).max_relative_error <= 1e-5
