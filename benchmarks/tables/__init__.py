@@ -43,7 +43,7 @@ _LATER = {
 }
 """Robots that are trained for days: heading and words before their tables."""
 PENDING = {f"{kind}-{robot}{rule}" for robot in _LATER for kind, rule in (("families", "-gauss-newton"), ("drive", ""))}
-PENDING |= {"updates", "filter-memory", "few-shot-night-prototypes"}
+PENDING |= {"updates", "filter-memory", "few-shot-night-prototypes", "online-hex-drive"}
 """Results that need not be stored yet. Their tables and pictures are then left out of the pages."""
 _MEMORY = """### What a longer memory buys
 
@@ -97,6 +97,10 @@ TABLES = {
     "online/ring-nav/streams": Table(("online-ring-nav",), online_streams),
     "online/ring-nav/certainty": Table(("online-ring-nav",), online_certainty),
     "online/ring-nav/outside": Table(("online-ring-nav",), online_outside),
+    "online/hex-drive/stays": Table(("online-hex-drive",), online_stays, "### A task that stays, hex-drive"),
+    "online/hex-drive/streams": Table(("online-hex-drive",), online_streams, "### Jumps and drifts, hex-drive"),
+    "online/hex-drive/certainty": Table(("online-hex-drive",), online_certainty, "### How sure it is, hex-drive"),
+    "online/hex-drive/outside": Table(("online-hex-drive",), online_outside, "### Is the robot broken, hex-drive"),
     "filter-memory": Table(("filter-memory",), filter_memory, _MEMORY),
     "updates": Table(("updates",), updates, _UPDATES),
     "updates/endless": Table(("updates",), updates_endless, _ENDLESS),
