@@ -79,6 +79,11 @@ class Sides(Swivel):
         support_x, support_y, query_x, query_y = super().sample(rng, tasks, shots, queries, split)
         return TaskBatch(support_x, (support_y[..., 0] > 0) * 1, query_x, (query_y[..., 0] > 0) * 1)
 
+    def augment(self, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+        """Turn each example by a half turn, or leave it: the sides swap."""
+        turned = rng.random(y.shape) < 0.5
+        return np.where(turned[..., None], -x, x), np.where(turned, 1 - y, y)
+
     def group(self) -> Group:
         """A half turn swaps the sides' scores."""
         return Group("C2", np.stack([np.eye(4), -np.eye(4)]), np.stack([np.eye(2), np.eye(2)[::-1]]))
