@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import vmap
 
-from msr_runtime.bundle.manifest import Familiarity, ShotTail, Tail
+from msr_runtime.bundle.familiarity import Familiarity, ShotTail, Tail
 from msr_runtime.bundle.surprise import surprise_parts
 from msr_runtime.errors import FamilyError
 from msr_runtime.meta.learners.learner import Learner

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.bundle.manifest import Familiarity, Manifest
+from msr_runtime.bundle.familiarity import Familiarity
+from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.surprise import surprise_parts
 from msr_runtime.errors import InputError
 

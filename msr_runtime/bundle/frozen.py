@@ -1,6 +1,13 @@
 """The base of what a manifest is made of."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A number that was measured. An infinite one would switch off what is compared with it."""
+Count = Annotated[int, Field(ge=1, le=2**31)]
+"""A number of samples or tasks that the robot computes with."""
 
 
 class Frozen(BaseModel):

@@ -7,9 +7,7 @@ from typing import Any, Self
 
 from pydantic import (
     BaseModel,
-    NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     ValidationError,
     model_validator,
@@ -17,7 +15,8 @@ from pydantic import (
 from pydantic import Field as Bounded
 from pydantic_core import from_json
 
-from msr_runtime.bundle.frozen import Frozen
+from msr_runtime.bundle.familiarity import Familiarity
+from msr_runtime.bundle.frozen import Count, Frozen, Size
 from msr_runtime.bundle.rejection import Rejection
 from msr_runtime.bundle.signing import SIGNATURE
 from msr_runtime.errors import BundleError
@@ -54,7 +53,7 @@ class Weight(Frozen):
 class Parity(Frozen):
     """How closely ONNX Runtime and torch agreed on support sets and queries, measured when the bundle was written."""
 
-    max_relative_error: float
+    max_relative_error: Size
     """The largest error seen, relative to the largest value that torch computed."""
     tolerance: float = Bounded(gt=0, lt=1)
     """The largest relative error allowed, at the export and in the self-test at load."""
@@ -69,24 +68,24 @@ class Parity(Frozen):
 class ShotFigures(Frozen):
     """What adapting to clean validation tasks led to, with one number of support samples."""
 
-    shots: PositiveInt
+    shots: Count
     """Support samples per task."""
-    usual_spread: NonNegativeFloat
+    usual_spread: Size
     """The largest spread of x in the support sets that are drawn as in meta-training: the variance of each normalized
     number over the samples, averaged over the numbers. A support set that is not wider counts as usual."""
-    usual_loss: NonNegativeFloat
+    usual_loss: Size
     """The largest support loss after adapting, on normalized outputs, among the adaptations to usual support sets that
     helped."""
-    usual_move: NonNegativeFloat
+    usual_move: Size
     """The largest move of v among the same adaptations: `|v - v0| / |v0|`, or `|v|` where `v0` is zero."""
-    largest_loss: NonNegativeFloat
+    largest_loss: Size
     """The largest support loss among all adaptations that helped. Wide support sets fit less closely."""
-    largest_move: NonNegativeFloat
+    largest_move: Size
     """The largest move of v among all adaptations that helped."""
-    median_error: NonNegativeFloat
+    median_error: Size
     """The median error after adapting. It is relative: 1 is the error of always predicting zero. For a classifier it is
     the share of wrong labels. Where an adaptation is not finite, the error of `v0` counts."""
-    high_error: NonNegativeFloat
+    high_error: Size
     """The 95th percentile of the same errors: one task in twenty is worse."""
     worse: float = Bounded(ge=0, le=1)
     """The share of tasks on which the adapted network was worse than the network at `v0`."""
@@ -100,7 +99,7 @@ class Validation(Frozen):
 
     tasks: PositiveInt
     """The number of tasks. The support sets come from the support set's own region and from the last query set."""
-    error_at_v0: NonNegativeFloat
+    error_at_v0: Size
     """The median error before adapting, in the same unit as `median_error`."""
     by_shots: tuple[ShotFigures, ...] = Bounded(min_length=1)
     """The figures by number of support samples, smallest number first."""
@@ -124,53 +123,6 @@ class Recursion(Frozen):
     None: every error counts alike."""
 
 
-class Tail(Frozen):
-    """How large a figure becomes on clean tasks: beyond its usual largest value, it falls off like a power."""
-
-    usual: PositiveFloat
-    """On one task in ten, the figure is larger."""
-    slope: NonNegativeFloat
-    """By this power the figure grows as fewer tasks reach it: on one task in ten times as many, it is larger by the
-    factor `10 ** slope`."""
-
-    def limit(self, chance: float) -> float:
-        """Return what the figure exceeds with a chance of at most 0.1 on a clean task."""
-        return self.usual * (_TENTH / min(chance, _TENTH)) ** self.slope
-
-
-class ShotTail(Frozen):
-    """The surprise of a support set of one size."""
-
-    shots: PositiveInt
-    """Support samples."""
-    surprise: Tail
-    """Its surprise, from `v0` on."""
-
-
-class Familiarity(Frozen):
-    """How much the samples of clean tasks surprise a network that learns them one by one.
-
-    The surprise of samples is the mean of their normalized innovations squared, per number of y and at most 25 each,
-    over the mean of 1 plus the mean square of normalized y: errors grow with y. The robot compares that of its own
-    samples with these figures. Above them, its task is unlike those of meta-training. They were measured in torch when
-    the bundle was written.
-    """
-
-    tasks: PositiveInt
-    """The number of streams."""
-    samples: PositiveInt
-    """Samples of each stream."""
-    window: PositiveInt
-    """Samples of a window."""
-    largest: Tail
-    """The largest surprise of a window, in a stream."""
-    by_shots: tuple[ShotTail, ...] = Bounded(min_length=1)
-    """That of whole support sets, smallest number of shots first."""
-
-
-_TENTH = 0.1
-
-
 class TrainingSamples(Frozen):
     """What the samples of meta-training were like. The numbers are settings of the run (`TrainSettings`)."""
 
@@ -178,11 +130,11 @@ class TrainingSamples(Frozen):
     """Whether the queries were moved by random group elements, so that the symmetry could be learned."""
     fewest_shots: PositiveInt
     """The smallest number of support samples per task. The largest one is `Manifest.shots`."""
-    noise: NonNegativeFloat
+    noise: Size
     """Standard deviation of the noise on y of the support samples, on normalized outputs."""
     outliers: float = Bounded(ge=0, le=1)
     """Share of the support samples whose y was wrong."""
-    outlier_size: NonNegativeFloat
+    outlier_size: Size
     """How far off such a y was, on normalized outputs."""
 
 
@@ -236,7 +188,7 @@ class Manifest(Frozen):
     """Numbers that the rule learned, for example its inner rates. The graphs hold them as constants."""
     recursion: Recursion | None = None
     """How the rule `recursive` learns sample by sample. None for other rules."""
-    input_limit: PositiveFloat | None = None
+    input_limit: float | None = Bounded(None, gt=0, allow_inf_nan=False)
     """How far outside its bounds a value may be, as a multiple of its field's range `high - low`. What is further
     outside is refused: no working sensor is that far off. None sets no limit, as in bundles of format version 3 and
     older."""
@@ -277,6 +229,10 @@ class Manifest(Frozen):
             raise ValueError(
                 f"a weight is named '{min(taken)}', but that name belongs to another input or output of the graphs: "
                 "rename the weight"
+            )
+        if self.recursion and self.inner_steps > 1:
+            raise ValueError(
+                f"inner_steps is {self.inner_steps}, but the rule '{self.rule}' takes each sample once, so 1 is wanted"
             )
         if self.recursion and self.loss == "cross_entropy":
             raise ValueError("the rule filters numbers, but the loss is 'cross_entropy', of classes")

@@ -8,7 +8,7 @@ import pytest
 from msr_envs.ring_nav import RingNav
 from msr_export.familiarity import measure_familiarity, surprises, tail
 from msr_runtime import AdaptiveModel
-from msr_runtime.bundle.manifest import Familiarity
+from msr_runtime.bundle.familiarity import Familiarity
 from msr_runtime.meta.training.checkpoint import Checkpoint, load_checkpoint
 
 

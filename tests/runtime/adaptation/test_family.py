@@ -9,7 +9,8 @@ import pytest
 from msr_envs.ring_nav import RingNav
 from msr_runtime import AdaptiveModel, InputError, OnlineAdapter
 from msr_runtime.adaptation.family import FamilyCheck, judge_batch
-from msr_runtime.bundle.manifest import Familiarity, Manifest, ShotTail, Tail
+from msr_runtime.bundle.familiarity import Familiarity, ShotTail, Tail
+from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.surprise import SURPRISE
 from msr_runtime.recording.messages import ONLINE
 from msr_runtime.recording.reader import Recording

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fault_robot import vouch
@@ -51,6 +53,39 @@ def test_a_wrong_manifest_loads_or_is_refused_by_name(bundle_path: Path, data: s
     with contextlib.suppress(BundleError):
         AdaptiveModel.load(bundle_path)
     vouch(bundle_path, original)
+
+
+def replaced(tree: dict[str, Any], *place: str, value: object) -> dict[str, Any]:
+    """The manifest with one number replaced."""
+    node = tree = json.loads(json.dumps(tree))
+    for name in place[:-1]:
+        node = node[name]
+    node[place[-1]] = value
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("inner_steps",), 3),
+        (("familiarity", "largest", "slope"), 1e300),
+        (("familiarity", "largest", "slope"), -1.0),
+        (("familiarity", "largest", "usual"), "Infinity"),
+        (("familiarity", "window"), 10**30),
+        (("familiarity", "samples"), 10**400),
+        (("recursion", "tau"), "NaN"),
+        (("input_limit",), "Infinity"),
+    ],
+)
+def test_a_number_that_no_export_writes_is_named(
+    recursive_bundle: Path, tmp_path: Path, place: tuple[str, ...], value: object
+) -> None:
+    """The error says where it stands. A large one would overflow later, where the robot learns."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(recursive_bundle, bundle)
+    vouch(bundle, replaced(json.loads((bundle / MANIFEST).read_bytes()), *place, value=value))
+    with pytest.raises(BundleError, match=place[-1]):
+        AdaptiveModel.load(bundle, self_test=False)
 
 
 @settings(shared, max_examples=120)

@@ -96,6 +96,7 @@ def test_a_normalization_that_fits_no_sample_is_refused(
         ({"rate_hz": math.inf}, "rate_hz"),
         ({"parity": {"tolerance": math.inf}}, "tolerance"),
         ({"parity": {"tolerance": 0.0}}, "tolerance"),
+        ({"input_limit": math.inf}, "input_limit"),
     ],
 )
 def test_numbers_that_switch_a_check_off_are_refused(linear: Any, change: dict[str, Any], place: str) -> None:

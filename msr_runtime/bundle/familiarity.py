@@ -1,0 +1,64 @@
+"""What a bundle says of how much the samples of clean tasks surprise its network."""
+
+import math
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from msr_runtime.bundle.frozen import Count, Frozen
+
+_TENTH = 0.1
+_LARGEST_GROWTH = 700.0  # `exp` of more is no float
+
+
+class Tail(Frozen):
+    """How large a figure becomes on clean tasks: beyond its usual largest value, it falls off like a power."""
+
+    usual: float = Field(gt=0, allow_inf_nan=False)
+    """On one task in ten, the figure is larger."""
+    slope: float = Field(ge=0, le=10)
+    """By this power the figure grows as fewer tasks reach it: on one task in ten times as many, it is larger by the
+    factor `10 ** slope`."""
+
+    def limit(self, chance: float) -> float:
+        """Return what the figure exceeds with a chance of at most 0.1 on a clean task."""
+        growth = self.slope * math.log(_TENTH / min(chance, _TENTH))
+        return self.usual * math.exp(min(growth, _LARGEST_GROWTH))
+
+
+class ShotTail(Frozen):
+    """The surprise of a support set of one size."""
+
+    shots: Count
+    """Support samples."""
+    surprise: Tail
+    """Its surprise, from `v0` on."""
+
+
+class Familiarity(Frozen):
+    """How much the samples of clean tasks surprise a network that learns them one by one.
+
+    The surprise of samples is the mean of their normalized innovations squared, per number of y and at most 25 each,
+    over the mean of 1 plus the mean square of normalized y: errors grow with y. The robot compares that of its own
+    samples with these figures. Above them, its task is unlike those of meta-training. They were measured in torch when
+    the bundle was written.
+    """
+
+    tasks: Count
+    """The number of streams."""
+    samples: Count
+    """Samples of each stream."""
+    window: Count
+    """Samples of a window, at most those of a stream."""
+    largest: Tail
+    """The largest surprise of a window, in a stream."""
+    by_shots: tuple[ShotTail, ...] = Field(min_length=1)
+    """That of whole support sets, smallest number of shots first."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.window > self.samples:
+            raise ValueError(
+                f"window is {self.window}, but a stream has {self.samples} samples, and no window is longer"
+            )
+        return self
