@@ -62,14 +62,20 @@ def require_pool(family: TaskFamily, settings: TrainSettings) -> None:
         TrainingError: An outer step needs more tasks or samples than are simulated, or than the family has.
 
     """
+    if isinstance(family, EpisodicFamily):
+        if settings.shots >= family.examples:
+            raise TrainingError(
+                f"shots is {settings.shots}, but each class of family '{family.name}' has {family.examples} images, "
+                "and at least one must be left for the queries; lower the shots (--settings.shots), or take more "
+                "images of each class"
+            )
+        return
     if isinstance(family, FiniteFamily) and settings.shots >= family.examples:
         raise TrainingError(
             f"shots is {settings.shots}, but each task of family '{family.name}' has {family.examples} examples, and "
             "at least one must be left for the queries; lower the shots (--settings.shots), leave out tasks that are "
             "shorter than the others, or record more"
         )
-    if isinstance(family, EpisodicFamily):
-        return
     queries = math.ceil(settings.queries / len(family.query_sets))
     limits = [(settings.tasks_per_step, settings.training_tasks, "tasks_per_step is {}, but training_tasks is {}")]
     if examples_to_share(family, settings.samples_per_task) is None and not takes_windows(family):

@@ -90,7 +90,7 @@ def test_the_preparation_says_what_a_step_draws(image_file: Path) -> None:
     [
         ({"training_tasks": 50}, "does not use the option training_tasks.*every outer step draws new tasks"),
         ({"samples_per_task": 8}, "does not use the option samples_per_task"),
-        ({"shots": 8}, r"shots is 8, but each task of family 'omniglot:.*' has 8 examples"),
+        ({"shots": 8}, r"shots is 8, but each class of family 'omniglot:.*' has 8 images"),
         ({"noise": 0.1}, r"y of family 'omniglot:.*' is a label"),
         ({"switches": 0.5}, r"switches is 0.5.*episodes of 'omniglot:.*'"),
     ],
