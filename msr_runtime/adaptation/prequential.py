@@ -20,7 +20,7 @@ STRETCHES: tuple[tuple[int, int | None], ...] = ((0, 10), (10, 100), (100, None)
 
 
 class Drive(NamedTuple):
-    """What one robot observed without a break, in the order of time. The task of a drive does not change."""
+    """What one robot observed without a break, in the order of time. Nobody tells where its task changes."""
 
     name: str
     x: NDArray
@@ -58,6 +58,8 @@ class Score:
     """Adaptations."""
     refused: dict[str, int]
     """Refused adaptations by reason."""
+    restarts: int
+    """Changes of the task that samples showed, see `OnlineReport.restarts`."""
 
 
 def score(
@@ -110,6 +112,7 @@ def score(
         },
         tried=sum(report.tried for report in reports),
         refused=dict(sum((Counter(report.refused) for report in reports), Counter())),
+        restarts=sum(report.restarts for report in reports),
     )
 
 

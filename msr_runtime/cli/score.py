@@ -28,6 +28,7 @@ def score(
     split: Annotated[Split | None, option("SPLIT", "all tasks")] = None,
     window: Annotated[int, tyro.conf.arg(metavar="N")] = 64,
     hz: Annotated[float, tyro.conf.arg(metavar="HZ")] = 10.0,
+    time_constant: Annotated[float | None, option("SECONDS", "the bundle's own")] = None,
     json: JsonPath = None,
     key: TrustedKeys = (),
 ) -> int:
@@ -45,10 +46,12 @@ def score(
         split: Of a description of logs, score only the tasks of train, validation or test.
         window: Size of the support set, as in OnlineAdapter.
         hz: Adaptations per second of the log, at most, as in OnlineAdapter.
+        time_constant: The time after which 1/e of what was learned is left, as the robot loads the bundle. Only for the
+            rule recursive.
         json: Write the figures to this file too.
         key: Public keys (Ed25519). The bundle must be signed by one of them.
     """
-    model = AdaptiveModel.load(bundle, trusted_keys=key or None)
+    model = AdaptiveModel.load(bundle, trusted_keys=key or None, time_constant=time_constant)
     drives = read_drives(log, model, split)
     found = measure(model, drives, partial(OnlineAdapter, window=window, hz=hz))
     print_rows(_rows(log, bundle, model, found))
@@ -74,7 +77,8 @@ def _rows(log: Path, bundle: Path, model: AdaptiveModel, found: Score) -> dict[s
             each = ", ".join(f"{_WORDS[method]} {found.by_output[method][index]:.3g}" for method in METHODS)
             rows[f"  output {name}"] = each
     refused = f", refused: {listed(found.refused)}" if found.refused else ""
-    rows["updates"] = f"{found.tried} tried{refused}"
+    restarts = f", changes of the task noticed: {found.restarts}" if found.restarts else ""
+    rows["updates"] = f"{found.tried} tried{refused}{restarts}"
     ratio = found.errors["adapted"] / found.errors["v0"] if found.errors["v0"] else math.nan
     rows["adapting"] = (
         f"has {ratio:.3g} times the error of no adaptation"

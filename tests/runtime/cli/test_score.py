@@ -102,6 +102,30 @@ def test_drives_of_an_array_and_tasks_of_a_recording_begin_anew(
         assert (figures(tmp_path / "score.json")["drives"], figures(tmp_path / "score.json")["samples"]) == (2, 40)
 
 
+def test_a_filter_takes_the_robots_time_constant_and_notices_another_task(
+    tmp_path: Path, recursive_bundle: Path, capsys: Any, msr: Msr
+) -> None:
+    """As on the robot. A bundle of another rule has no time constant."""
+    x = np.random.default_rng(0).uniform(0, 1, (80, 18))
+    y = 0.1 * x[:, :2]
+    y[40:] = 0.9 - y[40:]
+    np.savez(tmp_path / "log.npz", x=x, y=y, time=np.arange(80) / 10)
+    found = []
+    for more in ([], ["--time-constant", 0.5]):
+        assert msr("score", tmp_path / "log.npz", recursive_bundle, *more, "--json", tmp_path / "score.json") == 0
+        found.append(figures(tmp_path / "score.json"))
+    assert "changes of the task noticed: 1" in capsys.readouterr().out
+    assert found[0]["restarts"] == 1
+    assert found[0]["errors"]["adapted"] != found[1]["errors"]["adapted"]
+
+
+def test_a_batch_has_no_time_constant(tmp_path: Path, bundle_path: Path, capsys: Any, msr: Msr) -> None:
+    """It is said, and not ignored."""
+    np.savez(tmp_path / "log.npz", x=np.zeros((5, 3)), y=np.zeros((5, 2)))
+    assert msr("score", tmp_path / "log.npz", bundle_path, "--time-constant", 2) == 2
+    assert "which has no time" in capsys.readouterr().err
+
+
 def test_one_split_of_a_description(
     tmp_path: Path, bundle_path: Path, samples: tuple[np.ndarray, np.ndarray], msr: Msr
 ) -> None:
