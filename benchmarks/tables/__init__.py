@@ -74,7 +74,7 @@ TABLES = {
     "synthetic/images-e2cnn": Table(("synthetic-images-e2cnn",), synthetic),
     "synthetic/images": Table(("synthetic-images",), synthetic),
     "synthetic/images-hard": Table(("synthetic-images-hard",), synthetic),
-    "few-shot/quick": Table(("few-shot-quick",), few_shot),
+    "few-shot/quick": Table(("few-shot-quick", "few-shot-found-quick"), few_shot),
     "few-shot/night-prototypes": Table(("few-shot-night-prototypes",), few_shot, "## Half an hour of one core"),
     "few-shot/discovery": Table(("discovery",), discovery),
     "few-shot/learned-group": Table(("learned-group", "learned-group-control"), learned_group),

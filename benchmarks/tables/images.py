@@ -17,12 +17,12 @@ PAPER = {
 """Table 3 of Zhou, Knowles and Finn (2021) on Aug-Omniglot, in percent, in the order of `COLUMNS`."""
 
 
-def few_shot(rows: Rows) -> Lines:
+def few_shot(*results: Rows) -> Lines:
     """One line per data set and method: means over seeds, with the 95 % interval over episodes, in percent.
 
     Below the lines of Omniglot stand those of the paper.
     """
-    lines = []
+    rows, lines = [row for each in results for row in each], []
     several = len({row["data"] for row in rows}) > 1
     for (data, method), ours in grouped(rows, "data", "method"):
         line = {"method": f"{data}: {method}" if several else method}
