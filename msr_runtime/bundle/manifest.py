@@ -188,7 +188,7 @@ class Manifest(Frozen):
     """Numbers that the rule learned, for example its inner rates. The graphs hold them as constants."""
     recursion: Recursion | None = None
     """How the rule `recursive` learns sample by sample. None for other rules."""
-    input_limit: float | None = Bounded(None, gt=0, allow_inf_nan=False)
+    input_limit: float | None = Bounded(default=None, gt=0, allow_inf_nan=False)
     """How far outside its bounds a value may be, as a multiple of its field's range `high - low`. What is further
     outside is refused: no working sensor is that far off. None sets no limit, as in bundles of format version 3 and
     older."""
