@@ -6,11 +6,13 @@ import sys
 from msr_runtime.control.shared import Shared
 
 _SWITCH = 1e-4  # s between two requests to hand over the interpreter lock
+_STARTUP = 1000  # objects; fewer frozen ones are the interpreter's own: Python 3.12 starts with some hundred
 
 
 class _Interpreter(Shared):
     def _look(self) -> None:
-        self._collects, self._frozen, self._switch = gc.isenabled(), gc.get_freeze_count(), sys.getswitchinterval()
+        self._collects, self._switch = gc.isenabled(), sys.getswitchinterval()
+        self._frozen = gc.get_freeze_count() > _STARTUP
 
     def _change(self) -> None:
         # When a tick becomes due, its thread must wait for the lock that a computing thread holds: at most this long.

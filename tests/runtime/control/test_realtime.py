@@ -74,6 +74,7 @@ def test_refused_real_time_leaves_nothing_behind(refused: str) -> None:
 import ctypes, gc, os, resource
 from msr_runtime import ControlLoop
 from msr_runtime.errors import RealTimeError
+frozen = gc.get_freeze_count()  # Python 3.12 starts with some
 resource.setrlimit(resource.{resource}, ({number}, {number}))
 if {refused!r} == "mlockall":
     asked = []
@@ -85,7 +86,7 @@ except RealTimeError as error:
     print(error)
 if {refused!r} == "mlockall":
     assert asked == [os.SCHED_FIFO, os.SCHED_OTHER]
-assert os.sched_getscheduler(0) == os.SCHED_OTHER and gc.isenabled() and not gc.get_freeze_count()
+assert os.sched_getscheduler(0) == os.SCHED_OTHER and gc.isenabled() and gc.get_freeze_count() <= frozen
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -200,6 +200,7 @@ PROGRAM = """
 import gc, os, signal, sys
 from msr_runtime import ControlLoop
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background begins with Ctrl-C ignored
+gc.unfreeze()  # Python 3.12 starts with frozen objects
 for _ in range(int(sys.argv[1])):
     if not (child := os.fork()):
         found = gc.isenabled(), gc.get_freeze_count(), sys.getswitchinterval()
