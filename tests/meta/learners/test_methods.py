@@ -241,14 +241,18 @@ def test_without_hidden_layers_the_big_maml_is_maml() -> None:
 
 
 def test_prototypes_are_the_means_of_their_classes() -> None:
-    """Scores are negative squared distances to them. A class without support has its prototype at the origin."""
+    """Scores are negative squared distances to them. A class without support has its prototype at the origin, and scores
+    below all others.
+    """
     learner = LEARNERS["protonets"](CONFIG, (INPUTS,), (3,), "cross_entropy")
     x, y = torch.randn(5, INPUTS), torch.tensor([0, 2, 0, 2, 2])
     embedded = learner.network.embedding(x)  # type: ignore[operator]
     prototypes = learner.adapt(x, y)["prototypes"]
     wanted = torch.stack([embedded[[0, 2]].mean(0), torch.zeros(CONFIG.width), embedded[[1, 3, 4]].mean(0)])
     torch.testing.assert_close(prototypes, wanted)
-    torch.testing.assert_close(learner({"prototypes": prototypes}, x), -torch.cdist(embedded, prototypes).square())
+    scores, taught = learner({"prototypes": prototypes}, x), [0, 2]
+    torch.testing.assert_close(scores[:, taught], -torch.cdist(embedded, prototypes[taught]).square())
+    assert (scores[:, 1] < scores[:, taught].min(1).values).all()
 
 
 def test_prototypes_need_classes() -> None:
