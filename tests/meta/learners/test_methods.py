@@ -241,8 +241,9 @@ def test_without_hidden_layers_the_big_maml_is_maml() -> None:
 
 
 def test_prototypes_are_the_means_of_their_classes() -> None:
-    """Scores are negative squared distances to them. A class without support has its prototype at the origin, and scores
-    below all others.
+    """Scores are negative squared distances to them.
+
+    A class without support has its prototype at the origin, and scores below all others.
     """
     learner = LEARNERS["protonets"](CONFIG, (INPUTS,), (3,), "cross_entropy")
     x, y = torch.randn(5, INPUTS), torch.tensor([0, 2, 0, 2, 2])
