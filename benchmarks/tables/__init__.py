@@ -53,8 +53,8 @@ _UPDATES = """## An update by one sample
 
 The rule `recursive` on ring-nav's network, with a full memory of 64 samples. The peers compute the same update in torch
 and in JAX:"""
-_ENDLESS = """One model that never stops. The variances are those of v, over the prior's: none may be below 0 or above
-1. NIS is the normalized innovation squared per output:"""
+_ENDLESS = """One model that never stops. The variances are those of v over the prior's, so they lie between 0 and 1.
+NIS is the normalized innovation squared per output:"""
 TABLES = {
     "demo": Table(("demo",), demo),
     "demo/short": Table(("demo",), demo_short),
