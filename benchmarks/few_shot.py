@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple, TypedDict
 import numpy as np
 import torch
 import tyro
+from intervals import half_interval
 from numpy.typing import NDArray
 from store import Output, begin, keep, settled
 from tables.images import PAPER
@@ -238,18 +239,24 @@ def _family(name: str, ways: int, *, turned: bool) -> str:
     return f"{name}{',' if ':' in name else ':'}{','.join(options)}"
 
 
-def run(data: str, name: str, cells: tuple[str, ...], job: Job, episodes: int) -> list[Cell]:
-    """Train one run, or take it as it is if it is finished, and score its columns."""
-    torch.set_num_threads(1)
+def train_timed(job: Job) -> float:
+    """Train as `train` does, and return the processor time of the whole run in s, its interrupted parts included."""
     clock, metrics, began = job.run / "seconds.json", job.run / "metrics.jsonl", time.process_time()
     had = metrics.read_bytes() if metrics.exists() else b""
     train(job)
-    if diverged(job.run):
-        raise SystemExit(f"error: {job.run.name} diverged; lower its outer rate in METHODS")
     seconds = json.loads(clock.read_text()) if clock.exists() else 0.0
     if metrics.read_bytes() != had:  # else the run was finished before
         seconds += time.process_time() - began
         clock.write_text(json.dumps(seconds))
+    return seconds
+
+
+def run(data: str, name: str, cells: tuple[str, ...], job: Job, episodes: int) -> list[Cell]:
+    """Train one run, or take it as it is if it is finished, and score its columns."""
+    torch.set_num_threads(1)
+    seconds = train_timed(job)
+    if diverged(job.run):
+        raise SystemExit(f"error: {job.run.name} diverged; lower its outer rate in METHODS")
     checkpoint = load_checkpoint(job.run)
     found = []
     for cell in cells:
@@ -265,7 +272,7 @@ def run(data: str, name: str, cells: tuple[str, ...], job: Job, episodes: int) -
                 cell=cell,
                 seed=job.settings.seed,
                 accuracy=float(accuracy.mean()),
-                interval=float(1.96 * accuracy.std() / len(accuracy) ** 0.5),
+                interval=half_interval(accuracy),
                 paper=stated[list(CELLS).index(cell)] if stated and "omniglot" in data else None,
                 steps=job.settings.steps,
                 seconds=seconds,

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import tyro
 from few_shot import accuracies
+from intervals import half_interval
 from numpy.typing import NDArray
 from store import TRAINING, Output, begin, keep, settled
 from tables.images import learned_group as learned_group_lines
@@ -139,7 +140,7 @@ def measure(form: str, seed: int, options: Options) -> Row:
         held_before=held(before, moves),
         held_after=held(after, moves),
         accuracy=float(accuracy.mean()),
-        interval=float(1.96 * accuracy.std() / len(accuracy) ** 0.5),
+        interval=half_interval(accuracy),
         seconds=seconds,
     )
 

@@ -8,8 +8,6 @@ ones of equal width and equal steps.
 It renders off screen: set MUJOCO_GL=egl. It can be interrupted: run again, it goes on where it was.
 """
 
-import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +16,13 @@ from typing import TypedDict
 import numpy as np
 import torch
 import tyro
+from few_shot import train_timed
+from intervals import half_interval
 from numpy.typing import NDArray
 from store import EXPORT, RUNTIME, Output, begin, keep, settled
 from tables.images import new_parts as new_parts_lines
 from terminal import print_lines
-from training import ROOTS, Job, diverged, train
+from training import ROOTS, Job, diverged
 
 from msr_envs.registry import load_family
 from msr_envs.table import Table, as_inputs, draw_part, write_parts
@@ -120,15 +120,12 @@ def learn(name: str, options: Options, file: Path) -> tuple[Path, float]:
         validation_tasks=10,
         validation_every=max(1, options.steps // 5),
     )
-    bundle, clock, began = run / "bundle", run / "seconds.json", time.process_time()
-    train(Job(run, family, method, learner, settings))
+    bundle, seconds = run / "bundle", train_timed(Job(run, family, method, learner, settings))
     if diverged(run):
         raise SystemExit(f"error: {run.name} diverged; lower its outer rate")
-    if not clock.exists():
-        clock.write_text(json.dumps(time.process_time() - began))
     if not (bundle / MANIFEST).exists():
         export_checkpoint(load_checkpoint(run), bundle, family=load_family(family))
-    return bundle, json.loads(clock.read_text())
+    return bundle, seconds
 
 
 def look(kind: str, learned: Mapping[str, tuple[Path, float]], options: Options) -> list[Row]:
@@ -148,7 +145,7 @@ def look(kind: str, learned: Mapping[str, tuple[Path, float]], options: Options)
                 method=name,
                 kind=kind,
                 right=right,
-                interval=float(1.96 * scenes[:, 0].std() / len(scenes) ** 0.5),
+                interval=half_interval(scenes[:, 0]),
                 known=known,
                 unknown=unknown,
                 six=six,

@@ -19,6 +19,7 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 import torch
 import tyro
+from intervals import half_interval
 from numpy.typing import NDArray
 from store import Output, begin, keep, settled
 from tables import synthetic as synthetic_lines
@@ -233,7 +234,7 @@ def score_job(name: str, method: str, job: Job) -> Recovered:
         method=method,
         seed=job.settings.seed,
         error=float(errors.mean()),
-        interval=float(1.96 * errors.std() / len(errors) ** 0.5),
+        interval=half_interval(errors),
         recovery=recovery(U, space) if U is not None and U.shape[1] < U.shape[0] else None,
         energy=None if U is None else energy(U, space),
         authors=PROBLEMS[name].runs[method].authors,
