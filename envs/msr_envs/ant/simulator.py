@@ -131,6 +131,7 @@ class AntEnv(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
 
     def stand(self) -> NDArray[np.float64]:
         """Put the ant on its feet, at rest. Returns the observation."""
+        mujoco.mj_resetData(self.model, self.data)  # else the solver starts from the last episode's accelerations
         rest = np.zeros(OBSERVATION)
         rest[0], rest[3], rest[14:18] = _STANDING_HEIGHT, 1.0, _STANDING
         self.data.qpos[:], self.data.qvel[:] = joints(rest)
