@@ -159,8 +159,8 @@ class Filtered(Trained):
 
     def variance(self, x: NDArray) -> NDArray:
         with torch.no_grad():
-            covariances = vmap(self._covariances)(self.belief, self.normalized_x(x))
-            variances = covariances.diagonal(dim1=-2, dim2=-1).clamp(min=0) + self.rule.noise()
+            covariances, noise = vmap(self._covariances)(self.belief, self.normalized_x(x))
+            variances = covariances.diagonal(dim1=-2, dim2=-1).clamp(min=0) + noise.unsqueeze(1)
             return (variances * self.scale**2).numpy().astype(np.float64)
 
     def innovation(self) -> NDArray:
@@ -174,5 +174,5 @@ class Filtered(Trained):
         samples = [Sample(*each, self.keep) for each in zip(x.unbind(), y.unbind(), strict=True)]
         return self.rule.learn_again(self.learner, self.v0, mean, samples)
 
-    def _covariances(self, belief: Belief, x: Tensor) -> Tensor:
-        return self.rule.predict(self.learner, self.v0, belief, x)[1]
+    def _covariances(self, belief: Belief, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.rule.predict(self.learner, self.v0, belief, x)[1:]

@@ -154,6 +154,10 @@ class _Update(_Filter):
 class _Deviation(_Filter):
     """The graph `x, *weights, rows, decays -> y, epistemic, total`."""
 
+    def __init__(self, learner: Learner, normalization: Normalization, rule: Recursive) -> None:
+        super().__init__(learner, normalization, rule)
+        self.variance_scale = rule.variance_scale
+
     def forward(self, x: Tensor, weights: Tensors, rows: Tensor, decays: Tensor) -> tuple[Tensor, ...]:
         outputs, slopes = self.slopes(weights, self._normalized_x(x))
         slopes = slopes * self.scale
@@ -161,7 +165,8 @@ class _Deviation(_Filter):
         explained = (seen.square() @ decays.unsqueeze(1)).squeeze(1)
         variance = ((slopes * slopes).sum(1) - explained).clamp(min=0)
         shape = (1, *self.plain.outputs)
-        each = torch.stack([variance, variance + self.noise]).sqrt()
+        factor = self.variance_scale(decays.sum() / len(self.noise))
+        each = (factor * torch.stack([variance, variance + self.noise])).sqrt()
         epistemic, total = (part.reshape(shape) * self.output_scale for part in each.unbind())
         return self.raw(outputs.reshape(shape)), epistemic, total
 

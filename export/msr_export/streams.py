@@ -97,14 +97,14 @@ def _learn(
     queries = torch.from_numpy(normalization.normalize_x(query_x)).to(like.dtype)
     seen, streams = list[Observation](), []
     with torch.no_grad():
-        noise, keeps = rule.noise(), torch.from_numpy(keep).to(like.dtype)
+        keeps = torch.from_numpy(keep).to(like.dtype)
         samples = map(Sample, normal_x, normal_y, keeps)
         for belief, observed in rule.follow(learner.inner_forward, start, samples):
             seen.append(observed)
             if (count := len(seen)) not in lengths:
                 continue
             shape = y[:count].shape
-            predicted, epistemic = _predicted(learner, rule, start, belief, queries)
+            predicted, epistemic, total = _predicted(learner, rule, start, belief, queries)
             at_queries = (_QUERIES, *shape[1:])
             streams.append(
                 Stream(
@@ -118,7 +118,7 @@ def _learn(
                     query_x=query_x,
                     query_y=normalization.raw_y(predicted.numpy()),
                     epistemic=_float32(epistemic.sqrt()).reshape(at_queries) * scale,
-                    total=_float32((epistemic + noise).sqrt()).reshape(at_queries) * scale,
+                    total=_float32(total.sqrt()).reshape(at_queries) * scale,
                     rounding=0.0,
                 )
             )
@@ -127,11 +127,12 @@ def _learn(
 
 def _predicted(
     learner: Learner, rule: Recursive, start: dict[str, Tensor], belief: Belief, x: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The predictions `(samples, *y)`, and their variances `(samples, J)` because of v."""
-    _, covariances = rule.predict(learner.inner_forward, start, belief, x)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The predictions `(samples, *y)`, and their variances `(samples, J)` because of v, and with the noise."""
+    _, covariances, noise = rule.predict(learner.inner_forward, start, belief, x)
     predicted = learner(rule.tensors(start, belief.mean), x)
-    return predicted, covariances.diagonal(dim1=1, dim2=2).clamp(min=0)
+    epistemic = covariances.diagonal(dim1=1, dim2=2).clamp(min=0)
+    return predicted, epistemic, epistemic + noise
 
 
 def _stacked(parts: list[Tensor]) -> Array:

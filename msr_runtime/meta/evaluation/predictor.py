@@ -67,8 +67,8 @@ def torch_adapt_surely(learner: Learner, normalization: Normalization) -> AdaptS
         def predict(x: Array) -> tuple[Array, Array]:
             with torch.no_grad():
                 normalized = torch.from_numpy(normalization.normalize_x(x))
-                covariances = rule.predict(learner, start, belief, normalized)[1]
-                variances = covariances.diagonal(dim1=1, dim2=2).clamp(min=0) + rule.noise()
+                _, covariances, noise = rule.predict(learner, start, belief, normalized)
+                variances = covariances.diagonal(dim1=1, dim2=2).clamp(min=0) + noise
                 deviations = variances.sqrt().reshape(len(x), *learner.outputs) * scale
             return plain(x), deviations.numpy()
 

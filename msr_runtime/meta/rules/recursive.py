@@ -27,6 +27,7 @@ from msr_runtime.errors import TrainingError
 from msr_runtime.meta.rules.belief import Belief, eliminate, squared_errors
 from msr_runtime.meta.rules.gauss_newton import GaussNewton
 from msr_runtime.meta.rules.rule import Forward, Rule, Tensors, inverse_softplus, rescale
+from msr_runtime.meta.rules.variance_scale import VarianceScale
 from msr_runtime.relinearization import due
 from msr_runtime.task import Loss
 
@@ -63,11 +64,24 @@ class Observation(NamedTuple):
     """The normalized innovation squared, a scalar: J on average if the variances are right."""
 
 
+class Prediction(NamedTuple):
+    """What a belief says of new samples with J outputs. Both variances hold the factor of `VarianceScale`."""
+
+    outputs: Tensor
+    """`(samples, J)`."""
+    covariances: Tensor
+    """`(samples, J, J)`: how far off the outputs may be because m is not known."""
+    noise: Tensor
+    """The variance of what an observed y adds, `(J,)`."""
+
+
 class Recursive(Rule):
     """An extended Kalman filter, sample by sample.
 
     The outer loop learns one scale per tensor (the standard deviation of its prior), the variance of the noise on each
-    output, and, if there is one, the rate of forgetting. Each is the `softplus` of a multiple of its parameter.
+    output, and, if there is one, the rate of forgetting. Each is the `softplus` of a multiple of its parameter. It also
+    learns a factor on the variances of predictions, see `VarianceScale`; what the filter itself does, knows nothing of
+    that.
 
     Args:
         names: The adapted tensors that move; others stay as they are.
@@ -120,6 +134,7 @@ class Recursive(Rule):
         self.memory, self.gate, self.relinearize = memory, gate, relinearize
         self.scale_parameters = nn.Parameter(inverse_softplus(torch.full((len(self.names),), scale)))
         self.noise_parameters = nn.Parameter(inverse_softplus(torch.full((outputs,), noise)) / _PACE)
+        self.variance_scale = VarianceScale(memory)
         # The rate, not the time: for a small one the softplus is an exponential, so that it can change many times over.
         self.rate_parameter = None
         if time_constant is not None:
@@ -276,7 +291,7 @@ class Recursive(Rule):
         # Rows go before the sample is taken, so that nothing of what follows depends on them.
         return belief.largest(self.memory - 1, len(self.noise_parameters))
 
-    def predict(self, forward: Forward, start: Tensors, belief: Belief, x: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, forward: Forward, start: Tensors, belief: Belief, x: Tensor) -> Prediction:
         """Predict outputs, and say how sure that is.
 
         Args:
@@ -285,13 +300,12 @@ class Recursive(Rule):
             belief: What is believed.
             x: `(samples, *x)`.
 
-        Returns:
-            The outputs `(samples, J)`, and their covariances `(samples, J, J)` without the noise.
-
         """
         # Samples do not depend on each other.
         outputs, slopes = vmap(lambda x: self.linearize(forward, start, belief.mean, x))(x)
-        return outputs, belief.covariances(slopes)
+        noise = self.noise()
+        factor = self.variance_scale(belief.decays.sum() / len(noise))
+        return Prediction(outputs, factor * belief.covariances(slopes), factor * noise)
 
     def surprise(self, forward: Forward, start: Tensors, belief: Belief, x: Tensor, y: Tensor) -> Tensor:
         """The negative log likelihood of samples, per number of y, in nats; a scalar.
@@ -304,8 +318,7 @@ class Recursive(Rule):
             y: `(samples, *y)`.
 
         """
-        outputs, covariances = self.predict(forward, start, belief, x)
-        noise = self.noise()
+        outputs, covariances, noise = self.predict(forward, start, belief, x)
 
         def of_sample(errors: Tensor, covariance: Tensor) -> Tensor:
             found = eliminate(covariance, errors, noise)

@@ -23,7 +23,8 @@ def make_rule(toy, names: Iterable[str], **options: Any) -> Recursive:
     """A rule in float64 whose scales and noises all differ."""
     rule = Recursive(names, toy.outputs, **({"gate": None, "scale": 0.4, "noise": 0.2} | options)).double()
     with torch.no_grad():
-        for parameter, seed in ((rule.scale_parameters, 11), (rule.noise_parameters, 12)):
+        logarithms = rule.variance_scale.logarithms
+        for parameter, seed in ((rule.scale_parameters, 11), (rule.noise_parameters, 12), (logarithms, 13)):
             parameter.add_(0.3 * toy.normal(len(parameter), seed=seed))
     return rule
 
@@ -100,18 +101,22 @@ class TestFilter:
         np.testing.assert_allclose(covariance(rule, start, belief), np.linalg.inv(precision.detach()), atol=1e-10)
 
     def test_predicts_with_the_variance_of_the_textbook(self, toy) -> None:
-        """Covariances of the outputs are H P Hᵀ; the likelihood of samples is that of a normal distribution."""
+        """Covariances of the outputs are H P Hᵀ times the learned factor; the likelihood of samples is that of a normal
+        distribution.
+        """
         forward, U, start = toy.linear(5)
         x, y = toy.support(6)
         queries, wanted_y = toy.support(4, seed=20)
         rule = make_rule(toy, ["v"])
         belief = rule.believe(forward, "mse", start, x, y)
-        outputs, covariances = rule.predict(forward, start, belief, queries)
+        outputs, covariances, noise = rule.predict(forward, start, belief, queries)
+        factor = rule.variance_scale(torch.tensor(6.0).double())
         H = torch.einsum("si,oik->sok", queries, U.reshape(toy.outputs, toy.inputs, 5))
         wanted = H @ torch.from_numpy(covariance(rule, start, belief)) @ H.mT
-        torch.testing.assert_close(covariances, wanted, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(covariances, factor * wanted, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(noise, factor * rule.noise())
         torch.testing.assert_close(outputs, forward(rule(forward, "mse", start, x, y), queries))
-        total = covariances + torch.diag(rule.noise())
+        total = covariances + torch.diag(noise)
         normal = torch.distributions.MultivariateNormal(outputs, total)
         surprise = rule.surprise(forward, start, belief, queries, wanted_y)
         torch.testing.assert_close(surprise, -normal.log_prob(wanted_y).mean() / toy.outputs)
@@ -123,8 +128,8 @@ class TestFilter:
         rule = make_rule(toy, start)
         belief = rule.believe(learner, "mse", start, x[:4], y[:4])
         _, seen = rule.learn(learner, start, belief, Sample(x[4], y[4], None))
-        outputs, covariances = rule.predict(learner, start, belief, x[4:])
-        total = covariances[0] + torch.diag(rule.noise())
+        outputs, covariances, noise = rule.predict(learner, start, belief, x[4:])
+        total = (covariances[0] + torch.diag(noise)) / rule.variance_scale(torch.tensor(4.0).double())
         torch.testing.assert_close(seen.innovation, y[4] - outputs[0])
         torch.testing.assert_close(seen.variance, total.diagonal())
         torch.testing.assert_close(seen.nis, seen.innovation @ torch.linalg.solve(total, seen.innovation))

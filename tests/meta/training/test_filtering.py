@@ -84,8 +84,8 @@ def test_training_makes_the_intervals_right(training, tmp_path: Path) -> None:
 
     def squared(x: torch.Tensor, y: torch.Tensor, query_x: torch.Tensor, query_y: torch.Tensor) -> torch.Tensor:
         belief = learner.rule.believe(learner, "mse", learner.start(), x, y)
-        outputs, covariances = learner.rule.predict(learner, learner.start(), belief, query_x)
-        variances = covariances.diagonal(dim1=-2, dim2=-1) + learner.rule.noise()
+        outputs, covariances, noise = learner.rule.predict(learner, learner.start(), belief, query_x)
+        variances = covariances.diagonal(dim1=-2, dim2=-1) + noise
         return (query_y - outputs).square() / variances
 
     with torch.no_grad():
