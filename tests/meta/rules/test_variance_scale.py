@@ -22,10 +22,10 @@ def test_it_is_one_before_training() -> None:
     assert all(scale(torch.tensor(n)) == 1 for n in (0.0, 1.0, 2.7, 40.0, 64.0, 65.0))
 
 
-@pytest.mark.parametrize(("samples", "wanted"), [(0.0, 2.0), (1.0, 3.0), (3.0, 0.5), (7.0, 0.7), (8.0, 0.7), (1e6, 0.7)])
-def test_it_is_what_was_learned_at_the_places(samples: float, wanted: float) -> None:
+@pytest.mark.parametrize(("n", "wanted"), [(0.0, 2.0), (1.0, 3.0), (3.0, 0.5), (7.0, 0.7), (8.0, 0.7), (1e6, 0.7)])
+def test_it_is_what_was_learned_at_the_places(n: float, wanted: float) -> None:
     """The places are 0, 1, 3 and 7 samples, and beyond the memory's last place the factor stays."""
-    assert make(7, 2.0, 3.0, 0.5, 0.7)(torch.tensor(samples)).item() == pytest.approx(wanted)
+    assert make(7, 2.0, 3.0, 0.5, 0.7)(torch.tensor(n)).item() == pytest.approx(wanted)
 
 
 def test_it_is_a_power_of_the_samples_between_the_places() -> None:
