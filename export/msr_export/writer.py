@@ -284,7 +284,7 @@ def _learned(learner: Learner) -> dict[str, tuple[float, ...]]:
         rows = [rule.rates(index) for index in range(rule.own_steps)]
         learned = {folded_name(name): torch.cat([row[name].flatten() for row in rows]) for name in rule.names}
     elif isinstance(rule, Recursive):
-        learned = {"noise": rule.noise(), "variance scale": rule.variance_scale.logarithms.exp()}
+        learned = {"noise": rule.noise(), "variance scale": rule.variance_scale.factors}
         learned |= {f"scale of {folded_name(name)}": scale.flatten() for name, scale in rule.scales().items()}
     elif isinstance(rule, GaussNewton):
         learned = {"damping": torch.stack([rule.damping(index) for index in range(rule.steps)])}

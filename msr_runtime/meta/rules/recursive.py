@@ -34,7 +34,7 @@ from msr_runtime.task import Loss
 _PACE = 5.0
 """The outer loop moves every parameter at the same rate, but the noise has the farthest way: it begins at the error of
 a network that knows little, and ends at what a trained one still misses. So its parameter counts this many times, and
-so does that of the time constant.
+so do those of the time constant and of the factors on variances.
 """
 
 
@@ -134,7 +134,7 @@ class Recursive(Rule):
         self.memory, self.gate, self.relinearize = memory, gate, relinearize
         self.scale_parameters = nn.Parameter(inverse_softplus(torch.full((len(self.names),), scale)))
         self.noise_parameters = nn.Parameter(inverse_softplus(torch.full((outputs,), noise)) / _PACE)
-        self.variance_scale = VarianceScale(memory)
+        self.variance_scale = VarianceScale(memory, _PACE)
         # The rate, not the time: for a small one the softplus is an exponential, so that it can change many times over.
         self.rate_parameter = None
         if time_constant is not None:

@@ -22,17 +22,23 @@ class VarianceScale(nn.Module):
 
     Args:
         memory: The most samples that count.
+        pace: The logarithms are so many times their parameters, and so they learn faster.
 
     """
 
-    def __init__(self, memory: int) -> None:
+    def __init__(self, memory: int, pace: float = 1.0) -> None:
         super().__init__()
-        self.logarithms = nn.Parameter(torch.zeros(math.ceil(math.log2(memory + 1)) + 1))
-        """The factor's natural logarithm after 0, 1, 3, 7, 15, ... samples."""
+        self.pace = pace
+        self.log_parameters = nn.Parameter(torch.zeros(math.ceil(math.log2(memory + 1)) + 1))
+
+    @property
+    def factors(self) -> Tensor:
+        """The factors after 0, 1, 3, 7, 15, ... samples."""
+        return (self.pace * self.log_parameters).exp()
 
     def forward(self, samples: Tensor) -> Tensor:
         """The factor after so many samples, both scalars. The number need not be whole: an old sample counts less."""
-        at, last = torch.log2(samples + 1), len(self.logarithms) - 1
+        at, last = torch.log2(samples + 1), len(self.log_parameters) - 1
         places = torch.arange(last + 1, dtype=at.dtype, device=at.device)
         shares = (1 - (at.clamp(max=last) - places).abs()).clamp(min=0)  # of the two places beside it; together 1
-        return (shares @ self.logarithms).exp()
+        return (self.pace * (shares @ self.log_parameters)).exp()

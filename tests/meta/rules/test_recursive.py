@@ -23,8 +23,8 @@ def make_rule(toy, names: Iterable[str], **options: Any) -> Recursive:
     """A rule in float64 whose scales and noises all differ."""
     rule = Recursive(names, toy.outputs, **({"gate": None, "scale": 0.4, "noise": 0.2} | options)).double()
     with torch.no_grad():
-        logarithms = rule.variance_scale.logarithms
-        for parameter, seed in ((rule.scale_parameters, 11), (rule.noise_parameters, 12), (logarithms, 13)):
+        factors = rule.variance_scale.log_parameters
+        for parameter, seed in ((rule.scale_parameters, 11), (rule.noise_parameters, 12), (factors, 13)):
             parameter.add_(0.3 * toy.normal(len(parameter), seed=seed))
     return rule
 

@@ -9,10 +9,10 @@ from msr_runtime.meta.rules.variance_scale import VarianceScale
 
 
 def make(memory: int, *factors: float) -> VarianceScale:
-    scale = VarianceScale(memory)
-    assert len(scale.logarithms) == len(factors)
+    scale = VarianceScale(memory, pace=2.0)
     with torch.no_grad():
-        scale.logarithms.copy_(torch.tensor(factors).log())
+        scale.log_parameters.copy_(torch.tensor(factors).log() / 2)
+    assert scale.factors.tolist() == pytest.approx(factors)
     return scale
 
 
@@ -38,5 +38,5 @@ def test_it_is_a_power_of_the_samples_between_the_places() -> None:
 @pytest.mark.parametrize("memory", [1, 2, 3, 64, 127, 128])
 def test_every_number_of_samples_has_a_place(memory: int) -> None:
     """The last place is that of the memory, or beyond it."""
-    places = 2.0 ** torch.arange(len(VarianceScale(memory).logarithms)) - 1
+    places = 2.0 ** torch.arange(len(VarianceScale(memory).log_parameters)) - 1
     assert places[-2] < memory <= places[-1]
