@@ -1,10 +1,11 @@
 """Confirm that today's code learns exactly what a stored result was measured with, in minutes and not hours.
 
 A change of the measured code makes a result out of date, even one that changes no number: a new option, a split
-function. This script runs each method of a learning result in short (`probe.py`), once with the code of the result's
-commit and once with today's, and compares losses, gradients, errors and drives. If all are equal to the last bit,
-today's code is noted in the result, and `make tables` no longer marks it. If one differs, the result has to be measured
-again.
+function. This script runs each method of a learning result in short, once with the code of the result's commit and once
+with today's, and compares losses, gradients, errors and drives. If all are equal to the last bit, today's code is noted
+in the result, and `make tables` no longer marks it. If one differs, the result has to be measured again.
+
+The short runs are those of `probe.py`. A script of `MINIATURES` is small enough to be run whole, with few outer steps.
 
 Results of times cannot be confirmed: they are measured again.
 """
@@ -25,6 +26,11 @@ import tyro
 from code_digest import code_digest
 from store import RESULTS, ROOT, Confirmation, Result, digest_of, is_current, read_result, write_result
 from training import ROOTS
+
+LEARNS = "msr_runtime/meta"
+"""Every result of learning names it among the roots of its code. The other roots have become more since."""
+MINIATURES = {"benchmarks/few_shot.py": {"budget": "smoke", "episodes": 8, "seeds": 1}}
+"""Scripts that are run whole, and the settings that make them small. Other settings are the result's own."""
 
 
 def main(names: Annotated[tuple[str, ...], tyro.conf.Positional]) -> int:
@@ -52,31 +58,32 @@ def check(path: Path) -> None:
     if code is None or result["changed"]:
         how = "copied from a table" if code is None else "measured with uncommitted changes"
         raise SystemExit(f"error: {path.stem} was {how}, so the code behind it is not known; {again}")
-    if not set(ROOTS).issubset(code["roots"]):
+    if LEARNS not in code["roots"]:
         raise SystemExit(f"error: {path.stem} is no result of learning, which short runs could confirm; {again}")
 
 
 def confirm(path: Path) -> bool:
     """Compare one result's code with today's by short runs, and note today's in the result if all numbers agree."""
     result = read_result(path)
-    roots = result["code"]["roots"] if result["code"] else []
+    own = sorted(set(result["code"]["roots"] if result["code"] else []) - set(ROOTS))
     if is_current(result):
         print(f"{path.stem}: today's code was measured, or confirmed before")
         return True
     again = f"measure it again: {result['command']}"
     with _checkout(result["commit"]) as old:
-        rest = sorted(set(roots).difference(ROOTS))  # the result's own script above all, which no probe runs whole
-        if changed := [root for root in rest if code_digest([old / root]) != code_digest([ROOT / root])]:
+        if changed := [root for root in own if root not in MINIATURES and _digest(old / root) != _digest(ROOT / root)]:
             print(f"{path.stem}: {changed[0]} has changed, which short runs do not cover; {again}")
             return False
         print(f"{path.stem}: short runs with the code of {result['commit'][:7]}, then with today's")
-        before, today = (list(_probe(root, result["name"])) for root in (old, ROOT))
+        before, today = (list(_numbers(root, result, own)) for root in (old, ROOT))
     for one, other in zip(before, today, strict=True):
         if one != other:
             print(f"{path.stem}: {one['run']} differs; {again}\n  {one}\n  {other}")
             return False
+    roots = (*ROOTS, *own)
     confirmation = Confirmation(
-        digest=digest_of(tuple(roots)),
+        roots=list(roots),
+        digest=digest_of(roots),
         commit=_git("rev-parse", "HEAD"),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         runs=len(today),
@@ -86,20 +93,46 @@ def confirm(path: Path) -> bool:
     return True
 
 
-def _probe(root: Path, name: str) -> Iterator[dict]:
-    """Run the probe, today's, with the code of a checkout; one dictionary of numbers per run."""
+def _digest(path: Path) -> str:
+    return code_digest([path])
+
+
+def _numbers(root: Path, result: Result, own: list[str]) -> Iterator[dict]:
+    """Run in short with the code of a checkout; one dictionary of numbers per run."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        if small := [script for script in own if script in MINIATURES]:
+            settings = result["settings"] | MINIATURES[small[0]] | {"out": str(out), "json": str(out / "rows.json")}
+            options = [text for name, value in settings.items() for text in _option(name, value)]
+            _python(root, root / small[0], *options)
+            for metrics in sorted(out.rglob("metrics.jsonl")):
+                steps = [json.loads(line) for line in metrics.read_text().splitlines()]
+                yield {"run": metrics.parent.name, "steps": steps}
+            for row in read_result(out / "rows.json")["rows"]:
+                yield {"run": "scores", "scores": {name: row[name] for name in row if name != "seconds"}}
+        else:
+            printed = _python(root, ROOT / "benchmarks" / "probe.py", result["name"], folder)
+            yield from (json.loads(line) for line in printed.splitlines())
+
+
+def _option(name: str, value: object) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [f"--{name.replace('_', '-')}", *map(str, values)]
+
+
+def _python(root: Path, script: Path, *arguments: str) -> str:
+    """Run a script with the code of a checkout, and return what it prints."""
     folders = [root / "benchmarks", root, root / "envs", root / "export"]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, folders)),
-        "PYTHONSAFEPATH": "1",  # or Python puts the probe's own folder, with today's scripts, first
+        "PYTHONSAFEPATH": "1",  # or Python puts the script's own folder first, which is today's for the probe
         "OMP_NUM_THREADS": "1",
     }
-    with tempfile.TemporaryDirectory() as out:
-        probe = [sys.executable, ROOT / "benchmarks" / "probe.py", name, out]
-        done = subprocess.run(probe, env=environment, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
+    command = [sys.executable, script, *arguments]
+    done = subprocess.run(command, env=environment, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"error: the probe ended with {done.returncode} on the code in {root}; its message is above")
-    return (json.loads(line) for line in done.stdout.splitlines())
+        raise SystemExit(f"error: {script.name} ended with {done.returncode} on the code in {root}; see above")
+    return done.stdout
 
 
 @contextmanager

@@ -53,8 +53,9 @@ class Code(TypedDict):
 class Confirmation(TypedDict):
     """Later code that `confirm.py` found to compute the same."""
 
+    roots: list[str]
+    """Which code: that of the result, and what came to be beside it since."""
     digest: str
-    """Of that code, below the result's roots."""
     commit: str
     date: str
     """UTC, ISO 8601."""
@@ -192,9 +193,9 @@ def is_current(result: Result, digest: Callable[[tuple[str, ...]], str] | None =
         result: The stored result.
         digest: Gives the digest of today's code below some roots; `digest_of`, unless given.
     """
-    code = result["code"]
-    known = {code["digest"], *(each["digest"] for each in result["confirmed"])} if code else set()
-    return code is not None and (digest or digest_of)(tuple(code["roots"])) in known
+    now = digest or digest_of
+    known = [result["code"], *result["confirmed"]] if result["code"] else []
+    return any(code is not None and now(tuple(code["roots"])) == code["digest"] for code in known)
 
 
 def digest_of(roots: tuple[str, ...]) -> str:

@@ -31,7 +31,7 @@ def change(path: Path, **values: object) -> None:
 def test_confirmed_code_is_current() -> None:
     """A result is current with the code that measured it and with each that was confirmed, and with no other."""
     result = read_result(store.RESULTS / "demo.json")
-    known = Confirmation(digest="b", commit="0" * 40, date="2026-01-01T00:00:00+00:00", runs=3)
+    known = Confirmation(roots=["envs"], digest="b", commit="0" * 40, date="2026-01-01T00:00:00+00:00", runs=3)
     result = Result(**{**result, "code": Code(roots=["envs"], digest="a"), "confirmed": [known]})
     assert [is_current(result, lambda _, today=today: today) for today in "abc"] == [True, True, False]
     assert not is_current(Result(**{**result, "code": None}), lambda _: "b")
