@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import functools
 import os
 import sys
 from collections.abc import Callable
@@ -18,12 +17,6 @@ with contextlib.suppress(ImportError):
     import torch
 
     torch.set_num_threads(1)
-
-# torch reads its table of ONNX operators anew for every graph, in a second. The tests write hundreds of graphs.
-with contextlib.suppress(ImportError):
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-    ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
 
 SMALL = {
     "--settings.steps": 20,

@@ -277,7 +277,7 @@ def _freeze_predict(learner: Learner, normalization: Normalization, weights: Ten
     count = _example_count(learner, learner, weights.values())
     examples = {"x": torch.randn(count, *learner.inputs), "weights": weights}
     axes = {"x": {0: torch.export.Dim("batch")}, "weights": dict.fromkeys(weights)}
-    model = lower(_Predict(learner, normalization), examples, axes, ["x", *weights], ["y"])
+    model = lower(_Predict(learner, normalization).eval(), examples, axes, ["x", *weights], ["y"])
     # In ONNX an initializer with the name of an input is the input's default value.
     for name, weight in weights.items():
         model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(weight.detach().numpy()), name))

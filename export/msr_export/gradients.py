@@ -95,6 +95,9 @@ def simplify(graph: fx.Graph) -> None:
             _cancel_transposes(node)
         elif node.target is aten.add.Tensor:
             _drop_zeros(node)
+    for node in graph.find_nodes(op="call_function", target=aten.squeeze.dims):
+        _squeeze_known_axes(node)
+    _measure_once(graph)
     graph.eliminate_dead_code()
 
 
@@ -142,6 +145,23 @@ def _reshape_once(graph: fx.Graph, node: fx.Node) -> None:
             view = graph.call_function(aten.view.default, (root, list(value.shape)))
         view.meta["val"] = value
         node.replace_all_uses_with(view)
+
+
+def _measure_once(graph: fx.Graph) -> None:
+    """Compute each symbolic length in one place alone."""
+    first: dict[str, fx.Node] = {}
+    for node in graph.nodes:
+        if isinstance(node.meta.get("val"), torch.SymInt):
+            node.replace_all_uses_with(first.setdefault(str(node.meta["val"]), node))
+
+
+def _squeeze_known_axes(node: fx.Node) -> None:
+    """Name the axes of length 1 alone. ONNX has such an operator, and would have to test the lengths of others."""
+    source, axes = node.args
+    assert isinstance(source, fx.Node)
+    lengths = source.meta["val"].shape
+    known = [axis for axis in axes if isinstance(lengths[axis], int) and lengths[axis] == 1]  # type: ignore[union-attr]
+    node.target, node.args = torch.ops.prims.squeeze.default, (source, known)
 
 
 def _cancel_transposes(node: fx.Node) -> None:

@@ -2,11 +2,13 @@
 removed.
 """
 
+import functools
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import onnx
 import torch
@@ -14,6 +16,8 @@ from onnx import helper
 from onnx_ir.passes.common import DeduplicateInitializersPass
 from onnxscript import optimizer
 from torch import nn
+from torch.export import ExportedProgram
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from msr_runtime.bundle.limits import MAX_BYTES
 from msr_runtime.errors import ExportError
@@ -25,12 +29,16 @@ OLDEST_ONNXRUNTIME = "1.23"
 
 
 def lower(
-    module: nn.Module, examples: dict[str, Any], axes: dict[str, Any], inputs: list[str], outputs: list[str]
+    module: nn.Module | ExportedProgram,
+    examples: dict[str, Any],
+    axes: dict[str, Any],
+    inputs: list[str],
+    outputs: list[str],
 ) -> onnx.ModelProto:
     """Return a module as an ONNX model, with its parameters and buffers as constants.
 
     Args:
-        module: A module whose operations all have an ONNX form.
+        module: A module in evaluation mode, or a traced one, whose operations all have an ONNX form.
         examples: Examples of its arguments by name: tensors or nests of them.
         axes: By the same names, the dynamic axes of the arguments, as `torch.export` takes them.
         inputs: The names of the model's inputs, in order.
@@ -41,9 +49,9 @@ def lower(
 
     """
     try:
-        with quiet():
+        with quiet(), patch.object(ONNXRegistry, "from_torchlib", staticmethod(_operators)):
             program = torch.onnx.export(
-                module.eval(),
+                module,
                 kwargs=examples,
                 dynamo=True,
                 verbose=False,
@@ -69,6 +77,15 @@ def lower(
     _absorb_transposes(model.graph)
     _pick_numbers(model.graph)
     return model
+
+
+_read_operators = ONNXRegistry.from_torchlib
+
+
+@functools.cache
+def _operators(**version: int) -> ONNXRegistry:
+    """The table of ONNX operators, read once. torch would read it for every graph, in a second."""
+    return _read_operators(**version)
 
 
 def _absorb_transposes(graph: onnx.GraphProto) -> None:
