@@ -18,6 +18,10 @@ from msr_runtime.inference.input_bounds import Outside, SampleBounds, listed
 from msr_runtime.inference.predictor import BoundPredictor
 from msr_runtime.task import Array
 
+_NOTHING = 2.0**-24
+"""What is left of v's move is lost in the rounding of float32 where time has left less of it than this: after 17 time
+constants."""
+
 
 class LearnsBySample:
     """The part of `AdaptiveModel` that needs a bundle with the rule `recursive`."""
@@ -39,7 +43,8 @@ class LearnsBySample:
             x: One observation `(obs,)`, in raw units.
             y: What came out `(out,)`, in raw units.
             seconds: The time since the last accepted update, in s. Where the bundle has a time constant, what was
-                learned fades with it. None stands for the time between two samples of meta-training.
+                learned fades with it. After 17 time constants nothing is left: the model begins at `v0`, as after
+                `reset`. None stands for the time between two samples of meta-training.
 
         Returns:
             What the sample said about the model. A sample whose y is outside the bounds of its field, or that leads to
@@ -61,8 +66,9 @@ class LearnsBySample:
                 return _refused(_outside(outside), y, began, outside)
         with self._changes:
             acting = self._acting
-            assert acting.belief is not None
-            run = recursion.updater.begin(acting.block, acting.belief)
+            begin = self._sessions.start if keep < _NOTHING else acting
+            assert begin.belief is not None
+            run = recursion.updater.begin(begin.block, begin.belief)
             found = run.update(x, y, keep)
             if found is not None:
                 # one atomic assignment: `predict` sees the old weights or the new, never a mix
@@ -88,8 +94,8 @@ class LearnsBySample:
         with self._changes:
             acting = self._acting
             assert acting.belief is not None
-            belief = acting.belief.inflated(factor)
-            self._acting = self._sessions.predictors.make(acting.block, acting, belief)
+            if (belief := acting.belief.inflated(factor)) is not acting.belief:
+                self._acting = self._sessions.predictors.make(acting.block, acting, belief)
 
     def _predict_with_deviations(self, x: ArrayLike) -> Prediction:
         recursion, acting = self._recursion("predict(std=True)"), self._acting

@@ -48,13 +48,18 @@ class Sample(NamedTuple):
 class _Rows:
     """The rows of all beliefs that follow each other."""
 
-    def __init__(self, rows: Array) -> None:
+    def __init__(self, rows: Array, squares: NDArray | None = None) -> None:
         self.state = State({"rows": rows})
         """The rows `(slots, K)`, as numpy and ONNX Runtime see them."""
-        self.squares = np.square(rows.astype(np.float64)).sum(1)
+        # A robot copies rows within a tick, and to square them all would take longer than to copy them.
+        self.squares = np.square(rows.astype(np.float64)).sum(1) if squares is None else squares
         """The squared length of each row, `(slots,)`."""
         self.written = 0
         """How many samples were written, or are being written."""
+
+    def copy(self) -> "_Rows":
+        """Return a copy that nobody writes to."""
+        return _Rows(self.state.tensors["rows"], self.squares.copy())
 
 
 class Belief:
@@ -135,7 +140,7 @@ class Belief:
         """
         memory, number = self._memory, self._number
         if memory.written != number:
-            memory, number = _Rows(memory.state.tensors["rows"]), 0
+            memory, number = memory.copy(), 0
         memory.written = number + 1  # first: a reader that sees a new row must know of it
         place = slice(self._place, self._place + self._outputs)
         memory.state.tensors["rows"][place] = rows
@@ -145,8 +150,9 @@ class Belief:
 
     def forgotten(self) -> Self:
         """Return the prior of this belief, with a memory of its own."""
-        rows = self._memory.state.tensors["rows"]
-        return type(self)(_Rows(np.zeros_like(rows)), np.zeros_like(self.decays), self._outputs, 0, 0, ())
+        shape, slots = self._memory.state.tensors["rows"].shape, len(self.decays)
+        rows = _Rows(np.broadcast_to(FLOAT32.type(0), shape), np.zeros(slots))
+        return type(self)(rows, np.zeros(slots, FLOAT32), self._outputs, 0, 0, ())
 
     def share(self) -> None:
         """Let several models go on from this belief, each with a memory of its own.
@@ -157,11 +163,13 @@ class Belief:
 
     def copy(self) -> Self:
         """Return the same belief with a memory of its own, so that updates of the copy never touch this one."""
-        rows = _Rows(self._memory.state.tensors["rows"])
-        return type(self)(rows, self.decays, self._outputs, self._place, 0, self.first)
+        return type(self)(self._memory.copy(), self.decays, self._outputs, self._place, 0, self.first)
 
     def inflated(self, factor: float) -> Self:
         """Return the belief with every variance multiplied by `factor`, but none larger than the prior's.
+
+        Where nothing changes, it is this belief, whose first samples are linearized again. Else they are not known any
+        more: from the prior on, they would count in full.
 
         Args:
             factor: At least 1. Infinity returns the prior's covariance.
@@ -174,6 +182,8 @@ class Belief:
                 f"factor is {factor}, but at least 1 is wanted: the variances are multiplied by it, and only samples "
                 "make them smaller"
             )
+        if factor == 1 or not self.decays.any():
+            return self
         # The eigenvectors of the rows' part of C hold the same covariance, and each has a variance of its own.
         weighed = self._weighed()
         _, lengths, vectors = np.linalg.svd(weighed, full_matrices=False)
@@ -226,6 +236,11 @@ class Belief:
             if keep.min(initial=0) < 0 or keep.max(initial=0) > 1:
                 raise InputError(f"its first_keep lie between {keep.min():g} and {keep.max():g}, but 0 to 1 is wanted")
             belief.first = tuple(map(Sample, x, y, keep.tolist()))
+            # They are taken again from the prior on, so what other samples told would be lost.
+            if (told := int(decays.reshape(-1, outputs).any(1).sum())) > len(belief.first):
+                raise InputError(
+                    f"its rows are those of {told} samples, but it holds the first {len(belief.first)} alone"
+                )
         return belief
 
     @classmethod

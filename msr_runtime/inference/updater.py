@@ -117,9 +117,11 @@ class Run:
         made = ("x", "y", "decays", "new_rows", "innovation", "variance", "nis")
         self._arrays = State({name: np.zeros(shapes[name], FLOAT32) for name in made})
         one, other = self._states
-        self._there = there = State(start.tensors)  # where the first samples are linearized again
         self._bindings = self._bind(one, other, one), self._bind(other, one, other)
-        self._again = (self._bind(one, other, there), self._bind(other, one, there)) if relinearize else ()
+        self._there, self._again = None, ()
+        if relinearize:
+            self._there = there = State(start.tensors)  # where the first samples are linearized again
+            self._again = self._bind(one, other, there), self._bind(other, one, there)
         self._at = 0  # which of the states holds the present network
         self._belief: Belief | None = None
         self._memory: State | None = None
@@ -169,10 +171,11 @@ class Run:
             What the sample said. None if a number is not finite: then the belief is as it was, and the run must end.
         """
         belief, arrays = self.belief, self._arrays.tensors
-        known = belief.first is not None and len(belief.first) < self._relinearize
-        sample = Sample(np.array(x, FLOAT32), np.array(y, FLOAT32), float(FLOAT32.type(keep)))
+        sample, first = Sample(x, y, float(FLOAT32.type(keep))), None
+        if belief.first is not None and len(belief.first) < self._relinearize:
+            first = (*belief.first, sample._replace(x=np.array(x, FLOAT32), y=np.array(y, FLOAT32)))
         self._belief = None  # until the update has succeeded, the buffers hold no network that a belief belongs to
-        after = self._learn(belief, sample, self._bindings, (*(belief.first or ()), sample) if known else None)
+        after = self._learn(belief, sample, self._bindings, first)
         if after is None:
             return None
         found = Innovation(arrays["innovation"][0].copy(), arrays["variance"][0].copy(), float(arrays["nis"][0]))
@@ -213,6 +216,7 @@ class Run:
         Returns:
             What is believed then. If a number is not finite, it is the given belief, and its network stays.
         """
+        assert self._there is not None
         self._there.block[...] = self.block
         self.block[...] = self._start.block
         again = belief.forgotten()

@@ -162,6 +162,17 @@ class TestTime:
         deviations = [state(each)[1].epistemic.mean() for each in (model, half, faded)]
         assert deviations == sorted(deviations)
 
+    @pytest.mark.parametrize("samples", [1, 3, 16, 40])
+    def test_when_nothing_is_left_it_begins_again(self, recursive_bundle: Path, samples: int) -> None:
+        """The next samples are its first ones: they are linearized again, and the ones before are not."""
+        model = AdaptiveModel.load(recursive_bundle, self_test=False, time_constant=2.0)
+        fresh = model.fork()
+        learn(model, range(samples))
+        for each in (model, fresh):
+            assert each.update(X[50], Y[50], seconds=34.0).accepted
+            learn(each, range(51, 60))
+        assert_same(state(model), state(fresh))
+
     @pytest.mark.parametrize("constant", [0.0, -1.0, np.nan])
     def test_a_time_constant_is_above_zero(self, recursive_bundle: Path, constant: float) -> None:
         """Else nothing would ever be learned."""
@@ -261,6 +272,16 @@ class TestStates:
         with pytest.raises(InputError, match="at least 1"):
             model.inflate(0.5)
 
+    @pytest.mark.parametrize(("samples", "factor"), [(0, 10.0), (3, 1.0)])
+    def test_inflating_by_nothing_changes_nothing(self, model: AdaptiveModel, samples: int, factor: float) -> None:
+        """At v0 no variance can grow. The first samples are linearized again all the same."""
+        other = learn(model.fork(), range(samples + 10))
+        learn(model, range(samples)).inflate(factor)
+        if not samples:
+            with pytest.raises(InputError, match="no adaptation to save"):
+                model.dump_adaptation()
+        assert_same(state(learn(model, range(samples, samples + 10))), state(other))
+
     @pytest.mark.parametrize("samples", [5, 80])
     def test_a_file_keeps_how_sure_it_was(self, model: AdaptiveModel, tmp_path: Path, samples: int) -> None:
         """And the model goes on learning as if it had never stopped: the first samples are linearized again too."""
@@ -293,6 +314,14 @@ class TestStates:
         with pytest.raises(BundleError, match=said):
             model.restore_adaptation(encode_adaptation(tensors, model.bundle))
         assert_same(state(model), before)
+
+    def test_a_file_that_leaves_first_samples_out_is_refused(self, model: AdaptiveModel) -> None:
+        """The others would be forgotten as soon as the rest is linearized again."""
+        tensors = load(learn(model, range(5)).dump_adaptation())
+        for kept in (0, 4):
+            fewer = {name: part[:kept] if name.startswith("first") else part for name, part in tensors.items()}
+            with pytest.raises(BundleError, match=rf"those of 5 samples, but it holds the first {kept} alone"):
+                model.restore_adaptation(encode_adaptation(fewer, model.bundle))
 
     def test_models_on_the_same_sessions_learn_apart(self, model: AdaptiveModel) -> None:
         """A fork begins at v0; a copy, and a model that follows, go on from where the other is."""
