@@ -75,12 +75,12 @@ def test_equal_numbers_confirm_and_different_ones_do_not(
     assert confirm.confirm(stored)
     assert is_current(read_result(stored))
     change(stored, confirmed=[])
-    probe = confirm._probe
+    numbers = confirm._numbers
 
-    def other(root: Path, name: str) -> object:
-        return ({**run, "steps": []} if root == ROOT else run for run in probe(root, name))
+    def other(root: Path, result: Result, own: list[str]) -> object:
+        return ({**run, "steps": []} if root == ROOT else run for run in numbers(root, result, own))
 
-    monkeypatch.setattr(confirm, "_probe", other)
+    monkeypatch.setattr(confirm, "_numbers", other)
     assert not confirm.confirm(stored)
     assert "differs; measure it again" in capsys.readouterr().out
     assert read_result(stored)["confirmed"] == []
