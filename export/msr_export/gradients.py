@@ -5,6 +5,7 @@ be written in ONNX. This is also needed for right results: the cross entropy of 
 it, gives updates that are too large by the batch size.
 """
 
+import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -57,13 +58,9 @@ def trace(
     examples = {
         name: fake(value, axis) if name in dynamic else tree_map(fake, value) for name, value in arguments.items()
     }
-    # ONNX has no uninitialized memory, and torch's decomposition of `empty_like` ends in an operator that cannot be
-    # written in ONNX at all.
-    decompositions: dict[Any, Any] = {**core_aten_decompositions(), **DECOMPOSITIONS}
-    del decompositions[aten.empty_like.default]
     # `functionalize` replaces operators that write in place: ONNX has none.
     with mode, enable_python_dispatcher():
-        module = make_fx(functionalize(function), decomposition_table=decompositions)(
+        module = make_fx(functionalize(function), decomposition_table=_decompositions())(
             tree_map(fake, constants), examples
         )
     for name in dynamic:
@@ -78,6 +75,16 @@ def trace(
     simplify(module.graph)
     module.recompile()
     return module
+
+
+@functools.cache
+def _decompositions() -> dict[Any, Any]:
+    """Operator to what it is made of."""
+    decompositions: dict[Any, Any] = {**core_aten_decompositions(), **DECOMPOSITIONS}
+    # ONNX has no uninitialized memory, and torch's decomposition of `empty_like` ends in an operator that cannot be
+    # written in ONNX at all.
+    del decompositions[aten.empty_like.default]
+    return decompositions
 
 
 def simplify(graph: fx.Graph) -> None:

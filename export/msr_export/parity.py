@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.func import vmap
 
 from msr_export.folding import folded_name, folded_weights
@@ -30,6 +31,7 @@ from msr_runtime.inference.many_samples import ManySamples
 from msr_runtime.inference.session import make_session
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.gauss_newton import GaussNewton
+from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Array
 
@@ -103,6 +105,8 @@ def check_parity(
         support = {"support_x": support_x, "support_y": support_y}
         v: NDArray = frozen.v0
         weights: dict[str, NDArray] = {**frozen.weights}
+        x, y = map(torch.from_numpy, normalization.normalize(support_x, support_y))
+        path = [learner.adapt(x, y, step) for step in (0, *steps)]
         for step in (0, *steps):
             seen: dict[str, NDArray] = {}
             if step > 0:
@@ -115,8 +119,8 @@ def check_parity(
             seen |= weights
             seen["loss"], seen[LOSSES] = _run(judge, ["loss", LOSSES], {**support, **weights})
             given = weights if step > 0 else {}  # at the start, test predict.onnx's own default weights
-            seen["y"] = np.concatenate([_run(predict, ["y"], {"x": x, **given})[0] for x in queries])
-            wanted = _reference(learner, normalization, support_x, support_y, step, np.concatenate(queries))
+            seen["y"] = np.concatenate([_run(predict, ["y"], {"x": query_x, **given})[0] for query_x in queries])
+            wanted = _reference(learner, normalization, x, y, path[max(0, step - 1) : step + 1], queries)
             for name, value in seen.items():
                 size, error = _compare(normalization, name, value, wanted[name])
                 sizes[name] = max(sizes.get(name, 0.0), size)
@@ -205,23 +209,31 @@ def _run(session: Any, names: list[str], feed: dict[str, NDArray]) -> list[NDArr
 
 
 def _reference(
-    learner: Learner, normalization: Normalization, x: Array, y: NDArray, steps: int, query_x: Array
+    learner: Learner, normalization: Normalization, x: Tensor, y: Tensor, path: list[Tensors], queries: list[Array]
 ) -> dict[str, NDArray]:
-    """What torch gives after `steps` inner steps, under the names that `check_parity` uses for the graphs' outputs."""
-    support_x, support_y = map(torch.from_numpy, normalization.normalize(x, y))
-    adapted = learner.adapt(support_x, support_y, steps)
+    """What torch gives after a step, under the names that `check_parity` uses for the graphs' outputs.
+
+    Args:
+        learner: The learner.
+        normalization: Its normalization.
+        x: Normalized support x.
+        y: Normalized support y.
+        path: What adapts, before the step and after it. At the start, the start alone.
+        queries: Batches of x in raw units.
+
+    """
+    *before, adapted = path
     weights = folded_weights(learner, adapted)
     values = {name: weight.detach().numpy() for name, weight in weights.items()}
-    if steps > 0:
-        before = learner.adapt(support_x, support_y, steps - 1)
-        values["loss before the step"] = learner.support_loss(before, support_x, support_y).detach().numpy()
-    values["loss"] = learner.support_loss(adapted, support_x, support_y).detach().numpy()
+    for each in before:
+        values["loss before the step"] = learner.support_loss(each, x, y).detach().numpy()
+    values["loss"] = learner.support_loss(adapted, x, y).detach().numpy()
     values["loss after the step"] = values["loss"]
     one_by_one = vmap(lambda x, y: learner.support_loss(adapted, x[None], y[None]))
-    values[LOSSES] = one_by_one(support_x, support_y).detach().numpy()
+    values[LOSSES] = one_by_one(x, y).detach().numpy()
     values |= _slices(learner, flatten(learner, adapted).numpy())
     with torch.no_grad():
-        y_hat = learner(adapted, torch.from_numpy(normalization.normalize_x(query_x))).numpy()
+        y_hat = learner(adapted, torch.from_numpy(normalization.normalize_x(np.concatenate(queries)))).numpy()
     values["y"] = normalization.raw_y(y_hat)
     return values
 
