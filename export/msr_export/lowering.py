@@ -4,15 +4,18 @@ removed.
 
 import functools
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import onnx
 import torch
-from onnx import helper
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 from onnx_ir.passes.common import DeduplicateInitializersPass
 from onnxscript import optimizer
 from torch import nn
@@ -26,6 +29,8 @@ OPSET, IR_VERSION = 18, 8
 """The versions of ONNX in which every graph is written."""
 OLDEST_ONNXRUNTIME = "1.23"
 """The first ONNX Runtime that `msr_runtime` takes: 1.19 runs the graphs, but reads large constants from other files."""
+_MOST_PARTS = 15
+"""Of one `Split`: ONNX Runtime 1.23.0 and 1.23.1 refuse graphs in which lengths take more than 127 bytes."""
 
 
 def lower(
@@ -76,6 +81,7 @@ def lower(
     model = program.model_proto
     _absorb_transposes(model.graph)
     _pick_numbers(model.graph)
+    _split_in_steps(model.graph)
     return model
 
 
@@ -126,6 +132,39 @@ def _pick_numbers(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         if node.op_type == "Gather" and [axes.get(name) for name in node.input] == [1, 1]:
             node.CopyFrom(helper.make_node("GatherElements", node.input, node.output, node.name, axis=0))
+
+
+def _split_in_steps(graph: onnx.GraphProto) -> None:
+    """Let a `Split` into many parts split into groups of parts first."""
+    constants = {part.name: part for part in graph.initializer}
+    nodes, replaced = [], set[str]()
+    for node in graph.node:
+        lengths = constants.get(node.input[1]) if node.op_type == "Split" and len(node.input) > 1 else None
+        if lengths is None or len(node.output) <= _MOST_PARTS:
+            nodes.append(node)
+        else:
+            axis = helper.get_node_attr_value(node, "axis")
+            replaced.add(lengths.name)
+            nodes += _steps(graph, node.name, node.input[0], list(node.output), numpy_helper.to_array(lengths), axis)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for name in replaced.difference(*(node.input for node in nodes)):
+        graph.initializer.remove(constants[name])
+
+
+def _steps(
+    graph: onnx.GraphProto, name: str, whole: str, parts: list[str], lengths: NDArray[np.int64], axis: int
+) -> list[onnx.NodeProto]:
+    """The nodes that split a tensor into at most `_MOST_PARTS` parts each. The graph gets their lengths."""
+    if len(parts) <= _MOST_PARTS:
+        graph.initializer.append(numpy_helper.from_array(lengths, f"{name}_lengths"))
+        return [helper.make_node("Split", [whole, f"{name}_lengths"], parts, name, axis=axis)]
+    groups = np.array_split(np.arange(len(parts)), min(_MOST_PARTS, math.ceil(len(parts) / _MOST_PARTS)))
+    names = [f"{name}_{index}" for index in range(len(groups))]
+    nodes = _steps(graph, name, whole, names, np.array([lengths[group].sum() for group in groups]), axis)
+    for each, group in zip(names, groups, strict=True):
+        nodes += _steps(graph, each, each, [parts[index] for index in group], lengths[group], axis)
+    return nodes
 
 
 def _turns(node: onnx.NodeProto) -> bool:

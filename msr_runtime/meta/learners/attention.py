@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.labels import one_hot
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.unused import INNER_LOOP
 from msr_runtime.meta.networks.attention import InContextNetwork
@@ -64,5 +65,5 @@ class Attention(Learner):
         if steps == 0:
             return self.start()
         assert isinstance(self.network, InContextNetwork)
-        y = nn.functional.one_hot(support_y, self.outputs[0]).to(support_x.dtype) if self.classifies else support_y
+        y = one_hot(support_y, self.outputs[0], support_x.dtype) if self.classifies else support_y
         return dict(zip(("keys", "values"), self.network.remember(support_x.flatten(1), y.flatten(1)), strict=True))

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from msr_runtime.errors import TrainingError
 from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.labels import one_hot
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.unused import INNER_LOOP, refuse_unused
 from msr_runtime.meta.networks.convolution import GridConvNet
@@ -89,7 +90,7 @@ class ProtoNets(Learner):
         """
         assert isinstance(self.network, PrototypeNetwork | OrbitPrototypeNetwork)
         ((name, before),) = known.items()
-        member = nn.functional.one_hot(support_y, self.outputs[0]).to(support_x.dtype)
+        member = one_hot(support_y, self.outputs[0], support_x.dtype)
         samples = member.sum(0)[:, None]
         means = member.mT @ self.network.embedding(support_x) / samples.clamp(min=1)
         return {name: torch.where(samples > 0, means, before.reshape(means.shape)).reshape(before.shape)}
