@@ -1,6 +1,7 @@
 """Learning sample by sample, with a bundle that can: one update each, from the first sample on."""
 
 import math
+import sys
 import time
 from collections import deque
 
@@ -62,7 +63,8 @@ class SampleLearning(Learning):
         if self._stuck(x, y):
             self.tally.count(Refusal.STUCK, time.perf_counter() - began)
             return False
-        elapsed = max(0.0, at - self._latest) if math.isfinite(self._latest) else 0.0
+        # The difference of two finite times may be infinite.
+        elapsed = min(max(0.0, at - self._latest), sys.float_info.max) if math.isfinite(self._latest) else 0.0
         result = self._update(x, y, elapsed)
         self.tally.count(result.refusal, result.seconds)
         if not result.accepted:

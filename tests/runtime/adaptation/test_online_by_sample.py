@@ -91,6 +91,14 @@ def test_samples_out_of_order_are_sorted_or_count_as_present(model: AdaptiveMode
     assert online.report().late == 1
 
 
+def test_a_time_far_off_ends_nothing(model: AdaptiveModel) -> None:
+    """Two finite times may be infinitely far apart: nothing is left of what was learned, and learning goes on."""
+    x, y = task(model, 1, 6)
+    run(OnlineAdapter(model), x, y, np.array([0, 1, 2, -1.7e308, 1.7e308, 3]))
+    run(other := OnlineAdapter(model.fork()), x[:2], y[:2], np.array([-1.7e308, 1.7e308]))
+    assert other.report().accepted == 2
+
+
 def test_y_that_come_late_are_learned_at_the_time_of_their_x(model: AdaptiveModel) -> None:
     """Three ticks later, the weights are those of samples that were known at once."""
     x, y = task(model, 2, 12)
