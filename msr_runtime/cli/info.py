@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from msr_runtime.bundle.manifest import Manifest, TrainingSamples
+from msr_runtime.bundle.manifest import Manifest, Recursion, TrainingSamples
 from msr_runtime.bundle.rejection import Rejection
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.cli.output import BundlePath, print_rows
@@ -50,6 +50,7 @@ def _bundle(bundle: Bundle) -> dict[str, object]:
         **{f"output {field.name}": field.describe() for field in manifest.outputs},
         **({"image": layout} if (layout := image_layout(manifest.inputs)) else {}),
         "trained for": f"{_shots(manifest)} shots, {manifest.inner_steps} inner steps",
+        **({"filter": _filter(found)} if (found := manifest.recursion) else {}),
         **({"trained with": _disturbance(samples)} if (samples := provenance.samples) else {}),
         "rate": "none" if manifest.rate_hz is None else f"{manifest.rate_hz:g} Hz",
         "group": manifest.group or "none",
@@ -68,6 +69,13 @@ def _shots(manifest: Manifest) -> str:
     samples = manifest.provenance.samples
     fewest = manifest.shots if samples is None else samples.fewest_shots
     return f"{manifest.shots}" if fewest == manifest.shots else f"{fewest} to {manifest.shots}"
+
+
+def _filter(found: Recursion) -> str:
+    fades = "nothing fades" if found.tau is None else f"learned numbers fade with {found.tau:.3g} s"
+    gate = "no gate" if found.gate is None else f"gate at {found.gate:g} deviations"
+    again = f"the first {found.relinearize} are linearized again" if found.relinearize else "none is linearized again"
+    return f"{fades}, {gate}, {found.memory} samples count in the covariance, {again}"
 
 
 def _limits(manifest: Manifest) -> str:

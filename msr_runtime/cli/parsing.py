@@ -89,15 +89,21 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
 
 
 def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Parse an option that may be left out as one that may not: `None` is no value that a user gives."""
+    """Parse an option that may be left out as one that may not. `None` stands for no number."""
     parts = [part for part in get_args(info.type) if part is not types.NoneType]
     if get_origin(info.type) not in (Union, types.UnionType) or len(parts) != 1 or len(get_args(info.type)) == 1:
         return None
-    inner = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(parts[0], set(info.markers)))
+    part = PrimitiveTypeInfo.make(parts[0], set(info.markers))
+    inner = ConstructorRegistry.get_primitive_spec(part)
     if not isinstance(inner, PrimitiveConstructorSpec):
         return None
+
+    def parse(words: list[str]) -> Any:
+        return None if part.type in _NUMBERS and words == ["None"] else inner.instance_from_str(words)
+
     return dataclasses.replace(
         inner,
+        instance_from_str=parse,
         is_instance=lambda value: value is None or inner.is_instance(value),
         str_from_instance=lambda value: ["None"] if value is None else inner.str_from_instance(value),
     )

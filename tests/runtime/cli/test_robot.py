@@ -28,6 +28,13 @@ class TestInfo:
         ):
             assert part in out
 
+    def test_info_of_a_filter(self, recursive_bundle, capsys, msr) -> None:
+        """`info` says how it learns sample by sample."""
+        assert msr("info", recursive_bundle) == 0
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("filter"))
+        for part in ("nothing fades", "gate at 3 deviations", "64 samples", "the first 16 are linearized again"):
+            assert part in line
+
     def test_info_of_the_machine(self, capsys, msr) -> None:
         """Without a bundle, `info` describes the machine: ONNX Runtime, every provider, cores and scheduling."""
         assert msr("info") == 0

@@ -116,3 +116,10 @@ def test_info_says_what_a_bundle_was_trained_with(trained, msr, capsys) -> None:
     rows = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
     assert rows["trained for"].strip() == "10 shots, 2 inner steps"
     assert rows["trained with"].strip() == "clean samples, augmented queries"
+
+
+def test_a_filter_may_have_no_gate(trained, tmp_path, msr, tiny) -> None:
+    """`None` stands for no number where a number is the default."""
+    options = [*tiny, "--learner.rule", "recursive", "--learner.gate", "None", "--settings.steps", 1]
+    assert msr("train", f"{trained / 'push.py'}:Push", tmp_path / "run", *options) == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["learner"]["gate"] is None
