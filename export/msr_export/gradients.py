@@ -6,6 +6,8 @@ it, gives updates that are too large by the batch size.
 """
 
 import functools
+import math
+import operator
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -103,7 +105,9 @@ def simplify(graph: fx.Graph) -> None:
         elif node.target is aten.add.Tensor:
             _drop_zeros(node)
     for node in graph.find_nodes(op="call_function", target=aten.squeeze.dims):
-        _squeeze_known_axes(node)
+        _squeeze_known_axes(graph, node)
+    for node in graph.find_nodes(op="call_function", target=aten.sym_numel.default):
+        _multiply_lengths(graph, node)
     _measure_once(graph)
     graph.eliminate_dead_code()
 
@@ -162,13 +166,34 @@ def _measure_once(graph: fx.Graph) -> None:
             node.replace_all_uses_with(first.setdefault(str(node.meta["val"]), node))
 
 
-def _squeeze_known_axes(node: fx.Node) -> None:
-    """Name the axes of length 1 alone. ONNX has such an operator, and would have to test the lengths of others."""
+def _multiply_lengths(graph: fx.Graph, node: fx.Node) -> None:
+    """Replace the number of a tensor's entries by the product of its lengths. ONNX has none for it."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    shape = source.meta["val"].shape
+    product: Any = math.prod(length for length in shape if isinstance(length, int))
+    with graph.inserting_before(node):
+        for axis, length in enumerate(shape):
+            if not isinstance(length, int):
+                factor = graph.call_function(aten.sym_size.int, (source, axis))
+                factor.meta["val"] = length
+                so_far = product.meta["val"] if isinstance(product, fx.Node) else product
+                product = graph.call_function(operator.mul, (factor, product))
+                product.meta["val"] = length * so_far
+    node.replace_all_uses_with(product)
+
+
+def _squeeze_known_axes(graph: fx.Graph, node: fx.Node) -> None:
+    """Remove axes of length 1 one by one, and leave the others: what ONNX has takes one axis."""
     source, axes = node.args
     assert isinstance(source, fx.Node)
-    lengths = source.meta["val"].shape
-    known = [axis for axis in axes if isinstance(lengths[axis], int) and lengths[axis] == 1]  # type: ignore[union-attr]
-    node.target, node.args = torch.ops.prims.squeeze.default, (source, known)
+    for axis in sorted((axis % source.meta["val"].ndim for axis in axes), reverse=True):  # type: ignore[union-attr]
+        value = source.meta["val"]
+        if isinstance(value.shape[axis], int) and value.shape[axis] == 1:
+            with graph.inserting_before(node):
+                source = graph.call_function(aten.squeeze.dim, (source, axis))
+            source.meta["val"] = value.squeeze(axis)
+    node.replace_all_uses_with(source)
 
 
 def _cancel_transposes(node: fx.Node) -> None:
