@@ -163,7 +163,9 @@ def _measure_once(graph: fx.Graph) -> None:
     first: dict[str, fx.Node] = {}
     for node in graph.nodes:
         if isinstance(node.meta.get("val"), torch.SymInt):
-            node.replace_all_uses_with(first.setdefault(str(node.meta["val"]), node))
+            earlier = first.setdefault(str(node.meta["val"]), node)
+            if earlier is not node:
+                node.replace_all_uses_with(earlier)
 
 
 def _multiply_lengths(graph: fx.Graph, node: fx.Node) -> None:
