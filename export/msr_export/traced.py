@@ -52,7 +52,7 @@ class Traced(ExportedProgram):
         inputs = [InputSpec(InputKind.BUFFER, each, name, True) for name, each in zip(values, bound, strict=True)]
         inputs += [InputSpec(InputKind.USER_INPUT, each, None) for each in asked]
         outputs = [OutputSpec(OutputKind.USER_OUTPUT, each, None) for each in results]
-        trees = tree_structure(((arguments,), {})), tree_structure(results)
+        trees = tree_structure(((), {"arguments": arguments})), tree_structure(results)
         super().__init__(
             root=traced,
             graph=traced.graph,
