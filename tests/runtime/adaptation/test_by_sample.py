@@ -323,6 +323,17 @@ class TestStates:
             with pytest.raises(BundleError, match=rf"those of 5 samples, but it holds the first {kept} alone"):
                 model.restore_adaptation(encode_adaptation(fewer, model.bundle))
 
+    def test_first_samples_that_overflow_are_not_linearized_again(self, model: AdaptiveModel) -> None:
+        """The model learns the new sample, and stays where it is then."""
+        tensors = load(learn(model, range(5)).dump_adaptation())
+        again = {name: part for name, part in tensors.items() if not name.startswith("first")}
+        tensors["first_x"][2] = 3e38
+        once = model.fork()
+        for each, kept in ((model, tensors), (once, again)):
+            each.restore_adaptation(encode_adaptation(kept, model.bundle))
+        for samples in (range(5, 6), range(6, 12)):
+            assert_same(state(learn(model, samples)), state(learn(once, samples)))
+
     def test_models_on_the_same_sessions_learn_apart(self, model: AdaptiveModel) -> None:
         """A fork begins at v0; a copy, and a model that follows, go on from where the other is."""
         alone = state(learn(model.fork(), range(10)))
