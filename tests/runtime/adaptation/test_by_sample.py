@@ -45,6 +45,12 @@ def learn(model: AdaptiveModel, samples: range) -> AdaptiveModel:
     return model
 
 
+def root_of_factor(model: AdaptiveModel, samples: int) -> float:
+    """By what predictions multiply the deviations of the filter after so many samples, from the manifest."""
+    logs = np.log(model.manifest.learned["variance scale"])
+    return float(np.exp(np.interp(np.log2(samples + 1), range(len(logs)), logs) / 2))
+
+
 def state(model: AdaptiveModel) -> tuple[np.ndarray, Prediction]:
     """All that the model knows, as far as it shows."""
     return model.v, model.predict(X[:5], std=True)
@@ -62,23 +68,27 @@ class TestLearning:
 
     def test_samples_make_it_better_and_surer(self, model: AdaptiveModel) -> None:
         """The innovations shrink, and so do the deviations, those of the noise excepted."""
-        before, sizes = model.predict(QUERY, std=True), []
+        before, sizes, scale = model.predict(QUERY, std=True), [], root_of_factor(model, 0)
         assert model.manifest.recursion is not None
         memory = model.manifest.recursion.memory
         for number, (x, y) in enumerate(zip(X, Y, strict=True)):
             predicted, result = model.predict(x, std=True), model.update(x, y)
             np.testing.assert_allclose(result.innovation, y - predicted.y, atol=1e-5)
             # A full memory drops a sample before it takes another, so the model is a little less sure.
-            assert (result.deviation > predicted.total * (1 - 1e-4)).all()
-            assert (result.deviation < predicted.total * (1 + 1e-4 if number < memory else 1.02)).all()
+            total = predicted.total / root_of_factor(model, min(number, memory))
+            assert (result.deviation > total * (1 - 1e-4)).all()
+            assert (result.deviation < total * (1 + 1e-4 if number < memory else 1.02)).all()
             assert result.nis > 0
             assert result.seconds > 0
             assert result.reason is None
             sizes.append(np.abs(result.innovation).mean())
         assert np.mean(sizes[-10:]) < 0.5 * np.mean(sizes[:3])
-        after = model.predict(QUERY, std=True)
-        assert (after.epistemic < before.epistemic).all()
-        noise = [np.square(each.total) - np.square(each.epistemic) for each in (before, after)]
+        after, scales = model.predict(QUERY, std=True), (scale, root_of_factor(model, memory))
+        assert (after.epistemic / scales[1] < before.epistemic / scale).all()
+        noise = [
+            (np.square(each.total) - np.square(each.epistemic)) / root**2
+            for each, root in zip((before, after), scales, strict=True)
+        ]
         np.testing.assert_allclose(noise[0], noise[1], rtol=1e-3)
 
     def test_predictions_have_the_shapes_of_y(self, model: AdaptiveModel) -> None:
