@@ -65,4 +65,6 @@ class Traced(ExportedProgram):
     def run_decompositions(self, decomp_table: Any = None, **options: Any) -> ExportedProgram:
         """Decompose the operators that the table names, by another trace. Without such operators, none is needed."""
         left = {node.target for node in self.graph.nodes if node.op == "call_function"}
-        return super().run_decompositions(decomp_table, **options) if left & decomp_table.keys() else self
+        if decomp_table is not None and left.isdisjoint(decomp_table.keys()):
+            return self
+        return super().run_decompositions(decomp_table, **options)
