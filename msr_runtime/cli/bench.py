@@ -7,13 +7,17 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.adaptation.update_guard import UNLIMITED
+from msr_runtime.arrays import FLOAT32
 from msr_runtime.bundle.store import PREDICT
 from msr_runtime.cli.output import BundlePath, JsonPath, TrustedKeys, print_rows, write_json
 from msr_runtime.inference._onnxruntime import onnxruntime
 from msr_runtime.inference.session import make_session
+from msr_runtime.relinearization import due
+from msr_runtime.task import Array
 
 _BLOCKS, _CALLS, _ADAPTATIONS = 50, 200, 100
 _STEPS = (1, 3, 5)
@@ -29,7 +33,8 @@ def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = ()) -
 
     It and predict take turns, so that a change of the machine's speed affects both.
 
-    With the rule recursive, update and predict with deviations are timed too, in turns with predict.
+    With the rule recursive, update and predict with deviations are timed too, in turns with predict; and the longest
+    update, which linearizes the first samples again.
 
     Args:
         bundle: The folder of the bundle.
@@ -65,10 +70,7 @@ def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = ()) -
         "predict": f"p50 {p50['predict']:.2f} µs, p99 {p99['predict']:.2f} µs",
         "bare session": f"p50 {p50['session']:.2f} µs, p99 {p99['session']:.2f} µs",
         "ratio": f"{ratio:.3f} (median over {_BLOCKS} blocks of predict's p50 over the session's)",
-        **{
-            name: f"p50 {each['p50_us']:.1f} µs, p99 {each['p99_us']:.1f} µs, {each['over_predict']:.1f} predicts"
-            for name, each in by_sample.items()
-        },
+        **{name.replace("_", " "): _in_words(each) for name, each in by_sample.items()},
         **{f"adapt, {steps} steps": f"p50 {value:.3f} ms ({shots} shots)" for steps, value in adapted.items()},
     }
     print_rows(rows)
@@ -93,14 +95,18 @@ def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = ()) -
 
 def _by_sample(model: AdaptiveModel) -> dict[str, dict[str, float]]:
     """Time what a bundle with the rule recursive does with one sample, and how many predicts that takes."""
-    stream = model.bundle.stream()
-    x, y = stream.x[0], stream.y[0]
+    stream, fields = model.bundle.stream(), model.manifest.outputs
+    low, high = (np.concatenate([np.full(each.size, getattr(each, end)) for each in fields]) for end in ("low", "high"))
+    # A y outside its bounds would be refused, which takes no time.
+    x, y = stream.x[0], np.clip(stream.y[0].reshape(-1), low, high).reshape(stream.y[0].shape).astype(FLOAT32)
     calls = {
         "predict": lambda: model.predict(x),
         "update": lambda: model.update(x, y),
         "deviation": lambda: model.predict(x, std=True),
     }
     seconds = in_turns(calls, _BLOCKS, _CALLS)
+    if longest := _longest(model, x, y):
+        seconds["longest_update"] = np.array(longest)[:, None]
     medians = {name: np.median(blocks, 1) for name, blocks in seconds.items()}
     return {
         name: {
@@ -108,8 +114,30 @@ def _by_sample(model: AdaptiveModel) -> dict[str, dict[str, float]]:
             "p99_us": float(1e6 * np.percentile(seconds[name], 99)),
             "over_predict": float(np.median(medians[name] / medians["predict"])),
         }
-        for name in ("update", "deviation")
+        for name in seconds
+        if name != "predict"
     }
+
+
+def _in_words(found: Mapping[str, float]) -> str:
+    return f"p50 {found['p50_us']:.1f} µs, p99 {found['p99_us']:.1f} µs, {found['over_predict']:.1f} predicts"
+
+
+def _longest(model: AdaptiveModel, x: Array, y: NDArray) -> list[float]:
+    """Time the update that linearizes most samples again, `_BLOCKS` times, in s. Empty if none does."""
+    assert model.manifest.recursion is not None
+    limit = model.manifest.recursion.relinearize
+    if not (samples := max((count for count in range(limit + 1) if due(count, limit)), default=0)):
+        return []
+    seconds = []
+    for _ in range(_BLOCKS):
+        model.reset()
+        for _ in range(samples - 1):
+            model.update(x, y)
+        begin = time.perf_counter()
+        model.update(x, y)
+        seconds.append(time.perf_counter() - begin)
+    return seconds
 
 
 def in_turns(calls: Mapping[Key, Callable[[], object]], blocks: int, count: int) -> dict[Key, np.ndarray]:

@@ -1,11 +1,13 @@
 """`msr info`, `msr adapt` and `msr bench` as a user runs them, also without the training packages."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 
-from msr_runtime import AdaptiveModel
+from msr_runtime import AdaptiveModel, UpdateResult
+from msr_runtime.bundle.store import Bundle
 from msr_runtime.cli.command import COMMANDS
 from msr_runtime.inference._onnxruntime import onnxruntime
 
@@ -141,12 +143,28 @@ class TestBench:
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
     def test_a_filter_is_timed_by_sample(self, recursive_bundle, tmp_path, capsys, msr) -> None:
-        """An update and a prediction with deviations, in predicts; and an adaptation, whose samples count once."""
+        """Updates and a prediction with deviations, in predicts; and an adaptation, whose samples count once."""
         assert msr("bench", recursive_bundle, "--json", tmp_path / "bench.json") == 0
         (figures,) = json.loads((tmp_path / "bench.json").read_text())
         for name in ("update_p50_us", "update_over_predict", "deviation_p99_us", "adapt_1_p50_ms"):
             assert figures[name] > 0
-        assert "predicts" in capsys.readouterr().out
+        assert figures["longest_update_p50_us"] > 2 * figures["update_p50_us"]  # it takes the time of 17
+        assert "longest update" in capsys.readouterr().out
+
+    def test_no_refused_sample_is_timed(self, recursive_bundle, monkeypatch, msr) -> None:
+        """What torch drew for the golden stream may lie outside the bounds of y."""
+        stream, accepted = AdaptiveModel.load(recursive_bundle).bundle.stream(), list[bool]()
+        monkeypatch.setattr(Bundle, "stream", lambda _: stream._replace(y=stream.y + 3))
+        update = AdaptiveModel.update
+
+        def seen(*sample: Any) -> UpdateResult:
+            accepted.append((result := update(*sample)).accepted)
+            return result
+
+        monkeypatch.setattr(AdaptiveModel, "update", seen)
+        monkeypatch.setattr(AdaptiveModel, "self_test", lambda _: 0.0)
+        assert msr("bench", recursive_bundle) == 0
+        assert all(accepted)
 
 
 class TestWithoutTrainingPackages:
