@@ -40,7 +40,8 @@ _INVISIBLE = DirectiveInHTMLCommentLexer(directive="invisible-code-block", argum
 _CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"<!--\s*run:\s*(?P<how>[^>]*?)\s*-->\s*\Z")
 _TRAIN = re.compile(r"\bmsr train\b(?:\\\n|[^#\n;|&])*")
-_NEEDS_TORCH = re.compile(r"(msr (train|export|evaluate) [^\n\\#|&;<>$*`]+\n?)+")
+_NEEDS_TORCH = re.compile(r"(msr (train|export|evaluate|info) ([^\n\\#|&;<>$*`']|\\\n|'[^'\n]*')+\n?)+")
+_FILE = re.compile(r"cat > \S+ <<'EOF'\n.*?^EOF\n", re.MULTILINE | re.DOTALL)
 _HOW = re.compile(r"no, \S.{5,}|small|exit [1-9]\d*", re.DOTALL)
 
 
@@ -64,7 +65,7 @@ def run_here(script: str) -> tuple[int, str]:
     """
     code, said = 0, io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        for line in script.splitlines():
+        for line in script.replace("\\\n", " ").splitlines():
             if code := run(shlex.split(line)[1:]):
                 break
     return code, said.getvalue()
@@ -106,7 +107,13 @@ class Page:
             # after the page's own options, because the last one counts
             script = _TRAIN.sub(lambda command: " ".join([command[0].rstrip(), *self._small, ""]), script)
         wanted = int(how.removeprefix("exit ")) if how.startswith("exit ") else 0
-        code, said = run_here(script) if _NEEDS_TORCH.fullmatch(script) else self._bash(script)
+        written = _FILE.match(script)
+        commands = script[written.end() :] if written else script
+        if _NEEDS_TORCH.fullmatch(commands):
+            code, said = self._bash(written[0]) if written else (0, "")
+            code, said = run_here(commands) if code == 0 else (code, said)
+        else:
+            code, said = self._bash(script)
         return None if code == wanted else f"{script}\nexit code {code}:\n{said}"
 
     def _bash(self, script: str) -> tuple[int, str]:
