@@ -52,8 +52,8 @@ class LearnsBySample:
 
         Raises:
             InputError: If the bundle has another rule; if a shape, dtype or value is wrong, a value is further outside
-                its bounds than the manifest's `input_limit`, or `seconds` is negative or not finite. The model stays
-                as it was.
+                its bounds than the manifest's `input_limit`, or `seconds` is no number, negative or not finite. The
+                model stays as it was.
         """
         began, recursion = time.perf_counter(), self._recursion("update()")
         keep = recursion.keep(seconds)

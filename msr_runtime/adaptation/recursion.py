@@ -86,16 +86,18 @@ class Recursion:
             seconds: The time, in s. None stands for the time between two samples of meta-training.
 
         Raises:
-            InputError: If it is negative or not finite.
+            InputError: If it is no number, negative or not finite.
         """
-        if seconds is not None and not 0 <= seconds < math.inf:
+        try:
+            elapsed = self._settings.tick if seconds is None else float(seconds)
+        except (TypeError, ValueError, OverflowError):  # an array, a text, an integer beyond all floats
+            elapsed = math.nan
+        if not 0 <= elapsed < math.inf:
             raise InputError(
-                f"seconds is {seconds}, but the time since the last accepted update is wanted, 0 or more; likely "
-                "cause: a clock that was set back (take time.monotonic()), or samples out of order"
+                f"seconds is {seconds}, but the time since the last accepted update is wanted, one number, 0 or more; "
+                "likely cause: a clock that was set back (take time.monotonic()), or samples out of order"
             )
-        if self._tau is None:
-            return 1.0
-        return math.exp(-(self._settings.tick if seconds is None else seconds) / self._tau)
+        return 1.0 if self._tau is None else math.exp(-elapsed / self._tau)
 
     def adapt(
         self, x: Array, y: NDArray, begin: BoundPredictor | None = None, check: Callable[[], None] | None = None

@@ -206,6 +206,9 @@ class TestBadInput:
             ({"seconds": -0.1}, "seconds is -0.1"),
             ({"seconds": np.nan}, "seconds is nan"),
             ({"seconds": np.inf}, "seconds is inf"),
+            ({"seconds": np.array([0.1])}, r"seconds is \[0.1\], .* one number"),
+            ({"seconds": "soon"}, "seconds is soon"),
+            ({"seconds": 10**400}, "seconds is 1000"),
         ],
     )
     def test_it_raises(self, model: AdaptiveModel, change: dict[str, Any], said: str) -> None:
