@@ -104,7 +104,9 @@ image:  ## Build the robot's container image, or with TARGET=train the trainer's
 sbom:  ## Write the list of the built image's Python packages (CycloneDX) to dist/
 	@command -v docker >/dev/null || { echo "error: 'docker' is not on PATH; install Docker to read the image" >&2; exit 1; }
 	@mkdir -p dist
-	@container=$$(docker create $(IMAGE)) && docker cp $$container:/opt/msr/sbom.cdx.json dist/$(IMAGE).cdx.json; \
+	@container=$$(docker create --pull never $(IMAGE)) \
+	  || { echo "error: no image '$(IMAGE)' could be opened; build it: make image TARGET=$(TARGET)" >&2; exit 1; }; \
+	  docker cp $$container:/opt/msr/sbom.cdx.json dist/$(IMAGE).cdx.json; \
 	  status=$$?; docker rm $$container >/dev/null; exit $$status
 	@echo "==> dist/$(IMAGE).cdx.json"
 
