@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,8 +29,12 @@ from training import ROOTS
 
 LEARNS = "msr_runtime/meta"
 """Every result of learning names it among the roots of its code. The other roots have become more since."""
-MINIATURES = {"benchmarks/few_shot.py": {"budget": "smoke", "episodes": 8, "seeds": 1}}
-"""Scripts that are run whole, and the settings that make them small. Other settings are the result's own."""
+MINIATURES: dict[str, dict[str, object]] = {
+    "benchmarks/few_shot.py": {"budget": "smoke", "episodes": 8, "seeds": 1},
+    "benchmarks/online.py": {"steps": 16, "shots": 4, "streams": 2, "seeds": 1},
+}
+"""Scripts that are run whole, with whatever they call, and the settings that make them small. Other settings are the
+result's own."""
 
 
 def main(names: Annotated[tuple[str, ...], tyro.conf.Positional]) -> int:
@@ -71,7 +75,8 @@ def confirm(path: Path) -> bool:
         return True
     again = f"measure it again: {result['command']}"
     with _checkout(result["commit"]) as old:
-        if changed := [root for root in own if root not in MINIATURES and _digest(old / root) != _digest(ROOT / root)]:
+        changed = [root for root in own if code_digest([old / root]) != code_digest([ROOT / root])]
+        if changed and not _miniature(own):
             print(f"{path.stem}: {changed[0]} has changed, which short runs do not cover; {again}")
             return False
         print(f"{path.stem}: short runs with the code of {result['commit'][:7]}, then with today's")
@@ -93,18 +98,19 @@ def confirm(path: Path) -> bool:
     return True
 
 
-def _digest(path: Path) -> str:
-    return code_digest([path])
+def _miniature(own: Iterable[str]) -> str | None:
+    """The script that is run whole, if it is one of the roots."""
+    return next((root for root in own if root in MINIATURES), None)
 
 
 def _numbers(root: Path, result: Result, own: list[str]) -> Iterator[dict]:
     """Run in short with the code of a checkout; one dictionary of numbers per run."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        if small := [script for script in own if script in MINIATURES]:
-            settings = result["settings"] | MINIATURES[small[0]] | {"out": str(out), "json": str(out / "rows.json")}
+        if script := _miniature(own):
+            settings = result["settings"] | MINIATURES[script] | {"out": str(out), "json": str(out / "rows.json")}
             options = [text for name, value in settings.items() for text in _option(name, value)]
-            _python(root, root / small[0], *options)
+            _python(root, root / script, *options)
             for metrics in sorted(out.rglob("metrics.jsonl")):
                 steps = [json.loads(line) for line in metrics.read_text().splitlines()]
                 yield {"run": metrics.parent.name, "steps": steps}
