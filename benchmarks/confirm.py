@@ -31,7 +31,7 @@ LEARNS = "msr_runtime/meta"
 """Every result of learning names it among the roots of its code. The other roots have become more since."""
 MINIATURES: dict[str, dict[str, object]] = {
     "benchmarks/few_shot.py": {"budget": "smoke", "episodes": 8, "seeds": 1},
-    "benchmarks/online.py": {"steps": 16, "shots": 4, "streams": 2, "seeds": 1},
+    "benchmarks/online.py": {"steps": 16, "shots": 4, "streams": 2, "validation_streams": 2, "seeds": 1},
 }
 """Scripts that are run whole, with whatever they call, and the settings that make them small. Other settings are the
 result's own."""
