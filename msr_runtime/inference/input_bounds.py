@@ -181,7 +181,7 @@ def _room(field: Field) -> float:
 
 def _float32(bound: float, away: float) -> float:
     """The bound as float32, which samples are, and never narrower."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # numpy casts for the comparison too
         near = np.float32(bound)
-    inside = near > bound if away < 0 else near < bound
+        inside = near > bound if away < 0 else near < bound
     return float(np.nextafter(near, np.float32(away)) if inside else near)

@@ -50,6 +50,14 @@ def test_no_rounding_puts_a_bound_outside() -> None:
     assert bounds.count("x", np.array([[edge], [-edge]], np.float32)) == {}
 
 
+def test_a_bound_beyond_float32_bounds_nothing() -> None:
+    """A manifest may name one: no warning, and the largest of float32 holds."""
+    far = Field(name="count", shape=(1,), unit="1", low=-1e300, high=1e300)
+    bounds = InputBounds("x", (far,), 10.0)
+    largest = np.finfo(np.float32).max
+    assert bounds.count("x", np.array([[largest], [-largest]])) == {}
+
+
 def test_a_goal_of_50_m_is_refused_by_name() -> None:
     """The error says which sample, field, value and bounds, the limit and the likely cause. Its counts are kept."""
     kept = OutsideCounter()
