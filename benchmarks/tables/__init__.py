@@ -35,7 +35,7 @@ class Value(NamedTuple):
 
 _FAMILIES = ("families-ring-nav", "families-ring-nav-gauss-newton")
 _HEX = ("families-hex-drive", "families-hex-drive-gauss-newton")
-_SOAKS = ("soak-million", "soak-beside-training", "soak-realtime", "soak-ordinary", "soak-slower")
+_SOAKS = ("soak-million", "soak-beside-training", "soak-realtime", "soak-ordinary", "soak-slower", "soak-by-sample")
 _LATER = {
     "quadrotor": "A quadrotor in wind learns what its nominal model lacks, and flies a figure eight.",
     "arm": "A table-top arm learns where its fingertip comes to rest after motors were replaced, and follows a path.",
@@ -43,7 +43,6 @@ _LATER = {
 }
 """Robots that are trained for days: heading and words before their tables."""
 PENDING = {f"{kind}-{robot}{rule}" for robot in _LATER for kind, rule in (("families", "-gauss-newton"), ("drive", ""))}
-PENDING |= {"updates", "filter-memory", "few-shot-night-prototypes", "online-hex-drive"}
 """Results that need not be stored yet. Their tables and pictures are then left out of the pages."""
 _MEMORY = """### What a longer memory buys
 
