@@ -33,8 +33,9 @@ def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = ()) -
 
     It and predict take turns, so that a change of the machine's speed affects both.
 
-    With the rule recursive, update and predict with deviations are timed too, in turns with predict; and the longest
-    update, which linearizes the first samples again.
+    With the rule recursive, update and predict with deviations are timed too, in turns with predict.
+
+    So is the longest update, which linearizes the first samples again.
 
     Args:
         bundle: The folder of the bundle.
