@@ -77,8 +77,8 @@ def test_equal_numbers_confirm_and_different_ones_do_not(
     change(stored, confirmed=[])
     numbers = confirm._numbers
 
-    def other(root: Path, result: Result, own: list[str]) -> object:
-        return ({**run, "steps": []} if root == ROOT else run for run in numbers(root, result, own))
+    def other(root: Path, result: Result, script: str | None) -> object:
+        return ({**run, "steps": []} if root == ROOT else run for run in numbers(root, result, script))
 
     monkeypatch.setattr(confirm, "_numbers", other)
     assert not confirm.confirm(stored)
