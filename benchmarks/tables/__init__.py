@@ -46,14 +46,15 @@ PENDING = {f"{kind}-{robot}{rule}" for robot in _LATER for kind, rule in (("fami
 """Results that need not be stored yet. Their tables and pictures are then left out of the pages."""
 _MEMORY = """### What a longer memory buys
 
-The filter's covariance is made of the rows of so many samples. The network was trained with a memory of 64. The table has the
-errors over the orbit, how often 90 % intervals hold, and the time of an update once the memory is full:"""
+The filter's covariance is made of the rows of so many samples. The network was trained with a memory of 64. The table
+has the errors over the orbit, how often 90 % intervals hold, and the time of an update once the memory is full:"""
 _UPDATES = """## An update by one sample
 
 The rule `recursive` on ring-nav's network, with a full memory of 64 samples. The peers compute the same update in torch
 and in JAX:"""
-_ENDLESS = """One model that never stops. A variance is that of a number of v, divided by its variance before the first sample, so it lies
-between 0 and 1. NIS is the squared error of the prediction over the variance that the filter expected, per output:"""
+_ENDLESS = """One model that never stops. Each variance is that of a number of v, divided by what it was before the first
+sample. So it lies between 0 and 1. NIS is the squared error of the prediction over the variance that was
+expected, per output:"""
 TABLES = {
     "demo": Table(("demo",), demo),
     "demo/short": Table(("demo",), demo_short),
