@@ -52,7 +52,7 @@ _UPDATES = """## An update by one sample
 
 The rule `recursive` on ring-nav's network, with a full memory of 64 samples. The peers compute the same update in torch
 and in JAX:"""
-_ENDLESS = """One model that never stops. Each variance is that of a number of v, divided by what it was before the first
+_ENDLESS = """One model that never stops. Each variance is that of a number of v, over what it was before the first
 sample. So it lies between 0 and 1. NIS is the squared error of the prediction over the variance that was
 expected, per output:"""
 TABLES = {
