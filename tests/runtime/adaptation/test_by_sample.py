@@ -24,6 +24,8 @@ RNG = np.random.default_rng(0)
 X = RNG.uniform(0, 1, (100, 18)).astype(np.float32)
 Y = (X[:, 16:] * 0.5 - 0.2).astype(np.float32)
 QUERY = X[0]
+OLD_NUMPY = np.lib.NumpyVersion(np.__version__) < "2.4.0"
+"""It warns that an array of one number is no number, and converts it. Newer versions refuse it."""
 
 
 @pytest.fixture(scope="session")
@@ -206,7 +208,12 @@ class TestBadInput:
             ({"seconds": -0.1}, "seconds is -0.1"),
             ({"seconds": np.nan}, "seconds is nan"),
             ({"seconds": np.inf}, "seconds is inf"),
-            ({"seconds": np.array([0.1])}, r"seconds is \[0.1\], .* one number"),
+            pytest.param(
+                {"seconds": np.array([0.1])},
+                r"seconds is \[0.1\], .* one number",
+                marks=pytest.mark.skipif(OLD_NUMPY, reason="this numpy takes an array of one number for that number"),
+            ),
+            ({"seconds": np.array([0.1, 0.2])}, r"seconds is \[0.1 0.2\], .* one number"),
             ({"seconds": "soon"}, "seconds is soon"),
             ({"seconds": 10**400}, "seconds is 1000"),
         ],
