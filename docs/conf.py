@@ -18,7 +18,7 @@ myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
 myst_heading_anchors = 4  # `page.md#a-heading` is a link that is checked
 nitpicky = True
 # A wrong public name of our own packages fails. A signature may also name a type that only its own file has.
-_DEEPER = r"(msr_runtime\.meta|msr_runtime(?!\.meta)|msr_envs|msr_export)(\.\w+){3,}"
+_DEEPER = r"(msr_runtime\.meta|msr_runtime(?!\.meta)|msr_envs|msr_export|msr_c)(\.\w+){3,}"
 nitpick_ignore_regex = [(r"py:.*", r"(?!msr_).*"), (r"py:(class|data)", rf"{_DEEPER}|.*\._\w+")]
 
 # The name in `Discriminator("kind")` is read as a reference, and several classes have a `kind`. What is missing still

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("msr_runtime", "msr_envs", "msr_export")
+PACKAGES = ("msr_runtime", "msr_envs", "msr_export", "msr_c")
 PUBLIC = """
 import importlib
 from importlib.metadata import metadata
-for package in ("msr_runtime", "msr_runtime.meta", "msr_envs", "msr_export"):
+for package in ("msr_runtime", "msr_runtime.meta", "msr_envs", "msr_export", "msr_c"):
     module = importlib.import_module(package)
     print(package, module.__file__)
     for name in getattr(module, "__all__", ()):
@@ -90,7 +90,7 @@ def test_the_wheel_works_where_it_is_installed(wheel, tmp_path) -> None:
     imported = subprocess.run(
         [str(python), "-c", PUBLIC], cwd=tmp_path, check=True, capture_output=True, text=True, timeout=120
     )
-    assert [line.split()[1].startswith(str(site)) for line in imported.stdout.splitlines()] == [True] * 4
+    assert [line.split()[1].startswith(str(site)) for line in imported.stdout.splitlines()] == [True] * 5
     helped = subprocess.run(
         [str(tmp_path / "venv/bin/msr"), "--help"],
         cwd=tmp_path,

@@ -1,0 +1,8 @@
+"""The C exporter: a finished bundle becomes C99 source that predicts and adapts, also without an operating system.
+
+It reads the ONNX graphs of a bundle, with onnx and numpy, and never torch.
+"""
+
+from msr_c.writer import Store, Written, write_c
+
+__all__ = ["Store", "Written", "write_c"]

@@ -1,0 +1,370 @@
+"""The C functions that the code of graphs calls. Only those that a bundle needs are written.
+
+Compilers turn loops of a fixed length over neighbours into vector instructions, without options that change results. So
+sums run in lanes: as many sums side by side as a vector holds, added up at the end.
+"""
+
+import re
+
+STORES = {"float32": "float", "float16": "uint16_t", "int8": "int8_t"}
+"""How U is stored, and the C type of its numbers."""
+
+_TEXT = r"""
+//: exp_float
+/* e to the power of x, to 2 units in the last place. A loop that calls it is vectorized; a call of libm is not. */
+static inline float exp_float(float x)
+{
+    const float limited = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    /* x = k log 2 + r: adding and taking away 1.5 * 2^23 rounds to a whole k. */
+    const float shifted = limited * 1.44269504f + 12582912.0f, k = shifted - 12582912.0f;
+    const float r = (limited - k * 0.693145752f) - k * 1.42860677e-6f;
+    float p = 1.98756915e-4f;
+    uint32_t bits;
+    float power;
+    p = p * r + 1.39819995e-3f;
+    p = p * r + 8.33345191e-3f;
+    p = p * r + 4.16657962e-2f;
+    p = p * r + 1.66666657e-1f;
+    p = p * r + 0.5f;
+    p = p * r * r + r + 1.0f;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits - 0x4b400000u + 127u) << 23;
+    memcpy(&power, &bits, sizeof power);
+    return x != x ? x : p * power;
+}
+
+//: sigmoid_float exp_float
+static inline float sigmoid_float(float x)
+{
+    return 1.0f / (1.0f + exp_float(-x));
+}
+
+//: sigmoid_double
+static inline double sigmoid_double(double x)
+{
+    return 1.0 / (1.0 + exp(-x));
+}
+
+//: max_float
+/* The larger number; NaN if one is NaN. */
+static inline float max_float(float a, float b)
+{
+    return a != a || a > b ? a : b;
+}
+
+//: min_float
+static inline float min_float(float a, float b)
+{
+    return a != a || a < b ? a : b;
+}
+
+//: max_double
+static inline double max_double(double a, double b)
+{
+    return a != a || a > b ? a : b;
+}
+
+//: min_double
+static inline double min_double(double a, double b)
+{
+    return a != a || a < b ? a : b;
+}
+
+//: max_int
+static inline int max_int(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+//: min_int
+static inline int min_int(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+//: product_{T}
+/* c (rows, columns) = bias + a b. Number (i, p) of a is a[i * row + p * step]; b is (depth, columns). Without a bias it
+   is null. Sixteen columns of four rows are summed up at a time, in registers. */
+static void product_{T}(int rows, int columns, int depth, const {T} *restrict a, int row, int step,
+                        const {T} *restrict b, const {T} *restrict bias, {T} *restrict c)
+{
+    int j = 0;
+    for (; j + 16 <= columns; j += 16) {
+        int i = 0;
+        for (; i + 4 <= rows; i += 4) {
+            {T} sums[4][16];
+            for (int r = 0; r < 4; ++r)
+                for (int l = 0; l < 16; ++l)
+                    sums[r][l] = bias ? bias[j + l] : {Z};
+            for (int p = 0; p < depth; ++p)
+                for (int r = 0; r < 4; ++r)
+                    for (int l = 0; l < 16; ++l)
+                        sums[r][l] += a[(i + r) * row + p * step] * b[p * columns + j + l];
+            for (int r = 0; r < 4; ++r)
+                for (int l = 0; l < 16; ++l)
+                    c[(i + r) * columns + j + l] = sums[r][l];
+        }
+        for (; i < rows; ++i) {
+            {T} sums[16];
+            for (int l = 0; l < 16; ++l)
+                sums[l] = bias ? bias[j + l] : {Z};
+            for (int p = 0; p < depth; ++p)
+                for (int l = 0; l < 16; ++l)
+                    sums[l] += a[i * row + p * step] * b[p * columns + j + l];
+            for (int l = 0; l < 16; ++l)
+                c[i * columns + j + l] = sums[l];
+        }
+    }
+    for (; j < columns; ++j)
+        for (int i = 0; i < rows; ++i) {
+            {T} sum = bias ? bias[j] : {Z};
+            for (int p = 0; p < depth; ++p)
+                sum += a[i * row + p * step] * b[p * columns + j];
+            c[i * columns + j] = sum;
+        }
+}
+
+//: dot_{T}
+static inline {T} dot_{T}(int length, const {T} *restrict a, const {T} *restrict b)
+{
+    {T} lanes[8] = {{Z}, {Z}, {Z}, {Z}, {Z}, {Z}, {Z}, {Z}}, sum = {Z};
+    int p = 0;
+    for (; p + 8 <= length; p += 8)
+        for (int l = 0; l < 8; ++l)
+            lanes[l] += a[p + l] * b[p + l];
+    for (; p < length; ++p)
+        sum += a[p] * b[p];
+    return sum + ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
+//: product_t_{T} dot_{T}
+/* c (rows, columns) = bias + a bT, with a (rows, depth) and b (columns, depth). */
+static void product_t_{T}(int rows, int columns, int depth, const {T} *restrict a, const {T} *restrict b,
+                          const {T} *restrict bias, {T} *restrict c)
+{
+    for (int i = 0; i < rows; ++i)
+        for (int j = 0; j < columns; ++j)
+            c[i * columns + j] = (bias ? bias[j] : {Z}) + dot_{T}(depth, a + i * depth, b + j * depth);
+}
+
+//: gram_{T} dot_{T}
+/* c (rows, rows) = a aT, with a (rows, depth). */
+static void gram_{T}(int rows, int depth, const {T} *restrict a, {T} *restrict c)
+{
+    for (int i = 0; i < rows; ++i)
+        for (int j = 0; j <= i; ++j)
+            c[i * rows + j] = c[j * rows + i] = dot_{T}(depth, a + i * depth, a + j * depth);
+}
+
+//: solve_{T}
+/* x (size): the solution of a x = b for a positive definite a, by a Cholesky factorization a = l lT. It is NaN if a is
+   not positive definite. */
+static void solve_{T}(int size, const {T} *restrict a, const {T} *restrict b, {T} *restrict l, {T} *restrict x)
+{
+    for (int i = 0; i < size; ++i) {
+        {T} sum;
+        for (int j = 0; j <= i; ++j) {
+            sum = a[i * size + j];
+            for (int p = 0; p < j; ++p)
+                sum -= l[i * size + p] * l[j * size + p];
+            l[i * size + j] = i == j ? {SQRT}(sum) : sum / l[j * size + j];
+        }
+        sum = b[i];
+        for (int p = 0; p < i; ++p)
+            sum -= l[i * size + p] * x[p];
+        x[i] = sum / l[i * size + i];
+    }
+    for (int i = size - 1; i >= 0; --i) {
+        {T} sum = x[i];
+        for (int p = i + 1; p < size; ++p)
+            sum -= l[p * size + i] * x[p];
+        x[i] = sum / l[i * size + i];
+    }
+}
+
+//: U_float32
+#define U(x) (x)
+
+//: U_float16
+/* A number of U: the bits of a float16 are those of a float, but for the exponent's bias. */
+static inline float from_float16(uint16_t half)
+{
+    const uint32_t bits = (uint32_t)(half & 0x7fffu) << 13;
+    const uint32_t sign = (uint32_t)(half & 0x8000u) << 16;
+    float size;
+    uint32_t whole;
+    memcpy(&size, &bits, sizeof size);
+    size *= 5.192296858534828e33f; /* 2^112 */
+    memcpy(&whole, &size, sizeof whole);
+    whole |= sign;
+    memcpy(&size, &whole, sizeof size);
+    return size;
+}
+#define U(x) from_float16(x)
+
+//: U_int8
+/* A number of U, but for the scale of its row. */
+#define U(x) ((float)(x))
+
+//: fold U
+/* w (size) = v U: the sum of the rows of U (k, size), each times its v. Four rows are read at a time. */
+static void fold(int k, int size, const float *restrict v, const {U} *restrict u, const float *restrict scales,
+                 float *restrict w)
+{
+    int r = 0;
+    for (int p = 0; p < size; ++p)
+        w[p] = 0.0f;
+    for (; r + 4 <= k; r += 4) {
+        const {U} *restrict u0 = u + r * size, *restrict u1 = u0 + size, *restrict u2 = u1 + size,
+                  *restrict u3 = u2 + size;
+        const float v0 = v[r] * {S(r)}, v1 = v[r + 1] * {S(r + 1)}, v2 = v[r + 2] * {S(r + 2)},
+                    v3 = v[r + 3] * {S(r + 3)};
+        for (int p = 0; p < size; ++p)
+            w[p] += (v0 * U(u0[p]) + v1 * U(u1[p])) + (v2 * U(u2[p]) + v3 * U(u3[p]));
+    }
+    for (; r < k; ++r) {
+        const float v0 = v[r] * {S(r)};
+        for (int p = 0; p < size; ++p)
+            w[p] += v0 * U(u[r * size + p]);
+    }
+    {UNUSED}
+}
+
+//: dot_U U
+static inline float dot_U(int length, const float *restrict a, const {U} *restrict u)
+{
+    float lanes[16], sum = 0.0f;
+    int p = 0;
+    for (int l = 0; l < 16; ++l)
+        lanes[l] = 0.0f;
+    for (; p + 16 <= length; p += 16)
+        for (int l = 0; l < 16; ++l)
+            lanes[l] += a[p + l] * U(u[p + l]);
+    for (; p < length; ++p)
+        sum += a[p] * U(u[p]);
+    for (int l = 0; l < 8; ++l)
+        lanes[l] += lanes[l + 8];
+    return sum + ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
+//: pull dot_U
+/* out (rows, k) = g UT: a gradient of weights in each row of g (rows, size) becomes one of v. */
+static void pull(int rows, int k, int size, const float *restrict g, const {U} *restrict u,
+                 const float *restrict scales, float *restrict out)
+{
+    for (int r = 0; r < k; ++r)
+        for (int i = 0; i < rows; ++i)
+            out[i * k + r] = dot_U(size, g + i * size, u + r * size) * {S(r)};
+    {UNUSED}
+}
+
+//: step dot_U
+/* A gradient step of one weight: next (k) = v - rates * (g UT) and w (size) = next U. Each row of U is read once. */
+static void step(int k, int size, const float *restrict v, const float *restrict rates, int each,
+                 const float *restrict g, const {U} *restrict u, const float *restrict scales, float *restrict next,
+                 float *restrict w)
+{
+    int r = 0;
+    for (int p = 0; p < size; ++p)
+        w[p] = 0.0f;
+    for (; r + 2 <= k; r += 2) {
+        const {U} *restrict u0 = u + r * size, *restrict u1 = u0 + size;
+        const float n0 = v[r] - rates[r * each] * (dot_U(size, g, u0) * {S(r)});
+        const float n1 = v[r + 1] - rates[(r + 1) * each] * (dot_U(size, g, u1) * {S(r + 1)});
+        const float v0 = n0 * {S(r)}, v1 = n1 * {S(r + 1)};
+        next[r] = n0;
+        next[r + 1] = n1;
+        for (int p = 0; p < size; ++p)
+            w[p] += v0 * U(u0[p]) + v1 * U(u1[p]);
+    }
+    for (; r < k; ++r) {
+        const {U} *restrict u0 = u + r * size;
+        const float n0 = v[r] - rates[r * each] * (dot_U(size, g, u0) * {S(r)}), v0 = n0 * {S(r)};
+        next[r] = n0;
+        for (int p = 0; p < size; ++p)
+            w[p] += v0 * U(u0[p]);
+    }
+    {UNUSED}
+}
+
+//: slopes U product_float
+/* out (n * rows, k): gradients of v, of the weights' gradients a deltaT of a linear layer at each of n samples. Its
+   inputs a are (n, inputs), the gradients delta of its outputs (n, rows, outputs). A row of U is (inputs, outputs). */
+static void slopes(int n, int rows, int inputs, int outputs, int k, const float *restrict a,
+                   const float *restrict delta, const {U} *restrict u, const float *restrict scales,
+                   float *restrict row, float *restrict part, float *restrict out)
+{
+    for (int r = 0; r < k; ++r) {
+        {DECODE}
+        product_float(n, outputs, inputs, a, inputs, 1, {ROW}, NULL, part);
+        for (int i = 0; i < n; ++i)
+            for (int j = 0; j < rows; ++j) {
+                const float *restrict d = delta + (i * rows + j) * outputs, *restrict t = part + i * outputs;
+                float lanes[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}, sum = 0.0f;
+                int o = 0;
+                for (; o + 8 <= outputs; o += 8)
+                    for (int l = 0; l < 8; ++l)
+                        lanes[l] += d[o + l] * t[o + l];
+                for (; o < outputs; ++o)
+                    sum += d[o] * t[o];
+                for (int l = 0; l < 8; ++l)
+                    sum += lanes[l];
+                out[(i * rows + j) * k + r] = sum * {S(r)};
+            }
+    }
+    {UNUSED}
+}
+"""
+
+
+def kernels(wanted: set[str], store: str) -> str:
+    """Return the C functions that are wanted, each after those that it calls.
+
+    Args:
+        wanted: Names of functions.
+        store: How U is stored: `float32`, `float16` or `int8`.
+    """
+    parts: dict[str, tuple[list[str], str]] = {}
+    for part in _TEXT.split("//: ")[1:]:
+        head, text = part.split("\n", 1)
+        for dtype in ("float", "double") if "{T}" in head else ("",):
+            typed = {"{T}": dtype, "{Z}": "0.0f" if dtype == "float" else "0.0"}
+            typed |= {"{SQRT}": "sqrtf" if dtype == "float" else "sqrt"}
+            name, *needs = _filled(head, typed).split()
+            parts[name] = needs, _filled(text, typed)
+    order: list[str] = []
+
+    def add(name: str) -> None:
+        name = f"U_{store}" if name == "U" else name
+        if name not in order:
+            for need in parts[name][0]:
+                add(need)
+            order.append(name)
+
+    for name in parts:
+        if name in wanted:
+            add(name)
+    return "\n".join(_stored(parts[name][1].strip("\n"), store) + "\n" for name in order)
+
+
+def _filled(text: str, words: dict[str, str]) -> str:
+    for word, meaning in words.items():
+        text = text.replace(word, meaning)
+    return text
+
+
+def _stored(text: str, store: str) -> str:
+    """Fill in how U is stored. Numbers of int8 have a scale for each row."""
+    scaled = store == "int8"
+    text = re.sub(r" \* \{S\(((?:r|r \+ \d))\)\}", r" * scales[\1]" if scaled else "", text)
+    plain = store == "float32"
+    decode = "for (int p = 0; p < inputs * outputs; ++p)\n            row[p] = U(u[r * inputs * outputs + p]);"
+    unused = [] if scaled else ["(void)scales;"]
+    unused += ["(void)row;"] if plain and "{DECODE}" in text else []
+    words = {
+        "{U}": STORES[store],
+        "        {DECODE}\n": "" if plain else f"        {decode}\n",
+        "{ROW}": "u + r * inputs * outputs" if plain else "row",
+        "    {UNUSED}\n": "".join(f"    {line}\n" for line in unused),
+    }
+    return _filled(text, words)

@@ -1,0 +1,189 @@
+"""Write each operation of a graph in C: as a loop, or as a call of a kernel."""
+
+from collections.abc import Callable
+
+from msr_c.constants import Constants
+from msr_c.dims import Dim
+from msr_c.graph import Graph, Op
+from msr_c.loops import Loops, hidden
+from msr_c.memory import Memory
+from msr_c.operators import broadcast, strides
+from msr_runtime.errors import ExportError
+
+
+def add_scratch(graph: Graph, constants: Constants, store: str) -> None:
+    """Give operations the memory that they compute in."""
+    for op in graph.ops:
+        if op.kind == "solve":
+            rows = graph[op.inputs[0]].shape[0]
+            op.attributes["scratch"] = (graph.new("factor", (rows, rows), graph[op.inputs[0]].dtype),)
+        elif op.kind == "slopes":
+            inputs, outputs = constants.symmetries[op.attributes["U"]].weight
+            row = () if store == "float32" else (graph.new("row of U", (inputs * outputs,)),)
+            samples = graph[op.inputs[0]].size // inputs
+            op.attributes["scratch"] = (*row, graph.new("part", (samples, outputs)))
+
+
+class Writer:
+    """Writes the operations of one graph.
+
+    Args:
+        graph: The graph.
+        constants: The constants of the bundle.
+        samples: N, the most samples.
+        arguments: Input or output to the array in C that holds it.
+    """
+
+    def __init__(self, graph: Graph, constants: Constants, samples: int, arguments: dict[str, str]) -> None:
+        self._graph, self._constants = graph, constants
+        self._hidden = hidden(graph)
+        self.memory = Memory(graph, samples, arguments, self._hidden)
+        self._loops = Loops(graph, self.memory, self._hidden, self._constant)
+        self.kernels: set[str] = set()
+        """The kernels that are called."""
+
+    def lines(self) -> list[str]:
+        """Return the body of the graph's function."""
+        lines = []
+        for op in self._graph.ops:
+            if op.kind == "view":
+                lines += self._copied(op)
+            elif op.output not in self._hidden if len(op.outputs) == 1 else True:
+                lines += [f"/* {', '.join(op.outputs)} */", *self._write(op)]
+        return lines
+
+    def _constant(self, name: str) -> str:
+        value = self._graph[name].constant
+        if value is None:
+            raise ExportError(f"{self._graph.name}.onnx computes with several sizes at once, which is not written in C")
+        return self._constants.name(value)
+
+    def _copied(self, op: Op) -> list[str]:
+        """A view that is an output has memory of its own."""
+        if op.output not in self._graph.outputs:
+            return []
+        steps = {"strides": strides(self._graph[op.output].shape), "offset": op.attributes["offset"]}
+        return self._loops.strided(Op("strided", op.inputs, op.outputs, steps))
+
+    def _write(self, op: Op) -> list[str]:
+        plain: dict[str, Callable[[Op], list[str]]] = {
+            "elementwise": self._loops.elementwise,
+            "strided": self._loops.strided,
+            "concat": self._loops.concat,
+            "pad": self._loops.pad,
+            "reduce": self._loops.reduce,
+            "range": self._loops.range,
+            "gather": self._loops.gather,
+            "gather elements": self._loops.gather_elements,
+            "matmul": self._matmul,
+            "fold": self._fold,
+            "pull": self._pull,
+            "step": self._step,
+            "slopes": self._slopes,
+            "solve": self._solve,
+        }
+        return plain[op.kind](op)
+
+    def _pointer(self, name: str) -> str:
+        array, offset = self._loops.array(name)
+        return array if offset == 0 else f"{array} + {offset}"
+
+    def _call(self, kernel: str, *arguments: object) -> str:
+        self.kernels.add(kernel)
+        return f"{kernel}({', '.join(map(str, arguments))});"
+
+    def _matmul(self, op: Op) -> list[str]:
+        graph = self._graph
+        a, b = (graph[name] for name in op.inputs[:2])
+        if len(a.shape) > 2 or len(b.shape) > 2:
+            return self._stacked(op)
+        bias = "NULL"
+        if len(op.inputs) > 2:
+            bias = self._pointer(op.inputs[2])
+            if graph[op.inputs[2]].size != graph[op.output].shape[1]:
+                raise ExportError(f"{graph.name}.onnx adds a matrix in a Gemm, and only rows are written in C")
+        out, ta, tb = graph[op.output], op.attributes["ta"], op.attributes["tb"]
+        rows, columns = out.shape
+        depth = graph[op.inputs[0]].shape[0 if ta else -1]
+        if op.inputs[0] == op.inputs[1] and tb and not ta and bias == "NULL":
+            return [self._call(f"gram_{out.dtype}", rows, depth, self._pointer(op.inputs[0]), self._pointer(op.output))]
+        return [self._product(op, (rows, columns, depth), [self._pointer(name) for name in op.inputs[:2]], bias)]
+
+    def _product(
+        self, op: Op, sizes: tuple[Dim, Dim, Dim], operands: list[str], bias: str = "NULL", out: str = ""
+    ) -> str:
+        rows, columns, depth = sizes
+        ta, tb, dtype = op.attributes["ta"], op.attributes["tb"], self._graph[op.output].dtype
+        out = out or self._pointer(op.output)
+        if tb and ta:
+            raise ExportError(f"{self._graph.name}.onnx multiplies two transposed matrices, which is not written in C")
+        if tb:
+            return self._call(f"product_t_{dtype}", rows, columns, depth, *operands, bias, out)
+        row, step = (1, rows) if ta else (depth, 1)
+        return self._call(f"product_{dtype}", rows, columns, depth, operands[0], row, step, operands[1], bias, out)
+
+    def _stacked(self, op: Op) -> list[str]:
+        """A product of stacks of matrices: of each pair by itself."""
+        graph = self._graph
+        a, b, out = graph[op.inputs[0]], graph[op.inputs[1]], graph[op.output]
+        batch = broadcast(a.shape[:-2], b.shape[:-2])
+        texts = []
+        for name in (*op.inputs, op.output):
+            shape = graph[name].shape
+            steps = strides(shape)[:-2]
+            steps = [Dim.of(0) if dim == 1 else step for dim, step in zip(shape[:-2], steps, strict=True)]
+            steps = [Dim.of(0)] * (len(batch) - len(steps)) + steps
+            terms = [f"i{axis} * ({step})" for axis, step in enumerate(steps) if step != 0 and batch[axis] != 1]
+            texts.append(" + ".join([self._pointer(name), *terms]))
+        depth = a.shape[-2] if op.attributes["ta"] else a.shape[-1]
+        body = [self._product(op, (out.shape[-2], out.shape[-1], depth), texts[:2], out=texts[2])]
+        for axis, dim in reversed(list(enumerate(batch))):
+            if dim != 1:
+                body = [f"for (int i{axis} = 0; i{axis} < {dim}; ++i{axis}) {{", *("    " + each for each in body), "}"]
+        return body
+
+    def _symmetry(self, op: Op) -> tuple[int, int, str, str]:
+        symmetry = self._constants.symmetries[op.attributes["U"]]
+        name = identifier(symmetry.name)
+        return *symmetry.rows.shape, name, f"{name}_scales"
+
+    def _fold(self, op: Op) -> list[str]:
+        k, count, name, scales = self._symmetry(op)
+        return [self._call("fold", k, count, self._pointer(op.inputs[0]), name, scales, self._pointer(op.output))]
+
+    def _pull(self, op: Op) -> list[str]:
+        k, count, name, scales = self._symmetry(op)
+        rows = self._graph[op.inputs[0]].size // count
+        pointers = self._pointer(op.inputs[0]), name, scales, self._pointer(op.output)
+        return [self._call("pull", rows, k, count, *pointers)]
+
+    def _step(self, op: Op) -> list[str]:
+        k, count, name, scales = self._symmetry(op)
+        v, rates, gradient = map(self._pointer, op.inputs)
+        each = 0 if self._graph[op.inputs[1]].size == 1 else 1
+        outputs = map(self._pointer, op.outputs)
+        return [self._call("step", k, count, v, rates, each, gradient, name, scales, *outputs)]
+
+    def _slopes(self, op: Op) -> list[str]:
+        k, _, name, scales = self._symmetry(op)
+        inputs, outputs = self._constants.symmetries[op.attributes["U"]].weight
+        a, delta = (self._graph[name] for name in op.inputs)
+        samples = a.size // inputs
+        rows = delta.size // outputs // samples
+        *row, part = map(self._pointer, op.attributes["scratch"])
+        pointers = map(self._pointer, (*op.inputs, op.output))
+        first, second, out = pointers
+        sizes = samples, rows, inputs, outputs, k
+        return [self._call("slopes", *sizes, first, second, name, scales, *(row or ["NULL"]), part, out)]
+
+    def _solve(self, op: Op) -> list[str]:
+        A, b = op.inputs
+        (factor,) = op.attributes["scratch"]
+        rows, dtype = self._graph[A].shape[0], self._graph[A].dtype
+        return [self._call(f"solve_{dtype}", rows, *map(self._pointer, (A, b, factor, op.output)))]
+
+
+def identifier(name: str) -> str:
+    """Return a name as C allows it."""
+    text = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)
+    return f"_{text}" if text[:1].isdigit() else text

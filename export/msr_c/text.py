@@ -1,0 +1,41 @@
+"""Numbers and arrays as C writes them."""
+
+import re
+import textwrap
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msr_c.loops import literal
+
+_WORD = re.compile("@([A-Za-z_]+)@")
+_TYPES = {"f4": "float", "f8": "double", "u2": "uint16_t", "i1": "int8_t"}
+
+
+def numbers(values: NDArray) -> str:
+    """Return the initializer of an array."""
+    dtype = _type(values)
+    if dtype in ("float", "double"):
+        words = [literal(value, dtype) for value in values.ravel().tolist()]
+    else:
+        words = [str(int(value)) for value in values.ravel().tolist()]
+    lines = textwrap.wrap(", ".join(words), 116, break_long_words=False, break_on_hyphens=False)
+    return "{\n" + "\n".join(f"    {line}" for line in lines) + "\n}"
+
+
+def array(name: str, values: NDArray) -> str:
+    """Return the definition of a constant array."""
+    return f"static const {_type(values)} {name}[{max(values.size, 1)}] = {numbers(values)};\n"
+
+
+def filled(template: str, words: Mapping[str, object]) -> str:
+    """Return a template with each `@word@` replaced, those within a replacement too."""
+    while (text := _WORD.sub(lambda found: str(words[found[1]]), template)) != template:
+        template = text
+    return text
+
+
+def _type(values: NDArray) -> str:
+    dtype = np.dtype(values.dtype)
+    return _TYPES.get(f"{dtype.kind}{dtype.itemsize}", "int")
