@@ -155,7 +155,7 @@ class Parts(_Kind):
     Each generator of the group needs an entry in `cycles`, empty if it moves nothing.
 
     Example:
-        The joints of a quadruped, three a leg. The sideways joints flip in a left-right mirror:
+        The joints of a quadruped, three per leg. The sideways joints flip in a left-right mirror:
 
         >>> from msr_runtime.representation import Parts
         >>> joints = Parts(

@@ -29,7 +29,7 @@ def dataset(
 ) -> int:
     """Make training data from recordings: an .npz file that `msr train` takes as a task family.
 
-    The examples are the samples (x, y) that the robot recorded to learn from.
+    The examples are the samples (x, y) that the robot recorded and learned from.
 
     A recording is one task. A reset, or the loading of another adaptation, begins a new task.
 

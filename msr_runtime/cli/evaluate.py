@@ -51,16 +51,16 @@ def evaluate(
 
     For labels, an error is the share of wrong labels.
 
-    A filter also says how sure it is: its 90 % intervals that hold over the orbit are counted.
+    A filter also predicts how large its errors are. Two figures say whether it is right:
+    - the share of answers over the orbit that lie in its 90 % intervals
+    - its squared errors over those that it expected: 1 is right, below 1 it is too careful
 
-    Its squared errors are divided by their variances too: 1 is right, below 1 it is too careful.
-
-    Below the network stand floors, which need no meta-learning, on the same tasks.
+    Below the network are the errors of simple methods without meta-learning, on the same tasks.
 
     Args:
         path: The folder of a bundle, the folder of a run or a checkpoint file.
         family: The task family: a built-in name, module:attribute, file.py:attribute, file.npz or file.yaml.
-            Needed for a family of your own: a file's word is not enough to run a program.
+            Needed for a family of your own: it is a program, and none is run only because a file names it.
         tasks: Number of tasks to adapt to.
         closed_loop_tasks: Number of tasks in which the adapted model also drives the simulated robot.
         split: The split from which the tasks are drawn.

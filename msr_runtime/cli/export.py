@@ -33,7 +33,8 @@ def export(
         checkpoint: The folder of a run, whose best checkpoint is exported, or a checkpoint file (.safetensors).
         bundle: The folder to write. A bundle that is there already is left as it is, and refused.
         family: The task family that the network was trained on: a built-in name, module:attribute, file.py:attribute,
-            file.npz or file.yaml. Needed for a family of your own: a file's word is not enough to run a program.
+            file.npz or file.yaml. Needed for a family of your own: it is a program, and none is run only because a file
+            names it.
         learner: A network or rule of your own, on which the checkpoint was trained. Needed for the same reason.
         method: A method of your own, likewise.
         replace: Replace the bundle that is there already. Until the new one is whole, the old one stays.

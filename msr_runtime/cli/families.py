@@ -1,8 +1,8 @@
 """Task families by name: which names a user may give, and which a file may.
 
-A family is a program. The user's command names it by any name that `load_family` takes. A bundle or a checkpoint names
-it too, but its maker may be a stranger: of a file, only names are taken that lead to a program which is installed
-already, or to recorded data and to the description of logs, which are numbers and words.
+A family is a program. The user's command may name it by any name that `load_family` takes. A bundle or a checkpoint
+names its family too, but a stranger may have made the file. So a name in a file may lead only to a program that is
+installed already, or to recorded data or a description of logs, which are numbers and words and no program.
 """
 
 import warnings

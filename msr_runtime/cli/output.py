@@ -15,7 +15,8 @@ from msr_runtime.files import local_path, write_atomically
 def visible(text: object) -> str:
     """Return a text in which each character that does not print, such as a line break, stands as its escape.
 
-    What a file says could otherwise write over the lines around it, and look like this program's own words.
+    Otherwise a text from a file could move the terminal's cursor, write over other lines, and look like a message of
+    this program.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
@@ -23,7 +24,7 @@ def visible(text: object) -> str:
 def option(metavar: str, default: str) -> Any:
     """Describe an option in the help: its value as `metavar`, and in words what happens without it.
 
-    Without this, tyro shows `{None}|PATH` and `(default: None)`, which say neither.
+    Without this, tyro shows `{None}|PATH` and `(default: None)`, which say neither of the two.
     """
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 

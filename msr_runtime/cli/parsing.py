@@ -1,4 +1,4 @@
-"""How the commands' arguments are parsed where tyro's own rules would give messages in the words of Python."""
+"""Rules for arguments of the commands, in place of tyro's own, whose messages name Python types and not options."""
 
 import dataclasses
 import functools
@@ -129,7 +129,14 @@ def _settings(info: StructTypeInfo, given: frozenset[str]) -> StructConstructorS
             faults = {fault["loc"][:1]: fault for fault in found}
             raise ValueError("; ".join(map(_sentence, faults.values()))) from error
 
-    return dataclasses.replace(spec, instantiate=instantiate)
+    fields = tuple(dataclasses.replace(field, helptext=_paragraph(field.helptext)) for field in spec.fields)
+    return dataclasses.replace(spec, instantiate=instantiate, fields=fields)
+
+
+def _paragraph(text: Any) -> str | None:
+    """Join the lines of a docstring, which tyro would keep: the help wraps them to the terminal's width."""
+    text = text() if callable(text) else text
+    return text and " ".join(text.split())
 
 
 _ASKED: tuple[Any, ...] = (object(),)

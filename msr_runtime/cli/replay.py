@@ -33,8 +33,8 @@ def replay(
         recording: A file of Recorder.
         bundle: The folder of the recorded bundle, or of another bundle with the same fields.
         tolerance: Largest difference that counts as equal, as a fraction of the output's scale in the manifest.
-        time_constant: What the recorded model was loaded with, if it was; a recording does not hold it. Only for the
-            rule recursive.
+        time_constant: The time constant that the recorded model was loaded with, if it was given one. A recording does
+            not hold it. Only for the rule recursive.
         key: Public keys (Ed25519). The bundle must be signed by one of them.
     """
     opened = Recording.open(recording)

@@ -26,7 +26,7 @@ def samples(
 ) -> int:
     """Write the support set and the query set of one simulated task, as `msr adapt` reads them.
 
-    It stands for what a robot would have recorded.
+    The file has the same form as the samples that a robot would record.
 
     Args:
         family: The task family: a built-in name, module:attribute, file.py:attribute, file.npz or file.yaml.

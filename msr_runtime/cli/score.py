@@ -32,16 +32,16 @@ def score(
     json: JsonPath = None,
     key: TrustedKeys = (),
 ) -> int:
-    """Say how well a bundle that adapts as it goes predicts a log of a robot, and whether adapting helps.
+    """Say how well a bundle predicts a log of a robot while it adapts to it, and whether adapting helps.
 
     Each sample is predicted before anything is learned from it. At the start of each drive, v0 acts.
 
-    An error is given over the variance of y in the log: 1 is what its mean would have.
+    An error is over the variance of y in the log: 1 is the error of always giving the mean.
 
     Args:
         log: A description of logs (.yaml: CSV, Parquet, .npz, MCAP, LeRobot), a recording of Recorder (.mcap), or an
-            .npz file with x (samples, inputs), y (samples, outputs) and optionally time (samples,) in s; with one more
-            axis in front, which counts drives, it is several.
+            .npz file with x (samples, inputs), y (samples, outputs) and optionally time (samples,) in s. Several drives
+            of equal length have one more axis in front.
         bundle: The folder of the bundle.
         split: Of a description of logs, score only the tasks of train, validation or test.
         window: Size of the support set, as in OnlineAdapter.

@@ -1,4 +1,4 @@
-"""The last word of a latched guard: what moves the robot goes to zero, and positions stay where they are."""
+"""What a latched guard sends: velocities and efforts go to zero, and positions stay where they are."""
 
 import math
 from collections.abc import Mapping, Sequence

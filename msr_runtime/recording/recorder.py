@@ -257,7 +257,7 @@ class Recorder:
         self._put(ADAPTATION, self._now(), lambda: {"kind": "reset", "pending": pending} | factor)
 
     def held(self, *, held: bool) -> None:
-        """Record that `v0` is about to act although the model goes on learning, or that what it learned is, again.
+        """Record that `v0` is about to act while the model goes on learning, or that the learned weights are, again.
 
         `OnlineAdapter` calls it, see `UpdateGuard.hold_v0`. The weights change before `swapped` is called.
         """
