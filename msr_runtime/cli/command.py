@@ -111,6 +111,11 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if where := line_of_users_code(error):
             return _refuse(_raised(where, error))
+        if _lacks_memory(error):
+            return _refuse(
+                f"`msr {name}` needs more memory than there is ({str(error).splitlines()[0]}); take a narrower network "
+                f"(--learner.width), fewer tasks or fewer samples. {TRACEBACK}=1 before the command shows what asked for it"
+            )
         raise
 
 
@@ -121,6 +126,12 @@ def _missing_package(error: BaseException | None) -> str | None:
     """The training package whose absence caused `error`, if it was one."""
     package = (getattr(error, "name", None) or "").partition(".")[0] if isinstance(error, ImportError) else ""
     return package if package in TRAINING_PACKAGES else None
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether numpy or torch could not get memory. torch has an error of its own for this on GPUs alone."""
+    found = isinstance(error, RuntimeError) and any(word in str(error) for word in ("allocate memory", "out of memory"))
+    return found or isinstance(error, MemoryError)
 
 
 def _refuse(sentence: str) -> int:

@@ -40,6 +40,7 @@ def _bundle(bundle: Bundle) -> dict[str, object]:
     parity, provenance = manifest.parity, manifest.provenance
     error = manifest.equivariance_error
     oldest = f"onnxruntime {manifest.oldest_onnxruntime} or newer"
+    allowed = parity.tolerance if manifest.recursion is None else bundle.stream().allowed(parity.tolerance)
     return {
         "bundle": f"{bundle.path} ({bundle.digest})",
         "signature": "none" if bundle.signature is None else "Ed25519; `msr verify --key` checks it",
@@ -55,7 +56,7 @@ def _bundle(bundle: Bundle) -> dict[str, object]:
         "rate": "none" if manifest.rate_hz is None else f"{manifest.rate_hz:g} Hz",
         "group": manifest.group or "none",
         "equivariance": "not measured" if error is None else f"{error:.2e} relative error at v0",
-        "parity": f"{parity.max_relative_error:.1e} relative error at most, {parity.tolerance:.0e} allowed",
+        "parity": f"{parity.max_relative_error:.1e} relative error at most, {allowed:.0e} allowed",
         "limits": _limits(manifest),
         **({"none of these": _rejection(found)} if (found := manifest.rejection) else {}),
         "graphs": f"opset {manifest.opset}, IR {manifest.ir_version}, {oldest}",

@@ -37,6 +37,17 @@ class TestInfo:
         for part in ("nothing fades", "gate at 3 deviations", "64 samples", "the first 16 are linearized again"):
             assert part in line
 
+    def test_the_parity_of_a_filter_is_compared_with_what_float32_allows(
+        self, recursive_bundle, monkeypatch, capsys, msr
+    ) -> None:
+        """Rounding adds up over a stream: the allowed error is the one that the export held the graphs to."""
+        stream = Bundle.open(recursive_bundle).stream()
+        for rounding, allowed in ((0.0, "1e-05"), (1e-4, "5e-04")):
+            monkeypatch.setattr(Bundle, "stream", lambda _, of=rounding: stream._replace(rounding=of))
+            assert msr("info", recursive_bundle) == 0
+            line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("parity"))
+            assert line.endswith(f" relative error at most, {allowed} allowed")
+
     def test_info_of_the_machine(self, capsys, msr) -> None:
         """Without a bundle, `info` describes the machine: ONNX Runtime, every provider, cores and scheduling."""
         assert msr("info") == 0

@@ -52,6 +52,13 @@ def test_resume_auto_begins_or_goes_on(trained, tmp_path, msr, tiny, capsys) -> 
     assert "is complete" in capsys.readouterr().out
 
 
+def test_a_network_that_no_memory_holds_is_refused_in_one_sentence(tmp_path, msr, tiny, refusal) -> None:
+    """Its weight between two layers would have 1.4e14 bytes."""
+    assert msr("train", "rank1", tmp_path / "run", *tiny, "--learner.width", 6_000_000, "--learner.depth", 2) == 2
+    assert "`msr train` needs more memory than there is" in (said := refusal())
+    assert "--learner.width" in said
+
+
 @pytest.mark.parametrize("resume", [["--resume"], ["--resume", "auto"]])
 def test_a_run_does_not_go_on_with_another_method(tmp_path, msr, tiny, refusal, capsys, resume) -> None:
     """The default method, too, is refused if it is named; if it is not, the run's own goes on."""
