@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -62,6 +63,52 @@ class TestClientsApart:
             assert not any(adaptation.done() for adaptation in adaptations)
             held.released.set()
             assert all(adaptation.result()["accepted"] for adaptation in adaptations)
+
+    def test_an_adaptation_lets_other_threads_run_before_each_step(self) -> None:
+        """It hands over Python's interpreter lock by itself. Here nothing else would take the lock from it."""
+        workers, begin, ran = Workers(Limits()), threading.Lock(), threading.Event()
+
+        def wait() -> None:
+            with begin:
+                ran.set()
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1000)  # s
+        try:
+            with begin:
+                waiting = threading.Thread(target=wait)
+                waiting.start()
+            # The system decides which of two threads gets the lock, so this one may need several pauses.
+            for _ in range(100_000):
+                workers._check(lambda: True, math.inf)
+                if ran.is_set():
+                    break
+            assert ran.is_set()
+        finally:
+            sys.setswitchinterval(interval)
+            waiting.join()
+            workers.end()
+
+    def test_an_adaptation_ends_beside_observations_without_a_pause(
+        self, serve: Callable[..., Any], adapting: Any, support: Any, observation: Any
+    ) -> None:
+        """However many observations come, an adaptation takes all its steps."""
+        running, done = serve(limits=Limits(adapt_seconds=600)), threading.Event()
+        adapter, others = running.openpi(), [running.openpi() for _ in range(4)]
+
+        def ask(client: Any) -> int:
+            count = 0
+            while not done.is_set():
+                count += client.infer(observation)["force"].shape == (1, 2)
+            return count
+
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(ask, other) for other in others]
+            try:
+                assert adapter.infer(adapting(*support) | {"steps": 200})["steps"] == 200
+            finally:
+                done.set()
+            assert all(count.result() for count in asked)
 
     def test_an_adaptation_ends_when_its_client_leaves(
         self, held: Held, running: Any, adapting: Any, support: Any, eventually: Any
