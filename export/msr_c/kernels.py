@@ -84,35 +84,50 @@ static inline int min_int(int a, int b)
 
 //: product_{T}
 /* c (rows, columns) = bias + a b. Number (i, p) of a is a[i * row + p * step]; b is (depth, columns). Without a bias it
-   is null. Sixteen columns of four rows are summed up at a time, in registers. */
+   is null. Sixteen columns of four rows are summed up at a time, in registers: compilers keep small arrays there. */
 static void product_{T}(int rows, int columns, int depth, const {T} *restrict a, int row, int step,
                         const {T} *restrict b, const {T} *restrict bias, {T} *restrict c)
 {
     int j = 0;
     for (; j + 16 <= columns; j += 16) {
+        const {T} *restrict a0 = a, *restrict column = b + j;
+        {T} *restrict out = c + j, first[16];
         int i = 0;
-        for (; i + 4 <= rows; i += 4) {
-            {T} sums[4][16];
-            for (int r = 0; r < 4; ++r)
+        for (int l = 0; l < 16; ++l)
+            first[l] = bias ? bias[j + l] : {Z};
+        for (; i + 4 <= rows; i += 4, a0 += 4 * row, out += 4 * columns) {
+            const {T} *restrict a1 = a0 + row, *restrict a2 = a1 + row, *restrict a3 = a2 + row;
+            {T} s0[16], s1[16], s2[16], s3[16];
+            for (int l = 0; l < 16; ++l)
+                s0[l] = s1[l] = s2[l] = s3[l] = first[l];
+            for (int p = 0; p < depth; ++p) {
+                const {T} x0 = a0[p * step], x1 = a1[p * step], x2 = a2[p * step], x3 = a3[p * step];
+                const {T} *restrict y = column + p * columns;
                 for (int l = 0; l < 16; ++l)
-                    sums[r][l] = bias ? bias[j + l] : {Z};
-            for (int p = 0; p < depth; ++p)
-                for (int r = 0; r < 4; ++r)
-                    for (int l = 0; l < 16; ++l)
-                        sums[r][l] += a[(i + r) * row + p * step] * b[p * columns + j + l];
-            for (int r = 0; r < 4; ++r)
+                    s0[l] += x0 * y[l];
                 for (int l = 0; l < 16; ++l)
-                    c[(i + r) * columns + j + l] = sums[r][l];
+                    s1[l] += x1 * y[l];
+                for (int l = 0; l < 16; ++l)
+                    s2[l] += x2 * y[l];
+                for (int l = 0; l < 16; ++l)
+                    s3[l] += x3 * y[l];
+            }
+            for (int l = 0; l < 16; ++l) {
+                out[l] = s0[l];
+                out[columns + l] = s1[l];
+                out[2 * columns + l] = s2[l];
+                out[3 * columns + l] = s3[l];
+            }
         }
-        for (; i < rows; ++i) {
-            {T} sums[16];
+        for (; i < rows; ++i, a0 += row, out += columns) {
+            {T} s0[16];
             for (int l = 0; l < 16; ++l)
-                sums[l] = bias ? bias[j + l] : {Z};
+                s0[l] = first[l];
             for (int p = 0; p < depth; ++p)
                 for (int l = 0; l < 16; ++l)
-                    sums[l] += a[i * row + p * step] * b[p * columns + j + l];
+                    s0[l] += a0[p * step] * column[p * columns + l];
             for (int l = 0; l < 16; ++l)
-                c[i * columns + j + l] = sums[l];
+                out[l] = s0[l];
         }
     }
     for (; j < columns; ++j)
@@ -127,14 +142,23 @@ static void product_{T}(int rows, int columns, int depth, const {T} *restrict a,
 //: dot_{T}
 static inline {T} dot_{T}(int length, const {T} *restrict a, const {T} *restrict b)
 {
-    {T} lanes[8] = {{Z}, {Z}, {Z}, {Z}, {Z}, {Z}, {Z}, {Z}}, sum = {Z};
-    int p = 0;
+    {LANES}
+    for (; p + 32 <= length; p += 32) {
+        for (int l = 0; l < 8; ++l)
+            s0[l] += a[p + l] * b[p + l];
+        for (int l = 0; l < 8; ++l)
+            s1[l] += a[p + 8 + l] * b[p + 8 + l];
+        for (int l = 0; l < 8; ++l)
+            s2[l] += a[p + 16 + l] * b[p + 16 + l];
+        for (int l = 0; l < 8; ++l)
+            s3[l] += a[p + 24 + l] * b[p + 24 + l];
+    }
     for (; p + 8 <= length; p += 8)
         for (int l = 0; l < 8; ++l)
-            lanes[l] += a[p + l] * b[p + l];
+            s0[l] += a[p + l] * b[p + l];
     for (; p < length; ++p)
         sum += a[p] * b[p];
-    return sum + ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+    {ADD_LANES}
 }
 
 //: product_t_{T} dot_{T}
@@ -223,9 +247,10 @@ static void fold(int k, int size, const float *restrict v, const {U} *restrict u
             w[p] += (v0 * U(u0[p]) + v1 * U(u1[p])) + (v2 * U(u2[p]) + v3 * U(u3[p]));
     }
     for (; r < k; ++r) {
+        const {U} *restrict u0 = u + r * size;
         const float v0 = v[r] * {S(r)};
         for (int p = 0; p < size; ++p)
-            w[p] += v0 * U(u[r * size + p]);
+            w[p] += v0 * U(u0[p]);
     }
     {UNUSED}
 }
@@ -233,18 +258,20 @@ static void fold(int k, int size, const float *restrict v, const {U} *restrict u
 //: dot_U U
 static inline float dot_U(int length, const float *restrict a, const {U} *restrict u)
 {
-    float lanes[16], sum = 0.0f;
-    int p = 0;
-    for (int l = 0; l < 16; ++l)
-        lanes[l] = 0.0f;
-    for (; p + 16 <= length; p += 16)
-        for (int l = 0; l < 16; ++l)
-            lanes[l] += a[p + l] * U(u[p + l]);
+    {LANES}
+    for (; p + 32 <= length; p += 32) {
+        for (int l = 0; l < 8; ++l)
+            s0[l] += a[p + l] * U(u[p + l]);
+        for (int l = 0; l < 8; ++l)
+            s1[l] += a[p + 8 + l] * U(u[p + 8 + l]);
+        for (int l = 0; l < 8; ++l)
+            s2[l] += a[p + 16 + l] * U(u[p + 16 + l]);
+        for (int l = 0; l < 8; ++l)
+            s3[l] += a[p + 24 + l] * U(u[p + 24 + l]);
+    }
     for (; p < length; ++p)
         sum += a[p] * U(u[p]);
-    for (int l = 0; l < 8; ++l)
-        lanes[l] += lanes[l + 8];
-    return sum + ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+    {ADD_LANES}
 }
 
 //: pull dot_U
@@ -287,7 +314,7 @@ static void step(int k, int size, const float *restrict v, const float *restrict
     {UNUSED}
 }
 
-//: slopes U product_float
+//: slopes U product_float dot_float
 /* out (n * rows, k): gradients of v, of the weights' gradients a deltaT of a linear layer at each of n samples. Its
    inputs a are (n, inputs), the gradients delta of its outputs (n, rows, outputs). A row of U is (inputs, outputs). */
 static void slopes(int n, int rows, int inputs, int outputs, int k, const float *restrict a,
@@ -298,19 +325,9 @@ static void slopes(int n, int rows, int inputs, int outputs, int k, const float 
         {DECODE}
         product_float(n, outputs, inputs, a, inputs, 1, {ROW}, NULL, part);
         for (int i = 0; i < n; ++i)
-            for (int j = 0; j < rows; ++j) {
-                const float *restrict d = delta + (i * rows + j) * outputs, *restrict t = part + i * outputs;
-                float lanes[8] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}, sum = 0.0f;
-                int o = 0;
-                for (; o + 8 <= outputs; o += 8)
-                    for (int l = 0; l < 8; ++l)
-                        lanes[l] += d[o + l] * t[o + l];
-                for (; o < outputs; ++o)
-                    sum += d[o] * t[o];
-                for (int l = 0; l < 8; ++l)
-                    sum += lanes[l];
-                out[(i * rows + j) * k + r] = sum * {S(r)};
-            }
+            for (int j = 0; j < rows; ++j)
+                out[(i * rows + j) * k + r] =
+                    dot_float(outputs, delta + (i * rows + j) * outputs, part + i * outputs) * {S(r)};
     }
     {UNUSED}
 }
@@ -327,8 +344,9 @@ def kernels(wanted: set[str], store: str) -> str:
     parts: dict[str, tuple[list[str], str]] = {}
     for part in _TEXT.split("//: ")[1:]:
         head, text = part.split("\n", 1)
-        for dtype in ("float", "double") if "{T}" in head else ("",):
-            typed = {"{T}": dtype, "{Z}": "0.0f" if dtype == "float" else "0.0"}
+        for dtype in ("float", "double") if "{T}" in head else ("float",):
+            zero = "0.0f" if dtype == "float" else "0.0"
+            typed = {"{LANES}": _LANES, "{ADD_LANES}": _ADD_LANES, "{T}": dtype, "{Z}": zero}
             typed |= {"{SQRT}": "sqrtf" if dtype == "float" else "sqrt"}
             name, *needs = _filled(head, typed).split()
             parts[name] = needs, _filled(text, typed)
@@ -351,6 +369,13 @@ def _filled(text: str, words: dict[str, str]) -> str:
     for word, meaning in words.items():
         text = text.replace(word, meaning)
     return text
+
+
+_LANES = """{T} s0[8] = {{Z}}, s1[8] = {{Z}}, s2[8] = {{Z}}, s3[8] = {{Z}}, sum = {Z};
+    int p = 0;"""
+_ADD_LANES = """for (int l = 0; l < 8; ++l)
+        s0[l] = (s0[l] + s1[l]) + (s2[l] + s3[l]);
+    return sum + ((s0[0] + s0[4]) + (s0[2] + s0[6])) + ((s0[1] + s0[5]) + (s0[3] + s0[7]));"""
 
 
 def _stored(text: str, store: str) -> str:

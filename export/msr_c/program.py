@@ -14,6 +14,7 @@ from msr_c.text import array
 from msr_c.translation import Translation
 from msr_runtime.bundle.manifest import Manifest, next_name
 from msr_runtime.bundle.store import ADAPT, DEVIATION, LOSS, PREDICT, UPDATE
+from msr_runtime.relinearization import LINEARIZED
 
 
 class Program(NamedTuple):
@@ -64,9 +65,9 @@ def write_program(
         _start(translation, name),
         kernels(called, store),
         *(function.text for function in functions.values()),
-        public_functions(manifest, sizes, set(translation.graphs), translation),
+        public_functions(manifest, sizes, translation),
     ]
-    return Program(header(manifest, digest, sizes, set(translation.graphs)), "\n".join(parts))
+    return Program(header(manifest, digest, sizes, translation), "\n".join(parts))
 
 
 _TYPES = ("float", "double", "int")
@@ -111,8 +112,12 @@ def _function(file: str, translation: Translation, name: str, shots: int, store:
     states = set(translation.start)
     parameters.append(f"const {name}_network *restrict from")
     for each in graph.inputs:
-        arguments[each] = f"from->{identifier(each)}" if each in states else identifier(each)
-        if each not in states:
+        # update.onnx takes v beside the network at which it is linearized.
+        held = each in states and (file, each) != (UPDATE, "v")
+        arguments[each] = f"from->{identifier(each)}" if held else identifier(each)
+        if each == LINEARIZED:
+            arguments[each] = "from->v"
+        elif not held:
             parameters.append(f"const {graph[each].dtype} *restrict {identifier(each)}")
     following = {next_name(each): each for each in states}
     if any(named in following for named in outputs.values()):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_c.filtering import HEADER, SOURCE, WORKSPACE, filter_words
 from msr_c.operations import identifier
 from msr_c.text import array, filled
 from msr_c.translation import Translation
@@ -25,14 +26,16 @@ class Sizes(NamedTuple):
     """"v" and the weights, as they are stored."""
 
 
-def header(manifest: Manifest, digest: str, sizes: Sizes, files: set[str]) -> str:
+def header(manifest: Manifest, digest: str, sizes: Sizes, translation: Translation) -> str:
     """Return the header."""
-    name, upper = sizes.name, sizes.name.upper()
+    name, upper, files = sizes.name, sizes.name.upper(), set(translation.graphs)
     x, y = math.prod(sample_shape(manifest.inputs)), math.prod(output_shape(manifest.outputs, manifest.loss))
+    filtering = filter_words(manifest, translation) if manifest.recursion else {}
     fields = "\n".join(f"    float {identifier(each)}[{value.size}];" for each, value in sizes.start.items())
     places = "\n".join(f"    {dtype} {dtype}s[{count}];" for dtype, count in sorted(sizes.memory.items()))
     steps = f"    {name}_network networks[2];\n" if ADAPT in files else ""
-    words = {
+    steps = WORKSPACE if manifest.recursion else steps
+    words = filtering | {
         "name": name,
         "NAME": upper,
         "family": manifest.name,
@@ -49,7 +52,8 @@ def header(manifest: Manifest, digest: str, sizes: Sizes, files: set[str]) -> st
         "label": "const int *ys" if manifest.loss == "cross_entropy" else "const float *ys",
         "of_y": "a label each" if manifest.loss == "cross_entropy" else f"({upper}_OUTPUTS each)",
     }
-    return filled(_HEADER + (_ADAPT if ADAPT in files else "") + _END, words)
+    adapting = _ADAPT if ADAPT in files else ""
+    return filled(_HEADER + adapting + (HEADER if manifest.recursion else "") + _END, words)
 
 
 def _listed(fields: tuple[Field, ...], upper: str, side: str) -> str:
@@ -138,11 +142,14 @@ _END = """
 """
 
 
-def public_functions(manifest: Manifest, sizes: Sizes, files: set[str], translation: Translation) -> str:
+def public_functions(manifest: Manifest, sizes: Sizes, translation: Translation) -> str:
     """Return the functions that a program calls."""
     labels = manifest.loss == "cross_entropy"
     parts = [_CHECKS, _bounds(manifest)]
-    words = {
+    words: dict[str, object] = {
+        "inputs": math.prod(sample_shape(manifest.inputs)),
+        "outputs": math.prod(output_shape(manifest.outputs, manifest.loss)),
+        "filters": manifest.filter_parameters,
         "name": sizes.name,
         "NAME": sizes.name.upper(),
         "label": "const int *ys" if labels else "const float *ys",
@@ -150,10 +157,12 @@ def public_functions(manifest: Manifest, sizes: Sizes, files: set[str], translat
         "classes": output_shape(manifest.outputs, manifest.loss)[0],
     }
     parts.append(_PLAIN)
-    if ADAPT in files:
-        given = translation.graphs[ADAPT]
-        words["step"] = "&step, " if STEP in given.inputs else ""
+    if ADAPT in translation.graphs:
+        words["step"] = "&step, " if STEP in translation.graphs[ADAPT].inputs else ""
         parts.append(_ADAPT_FUNCTION)
+    if manifest.recursion:
+        parts.append(SOURCE)
+        words |= filter_words(manifest, translation)
     return filled("\n".join(parts), words)
 
 

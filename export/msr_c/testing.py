@@ -134,4 +134,18 @@ _BY_STEPS = """    @name@_init(&adapted);
     expect("adapt", @name@_adapt(&adapted, &work, support_x, support_y, @shots@, @steps@, losses, losses + 1),
            @NAME@_OK);"""
 
-_BY_SAMPLE = ""
+_BY_SAMPLE = """    static @name@_innovation innovation;
+    @name@_filter_init(&filter);
+    predict_all(&filter.network, y);
+    compare("prediction at v0",
+            relative_error(y, wanted_y0, @queries@ * @NAME@_OUTPUTS, output_scale, @NAME@_OUTPUTS));
+    expect("loss", @name@_loss(&filter.network, &work, support_x, support_y, @shots@, losses), @NAME@_OK);
+    expect("a NaN", @name@_update(&filter, &work, wrong, support_y, @NAME@_TICK, &innovation), @NAME@_NOT_FINITE);
+    expect("time that runs back", @name@_update(&filter, &work, support_x, support_y, -1.0, &innovation),
+           @NAME@_NOT_FINITE);
+    for (int i = 0; i < @shots@; ++i)
+        expect("update",
+               @name@_update(&filter, &work, support_x + i * @NAME@_INPUTS, support_y + i * @NAME@_OUTPUTS, @NAME@_TICK,
+                             &innovation),
+               @NAME@_OK);
+    expect("loss", @name@_loss(&filter.network, &work, support_x, support_y, @shots@, losses + 1), @NAME@_OK);"""

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from msr_c.operations import identifier
 from msr_c.precision import stored
 from msr_c.program import write_program
+from msr_c.rounding import golden_of, rounded
 from msr_c.testing import golden_program
 from msr_c.translation import translate_bundle
 from msr_runtime.bundle.store import Bundle
@@ -45,6 +46,9 @@ def write_c(bundle: Bundle, folder: Path, shots: int | None = None, store: Store
             f"shots is {shots}, but the golden example that tests the code has {least} samples: take {least} or more"
         )
     translation = translate_bundle(bundle)
+    if store != "float32":
+        bundle = rounded(bundle, translation.constants, bundle.start(), store)
+        golden, translation = golden_of(bundle), translate_bundle(bundle)
     matrices = {each.name: stored(each.rows, store) for each in translation.constants.symmetries.values()}
     program = write_program(bundle.manifest, bundle.digest, translation, matrices, name, shots, store)
     test = golden_program(bundle.manifest, golden, name, bundle.manifest.parity.tolerance)
