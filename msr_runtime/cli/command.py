@@ -114,7 +114,8 @@ def run(arguments: Sequence[str]) -> int:
         if _lacks_memory(error):
             return _refuse(
                 f"`msr {name}` needs more memory than there is ({str(error).splitlines()[0]}); take a narrower network "
-                f"(--learner.width), fewer tasks or fewer samples. {TRACEBACK}=1 before the command shows what asked for it"
+                f"(--learner.width), fewer tasks or fewer samples. {TRACEBACK}=1 before the command shows what asked for "
+                "it"
             )
         raise
 
