@@ -1,6 +1,6 @@
-"""The `msr` command and the table of its sixteen commands.
+"""The `msr` command and the table of its seventeen commands.
 
-* For training: `new`, `train`, `evaluate`, `export`, `samples`, `check`.
+* For training: `new`, `train`, `evaluate`, `export`, `source`, `samples`, `check`.
 * For the robot: `info`, `adapt`, `bench`, `serve`.
 * For recordings and logs of a robot: `score`, `replay`, `dataset`.
 * For signed bundles: `keygen`, `sign`, `verify`.
@@ -32,6 +32,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "train": ("train:train", "meta-train a network on a task family; writes a run"),
         "evaluate": ("evaluate:evaluate", "measure the errors of a bundle, run or checkpoint on new tasks"),
         "export": ("export:export", "write the best checkpoint of a run as a bundle, the folder for the robot"),
+        "source": ("source:source", "write a bundle as C source, for a robot without an operating system"),
         "samples": ("samples:samples", "write samples of a simulated task, for `msr adapt`"),
         "check": ("check:check", "compare a policy in an ONNX file with a declared symmetry"),
     },
@@ -114,8 +115,8 @@ def run(arguments: Sequence[str]) -> int:
         if _lacks_memory(error):
             return _refuse(
                 f"`msr {name}` needs more memory than there is ({str(error).splitlines()[0]}); take a narrower network "
-                f"(--learner.width), fewer tasks or fewer samples. {TRACEBACK}=1 before the command shows what asked for "
-                "it"
+                f"(--learner.width), fewer tasks or fewer samples. {TRACEBACK}=1 before the command shows what "
+                "asked for it"
             )
         raise
 
