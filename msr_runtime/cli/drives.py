@@ -97,7 +97,7 @@ def _from_arrays(path: Path, model: AdaptiveModel) -> list[Drive]:
         raise InputError(f"log '{path}': x has the shape {found['x'].shape} and y {found['y'].shape}; they do not pair")
     time = found["time"] if "time" in found else np.arange(x.shape[1]) / (model.manifest.rate_hz or 1.0)
     if time.shape not in (x.shape[:2], x.shape[1:2]):
-        raise InputError(f"log '{path}': time has the shape {time.shape}, but one number a sample is wanted")
+        raise InputError(f"log '{path}': time has the shape {time.shape}, but one number per sample is wanted")
     times = np.broadcast_to(time, x.shape[:2])
     return [Drive(f"drive {number}", *each, each[2]) for number, each in enumerate(zip(x, y, times, strict=True))]
 
