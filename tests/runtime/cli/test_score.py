@@ -148,7 +148,7 @@ def test_one_split_of_a_description(
         (
             "log.npz",
             {"x": np.zeros((5, 3)), "y": np.zeros((5, 2)), "time": np.zeros(4)},
-            "one number a sample is wanted",
+            "one number per sample is wanted",
         ),
         ("log.npz", {"x": np.zeros((5, 4)), "y": np.zeros((5, 2))}, "but the bundle's samples have (3,)"),
         ("log.npz", {"x": np.zeros((2, 5, 3)), "y": np.zeros((3, 5, 2))}, "they do not pair"),
