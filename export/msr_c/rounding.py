@@ -29,8 +29,8 @@ def rounded(bundle: Bundle, constants: Constants, start: dict[str, NDArray], sto
     """
     if not constants.symmetries:
         raise ExportError(
-            f"U is to be stored as {store}, but bundle '{bundle.path}' has no symmetry matrix that the C code reads row "
-            "by row: leave the store at float32"
+            f"U is to be stored as {store}, but bundle '{bundle.path}' has no symmetry matrix that the C code reads row by "
+            "row: leave the store at float32"
         )
     known = {each.rows.size: [] for each in constants.symmetries.values()}
     for each in constants.symmetries.values():

@@ -11,6 +11,7 @@ from msr_runtime.bundle.store import Bundle
 from msr_runtime.cli.families import family_of
 from msr_runtime.cli.output import BundlePath, option, print_rows
 from msr_runtime.cli.programs import MethodOfCheckpoint, Programs, load_own
+from msr_runtime.cli.source import write_source
 from msr_runtime.errors import InputError
 
 _NONE = Programs()
@@ -24,6 +25,7 @@ def export(
     learner: Programs = _NONE,
     method: MethodOfCheckpoint = None,
     replace: tyro.conf.FlagCreatePairsOff[bool] = False,
+    c: Annotated[Path | None, option("FOLDER", "no C source")] = None,
 ) -> int:
     """Write a checkpoint as a bundle, the folder that the robot needs.
 
@@ -38,6 +40,7 @@ def export(
         learner: A network or rule of your own, on which the checkpoint was trained. Needed for the same reason.
         method: A method of your own, likewise.
         replace: Replace the bundle that is there already. Until the new one is whole, the old one stays.
+        c: Also write the bundle as C source to this folder, as `msr source` does with its defaults.
     """
     from msr_export import export_checkpoint  # the import takes seconds, and wrong arguments are reported before it
 
@@ -59,4 +62,6 @@ def export(
             **{name: f"{len(data)} bytes" for name, data in written.files.items()},
         }
     )
+    if c is not None:
+        write_source(written, c)
     return 0

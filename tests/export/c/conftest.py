@@ -9,14 +9,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from msr_c import Written, write_c
 from msr_runtime import AdaptiveModel
 from msr_runtime.bundle.store import Bundle
 
-STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wdouble-promotion", "-Werror", "-O2")
 SHOTS = 9
+SETTINGS: dict[str, dict[str, Any]] = {
+    "gradient": {"method": "msr", "loss": "mse"},
+    "steps apart": {"method": "msr", "loss": "huber", "step_rates": True},
+    "gauss-newton": {"method": "msr", "loss": "mse", "rule": "gauss-newton", "inner_steps": 2},
+    "ridge": {"method": "maml", "loss": "mse", "depth": 0, "rule": "ridge"},
+    "cavia": {"method": "cavia", "loss": "mse", "rule": "gauss-newton"},
+    "kronecker": {"method": "msr", "loss": "mse", "form": "kronecker"},
+    "anil": {"method": "anil", "loss": "mse"},
+    "recursive": {"method": "msr", "loss": "mse", "rule": "recursive", "time_constant": 30.0, "memory": 12},
+}
+_STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wdouble-promotion", "-Werror", "-O2")
+
+
+def _compiled(sources: Sequence[Path], target: Path, *options: str, compiler: str = "gcc") -> None:
+    """Compile C99 with all warnings as errors."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed")
+    command = [compiler, *_STRICT, *options, *map(str, sources), "-lm", "-o", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 class InC(NamedTuple):
@@ -26,63 +46,85 @@ class InC(NamedTuple):
     written: Written
     library: ctypes.CDLL
     name: str
+    sizes: dict[str, int]
 
     def call(self, function: str, *arguments: Any) -> int:
         """Call a function. Arrays are handed over as pointers."""
-        given = [each.ctypes if isinstance(each, np.ndarray) else each for each in arguments]
+        given = [ctypes.c_void_p(each.ctypes.data) if isinstance(each, np.ndarray) else each for each in arguments]
         return getattr(self.library, f"{self.name}_{function}")(*given)
+
+    def update(self, filtered: NDArray, work: NDArray, x: NDArray, y: NDArray, seconds: float, said: NDArray) -> int:
+        """Learn from one sample."""
+        return self.call("update", filtered, work, x, y, ctypes.c_double(seconds), said)
 
     def memory(self, what: str) -> NDArray:
         """Return memory for a network, a workspace or a filter, filled with bytes that nobody meant."""
-        header = self.written.header.read_text()
-        source = self.written.header.parent / f"size_{what}.c"
-        source.write_text(
-            f'#include "{self.written.header.name}"\n#include <stdio.h>\n'
-            f'int main(void) {{ printf("%zu", sizeof({self.name}_{what})); return 0; }}\n'
-        )
-        assert f"{self.name}_{what};" in header
-        program = source.with_suffix("")
-        compiled([source], program)
-        return np.full(int(subprocess.run([str(program)], check=True, capture_output=True).stdout), 0xA5, np.uint8)
+        return np.full(self.sizes[what], 0xA5, np.uint8)
 
-    def adapt(self, x: NDArray, y: NDArray, steps: int) -> tuple[int, NDArray, NDArray]:
-        """Adapt from v0, and return the status, v and the losses."""
-        network, losses = self.memory("network"), np.full(2, np.nan, np.float32)
-        self.call("init", network)
-        y = y.astype(np.int32) if y.dtype.kind == "i" else y
-        ends = losses[:1], losses[1:]
-        status = self.call("adapt", network, self.memory("workspace"), x, y, len(x), steps, *ends)
-        return status, self.v(network), losses
+    def predict(self, network: NDArray, x: NDArray) -> NDArray:
+        """Predict from each x, which must succeed."""
+        y = np.zeros((len(x), 2), np.float32)
+        for one, of_one in zip(x, y, strict=True):
+            assert self.call("predict", network, one, of_one) == 0
+        return y
 
     def v(self, network: NDArray) -> NDArray:
         """Return the v of a network, which comes first in it."""
         return network[: 4 * self.model.manifest.filter_parameters].view(np.float32)
 
 
-def compiled(sources: Sequence[Path], target: Path, *options: str, compiler: str = "gcc") -> None:
-    """Compile C99 with all warnings as errors."""
-    command = [compiler, *STRICT, *options, *map(str, sources), "-lm", "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+def _load(bundle: Path, folder: Path, store: Any) -> InC:
+    written = write_c(Bundle.open(bundle), folder, SHOTS, store)
+    name, header = written.source.stem, written.header.read_text()
+    kinds = [kind for kind in ("network", "workspace", "filter") if f"}} {name}_{kind};" in header]
+    printed = " ".join(f'printf("%zu ", sizeof({name}_{kind}));' for kind in kinds)
+    (folder / "sizes.c").write_text(
+        f'#include "{written.header.name}"\n#include <stdio.h>\nint main(void) {{ {printed} return 0; }}\n'
+    )
+    _compiled([folder / "sizes.c"], folder / "sizes")
+    sizes = subprocess.run([str(folder / "sizes")], check=True, capture_output=True).stdout.split()
+    _compiled([written.source], folder / "library.so", "-shared", "-fPIC")
+    library = ctypes.CDLL(str(folder / "library.so"))
+    return InC(AdaptiveModel.load(bundle), written, library, name, dict(zip(kinds, map(int, sizes), strict=True)))
 
 
 @pytest.fixture(scope="session")
-def compile_c() -> Callable[..., None]:
-    """The function `compiled`; the test is skipped where there is no gcc."""
-    if shutil.which("gcc") is None:
-        pytest.skip("compiling needs gcc")
-    return compiled
+def code(exporter: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., InC]:
+    """A function from the name of settings, and how U is stored, to the C code of such a bundle. Each is made once."""
+    bundles: dict[str, Path] = {}
+    made: dict[tuple[str, str], InC] = {}
 
-
-@pytest.fixture(scope="session")
-def in_c(compile_c: Callable[..., None]) -> Callable[..., InC]:
-    """A function that writes a bundle as C, compiles it and loads it."""
-
-    def make(bundle: Path, folder: Path, shots: int = SHOTS, **options: Any) -> InC:
-        opened = Bundle.open(bundle)
-        written = write_c(opened, folder, shots=shots, **options)
-        compile_c([written.source], folder / "library.so", "-shared", "-fPIC")
-        library = ctypes.CDLL(str(folder / "library.so"))
-        return InC(AdaptiveModel.load(bundle), written, library, written.source.stem)
+    def make(name: str, store: str = "float32") -> InC:
+        folder = tmp_path_factory.mktemp("c")
+        if name not in bundles:
+            with torch.no_grad():
+                bundles[name] = exporter.write(exporter.exported(**SETTINGS[name]), folder / "bundle")
+        if (name, store) not in made:
+            made[name, store] = _load(bundles[name], folder / "c", store)
+        return made[name, store]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def draw(exporter: Any) -> Callable[[str, int], tuple[NDArray, NDArray]]:
+    """A function from the name of settings and a number of shots to random samples."""
+
+    def draw(name: str, shots: int) -> tuple[NDArray, NDArray]:
+        return exporter.draw(exporter.exported(**SETTINGS[name]), shots, seed=shots)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def replayed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """A function that compiles the program with the golden example, runs it and returns what it printed."""
+
+    def run(written: Written, *options: str, compiler: str = "gcc") -> str:
+        program = tmp_path_factory.mktemp("program") / "test"
+        _compiled([written.source, written.test], program, *options, compiler=compiler)
+        ran = subprocess.run([str(program)], capture_output=True, text=True, timeout=60)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    return run

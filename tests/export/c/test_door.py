@@ -1,0 +1,162 @@
+"""What the C code refuses, with which sanitizers it runs, and on which processor."""
+
+import math
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from msr_c import write_c
+from msr_runtime.bundle.store import ADAPT, Bundle, write_bundle
+from msr_runtime.errors import ExportError
+
+ROOT = Path(__file__).parents[3]
+NOT_FINITE, OUT_OF_LIMITS, WRONG_SHOTS, WRONG_STEPS, NOT_FINITE_RESULT = 1, 2, 3, 4, 6
+
+
+class TestBadInput:
+    """No bad input reaches a network."""
+
+    @pytest.mark.parametrize(
+        ("change", "shots", "steps", "status"),
+        [
+            ({"x": math.nan}, 3, 1, NOT_FINITE),
+            ({"y": math.inf}, 3, 1, NOT_FINITE),
+            ({"x": 1e6}, 3, 1, OUT_OF_LIMITS),
+            ({"y": -1e6}, 3, 1, OUT_OF_LIMITS),
+            ({}, 0, 1, WRONG_SHOTS),
+            ({}, 10, 1, WRONG_SHOTS),
+            ({}, 3, 0, WRONG_STEPS),
+        ],
+    )
+    def test_adapt_refuses_it(
+        self,
+        code: Callable[[str], Any],
+        draw: Callable[..., Any],
+        change: dict[str, float],
+        shots: int,
+        steps: int,
+        status: int,
+    ) -> None:
+        """The network and the losses stay as they were."""
+        here = code("gradient")
+        x, y = draw("gradient", 10)
+        for name, value in change.items():
+            {"x": x, "y": y}[name][2, 1] = value
+        network, losses = here.memory("network"), np.full(2, 7, np.float32)
+        here.call("init", network)
+        before = network.copy()
+        ends = losses[:1], losses[1:]
+        assert here.call("adapt", network, here.memory("workspace"), x, y, shots, steps, *ends) == status
+        assert (network == before).all()
+        assert (losses == 7).all()
+
+    def test_a_result_that_is_not_finite_is_no_network(
+        self, code: Callable[[str], Any], draw: Callable[..., Any]
+    ) -> None:
+        """Many steps at absurd samples within their limits diverge: the old v stays."""
+        here = code("gradient")
+        x, y = draw("gradient", 9)
+        network, losses = here.memory("network"), np.zeros(2, np.float32)
+        here.call("init", network)
+        before = network.copy()
+        x, y = np.sign(x) * np.float32(200.0), np.sign(y) * np.float32(90.0)
+        ends = losses[:1], losses[1:]
+        status = here.call("adapt", network, here.memory("workspace"), x, y, 9, 500, *ends)
+        assert status == NOT_FINITE_RESULT
+        assert (network == before).all()
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_predict_refuses_it(self, code: Callable[[str], Any], value: float) -> None:
+        """And writes nothing."""
+        here = code("gradient")
+        network, y = here.memory("network"), np.full(2, 7, np.float32)
+        here.call("init", network)
+        assert here.call("predict", network, np.array([0, value, 0, 0], np.float32), y) == NOT_FINITE
+        assert (y == 7).all()
+
+    @pytest.mark.parametrize(("value", "seconds"), [(math.nan, 0.02), (0.0, -1.0), (0.0, math.nan), (0.0, math.inf)])
+    def test_update_refuses_it(self, code: Callable[[str], Any], value: float, seconds: float) -> None:
+        """The filter stays as it was."""
+        here = code("recursive")
+        filtered, innovation = here.memory("filter"), np.full(5, 7, np.float32)
+        here.call("filter_init", filtered)
+        before = filtered.copy()
+        x, y = np.array([0, value, 0, 0], np.float32), np.zeros(2, np.float32)
+        assert here.update(filtered, here.memory("workspace"), x, y, seconds, innovation) == NOT_FINITE
+        assert (filtered == before).all()
+        assert (innovation == 7).all()
+
+
+class TestRefusals:
+    """What cannot be written is refused by name, and nothing is written."""
+
+    def test_an_operator_that_is_not_known(self, code: Callable[[str], Any], tmp_path: Path) -> None:
+        """The message names it and the graph."""
+        bundle = code("gradient").model.bundle
+        model = onnx.load_from_string(bundle.files[ADAPT])
+        next(node for node in model.graph.node if node.op_type == "Sigmoid").op_type = "Softplus"
+        files = {**bundle.files, ADAPT: model.SerializeToString()}
+        changed = Bundle.open(write_bundle(tmp_path / "bundle", bundle.manifest, files))
+        with pytest.raises(ExportError, match=r"adapt\.onnx has the operators Softplus, which cannot be written in C"):
+            write_c(changed, tmp_path / "c")
+        assert not (tmp_path / "c").exists()
+
+    def test_fewer_shots_than_the_golden_example(self, code: Callable[[str], Any], tmp_path: Path) -> None:
+        """It could not be tested."""
+        with pytest.raises(ExportError, match="shots is 2, but the golden example"):
+            write_c(code("gradient").model.bundle, tmp_path / "c", shots=2)
+        assert not (tmp_path / "c").exists()
+
+    def test_no_U_to_round(self, code: Callable[[str], Any], tmp_path: Path) -> None:
+        """A context is no symmetry matrix."""
+        with pytest.raises(ExportError, match="has no symmetry matrix"):
+            write_c(code("cavia").model.bundle, tmp_path / "c", store="int8")
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("name", ["gradient", "gauss-newton", "recursive"])
+def test_sanitizers_find_nothing(
+    code: Callable[..., Any], replayed: Callable[..., str], compiler: str, name: str
+) -> None:
+    """No byte outside, nothing undefined, with both compilers and without a warning."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed: apt-get install {compiler}")
+    options = "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"
+    assert replayed(code(name, store="int8").written, *options, compiler=compiler).endswith("passed\n")
+
+
+def test_a_cpp_program_includes_the_header(code: Callable[[str], Any], tmp_path: Path) -> None:
+    """The functions have C's names there too."""
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed: apt-get install g++")
+    here = code("gradient")
+    program = tmp_path / "main.cpp"
+    program.write_text(
+        f'#include "{here.written.header}"\n'
+        f"int main() {{ static {here.name}_network n; {here.name}_init(&n); return n.v[0] == 0.0f; }}\n"
+    )
+    object_file = tmp_path / "network.o"
+    subprocess.run(["gcc", "-std=c99", "-c", str(here.written.source), "-o", str(object_file)], check=True)
+    linked = ["g++", "-Wall", "-Wextra", "-Werror", str(program), str(object_file), "-lm", "-o", str(tmp_path / "main")]
+    subprocess.run(linked, check=True)
+    assert subprocess.run([str(tmp_path / "main")], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["gradient", "gauss-newton", "recursive"])
+def test_a_cortex_m7_computes_the_same(code: Callable[..., Any], name: str) -> None:
+    """Cross-compiled, and run on an emulated board."""
+    if missing := [tool for tool in ("arm-none-eabi-gcc", "qemu-system-arm") if shutil.which(tool) is None]:
+        pytest.skip(
+            f"{missing[0]} is not installed: apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
+        )
+    folder = code(name, store="float16").written.source.parent
+    ran = subprocess.run([str(ROOT / ".ci/cortex-m7"), str(folder)], capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ".rodata" in ran.stdout
+    assert ran.stdout.endswith("passed\n")
