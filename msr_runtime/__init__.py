@@ -1,8 +1,8 @@
 """Load a bundle, adapt it to the robot in a few inner steps, and predict actions, with ONNX Runtime and numpy only.
 
-Everything that a robot's program needs can be imported from here. `Recorder`, `RecorderReport` and `replay` need the
-extra `log`. `PolicyServer` needs the extra `serve`. Each name is imported at its first use. So keys, signatures and
-manifests can be handled without ONNX Runtime and without extras.
+Everything that a robot's program needs can be imported from here. `Recorder`, `RecorderReport`, `Recording` and
+`replay` need the extra `log`. `PolicyServer` needs the extra `serve`. Each name is imported at its first use. So keys,
+signatures and manifests can be handled without ONNX Runtime and without extras.
 
 Example:
     The robot's side, with random numbers in place of measurements. `bundle` is the folder that `msr export` wrote:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         UpdateResult,
     )
     from msr_runtime.bundle import Bundle, Manifest, check_robot
-    from msr_runtime.control import ActionGuard, ControlLoop, GuardReport, LoopLimits, LoopReport, Trip
+    from msr_runtime.control import ActionGuard, ControlLoop, GuardReport, Limit, LoopLimits, LoopReport, Trip
     from msr_runtime.errors import (
         BundleError,
         ContractError,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         SignatureError,
     )
     from msr_runtime.inference import Prediction
-    from msr_runtime.recording import Recorder, RecorderReport, replay
+    from msr_runtime.recording import Recorder, RecorderReport, Recording, replay
     from msr_runtime.serving import PolicyServer
     from msr_runtime.task import Field
 
@@ -68,7 +68,7 @@ _BY_ROOM = {
         "UpdateResult",
     ),
     "msr_runtime.bundle": ("Bundle", "Manifest", "check_robot"),
-    "msr_runtime.control": ("ActionGuard", "ControlLoop", "GuardReport", "LoopLimits", "LoopReport", "Trip"),
+    "msr_runtime.control": ("ActionGuard", "ControlLoop", "GuardReport", "Limit", "LoopLimits", "LoopReport", "Trip"),
     "msr_runtime.errors": (
         "BundleError",
         "ContractError",
@@ -81,7 +81,7 @@ _BY_ROOM = {
         "SignatureError",
     ),
     "msr_runtime.inference": ("Prediction",),
-    "msr_runtime.recording": ("Recorder", "RecorderReport", "replay"),
+    "msr_runtime.recording": ("Recorder", "RecorderReport", "Recording", "replay"),
     "msr_runtime.serving": ("PolicyServer",),
     "msr_runtime.task": ("Field",),
 }
@@ -103,6 +103,7 @@ __all__ = [
     "HeldOut",
     "InputError",
     "KeyFileError",
+    "Limit",
     "LoopLimits",
     "LoopReport",
     "Manifest",
@@ -115,6 +116,7 @@ __all__ = [
     "RealTimeError",
     "Recorder",
     "RecorderReport",
+    "Recording",
     "Refusal",
     "SampleRecorder",
     "ServerError",

@@ -58,8 +58,7 @@ class LoopLimits:
     standard deviations above its mean.
 
     Example:
-        >>> from msr_runtime import ControlLoop, LoopLimits
-        >>> from msr_runtime.control import Limit
+        >>> from msr_runtime import ControlLoop, Limit, LoopLimits
         >>> limits = LoopLimits(execution_mean=Limit(warn=0.3, error=0.6))  # at 50 Hz: 4.8 ms and 9.6 ms
         >>> loop = ControlLoop(hz=50, deadline=0.8, limits=limits)
         >>> loop.report().limits.execution_mean.warn

@@ -53,8 +53,7 @@ class Recording:
     """An opened recording. Opening reads the first message only; the other methods read the file when they are called.
 
     Example:
-        >>> from msr_runtime import Bundle, Recorder
-        >>> from msr_runtime.recording import Recording
+        >>> from msr_runtime import Bundle, Recorder, Recording
         >>> with Recorder(folder / "flight.mcap", Bundle.open(bundle)) as recorder:
         ...     stamp = recorder.observation([0.0] * 18)
         >>> recording = Recording.open(folder / "flight.mcap")

@@ -97,8 +97,7 @@ def replay(recording: Recording, model: AdaptiveModel, tolerance: float | None =
         BundleError: If the recording contains the file of an adaptation of another bundle.
 
     Example:
-        >>> from msr_runtime import AdaptiveModel, Recorder, replay
-        >>> from msr_runtime.recording import Recording
+        >>> from msr_runtime import AdaptiveModel, Recorder, Recording, replay
         >>> model = AdaptiveModel.load(bundle)
         >>> with Recorder(folder / "flight.mcap", model) as recorder:
         ...     stamp = recorder.observation([0.5] * 18)
