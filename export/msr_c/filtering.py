@@ -64,7 +64,8 @@ typedef struct {
 /* Set a filter to the meta-learned start, v0, and how sure it is of it. */
 void @name@_filter_init(@name@_filter *filter);
 
-/* Learn from one sample. `seconds` is the time since the one before. On any status but OK the filter is as it was. */
+/* Learn from one sample. `seconds` is the time since the one before. A y outside the bounds of its field is refused
+   too. On any status but OK the filter is as it was. */
 int @name@_update(@name@_filter *filter, @name@_workspace *work, const float *x, const float *y, double seconds,
                   @name@_innovation *innovation);
 @deviation_header@"""
@@ -90,6 +91,9 @@ void @name@_filter_init(@name@_filter *filter)
     @name@_init(&filter->network);
 }
 
+/* A mean of which less is left counts as v0: float32 would not show it. */
+#define NOTHING 5.9604645e-8f
+
 /* Learn from one sample. The network is linearized at `there`, or where it is. Nothing is written on failure. */
 static int learn(@name@_filter *filter, @name@_workspace *work, const float *x, const float *y, float keep,
                  const @name@_network *there, @name@_innovation *innovation)
@@ -97,6 +101,7 @@ static int learn(@name@_filter *filter, @name@_workspace *work, const float *x, 
     @name@_network *from = &work->networks[0], *to = &work->networks[1];
     float *numbers = (float *)from;
     const float *now = (const float *)&filter->network, *begin = (const float *)&start;
+    const int place = keep < NOTHING ? 0 : filter->place; /* where nothing is left, it begins anew */
     int dropped = -1;
     double least = 0.0;
     /* v relaxes to v0 with time, and the weights, which are linear in v, with it; the covariance by the square. */
@@ -111,7 +116,7 @@ static int learn(@name@_filter *filter, @name@_workspace *work, const float *x, 
         double share = 0.0;
         for (int i = slot; i < slot + @outputs@; ++i)
             share += (double)work->decays[i] * filter->squares[i];
-        if (slot != filter->place && (dropped < 0 || share < least)) {
+        if (slot != place && (dropped < 0 || share < least)) {
             dropped = slot;
             least = share;
         }
@@ -126,13 +131,13 @@ static int learn(@name@_filter *filter, @name@_workspace *work, const float *x, 
         return @NAME@_NOT_FINITE_RESULT;
     filter->network = *to;
     memcpy(filter->decays, work->decays, sizeof filter->decays);
-    memcpy(filter->rows + filter->place * @filters@, work->new_rows, sizeof work->new_rows);
+    memcpy(filter->rows + place * @filters@, work->new_rows, sizeof work->new_rows);
     for (int i = 0; i < @outputs@; ++i) {
         double square = 0.0;
         for (int j = 0; j < @filters@; ++j)
             square += (double)work->new_rows[i * @filters@ + j] * (double)work->new_rows[i * @filters@ + j];
-        filter->squares[filter->place + i] = square;
-        filter->decays[filter->place + i] = 1.0f;
+        filter->squares[place + i] = square;
+        filter->decays[place + i] = 1.0f;
     }
     filter->place = dropped;
     return @NAME@_OK;
@@ -146,6 +151,8 @@ int @name@_update(@name@_filter *filter, @name@_workspace *work, const float *x,
     int status = check_samples(x, y, 1);
     if (status != @NAME@_OK)
         return status;
+    if (!all_within(y, 1, @outputs@, y_low, y_high))
+        return @NAME@_OUT_OF_LIMITS;
     if (!(seconds >= 0.0 && seconds <= 1.7976931348623157e308))
         return @NAME@_NOT_FINITE;
     keep = (float)(@tau@);
@@ -187,7 +194,9 @@ static void learn_again(@name@_filter *filter, @name@_workspace *work)
 }
 """
 
-_LEARN_AGAIN = """    if (filter->first < @first@) {
+_LEARN_AGAIN = """    if (keep < NOTHING)
+        filter->first = 0;
+    if (filter->first < @first@) {
         static const int counts[@number@] = {@counts@};
         memcpy(filter->first_x + filter->first * @inputs@, x, @inputs@ * sizeof(float));
         memcpy(filter->first_y + filter->first * @outputs@, y, @outputs@ * sizeof(float));

@@ -4,8 +4,6 @@ Compilers turn loops of a fixed length over neighbours into vector instructions,
 sums run in lanes: as many sums side by side as a vector holds, added up at the end.
 """
 
-import re
-
 STORES = {"float32": "float", "float16": "uint16_t", "int8": "int8_t"}
 """How U is stored, and the C type of its numbers."""
 
@@ -227,7 +225,7 @@ static inline float from_float16(uint16_t half)
 #define U(x) from_float16(x)
 
 //: U_int8
-/* A number of U, but for the scale of its row. */
+/* A number of U, but for the scale of the weight's number that it makes. */
 #define U(x) ((float)(x))
 
 //: fold U
@@ -241,18 +239,17 @@ static void fold(int k, int size, const float *restrict v, const {U} *restrict u
     for (; r + 4 <= k; r += 4) {
         const {U} *restrict u0 = u + r * size, *restrict u1 = u0 + size, *restrict u2 = u1 + size,
                   *restrict u3 = u2 + size;
-        const float v0 = v[r] * {S(r)}, v1 = v[r + 1] * {S(r + 1)}, v2 = v[r + 2] * {S(r + 2)},
-                    v3 = v[r + 3] * {S(r + 3)};
+        const float v0 = v[r], v1 = v[r + 1], v2 = v[r + 2], v3 = v[r + 3];
         for (int p = 0; p < size; ++p)
             w[p] += (v0 * U(u0[p]) + v1 * U(u1[p])) + (v2 * U(u2[p]) + v3 * U(u3[p]));
     }
     for (; r < k; ++r) {
         const {U} *restrict u0 = u + r * size;
-        const float v0 = v[r] * {S(r)};
+        const float v0 = v[r];
         for (int p = 0; p < size; ++p)
             w[p] += v0 * U(u0[p]);
     }
-    {UNUSED}
+    {SCALE_W}
 }
 
 //: dot_U U
@@ -274,15 +271,22 @@ static inline float dot_U(int length, const float *restrict a, const {U} *restri
     {ADD_LANES}
 }
 
+//: scaled
+/* Gradients of weights (rows, size), each number times its scale: what rows of whole numbers are multiplied by. */
+static void scaled(int rows, int size, const float *restrict g, const float *restrict scales, float *restrict out)
+{
+    for (int i = 0; i < rows; ++i)
+        for (int p = 0; p < size; ++p)
+            out[i * size + p] = g[i * size + p] * scales[p];
+}
+
 //: pull dot_U
 /* out (rows, k) = g UT: a gradient of weights in each row of g (rows, size) becomes one of v. */
-static void pull(int rows, int k, int size, const float *restrict g, const {U} *restrict u,
-                 const float *restrict scales, float *restrict out)
+static void pull(int rows, int k, int size, const float *restrict g, const {U} *restrict u, float *restrict out)
 {
     for (int r = 0; r < k; ++r)
         for (int i = 0; i < rows; ++i)
-            out[i * k + r] = dot_U(size, g + i * size, u + r * size) * {S(r)};
-    {UNUSED}
+            out[i * k + r] = dot_U(size, g + i * size, u + r * size);
 }
 
 //: step dot_U
@@ -296,22 +300,21 @@ static void step(int k, int size, const float *restrict v, const float *restrict
         w[p] = 0.0f;
     for (; r + 2 <= k; r += 2) {
         const {U} *restrict u0 = u + r * size, *restrict u1 = u0 + size;
-        const float n0 = v[r] - rates[r * each] * (dot_U(size, g, u0) * {S(r)});
-        const float n1 = v[r + 1] - rates[(r + 1) * each] * (dot_U(size, g, u1) * {S(r + 1)});
-        const float v0 = n0 * {S(r)}, v1 = n1 * {S(r + 1)};
-        next[r] = n0;
-        next[r + 1] = n1;
+        const float v0 = v[r] - rates[r * each] * dot_U(size, g, u0);
+        const float v1 = v[r + 1] - rates[(r + 1) * each] * dot_U(size, g, u1);
+        next[r] = v0;
+        next[r + 1] = v1;
         for (int p = 0; p < size; ++p)
             w[p] += v0 * U(u0[p]) + v1 * U(u1[p]);
     }
     for (; r < k; ++r) {
         const {U} *restrict u0 = u + r * size;
-        const float n0 = v[r] - rates[r * each] * (dot_U(size, g, u0) * {S(r)}), v0 = n0 * {S(r)};
-        next[r] = n0;
+        const float v0 = v[r] - rates[r * each] * dot_U(size, g, u0);
+        next[r] = v0;
         for (int p = 0; p < size; ++p)
             w[p] += v0 * U(u0[p]);
     }
-    {UNUSED}
+    {SCALE_W}
 }
 
 //: slopes U product_float dot_float
@@ -327,7 +330,7 @@ static void slopes(int n, int rows, int inputs, int outputs, int k, const float 
         for (int i = 0; i < n; ++i)
             for (int j = 0; j < rows; ++j)
                 out[(i * rows + j) * k + r] =
-                    dot_float(outputs, delta + (i * rows + j) * outputs, part + i * outputs) * {S(r)};
+                    dot_float(outputs, delta + (i * rows + j) * outputs, part + i * outputs);
     }
     {UNUSED}
 }
@@ -379,17 +382,16 @@ _ADD_LANES = """for (int l = 0; l < 8; ++l)
 
 
 def _stored(text: str, store: str) -> str:
-    """Fill in how U is stored. Numbers of int8 have a scale for each row."""
-    scaled = store == "int8"
-    text = re.sub(r" \* \{S\(((?:r|r \+ \d))\)\}", r" * scales[\1]" if scaled else "", text)
-    plain = store == "float32"
-    decode = "for (int p = 0; p < inputs * outputs; ++p)\n            row[p] = U(u[r * inputs * outputs + p]);"
-    unused = [] if scaled else ["(void)scales;"]
-    unused += ["(void)row;"] if plain and "{DECODE}" in text else []
+    """Fill in how U is stored. Whole numbers have a scale for each number of the weight."""
+    whole, plain = store == "int8", store == "float32"
+    decode = "for (int p = 0; p < inputs * outputs; ++p)\n            row[p] = U(u[r * inputs * outputs + p])"
+    unused = [] if whole else ["(void)scales;"]
+    scale = "for (int p = 0; p < size; ++p)\n        w[p] *= scales[p];" if whole else "(void)scales;"
     words = {
         "{U}": STORES[store],
-        "        {DECODE}\n": "" if plain else f"        {decode}\n",
+        "        {DECODE}\n": "" if plain else f"        {decode}{' * scales[p]' if whole else ''};\n",
         "{ROW}": "u + r * inputs * outputs" if plain else "row",
-        "    {UNUSED}\n": "".join(f"    {line}\n" for line in unused),
+        "{SCALE_W}": scale,
+        "    {UNUSED}\n": "".join(f"    {line}\n" for line in [*unused, *(["(void)row;"] if plain else [])]),
     }
     return _filled(text, words)

@@ -22,6 +22,9 @@ def add_scratch(graph: Graph, constants: Constants, store: str) -> None:
             row = () if store == "float32" else (graph.new("row of U", (inputs * outputs,)),)
             samples = graph[op.inputs[0]].size // inputs
             op.attributes["scratch"] = (*row, graph.new("part", (samples, outputs)))
+        elif op.kind in ("pull", "step") and store == "int8":
+            gradient = graph[op.inputs[-1]]
+            op.attributes["scratch"] = (graph.new("scaled gradient", gradient.shape),)
 
 
 class Writer:
@@ -154,15 +157,24 @@ class Writer:
     def _pull(self, op: Op) -> list[str]:
         k, count, name, scales = self._symmetry(op)
         rows = self._graph[op.inputs[0]].size // count
-        pointers = self._pointer(op.inputs[0]), name, scales, self._pointer(op.output)
-        return [self._call("pull", rows, k, count, *pointers)]
+        lines, gradient = self._scaled(op, rows, count, scales)
+        return [*lines, self._call("pull", rows, k, count, gradient, name, self._pointer(op.output))]
+
+    def _scaled(self, op: Op, rows: Dim | int, count: int, scales: str) -> tuple[list[str], str]:
+        """Multiply a gradient by the scales of U, if it has some, and return where the gradient then is."""
+        gradient = self._pointer(op.inputs[-1])
+        if "scratch" not in op.attributes:
+            return [], gradient
+        (scratch,) = map(self._pointer, op.attributes["scratch"])
+        return [self._call("scaled", rows, count, gradient, scales, scratch)], scratch
 
     def _step(self, op: Op) -> list[str]:
         k, count, name, scales = self._symmetry(op)
-        v, rates, gradient = map(self._pointer, op.inputs)
+        v, rates, _ = map(self._pointer, op.inputs)
+        lines, gradient = self._scaled(op, 1, count, scales)
         each = 0 if self._graph[op.inputs[1]].size == 1 else 1
         outputs = map(self._pointer, op.outputs)
-        return [self._call("step", k, count, v, rates, each, gradient, name, scales, *outputs)]
+        return [*lines, self._call("step", k, count, v, rates, each, gradient, name, scales, *outputs)]
 
     def _slopes(self, op: Op) -> list[str]:
         k, _, name, scales = self._symmetry(op)

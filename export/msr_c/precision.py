@@ -1,4 +1,4 @@
-"""Store U in fewer bytes: as float16, or as int8 with a scale for each row."""
+"""Store U in fewer bytes: as float16, or as int8 with a scale for each number of the weight."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ class Stored(NamedTuple):
     numbers: NDArray
     """`(k, numbers of the weight)`: float32, the bits of float16 as uint16, or int8."""
     scales: NDArray | None
-    """`(k,)`, float32: what the numbers of a row are multiplied by. None for the other stores."""
+    """`(numbers of the weight,)`, float32: what the numbers of a column are times. None for the other stores."""
     rounded: NDArray
     """The matrix that they stand for, float32."""
 
@@ -28,8 +28,8 @@ def stored(rows: NDArray, store: str) -> Stored:
         half = rows.astype(np.float16)
         return Stored(half.view(np.uint16), None, half.astype(np.float32))
     if store == "int8":
-        largest = np.abs(rows).max(axis=1)
+        largest = np.abs(rows).max(axis=0)
         scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-        numbers = np.rint(rows / scales[:, None]).astype(np.int8)
-        return Stored(numbers, scales, numbers * scales[:, None])
+        numbers = np.rint(rows / scales).astype(np.int8)
+        return Stored(numbers, scales, numbers * scales)
     return Stored(rows, None, rows)

@@ -12,7 +12,7 @@ from msr_c.text import array, filled
 from msr_c.translation import Translation
 from msr_runtime.bundle.manifest import STEP, Manifest
 from msr_runtime.bundle.store import ADAPT
-from msr_runtime.task import Field, output_shape, sample_shape
+from msr_runtime.task import SLACK, Field, output_shape, sample_shape
 
 
 class Sizes(NamedTuple):
@@ -161,7 +161,7 @@ def public_functions(manifest: Manifest, sizes: Sizes, translation: Translation)
         words["step"] = "&step, " if STEP in translation.graphs[ADAPT].inputs else ""
         parts.append(_ADAPT_FUNCTION)
     if manifest.recursion:
-        parts.append(SOURCE)
+        parts += [_usual_bounds(manifest.outputs), SOURCE]
         words |= filter_words(manifest, translation)
     return filled("\n".join(parts), words)
 
@@ -178,10 +178,22 @@ def _bounds(manifest: Manifest) -> str:
             lows += [field.low - room if math.isfinite(room) else -math.inf] * field.size
             highs += [field.high + room if math.isfinite(room) else math.inf] * field.size
         if side == "x" or manifest.loss != "cross_entropy":
-            largest = float(np.finfo(np.float32).max)
-            parts.append(array(f"{side}_lowest", np.clip(lows, -largest, largest).astype(np.float32)))
-            parts.append(array(f"{side}_highest", np.clip(highs, -largest, largest).astype(np.float32)))
+            parts.append(array(f"{side}_lowest", _within_float32(lows)))
+            parts.append(array(f"{side}_highest", _within_float32(highs)))
     return "\n".join(parts)
+
+
+def _usual_bounds(fields: tuple[Field, ...]) -> str:
+    """The numbers between which a y is outside no field's bounds."""
+    rooms = [SLACK * (each.high - each.low) if math.isfinite(each.high - each.low) else 0.0 for each in fields]
+    lows = [field.low - room for field, room in zip(fields, rooms, strict=True) for _ in range(field.size)]
+    highs = [field.high + room for field, room in zip(fields, rooms, strict=True) for _ in range(field.size)]
+    return array("y_low", _within_float32(lows)) + "\n" + array("y_high", _within_float32(highs))
+
+
+def _within_float32(values: list[float]) -> NDArray:
+    largest = float(np.finfo(np.float32).max)
+    return np.clip(values, -largest, largest).astype(np.float32)
 
 
 _CHECKS = """

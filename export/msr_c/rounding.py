@@ -29,8 +29,8 @@ def rounded(bundle: Bundle, constants: Constants, start: dict[str, NDArray], sto
     """
     if not constants.symmetries:
         raise ExportError(
-            f"U is to be stored as {store}, but bundle '{bundle.path}' has no symmetry matrix that the C code reads row by "
-            "row: leave the store at float32"
+            f"U is to be stored as {store}, but '{bundle.path}' has no symmetry matrix that the C code reads row "
+            "by row: leave the store at float32"
         )
     known = {each.rows.size: [] for each in constants.symmetries.values()}
     for each in constants.symmetries.values():
@@ -41,7 +41,7 @@ def rounded(bundle: Bundle, constants: Constants, start: dict[str, NDArray], sto
         for constant in model.graph.initializer:
             value = numpy_helper.to_array(constant)
             for k, numbers in known.get(value.size, []):
-                # Each graph has its own order of U's numbers, but all that belong to one filter parameter keep a scale.
+                # Each graph has its own order of U's numbers, but those that make one number of a weight lie together.
                 if value.shape[-1] % k == 0 and np.array_equal(np.sort(value, axis=None), numbers):
                     rows = stored(value.reshape(-1, k).T, store).rounded
                     near = np.ascontiguousarray(rows.T.reshape(value.shape))
