@@ -31,7 +31,7 @@ GENERATED = (
     "docs/reference/metrics.md",
 )
 RUN = ("python", "bash", "console")
-SHOWN = ("text", "json", "toml", "yaml", "ini", "dockerfile", "bibtex")
+SHOWN = ("text", "json", "toml", "yaml", "ini", "dockerfile", "bibtex", "c")
 SECONDS = 120
 LONGEST = 150  # lines of a page, without code and tables
 
