@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from msr_runtime.errors import InputError
@@ -49,14 +50,20 @@ def write_atomically(path: Path, data: bytes) -> None:
     After a crash, `path` holds either all of the new bytes or all of the old ones.
 
     Raises:
-        OSError: If the system refuses, for example because the disk is full. The old file stays as it was.
+        OSError: If the system refuses, for example because the disk is full. The old file stays as it was. The error
+            names `path`, and its folder if there is none.
     """
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     try:
         write_new(fresh, data)
         fresh.replace(path)
+    except OSError as error:
+        # the user has not heard of the hidden name
+        missing = "" if path.parent.is_dir() else f", because there is no folder '{path.parent}'"
+        raise OSError(error.errno, f"{error.strerror}{missing}", str(path)) from error
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):  # it was renamed, or never made
+            fresh.unlink()
     sync_folder(path.parent)
 
 

@@ -1,5 +1,6 @@
 """Files and folders change their names in one step. Addresses are no paths."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from msr_runtime import AdaptiveModel, Bundle
 from msr_runtime.bundle.store import write_bundle
 from msr_runtime.errors import InputError
-from msr_runtime.files import exchange, local_path
+from msr_runtime.files import exchange, local_path, write_atomically
 
 
 def listed(folder: Path) -> list[str]:
@@ -24,6 +25,23 @@ def test_two_names_are_exchanged_in_one_step(tmp_path: Path) -> None:
     assert (listed(tmp_path / "a"), listed(tmp_path / "b")) == (["b"], ["a"])
     assert not exchange(tmp_path / "a", tmp_path / "absent")
     assert listed(tmp_path) == ["a", "b"]
+
+
+def test_a_file_that_cannot_be_written_is_named_and_not_its_hidden_copy(tmp_path: Path) -> None:
+    """What is missing is the folder, what is in the way is the folder of the same name. Nothing is left behind."""
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for path, says in (
+        (tmp_path / "none" / "x", f"there is no folder '{tmp_path / 'none'}'"),
+        (tmp_path / "file" / "x", f"there is no folder '{tmp_path / 'file'}'"),
+        (tmp_path / "folder", "Is a directory"),
+    ):
+        with pytest.raises(OSError, match=re.escape(says)) as error:
+            write_atomically(path, b"1")
+        assert error.value.filename == str(path)
+        assert ".new" not in str(error.value)
+    assert listed(tmp_path) == ["file", "folder"]
+    assert listed(tmp_path / "folder") == []
 
 
 @pytest.mark.parametrize(
