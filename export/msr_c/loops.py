@@ -174,16 +174,30 @@ class Loops:
 
     def gather_elements(self, op: Op) -> list[str]:
         """Write the choice of numbers along an axis by indices, each index along the same axis of its own place."""
-        at, axis = self._graph[op.inputs[1]].shape, op.attributes["axis"]
-        own, (array, offset) = strides(self._graph[op.inputs[0]].shape), self.array(op.inputs[0])
+        at = self._graph[op.inputs[1]].shape
         leaves = [self._leaf(op.output, at, at), self._leaf(op.inputs[1], at, at)]
+        names, text, place = self._chosen(op.inputs[0], at, op.attributes["axis"], leaves)
+        return _nest(squeezed(at), names, [f"{text[0]} = {place};"])
+
+    def scatter_elements(self, op: Op) -> list[str]:
+        """Write a copy, of which some numbers along an axis are others, by indices."""
+        shape, at = self._graph[op.output].shape, self._graph[op.inputs[1]].shape
+        copied = [self._leaf(op.output, shape, shape), self._leaf(op.inputs[0], shape, shape)]
+        lines = self._loop(squeezed(shape), copied, lambda text: f"{text[0]} = {text[1]};")
+        leaves = [self._leaf(op.inputs[2], at, at), self._leaf(op.inputs[1], at, at)]
+        names, text, place = self._chosen(op.output, at, op.attributes["axis"], leaves)
+        return lines + _nest(squeezed(at), names, [f"{place} = {text[0]};"])
+
+    def _chosen(self, name: str, at: Dims, axis: int, leaves: list[Leaf]) -> tuple[list[str], list[str], str]:
+        """The names of loops over indices, the texts of the leaves in them, and the number that they mean."""
+        own, (array, offset) = strides(self._graph[name].shape), self.array(name)
         names = [f"i{index}" for index in range(len(squeezed(at)))]
         axes = [index for index, dim in enumerate(at) if dim != 1]
-        terms = [_times(own[index], name) for index, name in zip(axes, names, strict=True) if index != axis]
+        terms = [_times(own[index], each) for index, each in zip(axes, names, strict=True) if index != axis]
         text = [_at(leaf, names) for leaf in leaves]
         terms += [f"{text[1]} * {own[axis]}" if own[axis] != 1 else text[1]]
         terms += [str(offset)] if offset != 0 else []
-        return _nest(squeezed(at), names, [f"{text[0]} = {array}[{' + '.join(terms)}];"])
+        return names, text, f"{array}[{' + '.join(terms)}]"
 
     def range(self, op: Op) -> list[str]:
         """Write the numbers from 0 on."""

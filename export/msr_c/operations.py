@@ -78,6 +78,7 @@ class Writer:
             "range": self._loops.range,
             "gather": self._loops.gather,
             "gather elements": self._loops.gather_elements,
+            "scatter elements": self._loops.scatter_elements,
             "matmul": self._matmul,
             "fold": self._fold,
             "pull": self._pull,

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from onnx import numpy_helper
 
 from msr_c.dims import Dim, Dims, size
-from msr_c.graph import Graph, Op
+from msr_c.graph import Graph, Op, c_type
 from msr_runtime.errors import ExportError
 
 ELEMENTWISE = {
@@ -260,16 +261,60 @@ def _range(graph: Graph, inputs: list[str], outputs: list[str], _: Attributes) -
 
 
 def _reduce(graph: Graph, kind: str, inputs: list[str], output: str, attributes: Attributes) -> None:
-    source = graph[inputs[0]]
-    axes = _axes(graph, inputs[1:], len(source.shape))
-    axes = set(range(len(source.shape))) if axes is None else axes
+    rank = len(graph[inputs[0]].shape)
+    axes = _axes(graph, inputs[1:], rank)
+    keep = bool(attributes.get("keepdims", 1))
+    _reduced(graph, kind, inputs[0], set(range(rank)) if axes is None else axes, output, keep)
+
+
+def _reduced(graph: Graph, kind: str, name: str, axes: set[int], output: str, keep: bool) -> None:
+    source = graph[name]
     kept = tuple(Dim.of(1) if axis in axes else dim for axis, dim in enumerate(source.shape))
-    given = tuple(dim for axis, dim in enumerate(source.shape) if axis not in axes)
+    shape = kept if keep else tuple(dim for axis, dim in enumerate(source.shape) if axis not in axes)
     if all(source.shape[axis] == 1 for axis in axes):
-        view(graph, inputs[0], output, kept if attributes.get("keepdims", 1) else given)
+        view(graph, name, output, shape)
         return
-    graph.add(output, source.dtype, kept if attributes.get("keepdims", 1) else given)
-    graph.ops.append(Op("reduce", inputs[:1], [output], {"reduction": kind, "axes": axes}))
+    graph.add(output, source.dtype, shape)
+    graph.ops.append(Op("reduce", [name], [output], {"reduction": kind, "axes": axes}))
+
+
+def _softmax(graph: Graph, inputs: list[str], outputs: list[str], attributes: Attributes, log: bool = False) -> None:
+    """Softmax, or its logarithm: with the largest number taken off first, so that no power overflows."""
+    name, dtype, shape = inputs[0], graph[inputs[0]].dtype, graph[inputs[0]].shape
+    axes = {attributes.get("axis", -1) % len(shape)}
+    largest, less, power, total, end = (graph.new(outputs[0], (), dtype) for _ in range(5))
+    _reduced(graph, "max", name, axes, largest, keep=True)
+    _elementwise(graph, "Sub", [name, largest], less)
+    _elementwise(graph, "Exp", [less], power)
+    _reduced(graph, "sum", power, axes, total, keep=True)
+    if log:
+        _elementwise(graph, "Log", [total], end)
+        _elementwise(graph, "Sub", [less, end], outputs[0])
+    else:
+        _elementwise(graph, "Div", [power, total], outputs[0])
+
+
+def _log_softmax(graph: Graph, inputs: list[str], outputs: list[str], attributes: Attributes) -> None:
+    _softmax(graph, inputs, outputs, attributes, log=True)
+
+
+def _constant_of_shape(graph: Graph, inputs: list[str], outputs: list[str], attributes: Attributes) -> None:
+    sizes = graph[inputs[0]].value
+    assert sizes is not None
+    value = numpy_helper.to_array(attributes["value"]) if "value" in attributes else np.zeros(1, np.float32)
+    shape = tuple(map(Dim.of, sizes.tolist()))
+    graph.add(outputs[0], c_type(value.dtype), shape)
+    steps = {"strides": [Dim.of(0)] * len(shape), "offset": Dim.of(0)}
+    graph.ops.append(Op("strided", [graph.constant(outputs[0], value)], [outputs[0]], steps))
+
+
+def _scatter_elements(graph: Graph, inputs: list[str], outputs: list[str], attributes: Attributes) -> None:
+    source = graph[inputs[0]]
+    if attributes.get("reduction", b"none") != b"none":
+        raise ExportError(f"{graph.name}.onnx adds up where it scatters, which is not written in C")
+    graph.add(outputs[0], source.dtype, source.shape)
+    axis = attributes.get("axis", 0) % len(source.shape)
+    graph.ops.append(Op("scatter elements", list(inputs), [outputs[0]], {"axis": axis}))
 
 
 def _gemm(graph: Graph, inputs: list[str], outputs: list[str], attributes: Attributes) -> None:
@@ -295,18 +340,22 @@ _TRANSLATORS: dict[str, _Translator] = {
     "Cast": _cast,
     "Clip": _clip,
     "Concat": _concat,
+    "ConstantOfShape": _constant_of_shape,
     "Expand": _expand,
     "Flatten": _flatten,
     "Gather": _gather,
     "GatherElements": _gather_elements,
     "Gemm": _gemm,
     "Identity": _identity,
+    "LogSoftmax": _log_softmax,
     "MatMul": _matmul,
     "Pad": _pad,
     "Pow": _pow,
     "Range": _range,
     "Reshape": _reshape,
+    "ScatterElements": _scatter_elements,
     "Slice": _slice,
+    "Softmax": _softmax,
     "Split": _split,
     "Squeeze": _squeeze,
     "Transpose": _transpose,

@@ -20,6 +20,7 @@ SHOTS = 9
 SETTINGS: dict[str, dict[str, Any]] = {
     "gradient": {"method": "msr", "loss": "mse"},
     "steps apart": {"method": "msr", "loss": "huber", "step_rates": True},
+    "classes": {"method": "msr", "loss": "cross_entropy"},
     "gauss-newton": {"method": "msr", "loss": "mse", "rule": "gauss-newton", "inner_steps": 2},
     "ridge": {"method": "maml", "loss": "mse", "depth": 0, "rule": "ridge"},
     "cavia": {"method": "cavia", "loss": "mse", "rule": "gauss-newton"},

@@ -8,7 +8,7 @@ import pytest
 
 from msr_runtime.arrays import relative_error
 
-NAMES = ("gradient", "steps apart", "gauss-newton", "ridge", "cavia", "kronecker", "anil")
+NAMES = ("gradient", "steps apart", "classes", "gauss-newton", "ridge", "cavia", "kronecker", "anil")
 
 
 @pytest.mark.parametrize("name", [*NAMES, "recursive"])
@@ -30,8 +30,8 @@ def test_it_adapts_as_onnx_runtime(
     wanted = here.model._sessions.adapt(x, y, steps, here.model._sessions.start)
     network, losses = here.memory("network"), np.full(2, np.nan, np.float32)
     here.call("init", network)
-    ends = losses[:1], losses[1:]
-    assert here.call("adapt", network, here.memory("workspace"), x, y, shots, steps, *ends) == 0
+    ends, given = (losses[:1], losses[1:]), y.astype(np.int32) if y.dtype.kind == "i" else y
+    assert here.call("adapt", network, here.memory("workspace"), x, given, shots, steps, *ends) == 0
     assert relative_error(here.v(network)[None], wanted.predictor.tensors["v"]) < 1e-5
     np.testing.assert_allclose(losses, [wanted.loss_before, wanted.loss_after], rtol=1e-4, atol=1e-6)
     assert relative_error(here.predict(network, x), wanted.predictor(x)) < 1e-5
