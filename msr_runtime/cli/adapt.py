@@ -12,7 +12,7 @@ from msr_runtime.adaptation.measured import NO_LIMITS
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.cli.npz import read_npz
-from msr_runtime.cli.output import BundlePath, TrustedKeys, option, print_rows
+from msr_runtime.cli.output import BundlePath, TrustedKeys, option, print_rows, require_folder
 from msr_runtime.errors import InputError
 from msr_runtime.inference.input_bounds import listed
 from msr_runtime.task import Array
@@ -42,8 +42,7 @@ def adapt(
         key: Public keys (Ed25519). The bundle must be signed by one of them.
     """
     arrays = _read_samples(samples)
-    if save and not save.parent.is_dir():
-        raise InputError(f"cannot save to '{save}': there is no folder '{save.parent}'; make it, or name another file")
+    require_folder(save)
     model = AdaptiveModel.load(bundle, trusted_keys=key or None)
     query = (arrays["query_x"], arrays["query_y"]) if "query_x" in arrays else None
     before = _query_error(model, *query) if query else None

@@ -13,7 +13,7 @@ from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.arrays import FLOAT32
 from msr_runtime.bundle.store import PREDICT
-from msr_runtime.cli.output import BundlePath, JsonPath, TrustedKeys, print_rows, write_json
+from msr_runtime.cli.output import BundlePath, JsonPath, TrustedKeys, print_rows, require_folder, write_json
 from msr_runtime.inference._onnxruntime import onnxruntime
 from msr_runtime.inference.session import make_session
 from msr_runtime.relinearization import due
@@ -42,6 +42,7 @@ def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = ()) -
         json: Write the figures to this file too.
         key: Public keys (Ed25519). The bundle must be signed by one of them.
     """
+    require_folder(json)
     model = AdaptiveModel.load(bundle, trusted_keys=key or None)
     golden = model.bundle.golden()
     session = make_session(model.bundle.files[PREDICT], PREDICT, ["CPUExecutionProvider"])

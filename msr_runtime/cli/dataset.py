@@ -8,7 +8,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from msr_runtime.cli.output import option, print_rows
+from msr_runtime.cli.output import option, print_rows, require_folder
 from msr_runtime.errors import InputError
 from msr_runtime.files import write_atomically
 from msr_runtime.recording.messages import ADAPTATION, SAMPLE
@@ -44,6 +44,7 @@ def dataset(
         raise InputError("no recording is given, but at least one is wanted; give the .mcap files of Recorder")
     if examples is not None and examples < 1:
         raise InputError(f"--examples is {examples}, but at least 1 is wanted")
+    require_folder(out)
     opened = [Recording.open(path) for path in recordings]
     first = opened[0].policy.manifest
     for other in opened[1:]:

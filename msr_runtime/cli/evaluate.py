@@ -13,7 +13,7 @@ from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.bundle.manifest import MANIFEST
 from msr_runtime.cli.families import family_of
-from msr_runtime.cli.output import JsonPath, option, print_rows, write_json
+from msr_runtime.cli.output import JsonPath, option, print_rows, require_folder, write_json
 from msr_runtime.cli.programs import MethodOfCheckpoint, Programs, load_own
 from msr_runtime.errors import FamilyError, InputError
 from msr_runtime.families import EpisodicFamily
@@ -69,6 +69,7 @@ def evaluate(
         learner: A network or rule of your own, on which the run was trained. Needed for the same reason.
         method: A method of your own, likewise.
     """
+    require_folder(json)
     for name, value, least in (("tasks", tasks, 1), ("closed-loop-tasks", closed_loop_tasks, 0), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"--{name} is {value}, but at least {least} is wanted")

@@ -9,6 +9,7 @@ import tyro
 from msr_runtime.bundle.manifest import MANIFEST
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.cli.families import family_of
+from msr_runtime.cli.info import describe_parity
 from msr_runtime.cli.output import BundlePath, option, print_rows
 from msr_runtime.cli.programs import MethodOfCheckpoint, Programs, load_own
 from msr_runtime.cli.source import write_source
@@ -51,14 +52,15 @@ def export(
         raise InputError(
             f"'{bundle}' holds a bundle already, and a robot may use it; name another folder, or replace it (--replace)"
         )
+    if not next(folder for folder in bundle.absolute().parents if folder.exists()).is_dir():
+        raise InputError(f"'{bundle}' cannot be a folder, because a file has the name of a folder above it")
     found = load_own(checkpoint, learner, method)
     export_checkpoint(found, bundle, family=family_of(checkpoint, family, found.config.family))
     written = Bundle.open(bundle)
-    parity = written.manifest.parity
     print_rows(
         {
             "bundle": bundle,  # as it was given, so that the next command can be copied
-            "parity": f"{parity.max_relative_error:.1e} relative error at most, {parity.tolerance:.0e} allowed",
+            "parity": describe_parity(written),
             **{name: f"{len(data)} bytes" for name, data in written.files.items()},
         }
     )

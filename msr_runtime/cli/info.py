@@ -35,12 +35,18 @@ def info(bundle: MaybeBundlePath = None, /) -> int:
     return 0
 
 
+def describe_parity(bundle: Bundle) -> str:
+    """Say how far ONNX Runtime was from torch at the export, and how far it might have been."""
+    parity = bundle.manifest.parity
+    allowed = parity.tolerance if bundle.manifest.recursion is None else bundle.stream().allowed(parity.tolerance)
+    return f"{parity.max_relative_error:.1e} relative error at most, {allowed:.0e} allowed"
+
+
 def _bundle(bundle: Bundle) -> dict[str, object]:
     manifest = bundle.manifest
-    parity, provenance = manifest.parity, manifest.provenance
+    provenance = manifest.provenance
     error = manifest.equivariance_error
     oldest = f"onnxruntime {manifest.oldest_onnxruntime} or newer"
-    allowed = parity.tolerance if manifest.recursion is None else bundle.stream().allowed(parity.tolerance)
     return {
         "bundle": f"{bundle.path} ({bundle.digest})",
         "signature": "none" if bundle.signature is None else "Ed25519; `msr verify --key` checks it",
@@ -56,7 +62,7 @@ def _bundle(bundle: Bundle) -> dict[str, object]:
         "rate": "none" if manifest.rate_hz is None else f"{manifest.rate_hz:g} Hz",
         "group": manifest.group or "none",
         "equivariance": "not measured" if error is None else f"{error:.2e} relative error at v0",
-        "parity": f"{parity.max_relative_error:.1e} relative error at most, {allowed:.0e} allowed",
+        "parity": describe_parity(bundle),
         "limits": _limits(manifest),
         **({"none of these": _rejection(found)} if (found := manifest.rejection) else {}),
         "graphs": f"opset {manifest.opset}, IR {manifest.ir_version}, {oldest}",

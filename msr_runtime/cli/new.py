@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from msr_runtime.cli.output import print_rows
+from msr_runtime.cli.output import print_rows, require_folder
 from msr_runtime.errors import InputError
 
 TEMPLATE = Path(__file__).with_name("template.py")
@@ -31,8 +31,7 @@ def new(file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE.
             f"'{file}' cannot be a file with a class, but a name such as my_robot.py is wanted: letters, digits and "
             "underscores, a letter first, and .py at the end"
         )
-    if not file.parent.is_dir():
-        raise InputError(f"cannot write '{file}': there is no folder '{file.parent}'; make it, or name another file")
+    require_folder(file)
     text = TEMPLATE.read_text("utf-8").replace("MyRobot", name)
     text = text.replace("my_robot", file.stem).replace("my-robot", file.stem.replace("_", "-"))
     try:

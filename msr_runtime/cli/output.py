@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
+from msr_runtime.errors import InputError
 from msr_runtime.files import local_path, write_atomically
 
 
@@ -63,6 +64,16 @@ JsonPath = Annotated[Path | None, option("FILE.json", "no file")]
 def refuse(error: object) -> None:
     """Print an error on stderr. Its further lines, if it has some, are indented."""
     print("msr: " + "\n  ".join(visible_lines(error)), file=sys.stderr)
+
+
+def require_folder(file: Path | None) -> None:
+    """Refuse a file that cannot be written for want of its folder, before the work whose result it is to hold.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    if file and not file.parent.is_dir():
+        raise InputError(f"cannot write '{file}': there is no folder '{file.parent}'; make it, or name another file")
 
 
 def write_json(path: Path, figures: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import tyro
 
 from msr_runtime.cli.families import named_family
-from msr_runtime.cli.output import print_rows
+from msr_runtime.cli.output import print_rows, require_folder
 from msr_runtime.errors import InputError
 from msr_runtime.families import queries_beside
 from msr_runtime.files import write_atomically
@@ -39,6 +39,7 @@ def samples(
     for name, value, least in (("shots", shots, 1), ("queries", queries, 1), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"--{name} is {value}, but at least {least} is wanted")
+    require_folder(out)
     if out.suffix != ".npz":
         raise InputError(f"'{out}' does not end in .npz, the only kind of file that `msr adapt` reads")
     loaded = named_family(family)

@@ -14,7 +14,7 @@ from msr_runtime.adaptation.online import OnlineAdapter
 from msr_runtime.adaptation.prequential import STRETCHES, Score
 from msr_runtime.adaptation.prequential import score as measure
 from msr_runtime.cli.drives import read_drives
-from msr_runtime.cli.output import BundlePath, JsonPath, TrustedKeys, option, print_rows, write_json
+from msr_runtime.cli.output import BundlePath, JsonPath, TrustedKeys, option, print_rows, require_folder, write_json
 from msr_runtime.inference.input_bounds import listed
 from msr_runtime.task import Split
 
@@ -51,6 +51,7 @@ def score(
         json: Write the figures to this file too.
         key: Public keys (Ed25519). The bundle must be signed by one of them.
     """
+    require_folder(json)
     model = AdaptiveModel.load(bundle, trusted_keys=key or None, time_constant=time_constant)
     drives = read_drives(log, model, split)
     found = measure(model, drives, partial(OnlineAdapter, window=window, hz=hz))

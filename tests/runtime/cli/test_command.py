@@ -126,6 +126,24 @@ class TestRefusals:
         assert msr(command, *arguments.get(command, [run])) == (1 if command == "verify" else 2)
         assert f"export it first: msr export {run} {run / 'bundle'}" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("command", ["bench", "evaluate", "score", "samples", "dataset"])
+    def test_a_file_without_its_folder_is_refused_before_the_work(self, command, tmp_path, refusal, msr) -> None:
+        """Before the bundle or the recording is read, too: here there is none."""
+        file, read = tmp_path / "none" / "a.npz", tmp_path / "a"
+        arguments = {
+            "score": [read, read, "--json", file],
+            "samples": ["rank1", file],
+            "dataset": [read, "--out", file],
+        }
+        assert msr(command, *arguments.get(command, [read, "--json", file])) == 2
+        assert f"cannot write '{file}': there is no folder '{file.parent}'" in refusal()
+
+    def test_a_bundle_below_a_file_is_refused_before_the_export(self, tmp_path, refusal, msr) -> None:
+        """Before the run is read, too: here there is none."""
+        (tmp_path / "file").touch()
+        assert msr("export", tmp_path / "run", tmp_path / "file" / "sub" / "bundle") == 2
+        assert "cannot be a folder, because a file has the name of a folder above it" in refusal()
+
     def test_a_bundle_in_place_of_a_run(self, bundle_path, refusal, msr) -> None:
         """What is exported already is not exported again."""
         assert msr("export", bundle_path, "new") == 2
