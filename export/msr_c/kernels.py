@@ -204,135 +204,130 @@ static void solve_{T}(int size, const {T} *restrict a, const {T} *restrict b, {T
     }
 }
 
-//: U_float32
-#define U(x) (x)
-
-//: U_float16
-/* A number of U: the bits of a float16 are those of a float, but for the exponent's bias. */
-static inline float from_float16(uint16_t half)
+//: row_float32
+/* A row of U as it is stored. */
+static inline const float *row_of(int size, const float *restrict u, const float *scales, float *row)
 {
-    const uint32_t bits = (uint32_t)(half & 0x7fffu) << 13;
-    const uint32_t sign = (uint32_t)(half & 0x8000u) << 16;
-    float size;
-    uint32_t whole;
-    memcpy(&size, &bits, sizeof size);
-    size *= 5.192296858534828e33f; /* 2^112 */
-    memcpy(&whole, &size, sizeof whole);
-    whole |= sign;
-    memcpy(&size, &whole, sizeof size);
-    return size;
+    (void)size;
+    (void)scales;
+    (void)row;
+    return u;
 }
-#define U(x) from_float16(x)
 
-//: U_int8
-/* A number of U, but for the scale of the weight's number that it makes. */
-#define U(x) ((float)(x))
+//: row_float16
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
 
-//: fold U
-/* w (size) = v U: the sum of the rows of U (k, size), each times its v. Four rows are read at a time. */
-static void fold(int k, int size, const float *restrict v, const {U} *restrict u, const float *restrict scales,
-                 float *restrict w)
+/* Write a row of U as float: the bits of a float16 are those of a float, but for the exponent's bias. */
+static const float *row_of(int size, const uint16_t *restrict u, const float *scales, float *restrict row)
 {
-    int r = 0;
+    int p = 0;
+    (void)scales;
+#ifdef __F16C__
+    for (; p + 8 <= size; p += 8)
+        _mm256_storeu_ps(row + p, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(u + p))));
+#endif
+    for (; p < size; ++p) {
+        const uint32_t bits = (uint32_t)(u[p] & 0x7fffu) << 13, sign = (uint32_t)(u[p] & 0x8000u) << 16;
+        float number;
+        uint32_t whole;
+        memcpy(&number, &bits, sizeof number);
+        number *= 5.192296858534828e33f; /* 2^112 */
+        memcpy(&whole, &number, sizeof whole);
+        whole |= sign;
+        memcpy(row + p, &whole, sizeof whole);
+    }
+    return row;
+}
+
+//: row_int8
+/* Write a row of U as float: whole numbers, each times the scale of the weight's number that it makes. */
+static const float *row_of(int size, const int8_t *restrict u, const float *restrict scales, float *restrict row)
+{
     for (int p = 0; p < size; ++p)
-        w[p] = 0.0f;
-    for (; r + 4 <= k; r += 4) {
-        const {U} *restrict u0 = u + r * size, *restrict u1 = u0 + size, *restrict u2 = u1 + size,
-                  *restrict u3 = u2 + size;
-        const float v0 = v[r], v1 = v[r + 1], v2 = v[r + 2], v3 = v[r + 3];
-        for (int p = 0; p < size; ++p)
-            w[p] += (v0 * U(u0[p]) + v1 * U(u1[p])) + (v2 * U(u2[p]) + v3 * U(u3[p]));
-    }
-    for (; r < k; ++r) {
-        const {U} *restrict u0 = u + r * size;
-        const float v0 = v[r];
-        for (int p = 0; p < size; ++p)
-            w[p] += v0 * U(u0[p]);
-    }
-    {SCALE_W}
+        row[p] = (float)u[p] * scales[p];
+    return row;
 }
 
-//: dot_U U
-static inline float dot_U(int length, const float *restrict a, const {U} *restrict u)
-{
-    {LANES}
-    for (; p + 32 <= length; p += 32) {
-        for (int l = 0; l < 8; ++l)
-            s0[l] += a[p + l] * U(u[p + l]);
-        for (int l = 0; l < 8; ++l)
-            s1[l] += a[p + 8 + l] * U(u[p + 8 + l]);
-        for (int l = 0; l < 8; ++l)
-            s2[l] += a[p + 16 + l] * U(u[p + 16 + l]);
-        for (int l = 0; l < 8; ++l)
-            s3[l] += a[p + 24 + l] * U(u[p + 24 + l]);
-    }
-    for (; p < length; ++p)
-        sum += a[p] * U(u[p]);
-    {ADD_LANES}
-}
-
-//: scaled
-/* Gradients of weights (rows, size), each number times its scale: what rows of whole numbers are multiplied by. */
-static void scaled(int rows, int size, const float *restrict g, const float *restrict scales, float *restrict out)
-{
-    for (int i = 0; i < rows; ++i)
-        for (int p = 0; p < size; ++p)
-            out[i * size + p] = g[i * size + p] * scales[p];
-}
-
-//: pull dot_U
-/* out (rows, k) = g UT: a gradient of weights in each row of g (rows, size) becomes one of v. */
-static void pull(int rows, int k, int size, const float *restrict g, const {U} *restrict u, float *restrict out)
-{
-    for (int r = 0; r < k; ++r)
-        for (int i = 0; i < rows; ++i)
-            out[i * k + r] = dot_U(size, g + i * size, u + r * size);
-}
-
-//: step dot_U
-/* A gradient step of one weight: next (k) = v - rates * (g UT) and w (size) = next U. Each row of U is read once. */
-static void step(int k, int size, const float *restrict v, const float *restrict rates, int each,
-                 const float *restrict g, const {U} *restrict u, const float *restrict scales, float *restrict next,
-                 float *restrict w)
+//: fold row
+/* w (size) = v U: the sum of the rows of U (k, size), each times its v. Two rows are read at a time. */
+static void fold(int k, int size, const float *restrict v, const {U} *restrict u, const float *restrict scales,
+                 float *rows, float *restrict w)
 {
     int r = 0;
     for (int p = 0; p < size; ++p)
         w[p] = 0.0f;
     for (; r + 2 <= k; r += 2) {
-        const {U} *restrict u0 = u + r * size, *restrict u1 = u0 + size;
-        const float v0 = v[r] - rates[r * each] * dot_U(size, g, u0);
-        const float v1 = v[r + 1] - rates[(r + 1) * each] * dot_U(size, g, u1);
+        const float *restrict u0 = row_of(size, u + r * size, scales, rows);
+        const float *restrict u1 = row_of(size, u + (r + 1) * size, scales, {SECOND});
+        const float v0 = v[r], v1 = v[r + 1];
+        for (int p = 0; p < size; ++p)
+            w[p] += v0 * u0[p] + v1 * u1[p];
+    }
+    for (; r < k; ++r) {
+        const float *restrict u0 = row_of(size, u + r * size, scales, rows);
+        const float v0 = v[r];
+        for (int p = 0; p < size; ++p)
+            w[p] += v0 * u0[p];
+    }
+}
+
+//: pull row dot_float
+/* out (m, k) = g UT: a gradient of weights in each row of g (m, size) becomes one of v. */
+static void pull(int m, int k, int size, const float *restrict g, const {U} *restrict u, const float *restrict scales,
+                 float *rows, float *restrict out)
+{
+    for (int r = 0; r < k; ++r) {
+        const float *restrict u0 = row_of(size, u + r * size, scales, rows);
+        for (int i = 0; i < m; ++i)
+            out[i * k + r] = dot_float(size, g + i * size, u0);
+    }
+}
+
+//: step row dot_float
+/* A gradient step of one weight: next (k) = v - rates * (g UT) and w (size) = next U. Each row of U is read once. */
+static void step(int k, int size, const float *restrict v, const float *restrict rates, int each,
+                 const float *restrict g, const {U} *restrict u, const float *restrict scales, float *rows,
+                 float *restrict next, float *restrict w)
+{
+    int r = 0;
+    for (int p = 0; p < size; ++p)
+        w[p] = 0.0f;
+    for (; r + 2 <= k; r += 2) {
+        const float *restrict u0 = row_of(size, u + r * size, scales, rows);
+        const float *restrict u1 = row_of(size, u + (r + 1) * size, scales, {SECOND});
+        const float v0 = v[r] - rates[r * each] * dot_float(size, g, u0);
+        const float v1 = v[r + 1] - rates[(r + 1) * each] * dot_float(size, g, u1);
         next[r] = v0;
         next[r + 1] = v1;
         for (int p = 0; p < size; ++p)
-            w[p] += v0 * U(u0[p]) + v1 * U(u1[p]);
+            w[p] += v0 * u0[p] + v1 * u1[p];
     }
     for (; r < k; ++r) {
-        const {U} *restrict u0 = u + r * size;
-        const float v0 = v[r] - rates[r * each] * dot_U(size, g, u0);
+        const float *restrict u0 = row_of(size, u + r * size, scales, rows);
+        const float v0 = v[r] - rates[r * each] * dot_float(size, g, u0);
         next[r] = v0;
         for (int p = 0; p < size; ++p)
-            w[p] += v0 * U(u0[p]);
+            w[p] += v0 * u0[p];
     }
-    {SCALE_W}
 }
 
-//: slopes U product_float dot_float
-/* out (n * rows, k): gradients of v, of the weights' gradients a deltaT of a linear layer at each of n samples. Its
-   inputs a are (n, inputs), the gradients delta of its outputs (n, rows, outputs). A row of U is (inputs, outputs). */
-static void slopes(int n, int rows, int inputs, int outputs, int k, const float *restrict a,
-                   const float *restrict delta, const {U} *restrict u, const float *restrict scales,
-                   float *restrict row, float *restrict part, float *restrict out)
+//: slopes row product_float dot_float
+/* out (n * m, k): gradients of v, of the weights' gradients a deltaT of a linear layer at each of n samples. Its inputs
+   a are (n, inputs), the gradients delta of its outputs (n, m, outputs). A row of U is (inputs, outputs). */
+static void slopes(int n, int m, int inputs, int outputs, int k, const float *restrict a, const float *restrict delta,
+                   const {U} *restrict u, const float *restrict scales, float *rows, float *restrict part,
+                   float *restrict out)
 {
+    const int size = inputs * outputs;
     for (int r = 0; r < k; ++r) {
-        {DECODE}
-        product_float(n, outputs, inputs, a, inputs, 1, {ROW}, NULL, part);
+        const float *restrict u0 = row_of(size, u + r * size, scales, rows);
+        product_float(n, outputs, inputs, a, inputs, 1, u0, NULL, part);
         for (int i = 0; i < n; ++i)
-            for (int j = 0; j < rows; ++j)
-                out[(i * rows + j) * k + r] =
-                    dot_float(outputs, delta + (i * rows + j) * outputs, part + i * outputs);
+            for (int j = 0; j < m; ++j)
+                out[(i * m + j) * k + r] = dot_float(outputs, delta + (i * m + j) * outputs, part + i * outputs);
     }
-    {UNUSED}
 }
 """
 
@@ -356,7 +351,7 @@ def kernels(wanted: set[str], store: str) -> str:
     order: list[str] = []
 
     def add(name: str) -> None:
-        name = f"U_{store}" if name == "U" else name
+        name = f"row_{store}" if name == "row" else name
         if name not in order:
             for need in parts[name][0]:
                 add(need)
@@ -382,16 +377,5 @@ _ADD_LANES = """for (int l = 0; l < 8; ++l)
 
 
 def _stored(text: str, store: str) -> str:
-    """Fill in how U is stored. Whole numbers have a scale for each number of the weight."""
-    whole, plain = store == "int8", store == "float32"
-    decode = "for (int p = 0; p < inputs * outputs; ++p)\n            row[p] = U(u[r * inputs * outputs + p])"
-    unused = [] if whole else ["(void)scales;"]
-    scale = "for (int p = 0; p < size; ++p)\n        w[p] *= scales[p];" if whole else "(void)scales;"
-    words = {
-        "{U}": STORES[store],
-        "        {DECODE}\n": "" if plain else f"        {decode}{' * scales[p]' if whole else ''};\n",
-        "{ROW}": "u + r * inputs * outputs" if plain else "row",
-        "{SCALE_W}": scale,
-        "    {UNUSED}\n": "".join(f"    {line}\n" for line in [*unused, *(["(void)row;"] if plain else [])]),
-    }
-    return _filled(text, words)
+    """Fill in how U is stored. Numbers that are stored as they are need no memory to be read into."""
+    return _filled(text, {"{U}": STORES[store], "{SECOND}": "rows" if store == "float32" else "rows + size"})

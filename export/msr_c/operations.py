@@ -17,14 +17,14 @@ def add_scratch(graph: Graph, constants: Constants, store: str) -> None:
         if op.kind == "solve":
             rows = graph[op.inputs[0]].shape[0]
             op.attributes["scratch"] = (graph.new("factor", (rows, rows), graph[op.inputs[0]].dtype),)
-        elif op.kind == "slopes":
-            inputs, outputs = constants.symmetries[op.attributes["U"]].weight
-            row = () if store == "float32" else (graph.new("row of U", (inputs * outputs,)),)
-            samples = graph[op.inputs[0]].size // inputs
-            op.attributes["scratch"] = (*row, graph.new("part", (samples, outputs)))
-        elif op.kind in ("pull", "step") and store == "int8":
-            gradient = graph[op.inputs[-1]]
-            op.attributes["scratch"] = (graph.new("scaled gradient", gradient.shape),)
+        elif op.kind in ("fold", "pull", "step", "slopes"):
+            symmetry = constants.symmetries[op.attributes["U"]]
+            rows = 0 if store == "float32" else 2 if op.kind in ("fold", "step") else 1
+            op.attributes["scratch"] = (graph.new("rows of U", (rows, symmetry.rows.shape[1])),) if rows else ()
+            if op.kind == "slopes":
+                inputs, outputs = symmetry.weight
+                samples = graph[op.inputs[0]].size // inputs
+                op.attributes["scratch"] += (graph.new("part", (samples, outputs)),)
 
 
 class Writer:
@@ -151,31 +151,28 @@ class Writer:
         name = identifier(symmetry.name)
         return *symmetry.rows.shape, name, f"{name}_scales"
 
+    def _rows(self, op: Op) -> str:
+        """Where rows of U are read into."""
+        scratch = [name for name in op.attributes["scratch"] if name.startswith("rows of U")]
+        return self._pointer(scratch[0]) if scratch else "NULL"
+
     def _fold(self, op: Op) -> list[str]:
         k, count, name, scales = self._symmetry(op)
-        return [self._call("fold", k, count, self._pointer(op.inputs[0]), name, scales, self._pointer(op.output))]
+        v, out = map(self._pointer, (*op.inputs, op.output))
+        return [self._call("fold", k, count, v, name, scales, self._rows(op), out)]
 
     def _pull(self, op: Op) -> list[str]:
         k, count, name, scales = self._symmetry(op)
         rows = self._graph[op.inputs[0]].size // count
-        lines, gradient = self._scaled(op, rows, count, scales)
-        return [*lines, self._call("pull", rows, k, count, gradient, name, self._pointer(op.output))]
-
-    def _scaled(self, op: Op, rows: Dim | int, count: int, scales: str) -> tuple[list[str], str]:
-        """Multiply a gradient by the scales of U, if it has some, and return where the gradient then is."""
-        gradient = self._pointer(op.inputs[-1])
-        if "scratch" not in op.attributes:
-            return [], gradient
-        (scratch,) = map(self._pointer, op.attributes["scratch"])
-        return [self._call("scaled", rows, count, gradient, scales, scratch)], scratch
+        gradient, out = map(self._pointer, (*op.inputs, op.output))
+        return [self._call("pull", rows, k, count, gradient, name, scales, self._rows(op), out)]
 
     def _step(self, op: Op) -> list[str]:
         k, count, name, scales = self._symmetry(op)
-        v, rates, _ = map(self._pointer, op.inputs)
-        lines, gradient = self._scaled(op, 1, count, scales)
+        v, rates, gradient = map(self._pointer, op.inputs)
         each = 0 if self._graph[op.inputs[1]].size == 1 else 1
         outputs = map(self._pointer, op.outputs)
-        return [*lines, self._call("step", k, count, v, rates, each, gradient, name, scales, *outputs)]
+        return [self._call("step", k, count, v, rates, each, gradient, name, scales, self._rows(op), *outputs)]
 
     def _slopes(self, op: Op) -> list[str]:
         k, _, name, scales = self._symmetry(op)
@@ -183,11 +180,9 @@ class Writer:
         a, delta = (self._graph[name] for name in op.inputs)
         samples = a.size // inputs
         rows = delta.size // outputs // samples
-        *row, part = map(self._pointer, op.attributes["scratch"])
-        pointers = map(self._pointer, (*op.inputs, op.output))
-        first, second, out = pointers
+        first, second, part, out = map(self._pointer, (*op.inputs, op.attributes["scratch"][-1], op.output))
         sizes = samples, rows, inputs, outputs, k
-        return [self._call("slopes", *sizes, first, second, name, scales, *(row or ["NULL"]), part, out)]
+        return [self._call("slopes", *sizes, first, second, name, scales, self._rows(op), part, out)]
 
     def _solve(self, op: Op) -> list[str]:
         A, b = op.inputs
