@@ -21,8 +21,9 @@ def source(
 ) -> int:
     """Write a bundle as C99: a header, a source with all constants, and a program that tests them.
 
-    It predicts and adapts as the bundle does, allocates nothing and needs libm alone. Compile and run the program
-    first: it replays the bundle's golden example.
+    It predicts and adapts as the bundle does, allocates nothing and needs libm alone.
+
+    Compile and run the program first: it replays the bundle's golden example.
 
     Args:
         bundle: The folder of the bundle.
