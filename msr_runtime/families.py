@@ -145,9 +145,10 @@ def rows_per_sample(family: TaskFamily) -> int:
 
 
 def queries_beside(family: TaskFamily, shots: int, queries: int) -> int:
-    """Return how many queries a task can have beside so many shots: of stored images, no more than a class has left.
+    """Return how many queries a task can have besides its shots: with stored images, as many as a class has left.
 
-    More of them would be the same ones again. One is the least: what has no image left refuses it by name.
+    More queries would be the same images again. The result is at least 1: a class without an image left is refused
+    later, by name.
     """
     return max(1, min(queries, family.examples - shots)) if isinstance(family, EpisodicFamily) else queries
 

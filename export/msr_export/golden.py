@@ -24,10 +24,11 @@ _CANDIDATES = 20
 def draw_golden(learner: Learner, normalization: Normalization, family: TaskFamily, shots: int, seed: int) -> Golden:
     """Adapt in torch to a validation task, and return what came out.
 
-    Some tasks say little about the graphs. A robot that drove straight ahead gives predictions of a few hundredths of
-    y's scale, what is left of terms near one. Their rounding errors are as large as ever, and relative to such
-    predictions they look like a wrong graph. So the example is the first task on which torch's float32 misses its own
-    float64 by a tenth of what an export may miss. If none of several does, it is the best of them.
+    Some tasks say little about the graphs. If a robot drove straight ahead, its predictions may be a few hundredths of
+    y's scale: small differences of terms near one. The rounding errors of these terms are as large as ever. Relative to
+    such small predictions, they look like a wrong graph. So the example is the first task on which torch's float32
+    differs from its float64 by at most a tenth of the tolerance of an export. If no task that is tried is so exact, the
+    most exact one is taken.
 
     Args:
         learner: The learner, in float32.

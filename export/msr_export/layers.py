@@ -9,7 +9,7 @@ a sample would multiply all of U by it. But U can be multiplied by a first, once
 
 The factors of the other forms of U turn delta and a one by one. They never meet anything as large as the weight.
 
-What does not suit this is pulled back row by row, as in training: a convolution, a form that is not in `_ROWS`, a
+Other parts are computed row by row, as in training: a convolution, a form that is not in `_ROWS`, a
 tensor without U, a layer that a sample passes twice.
 """
 

@@ -1,7 +1,7 @@
-"""In what the products of a linear system are summed: float32 where this changes nothing but the last bits of v.
+"""The dtype in which the products of a linear system are summed: float32 if this changes only the last bits of v.
 
 The step is solved from JᵀJ, whose condition number is the square of J's. So it is added up and solved in float64. But
-the damping bounds this condition number, for any samples, by what one row of J can be:
+the damping bounds this condition number, whatever the samples are, by the size of the rows of J:
 
     (largest eigenvalue of JᵀJ + damping n) / (damping n)  <=  1 + mean |row|² / damping
 

@@ -32,8 +32,8 @@ def measure_rejection(
 ) -> Rejection | None:
     """Teach validation classes, and return how far images of them and of other classes are.
 
-    An image of another class is a query whose own class is left out. A prototype does not depend on what else was
-    taught, so its score is left out, and nothing is taught again.
+    A query stands for an image of an unknown class if its own class was not taught. Prototypes do not depend on each
+    other. So it is enough to leave out the score of the query's own class, and nothing has to be taught again.
 
     Args:
         learner: The learner, as in `export_bundle`.

@@ -65,8 +65,8 @@ def measure_validation(
     """Adapt to clean validation tasks with several numbers of shots, and return what came out.
 
     Each task has two support sets: one as in meta-training, and one from the family's last query set, because a robot
-    that adapts while it acts learns from wherever it is. What looks everywhere fits less closely, so support sets as
-    narrow as those of meta-training have limits of their own. The errors are those of the first support set.
+    that adapts while it acts learns from wherever it is. Samples from every direction fit less closely, so support
+    sets as narrow as those of meta-training have limits of their own. The errors are those of the first support set.
 
     Args:
         learner: The learner, as in `export_bundle`.

@@ -35,9 +35,9 @@ class LearnsBySample:
     def update(self, x: ArrayLike, y: ArrayLike, seconds: float | None = None) -> UpdateResult:
         """Learn from one sample. The model knows how sure it is, so the first sample counts most. It acts at once.
 
-        It takes the time of some predictions. After 2, 3, 4, 6, 8, 12 samples and so on since `v0`, up to
-        `manifest.recursion.relinearize`, it takes as many updates more, because these samples are linearized again. It
-        needs a bundle with the rule `recursive`. `predict` in other threads goes on meanwhile.
+        It takes as long as some predictions. Some calls take longer: after 2, 3, 4, 6, 8, 12 samples and so on since
+        `v0`, up to `manifest.recursion.relinearize`, all samples so far are linearized again, which takes one more
+        update for each of them. It needs a bundle with the rule `recursive`. `predict` in other threads goes on.
 
         Args:
             x: One observation `(obs,)`, in raw units.

@@ -65,7 +65,7 @@ class Measured:
         """Return the limits for one adaptation to inputs x `(shots, *x)` in raw units.
 
         If the inputs do not lie further apart than those of meta-training, the limits of such support sets hold, and
-        else those of all support sets: what looks everywhere fits less closely.
+        else those of all support sets: samples from every direction fit less closely than samples from one.
 
         They were measured with the steps of meta-training from `v0`. More steps, or steps from an accepted v, move
         further and fit closer, so only the limit of the loss holds. Fewer steps move less and fit less, so only that of

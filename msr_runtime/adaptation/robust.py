@@ -19,15 +19,15 @@ from msr_runtime.inference.predictor import BoundPredictor
 from msr_runtime.task import Array
 
 SHARE = 5
-"""At most one of so many samples may be left out."""
+"""At most one in `SHARE` samples may be left out."""
 _FEW = 2
-"""While at most so many may be dropped, samples are left out by turns."""
+"""If at most this number may be dropped, each of the worst samples is left out once, and the best choice is kept."""
 _CANDIDATES = 10
-"""So many: those that fit worst."""
+"""How many of the samples that fit worst are left out in turn."""
 _LATEST = 3
-"""A change of the task shows in samples that predict so many later ones."""
+"""A change of the task counts only if samples of the new task predict this number of later ones."""
 _TRIMS = 2
-"""Where more may be dropped, the share that fits worst is dropped and named again so many times."""
+"""If more than `_FEW` may be dropped: how many times the worst share is dropped, and named again."""
 
 
 class Fit(NamedTuple):

@@ -119,7 +119,7 @@ class Recursion(Frozen):
     """The time constant, in s, with which v and its covariance return to what they were before the first sample. None:
     nothing is forgotten."""
     gate: float | None = Bounded(gt=0, allow_inf_nan=False)
-    """An error of more of its expected standard deviations may be an outlier. It moves v as much as one of so many.
+    """A number of expected standard deviations. A larger error may be an outlier, and moves v only as much as this one.
     None: every error counts alike."""
 
 

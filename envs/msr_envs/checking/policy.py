@@ -1,7 +1,7 @@
 """`check_policy`: does a policy have the symmetry that a family declares? If not, which field does not fit?
 
-A mirror that is written by hand can be wrong, and then agrees with itself: the data is augmented with it, and the
-network is measured with it. A policy that was made without it knows better. It may come from anywhere; only its
+A mirror that is written by hand can be wrong, and nobody may notice: the data is augmented with it, and the network is
+measured with it. A policy that was made without it can show the mistake. It may come from anywhere: only its
 predictions are needed.
 """
 

@@ -62,10 +62,10 @@ class LearnerConfig(BaseModel):
     """Patterns of the weights that adapt, such as `layers.2.*` or `*.bias`. The others are learned by the outer loop
     alone."""
     rule: str | None = None
-    """`gradient` steps, `gauss-newton` steps, `ridge`: one exact step if the network is linear in what adapts;
+    """`gradient` steps; `gauss-newton` steps; `ridge`, one exact step if the network is linear in what adapts;
     `recursive`, a Kalman filter that takes the samples one by one; or a rule of your own, named like a network. None:
-    what was measured best, `gauss-newton` for `msr` and `cavia` unless the network is one of filters or y are classes;
-    `gradient` for all others."""
+    the best one in measurements, which is `gauss-newton` for `msr` and `cavia`, unless the network is convolutional or
+    y is a class, and `gradient` in all other cases."""
     inner_steps: PositiveInt | None = None
     """Inner steps: steps on the support set. None: 2 for `gauss-newton`, 5 for others. Rules `ridge` and `recursive`
     take one."""
@@ -79,16 +79,16 @@ class LearnerConfig(BaseModel):
     first_order: bool = False
     """Treat the derivatives of the inner loop as constants in the outer loop."""
     memory: Annotated[int, Limits(ge=1, le=10_000)] = 64
-    """Samples that the covariance is made of: those that tell most. Only for `recursive`."""
+    """Number of samples that make up the covariance. Those that say most are kept. Only for `recursive`."""
     gate: PositiveFloat | None = 3.0
-    """An error of more standard deviations is an outlier: it moves as much as one of so many. None: all errors count in
-    full. Only for `recursive`."""
+    """A number of standard deviations. A larger error is an outlier, and moves v only as much as an error of this size.
+    None: all errors count in full. Only for `recursive`."""
     relinearize: Annotated[int, Limits(ge=0, le=1024)] = 16
-    """The first so many samples are linearized again, where the network is by then, each time that their number has
-    grown by a half: after 2, 3, 4, 6, 8, 12 and so on. 0: no sample is. Only for `recursive`."""
+    """Up to this number, all samples so far are linearized again at the network as it is by then: after 2, 3, 4, 6, 8,
+    12 samples and so on. 0: no sample is linearized again. Only for `recursive`."""
     time_constant: PositiveFloat | None = None
-    """Where the learned time starts, in samples, in which what was learned falls to 1/e. None: nothing is forgotten.
-    Only for `recursive`."""
+    """After this time, in samples, 1/e of what was learned is left. It is learned, and starts here. None: nothing is
+    forgotten. Only for `recursive`."""
     objective: Literal["likelihood", "error"] = "likelihood"
     """What the outer loop minimizes: the negative log `likelihood` of the queries, which trains the variances too, or
     the `error`, the loss alone. Only for `recursive`."""

@@ -90,7 +90,7 @@ class Learner(nn.Module):
     def unused(cls, config: LearnerConfig) -> dict[str, str]:
         """Return the options that this method does not use with such a configuration: name to reason.
 
-        Of a learner of your own, with a rule or an `adapt` of its own, nobody knows which options of the rule it uses.
+        A learner of your own may have its own rule or `adapt`. Which options of the rule it uses is not known.
         """
         config = cls.settled(config)
         known = (cls.build_rule, cls.adapt) == (Learner.build_rule, Learner.adapt)

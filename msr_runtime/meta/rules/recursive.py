@@ -80,19 +80,18 @@ class Recursive(Rule):
 
     The outer loop learns one scale per tensor (the standard deviation of its prior), the variance of the noise on each
     output, and, if there is one, the rate of forgetting. Each is the `softplus` of a multiple of its parameter. It also
-    learns a factor on the variances of predictions, see `VarianceScale`; what the filter itself does, knows nothing of
-    that.
+    learns a factor on the variances of predictions, see `VarianceScale`. The updates of the filter do not use it.
 
     Args:
         names: The adapted tensors that move; others stay as they are.
         outputs: J, the numbers of a sample's output.
-        memory: The covariance is made of `memory` samples: those that tell most. The others count in the mean alone.
-        gate: An error of more standard deviations is an outlier, and moves as much as one of so many. None: there are
-            no outliers.
-        relinearize: The first so many samples are linearized again each time that their number has grown by a
-            half, see `msr_runtime.relinearization`.
-        time_constant: In samples: where the learned time constant starts, after which 1/e of what was learned is
-            left. None: nothing is forgotten.
+        memory: Number of samples that make up the covariance, those that say most. The others count in the mean alone.
+        gate: A number of standard deviations. A larger error is an outlier, and moves the mean only as much as an error
+            of this size. None: there are no outliers.
+        relinearize: Up to this number, all samples so far are linearized again each time that their number has grown
+            by a half, see `msr_runtime.relinearization`.
+        time_constant: After this time, in samples, 1/e of what was learned is left. It is learned, and starts here.
+            None: nothing is forgotten.
         scale: Where the scales start.
         noise: Where the variances of the noise start.
         first_order: Treat slopes and errors as constants in the outer loop.
