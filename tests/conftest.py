@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 
 # The benchmarks are programs: they find each other because they lie in one folder. Tests use some of their parts.
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+# A shell switches Ctrl-C off for its background jobs, and for all that they start. Some tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests run in parallel processes, so one thread each is fastest; without torch the robot's side can still be tested.
 with contextlib.suppress(ImportError):

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -41,14 +41,6 @@ class Unloaded:
 os.late = Unloaded()  # Python unloads this module after its handlers of signals are gone
 main()
 """
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c_is_on() -> Iterator[None]:
-    """Where the tests run in a background job, the shell has switched Ctrl-C off for them and all that they start."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -116,6 +116,7 @@ ARGUMENTS = {
     "train": [["rank1", ADDRESS], [f"{ADDRESS}.npz", "run"]],
     "evaluate": [[ADDRESS], ["run", "--json", ADDRESS]],
     "export": [[ADDRESS, "bundle"], ["run", ADDRESS]],
+    "source": [[ADDRESS, "c"], ["bundle", ADDRESS]],
     "samples": [["rank1", f"{ADDRESS}.npz"]],
     "check": [[ADDRESS, "ring-nav"], ["policy.onnx", f"{ADDRESS}.npz"]],
     "info": [[ADDRESS]],

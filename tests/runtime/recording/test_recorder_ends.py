@@ -23,8 +23,7 @@ from msr_runtime.recording.recorder import Recorder
 
 OBS, OUT = 3, 2
 ROBOT = """
-import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
+import sys, time
 import numpy as np
 from msr_runtime import AdaptiveModel
 from msr_runtime.recording.recorder import Recorder
