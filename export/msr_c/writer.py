@@ -12,6 +12,8 @@ from msr_c.translation import translate_bundle
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.errors import ExportError
 
+__all__ = ["Store", "Written", "write_c"]
+
 Store = Literal["float32", "float16", "int8"]
 """How U is stored."""
 

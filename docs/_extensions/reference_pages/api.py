@@ -15,6 +15,7 @@ PACKAGES = {
     "msr_runtime": "On the robot",
     "msr_runtime.meta": "Meta-training, offline",
     "msr_export": "Export",
+    "msr_c": "Export to C",
     "msr_envs": "Simulators and task families",
 }
 _ELSEWHERE = {"cli", "meta"}  # the commands have pages of their own, and so has `msr_runtime.meta`
