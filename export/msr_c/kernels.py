@@ -43,27 +43,16 @@ static inline double sigmoid_double(double x)
     return 1.0 / (1.0 + exp(-x));
 }
 
-//: max_float
+//: max_{T}
 /* The larger number; NaN if one is NaN. */
-static inline float max_float(float a, float b)
+static inline {T} max_{T}({T} a, {T} b)
 {
     return a != a || a > b ? a : b;
 }
 
-//: min_float
-static inline float min_float(float a, float b)
-{
-    return a != a || a < b ? a : b;
-}
-
-//: max_double
-static inline double max_double(double a, double b)
-{
-    return a != a || a > b ? a : b;
-}
-
-//: min_double
-static inline double min_double(double a, double b)
+//: min_{T}
+/* The smaller number; NaN if one is NaN. */
+static inline {T} min_{T}({T} a, {T} b)
 {
     return a != a || a < b ? a : b;
 }
