@@ -7,6 +7,7 @@ import torch
 import tyro
 
 from msr_runtime.bundle.manifest import MANIFEST
+from msr_runtime.bundle.rounding import Precision
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.cli.families import family_of
 from msr_runtime.cli.output import BundlePath, option, print_rows
@@ -24,6 +25,9 @@ def export(
     family: Annotated[str | None, option("FAMILY", "the family that the checkpoint names, if it is installed")] = None,
     learner: Programs = _NONE,
     method: MethodOfCheckpoint = None,
+    precision: Annotated[
+        Precision | None, option("float32|float16|int8", "float16 if it costs at most 0.1 % more error, else float32")
+    ] = None,
     replace: tyro.conf.FlagCreatePairsOff[bool] = False,
     c: Annotated[Path | None, option("FOLDER", "no C source")] = None,
 ) -> int:
@@ -39,6 +43,8 @@ def export(
             names it.
         learner: A network or rule of your own, on which the checkpoint was trained. Needed for the same reason.
         method: A method of your own, likewise.
+        precision: How U and the layers that do not adapt are stored. The smaller, the coarser; what it costs in error
+            after adapting is measured on validation tasks, and printed.
         replace: Replace the bundle that is there already. Until the new one is whole, the old one stays.
         c: Also write the bundle as C source to this folder, as `msr source` does with its defaults.
     """
@@ -52,13 +58,14 @@ def export(
             f"'{bundle}' holds a bundle already, and a robot may use it; name another folder, or replace it (--replace)"
         )
     found = load_own(checkpoint, learner, method)
-    export_checkpoint(found, bundle, family=family_of(checkpoint, family, found.config.family))
+    export_checkpoint(found, bundle, family=family_of(checkpoint, family, found.config.family), precision=precision)
     written = Bundle.open(bundle)
-    parity = written.manifest.parity
+    parity, rounding = written.manifest.parity, written.manifest.rounding
     print_rows(
         {
             "bundle": bundle,  # as it was given, so that the next command can be copied
             "parity": f"{parity.max_relative_error:.1e} relative error at most, {parity.tolerance:.0e} allowed",
+            "precision": rounding.describe() if rounding else "float32",
             **{name: f"{len(data)} bytes" for name, data in written.files.items()},
         }
     )
