@@ -89,7 +89,7 @@ def test_an_error_of_zero_has_a_cost() -> None:
 
 def test_a_rounded_bundle_is_signed_and_its_scales_are_checked(exporter: Any, tmp_path: Path) -> None:
     """Parity and the golden example hold for the rounded learner. Another scale is found, with any digests."""
-    learner = exporter.build("msr", "mse", width=20, filters=12, rule="gauss-newton")
+    learner = exporter.build("msr", "mse", width=20, filters=12)
     known: dict[str, Any] = {"family": exporter.family, "shots": 6, "seed": 3, "config_digest": "0"}
     path = export_bundle(learner, exporter.scaled, tmp_path / "bundle", **known, validation_tasks=4, precision="int8")
     private, public = tmp_path / "a.pem", tmp_path / "a.pub.pem"
