@@ -48,7 +48,8 @@ class Rounding(Frozen):
     def describe(self) -> str:
         """Say in one line what was measured and what became of it."""
         sides = f"error {self.error:.5g}, in float32 {self.float32_error:.5g}, on {self.tasks} validation tasks"
-        found = f"{self.tried}: {sides}: {100 * self.cost:+.3f} %"
+        share = round(100 * self.cost, 3) + 0.0  # the sum makes zero of minus zero
+        found = f"{self.tried}: {sides}: {share:+.3f} %"
         if self.precision == "float32":
             found = f"float32, because {100 * MOST_COST:g} % more error at most is wanted of {found}"
         return f"{found}; float32 stays {', '.join(self.kept)}" if self.kept else found
