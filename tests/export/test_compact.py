@@ -39,7 +39,7 @@ def _outputs(model: bytes) -> list[Any]:
         shape = [size if isinstance(size, int) else 3 for size in part.shape]
         numbers = 0.1 * rng.random(shape)
         feed[part.name] = numbers.astype(np.float32 if part.type == "tensor(float)" else np.int64)
-    return session.run(None, feed)
+    return [np.asarray(output) for output in session.run(None, feed)]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,8 @@ def _outputs(model: bytes) -> list[Any]:
 )
 def test_a_graph_computes_the_same_to_the_last_bit(exporter: Any, precision: Any, changes: dict[str, Any]) -> None:
     """U is about as small as its type says. sums.onnx reads a small U in two shapes, and has it once."""
-    learner, frozen, small = _frozen(exporter, precision, **({"width": 20, "filters": 12} | changes))
+    settings: dict[str, Any] = {"width": 20, "filters": 12} | changes
+    learner, frozen, small = _frozen(exporter, precision, **settings)
     for name, model in _models(frozen).items():
         stored = _models(small)[name]
         assert all(map(np.array_equal, _outputs(stored), _outputs(model))), name

@@ -21,7 +21,7 @@ from msr_runtime.meta.evaluation.scores import score_all
 
 
 def _choose(exporter: Any, learner: Any, **options: Any) -> Any:
-    known = {"shots": 6, "seed": 3, "tasks": 20} | options
+    known: dict[str, Any] = {"shots": 6, "seed": 3, "tasks": 20} | options
     return choose_precision(learner, exporter.scaled, exporter.family, **known)
 
 
