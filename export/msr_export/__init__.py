@@ -11,9 +11,10 @@ With the rule `recursive`, there is no inner step. In its place:
     update.onnx    x, y, v, weights, rows, decays      -> v and weights after one sample, and the new rows
     deviation.onnx x, weights, rows, decays            -> y and its deviations
 
-The way of a learner: `freeze` builds the three graphs, and `recursion` those of the rule `recursive`. For them,
-`gradients` traces the inner step, `convolutions` and `patches` write image operators so that ONNX can hold them, `flat`
-does so for a network of your own, and `lowering` writes the ONNX file. `parity` and `recursion_parity` compare the
+The way of a learner: `rounding` rounds U, if `cost` finds that this loses next to nothing. `freeze` builds the three
+graphs, and `recursion` those of the rule `recursive`. For them, `gradients` traces the inner step, `convolutions` and
+`patches` write image operators so that ONNX can hold them, `flat` does so for a network of your own, and `lowering`
+writes the ONNX file. `compact` stores in fewer bytes what was rounded. `parity` and `recursion_parity` compare the
 graphs with torch; `checking` does so before anything is trained. `writer` adds a description and writes the folder, if
 the graphs are right.
 """

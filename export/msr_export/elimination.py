@@ -86,6 +86,14 @@ class _Graph:
         """Add a list of integers."""
         return self.constant("_".join(map(str, ("integers", *values))), np.array(values, np.int64))
 
+    def identity(self, rows: int, columns: int) -> str:
+        """The first columns of an identity matrix, `(rows, columns)` in float64. Stored is a byte of each number."""
+        name = f"identity_{rows}_{columns}"
+        if name not in self.constants:
+            stored = self.constant(name, np.eye(rows, columns, dtype=np.int8))
+            self.add("Cast", stored, named=f"{name}_double", to=TensorProto.DOUBLE)
+        return f"{name}_double"
+
     def add(self, operator: str, *inputs: str, named: str | None = None, **attributes: Any) -> str:
         """Add an operator. Returns the name of its output."""
         self._made += 1
@@ -130,7 +138,7 @@ def _factorize(graph: _Graph, rows: str, size: int, width: int, damping: str) ->
     """Factorize rows `(size, width)` whose first block `(size, size)` is on the diagonal. Reads its upper triangle."""
     if size <= _BLOCK:
         block = graph.columns(rows, 0, size)
-        damped = graph.add("Add", block, graph.add("Mul", _identity(graph, size), damping))
+        damped = graph.add("Add", block, graph.add("Mul", graph.identity(size, size), damping))
         inverse = _inverse_factor(graph, damped, size)
         rest = graph.add("MatMul", inverse, graph.columns(rows, size, width))
         return [_Rows(inverse, rest, size, width - size)]
@@ -148,11 +156,11 @@ def _factorize(graph: _Graph, rows: str, size: int, width: int, damping: str) ->
 
 def _inverse_factor(graph: _Graph, block: str, size: int) -> str:
     """Add L⁻¹ for a block `L Lᵀ`. Reads its upper triangle."""
-    identity = _identity(graph, size)
+    identity = graph.identity(size, size)
     # The elimination of [[A, I], [I, 0]], without roots: its first rows become [D Lᵀ | L⁻¹], with ones on the diagonal
     # of L. What is eliminated stays where it is. So by symmetry a row is also the column that it eliminates.
     upper = graph.add("Concat", block, identity, axis=1)
-    lower = graph.constant(f"below_{size}", np.eye(size, 2 * size))
+    lower = graph.identity(size, 2 * size)
     left, rows = graph.add("Concat", upper, lower, axis=0), []
     for index in range(size):
         row = graph.add("Gather", left, graph.integers(index), axis=0)
@@ -164,7 +172,3 @@ def _inverse_factor(graph: _Graph, block: str, size: int) -> str:
     diagonal = graph.add("Mul", graph.columns(whole, 0, size), identity)
     roots = graph.add("Sqrt", graph.add("ReduceSum", diagonal, graph.integers(1), keepdims=1))
     return graph.add("Div", graph.columns(whole, size, 2 * size), roots)
-
-
-def _identity(graph: _Graph, size: int) -> str:
-    return graph.constant(f"identity_{size}", np.eye(size))

@@ -22,6 +22,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+from msr_export.trimming import trim
 from msr_runtime.bundle.limits import MAX_BYTES
 from msr_runtime.errors import ExportError
 
@@ -173,11 +174,8 @@ def _turns(node: onnx.NodeProto) -> bool:
 
 
 def encode(model: onnx.ModelProto) -> bytes:
-    """The model's bytes, without notes on where it was traced and without the types of intermediate values."""
-    del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
-    for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
-        del part.metadata_props[:]
-        part.doc_string = ""
+    """The model's bytes, without what no runtime needs (see `trim`)."""
+    trim(model, OPSET)
     model.ir_version = IR_VERSION
     onnx.checker.check_model(model, full_check=True)
     # Deterministic, so that the same learner gives the same bytes.

@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from msr_runtime.bundle.familiarity import Familiarity
 from msr_runtime.bundle.frozen import Count, Frozen, Size
 from msr_runtime.bundle.rejection import Rejection
+from msr_runtime.bundle.rounding import Rounding
 from msr_runtime.bundle.signing import SIGNATURE
 from msr_runtime.errors import BundleError
 from msr_runtime.normalization import Normalization
@@ -206,6 +207,9 @@ class Manifest(Frozen):
     """Relative equivariance error of the network at `v0`. Zero means exactly equivariant. None without a group."""
     parity: Parity
     """The agreement of ONNX Runtime with torch."""
+    rounding: Rounding | None = None
+    """How U and the layers that do not adapt are stored, and what that costs. None: as float32, and nothing was
+    measured, as in bundles that are older than this field."""
     validation: Validation | None = None
     """What adapting to clean tasks led to. None if it was not measured, as in bundles of format version 3 and older."""
     familiarity: Familiarity | None = None

@@ -23,7 +23,7 @@ _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 def encode_arrays(arrays: Mapping[str, NDArray | float]) -> bytes:
     """Return arrays as the bytes of an .npz file."""
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 

@@ -156,12 +156,11 @@ def assert_updates_of_right_size(export: Export) -> None:
 
 @pytest.fixture(scope="session")
 def export_to() -> Callable[[Path], Path]:
-    """Export a small untrained MSR on the tiny family to a folder."""
+    """Export a small untrained MSR on the tiny family to a folder. Nothing is rounded."""
+    known: dict[str, Any] = {"family": FAMILY, "shots": 6, "seed": 3, "config_digest": "0", "validation_tasks": 8}
 
     def write(folder: Path) -> Path:
-        return export_bundle(
-            build("msr", "mse"), SCALED, folder, family=FAMILY, shots=6, seed=3, config_digest="0", validation_tasks=8
-        )
+        return export_bundle(build("msr", "mse"), SCALED, folder, precision="float32", **known)
 
     return write
 
@@ -176,6 +175,7 @@ class Exporter:
     """What tests use of this file: test modules cannot import it."""
 
     family = FAMILY
+    sides = SIDES
     scaled = SCALED
     build = staticmethod(build)
     draw = staticmethod(draw)
@@ -200,12 +200,23 @@ class Exporter:
         return Export(learner, normalization, frozen)
 
     def write(self, export: Export, folder: Path, **options: Any) -> Path:
-        """Write the bundle of a frozen learner, with all checks of an export. Labels are those of `Sides`."""
+        """Write the bundle of a frozen learner, with all checks of an export. Labels are those of `Sides`.
+
+        Nothing is rounded: the graphs are those of the exact learner.
+        """
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(writer, "freeze", lambda *_: export.frozen)
             patch.setattr(writer, "centered", lambda learner, *_: learner)  # of this learner the graphs are
             family = SIDES if export.learner.classifies else FAMILY
-            known = {"family": family, "shots": 6, "seed": 3, "config_digest": "0", "validation_tasks": 8} | options
+            known = {
+                "family": family,
+                "shots": 6,
+                "seed": 3,
+                "config_digest": "0",
+                "validation_tasks": 8,
+                "precision": "float32",
+            }
+            known |= options
             return export_bundle(export.learner, export.normalization, folder, **known)
 
 

@@ -26,6 +26,11 @@ def test_the_renamed_field_is_carried_over() -> None:
     assert Bundle.open(FORMAT_2).manifest.normalization.model_dump(mode="json") == written
 
 
+def test_a_bundle_that_is_older_than_rounding_is_of_float32() -> None:
+    """It says nothing of rounding, and loads (see above)."""
+    assert Bundle.open(FORMAT_2).manifest.rounding is None
+
+
 def test_an_adaptation_of_format_2_is_saved_and_loaded(tmp_path: Path) -> None:
     """A conversion in memory does not change the bundle's digest. So adaptations that were saved before still load."""
     model = AdaptiveModel.load(FORMAT_2)

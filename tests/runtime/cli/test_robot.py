@@ -27,6 +27,7 @@ class TestInfo:
             "50 Hz",
             "adapt.onnx",
             "from 200 clean tasks",
+            "on 100 validation tasks",
         ):
             assert part in out
 
