@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_c.precision import Stored, stored
+
 
 class Symmetry(NamedTuple):
     """A symmetry matrix U, row by row as the C code reads it: a row for each filter parameter."""
@@ -15,6 +17,8 @@ class Symmetry(NamedTuple):
     """`(k, numbers of the weight)`, float32. A matrix of weights `(outputs, inputs)` is stored transposed."""
     weight: tuple[int, ...]
     """The shape of the weight as it is stored."""
+    stored: Stored
+    """The rows as the C code stores them."""
 
 
 class Constants:
@@ -45,7 +49,8 @@ class Constants:
         """
         found = self.find(rows)
         if found is None:
-            found = Symmetry(name, np.ascontiguousarray(rows, np.float32), tuple(weight))
+            rows = np.ascontiguousarray(rows, np.float32)
+            found = Symmetry(name, rows, tuple(weight), stored(rows))
             self.symmetries[name] = found
             self._names["U", found.rows.tobytes()] = name
         return found

@@ -4,7 +4,9 @@ Compilers turn loops of a fixed length over neighbours into vector instructions,
 sums run in lanes: as many sums side by side as a vector holds, added up at the end.
 """
 
-STORES = {"float32": "float", "float16": "uint16_t", "int8": "int8_t"}
+from collections.abc import Iterator
+
+_STORES = {"float32": "float", "float16": "uint16_t", "int8": "int8_t"}
 """How U is stored, and the C type of its numbers."""
 
 _TEXT = r"""
@@ -195,7 +197,7 @@ static void solve_{T}(int size, const {T} *restrict a, const {T} *restrict b, {T
 
 //: row_float32
 /* A row of U as it is stored. */
-static inline const float *row_of(int size, const float *restrict u, const float *scales, float *row)
+static inline const float *row_float32(int size, const float *restrict u, const float *scales, float *row)
 {
     (void)size;
     (void)scales;
@@ -209,7 +211,7 @@ static inline const float *row_of(int size, const float *restrict u, const float
 #endif
 
 /* Write a row of U as float: the bits of a float16 are those of a float, but for the exponent's bias. */
-static const float *row_of(int size, const uint16_t *restrict u, const float *scales, float *restrict row)
+static const float *row_float16(int size, const uint16_t *restrict u, const float *scales, float *restrict row)
 {
     int p = 0;
     (void)scales;
@@ -232,51 +234,51 @@ static const float *row_of(int size, const uint16_t *restrict u, const float *sc
 
 //: row_int8
 /* Write a row of U as float: whole numbers, each times the scale of the weight's number that it makes. */
-static const float *row_of(int size, const int8_t *restrict u, const float *restrict scales, float *restrict row)
+static const float *row_int8(int size, const int8_t *restrict u, const float *restrict scales, float *restrict row)
 {
     for (int p = 0; p < size; ++p)
         row[p] = (float)u[p] * scales[p];
     return row;
 }
 
-//: fold row
+//: fold_{S} row_{S}
 /* w (size) = v U: the sum of the rows of U (k, size), each times its v. Two rows are read at a time. */
-static void fold(int k, int size, const float *restrict v, const {U} *restrict u, const float *restrict scales,
+static void fold_{S}(int k, int size, const float *restrict v, const {U} *restrict u, const float *restrict scales,
                  float *rows, float *restrict w)
 {
     int r = 0;
     for (int p = 0; p < size; ++p)
         w[p] = 0.0f;
     for (; r + 2 <= k; r += 2) {
-        const float *restrict u0 = row_of(size, u + r * size, scales, rows);
-        const float *restrict u1 = row_of(size, u + (r + 1) * size, scales, {SECOND});
+        const float *restrict u0 = row_{S}(size, u + r * size, scales, rows);
+        const float *restrict u1 = row_{S}(size, u + (r + 1) * size, scales, {SECOND});
         const float v0 = v[r], v1 = v[r + 1];
         for (int p = 0; p < size; ++p)
             w[p] += v0 * u0[p] + v1 * u1[p];
     }
     for (; r < k; ++r) {
-        const float *restrict u0 = row_of(size, u + r * size, scales, rows);
+        const float *restrict u0 = row_{S}(size, u + r * size, scales, rows);
         const float v0 = v[r];
         for (int p = 0; p < size; ++p)
             w[p] += v0 * u0[p];
     }
 }
 
-//: pull row dot_float
+//: pull_{S} row_{S} dot_float
 /* out (m, k) = g UT: a gradient of weights in each row of g (m, size) becomes one of v. */
-static void pull(int m, int k, int size, const float *restrict g, const {U} *restrict u, const float *restrict scales,
-                 float *rows, float *restrict out)
+static void pull_{S}(int m, int k, int size, const float *restrict g, const {U} *restrict u,
+                     const float *restrict scales, float *rows, float *restrict out)
 {
     for (int r = 0; r < k; ++r) {
-        const float *restrict u0 = row_of(size, u + r * size, scales, rows);
+        const float *restrict u0 = row_{S}(size, u + r * size, scales, rows);
         for (int i = 0; i < m; ++i)
             out[i * k + r] = dot_float(size, g + i * size, u0);
     }
 }
 
-//: step row dot_float
+//: step_{S} row_{S} dot_float
 /* A gradient step of one weight: next (k) = v - rates * (g UT) and w (size) = next U. Each row of U is read once. */
-static void step(int k, int size, const float *restrict v, const float *restrict rates, int each,
+static void step_{S}(int k, int size, const float *restrict v, const float *restrict rates, int each,
                  const float *restrict g, const {U} *restrict u, const float *restrict scales, float *rows,
                  float *restrict next, float *restrict w)
 {
@@ -284,8 +286,8 @@ static void step(int k, int size, const float *restrict v, const float *restrict
     for (int p = 0; p < size; ++p)
         w[p] = 0.0f;
     for (; r + 2 <= k; r += 2) {
-        const float *restrict u0 = row_of(size, u + r * size, scales, rows);
-        const float *restrict u1 = row_of(size, u + (r + 1) * size, scales, {SECOND});
+        const float *restrict u0 = row_{S}(size, u + r * size, scales, rows);
+        const float *restrict u1 = row_{S}(size, u + (r + 1) * size, scales, {SECOND});
         const float v0 = v[r] - rates[r * each] * dot_float(size, g, u0);
         const float v1 = v[r + 1] - rates[(r + 1) * each] * dot_float(size, g, u1);
         next[r] = v0;
@@ -294,7 +296,7 @@ static void step(int k, int size, const float *restrict v, const float *restrict
             w[p] += v0 * u0[p] + v1 * u1[p];
     }
     for (; r < k; ++r) {
-        const float *restrict u0 = row_of(size, u + r * size, scales, rows);
+        const float *restrict u0 = row_{S}(size, u + r * size, scales, rows);
         const float v0 = v[r] - rates[r * each] * dot_float(size, g, u0);
         next[r] = v0;
         for (int p = 0; p < size; ++p)
@@ -302,16 +304,16 @@ static void step(int k, int size, const float *restrict v, const float *restrict
     }
 }
 
-//: slopes row product_float dot_float
+//: slopes_{S} row_{S} product_float dot_float
 /* out (n * m, k): gradients of v, of the weights' gradients a deltaT of a linear layer at each of n samples. Its inputs
    a are (n, inputs), the gradients delta of its outputs (n, m, outputs). A row of U is (inputs, outputs). */
-static void slopes(int n, int m, int inputs, int outputs, int k, const float *restrict a, const float *restrict delta,
-                   const {U} *restrict u, const float *restrict scales, float *rows, float *restrict part,
-                   float *restrict out)
+static void slopes_{S}(int n, int m, int inputs, int outputs, int k, const float *restrict a,
+                       const float *restrict delta, const {U} *restrict u, const float *restrict scales, float *rows,
+                       float *restrict part, float *restrict out)
 {
     const int size = inputs * outputs;
     for (int r = 0; r < k; ++r) {
-        const float *restrict u0 = row_of(size, u + r * size, scales, rows);
+        const float *restrict u0 = row_{S}(size, u + r * size, scales, rows);
         product_float(n, outputs, inputs, a, inputs, 1, u0, NULL, part);
         for (int i = 0; i < n; ++i)
             for (int j = 0; j < m; ++j)
@@ -321,26 +323,21 @@ static void slopes(int n, int m, int inputs, int outputs, int k, const float *re
 """
 
 
-def kernels(wanted: set[str], store: str) -> str:
+def kernels(wanted: set[str]) -> str:
     """Return the C functions that are wanted, each after those that it calls.
 
     Args:
         wanted: Names of functions.
-        store: How U is stored: `float32`, `float16` or `int8`.
     """
     parts: dict[str, tuple[list[str], str]] = {}
     for part in _TEXT.split("//: ")[1:]:
         head, text = part.split("\n", 1)
-        for dtype in ("float", "double") if "{T}" in head else ("float",):
-            zero = "0.0f" if dtype == "float" else "0.0"
-            typed = {"{LANES}": _LANES, "{ADD_LANES}": _ADD_LANES, "{T}": dtype, "{Z}": zero}
-            typed |= {"{SQRT}": "sqrtf" if dtype == "float" else "sqrt"}
-            name, *needs = _filled(head, typed).split()
-            parts[name] = needs, _filled(text, typed)
+        for words in _versions(head):
+            name, *needs = _filled(head, words).split()
+            parts[name] = needs, _filled(text, words)
     order: list[str] = []
 
     def add(name: str) -> None:
-        name = f"row_{store}" if name == "row" else name
         if name not in order:
             for need in parts[name][0]:
                 add(need)
@@ -349,7 +346,19 @@ def kernels(wanted: set[str], store: str) -> str:
     for name in parts:
         if name in wanted:
             add(name)
-    return "\n".join(_stored(parts[name][1].strip("\n"), store) + "\n" for name in order)
+    return "\n".join(parts[name][1].strip("\n") + "\n" for name in order)
+
+
+def _versions(head: str) -> Iterator[dict[str, str]]:
+    """What each version of a function has in place of the words in braces."""
+    if "{S}" in head:
+        for store, own in _STORES.items():
+            # Numbers that are stored as they are need no memory to be read into.
+            yield {"{S}": store, "{U}": own, "{SECOND}": "rows" if store == "float32" else "rows + size"}
+        return
+    for dtype in ("float", "double") if "{T}" in head else ("float",):
+        zero, root = ("0.0f", "sqrtf") if dtype == "float" else ("0.0", "sqrt")
+        yield {"{LANES}": _LANES, "{ADD_LANES}": _ADD_LANES, "{T}": dtype, "{Z}": zero, "{SQRT}": root}
 
 
 def _filled(text: str, words: dict[str, str]) -> str:
@@ -363,8 +372,3 @@ _LANES = """{T} s0[8] = {{Z}}, s1[8] = {{Z}}, s2[8] = {{Z}}, s3[8] = {{Z}}, sum 
 _ADD_LANES = """for (int l = 0; l < 8; ++l)
         s0[l] = (s0[l] + s1[l]) + (s2[l] + s3[l]);
     return sum + ((s0[0] + s0[4]) + (s0[2] + s0[6])) + ((s0[1] + s0[5]) + (s0[3] + s0[7]));"""
-
-
-def _stored(text: str, store: str) -> str:
-    """Fill in how U is stored. Numbers that are stored as they are need no memory to be read into."""
-    return _filled(text, {"{U}": STORES[store], "{SECOND}": "rows" if store == "float32" else "rows + size"})

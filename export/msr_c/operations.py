@@ -11,7 +11,7 @@ from msr_c.operators import broadcast, strides
 from msr_runtime.errors import ExportError
 
 
-def add_scratch(graph: Graph, constants: Constants, store: str) -> None:
+def add_scratch(graph: Graph, constants: Constants) -> None:
     """Give operations the memory that they compute in."""
     for op in graph.ops:
         if op.kind == "solve":
@@ -19,7 +19,8 @@ def add_scratch(graph: Graph, constants: Constants, store: str) -> None:
             op.attributes["scratch"] = (graph.new("factor", (rows, rows), graph[op.inputs[0]].dtype),)
         elif op.kind in ("fold", "pull", "step", "slopes"):
             symmetry = constants.symmetries[op.attributes["U"]]
-            rows = 0 if store == "float32" else 2 if op.kind in ("fold", "step") else 1
+            plain = symmetry.stored.precision == "float32"
+            rows = 0 if plain else 2 if op.kind in ("fold", "step") else 1
             op.attributes["scratch"] = (graph.new("rows of U", (rows, symmetry.rows.shape[1])),) if rows else ()
             if op.kind == "slopes":
                 inputs, outputs = symmetry.weight
@@ -147,9 +148,11 @@ class Writer:
         return body
 
     def _symmetry(self, op: Op) -> tuple[int, int, str, str]:
+        """The sizes of an operation's U, the kernel for how U is stored, and what the kernel reads it by."""
         symmetry = self._constants.symmetries[op.attributes["U"]]
-        name = identifier(symmetry.name)
-        return *symmetry.rows.shape, name, f"{name}_scales"
+        name, precision = identifier(symmetry.name), symmetry.stored.precision
+        scales = "NULL" if symmetry.stored.scales is None else f"{name}_scales"
+        return *symmetry.rows.shape, f"{op.kind}_{precision}", f"{name}, {scales}, {self._rows(op)}"
 
     def _rows(self, op: Op) -> str:
         """Where rows of U are read into."""
@@ -157,32 +160,32 @@ class Writer:
         return self._pointer(scratch[0]) if scratch else "NULL"
 
     def _fold(self, op: Op) -> list[str]:
-        k, count, name, scales = self._symmetry(op)
+        k, count, kernel, U = self._symmetry(op)
         v, out = map(self._pointer, (*op.inputs, op.output))
-        return [self._call("fold", k, count, v, name, scales, self._rows(op), out)]
+        return [self._call(kernel, k, count, v, U, out)]
 
     def _pull(self, op: Op) -> list[str]:
-        k, count, name, scales = self._symmetry(op)
+        k, count, kernel, U = self._symmetry(op)
         rows = self._graph[op.inputs[0]].size // count
         gradient, out = map(self._pointer, (*op.inputs, op.output))
-        return [self._call("pull", rows, k, count, gradient, name, scales, self._rows(op), out)]
+        return [self._call(kernel, rows, k, count, gradient, U, out)]
 
     def _step(self, op: Op) -> list[str]:
-        k, count, name, scales = self._symmetry(op)
+        k, count, kernel, U = self._symmetry(op)
         v, rates, gradient = map(self._pointer, op.inputs)
         each = 0 if self._graph[op.inputs[1]].size == 1 else 1
         outputs = map(self._pointer, op.outputs)
-        return [self._call("step", k, count, v, rates, each, gradient, name, scales, self._rows(op), *outputs)]
+        return [self._call(kernel, k, count, v, rates, each, gradient, U, *outputs)]
 
     def _slopes(self, op: Op) -> list[str]:
-        k, _, name, scales = self._symmetry(op)
+        k, _, kernel, U = self._symmetry(op)
         inputs, outputs = self._constants.symmetries[op.attributes["U"]].weight
         a, delta = (self._graph[name] for name in op.inputs)
         samples = a.size // inputs
         rows = delta.size // outputs // samples
         first, second, part, out = map(self._pointer, (*op.inputs, op.attributes["scratch"][-1], op.output))
         sizes = samples, rows, inputs, outputs, k
-        return [self._call("slopes", *sizes, first, second, name, scales, self._rows(op), part, out)]
+        return [self._call(kernel, *sizes, first, second, U, part, out)]
 
     def _solve(self, op: Op) -> list[str]:
         A, b = op.inputs

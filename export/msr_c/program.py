@@ -8,7 +8,6 @@ import numpy as np
 
 from msr_c.kernels import kernels
 from msr_c.operations import Writer, add_scratch, identifier
-from msr_c.precision import Stored
 from msr_c.public import Sizes, header, public_functions
 from msr_c.text import array
 from msr_c.translation import Translation
@@ -36,10 +35,8 @@ def write_program(
     manifest: Manifest,
     digest: str,
     translation: Translation,
-    stored: dict[str, Stored],
     name: str,
     shots: int,
-    store: str,
 ) -> Program:
     """Write a bundle in C.
 
@@ -47,12 +44,10 @@ def write_program(
         manifest: The bundle's manifest.
         digest: The bundle's digest.
         translation: Its graphs.
-        stored: Each symmetry matrix, by name, as it is stored.
         name: What all names in C begin with.
         shots: N, the most samples of a support set.
-        store: `float32`, `float16` or `int8`: how U is stored.
     """
-    functions = {file: _function(file, translation, name, shots, store) for file in translation.graphs}
+    functions = {file: _function(file, translation, name, shots) for file in translation.graphs}
     called: set[str] = set().union(*(each.kernels for each in functions.values()))
     own = {"exp_float", "sigmoid_float", "sigmoid_double", *(f"{m}_{t}" for m in ("max", "min") for t in _TYPES)}
     called |= {each for each in own if any(f"{each}(" in function.text for function in functions.values())}
@@ -61,9 +56,9 @@ def write_program(
     sizes = Sizes(name, shots, {dtype: count for dtype, count in memory.items() if count}, translation.start)
     parts = [
         _TOP.format(name=name, manifest=manifest.name, digest=digest),
-        "\n".join(_constants(translation, stored, called)),
+        "\n".join(_constants(translation, called)),
         _start(translation, name),
-        kernels(called, store),
+        kernels(called),
         *(function.text for function in functions.values()),
         public_functions(manifest, sizes, translation),
     ]
@@ -82,18 +77,17 @@ _TOP = """/* {manifest}: written by `msr export --c` of the bundle {digest}.
 """
 
 
-def _constants(translation: Translation, stored: dict[str, Stored], called: set[str]) -> Iterator[str]:
+def _constants(translation: Translation, called: set[str]) -> Iterator[str]:
     for name, values in translation.constants.arrays.items():
         yield array(name, values.astype(np.int32) if values.dtype.kind in "iub" else values)
-    if not called & {"fold", "pull", "step", "slopes"}:
-        return
     for name, symmetry in translation.constants.symmetries.items():
-        known = stored[name]
+        if not any(each.endswith(f"_{symmetry.stored.precision}") for each in called):
+            continue
         k, count = symmetry.rows.shape
         yield f"/* U of {name.removeprefix('U_')}: a row of {count} numbers for each of {k} filter parameters. */"
-        yield array(identifier(name), known.numbers)
-        scales = f"{identifier(name)}_scales"
-        yield f"#define {scales} NULL\n" if known.scales is None else array(scales, known.scales)
+        yield array(identifier(name), symmetry.stored.numbers)
+        if symmetry.stored.scales is not None:
+            yield array(f"{identifier(name)}_scales", symmetry.stored.scales)
 
 
 def _start(translation: Translation, name: str) -> str:
@@ -105,9 +99,9 @@ def _body(definition: str) -> str:
     return definition.split(" = ", 1)[1].removesuffix(";\n")
 
 
-def _function(file: str, translation: Translation, name: str, shots: int, store: str) -> _Function:
+def _function(file: str, translation: Translation, name: str, shots: int) -> _Function:
     graph, outputs = translation.graphs[file], translation.outputs[file]
-    add_scratch(graph, translation.constants, store)
+    add_scratch(graph, translation.constants)
     arguments, parameters = dict[str, str](), list[str]()
     states = set(translation.start)
     parameters.append(f"const {name}_network *restrict from")

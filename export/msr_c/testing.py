@@ -15,7 +15,7 @@ def golden_program(manifest: Manifest, golden: Golden, name: str, tolerance: flo
 
     Args:
         manifest: The bundle's manifest.
-        golden: The golden example, of the numbers of U as the C code stores them.
+        golden: The bundle's golden example.
         name: What all names in C begin with.
         tolerance: The largest relative error.
     """

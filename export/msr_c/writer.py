@@ -1,21 +1,16 @@
 """Write a finished bundle as C99 source: the header, the source with its constants, and a program that tests them."""
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from msr_c.operations import identifier
-from msr_c.precision import stored
 from msr_c.program import write_program
-from msr_c.rounding import golden_of, rounded
 from msr_c.testing import golden_program
 from msr_c.translation import translate_bundle
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.errors import ExportError
 
-__all__ = ["Store", "Written", "write_c"]
-
-Store = Literal["float32", "float16", "int8"]
-"""How U is stored."""
+__all__ = ["Written", "write_c"]
 
 
 class Written(NamedTuple):
@@ -29,14 +24,13 @@ class Written(NamedTuple):
     """A program that replays the golden example."""
 
 
-def write_c(bundle: Bundle, folder: Path, shots: int | None = None, store: Store = "float32") -> Written:
-    """Write an opened bundle as C99.
+def write_c(bundle: Bundle, folder: Path, shots: int | None = None) -> Written:
+    """Write an opened bundle as C99. U is stored as the bundle stores it, so `msr export --precision` makes it smaller.
 
     Args:
         bundle: The bundle.
         folder: The folder to write to. It is made if it is not there. Files of an earlier export are replaced.
         shots: N, the most samples of a support set. None takes those of meta-training.
-        store: How the numbers of the symmetry matrix U are stored.
 
     Raises:
         ExportError: If the bundle cannot be written in C, or `shots` is below the golden example's.
@@ -48,11 +42,7 @@ def write_c(bundle: Bundle, folder: Path, shots: int | None = None, store: Store
             f"shots is {shots}, but the golden example that tests the code has {least} samples: take {least} or more"
         )
     translation = translate_bundle(bundle)
-    if store != "float32":
-        bundle = rounded(bundle, translation.constants, bundle.start(), store)
-        golden, translation = golden_of(bundle), translate_bundle(bundle)
-    matrices = {each.name: stored(each.rows, store) for each in translation.constants.symmetries.values()}
-    program = write_program(bundle.manifest, bundle.digest, translation, matrices, name, shots, store)
+    program = write_program(bundle.manifest, bundle.digest, translation, name, shots)
     test = golden_program(bundle.manifest, golden, name, bundle.manifest.parity.tolerance)
     folder.mkdir(parents=True, exist_ok=True)
     written = Written(folder / f"{name}.h", folder / f"{name}.c", folder / f"{name}_test.c")

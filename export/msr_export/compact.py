@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from msr_export.freeze import Frozen
 from msr_export.lowering import encode
-from msr_export.rounding import as_rows
+from msr_runtime.bundle.rounding import as_rows
 from msr_runtime.task import Array
 
 _FEWEST = 256

@@ -16,15 +16,13 @@ import copy
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from msr_runtime.bundle.rounding import Precision
+from msr_runtime.bundle.rounding import LARGEST, Precision, multiples
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.symmetry.forms import Symmetry
 from msr_runtime.task import Array
 
-_LARGEST = 127
 _LEAST_DIGITS = 0xFF
 """The bits of a float32 that a scale does not use. It keeps 16 binary digits; times 7 of q, that is less than 24."""
 _RELATIVE = 2.0**-11
@@ -84,26 +82,11 @@ def round_rows(values: Array) -> Array | None:
     largest = np.abs(values).max(-1, keepdims=True)
     with np.errstate(over="ignore"):
         # Rounded upwards, so that no q is larger than 127.
-        bits = (largest / np.float32(_LARGEST)).astype(np.float32).view(np.uint32)
+        bits = (largest / np.float32(LARGEST)).astype(np.float32).view(np.uint32)
         scales = ((bits + _LEAST_DIGITS) & ~np.uint32(_LEAST_DIGITS)).view(np.float32)
-        near = _multiples(values, scales) * scales
+        near = multiples(values, scales) * scales
     tiny = (largest > 0) & (scales < np.finfo(np.float32).tiny)
     return near if np.isfinite(near).all() and not tiny.any() else None
-
-
-def as_rows(values: Array, length: int) -> tuple[NDArray[np.int8], Array] | None:
-    """Find q `(rows, length)` and scales `(rows, 1)` with `q * scales == values`, to the last bit. None without any."""
-    rows = values.reshape(-1, length)
-    scales = np.abs(rows).max(1, keepdims=True) / np.float32(_LARGEST)
-    if not np.isfinite(scales).all():
-        return None
-    q = _multiples(rows, scales)
-    return (q.astype(np.int8), scales) if np.array_equal(q * scales, rows) else None
-
-
-def _multiples(values: Array, scales: Array) -> Array:
-    """The nearest multiples of the scales. A row of zeros has the scale 0."""
-    return np.rint(np.divide(values, scales, out=np.zeros_like(values), where=scales > 0))
 
 
 def _symmetries(learner: Learner) -> set[str]:

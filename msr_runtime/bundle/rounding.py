@@ -3,12 +3,17 @@
 import math
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from msr_runtime.bundle.frozen import Frozen, Size
+from msr_runtime.task import Array
 
 Precision = Literal["float32", "float16", "int8"]
 """In what U is stored: `int8` has a scale for each row of U. Layers that do not adapt are then float16."""
+LARGEST = 127
+"""The largest integer of `int8`, in size."""
 MOST_COST = 0.001
 """The exporter rounds of its own accord if the error after adapting grows by no more than this share."""
 
@@ -53,3 +58,18 @@ class Rounding(Frozen):
         if self.precision == "float32":
             found = f"float32, because {100 * MOST_COST:g} % more error at most is wanted of {found}"
         return f"{found}; float32 stays {', '.join(self.kept)}" if self.kept else found
+
+
+def as_rows(values: Array, length: int) -> tuple[NDArray[np.int8], Array] | None:
+    """Find q `(rows, length)` and scales `(rows, 1)` with `q * scales == values`, to the last bit. None without any."""
+    rows = values.reshape(-1, length)
+    scales = np.abs(rows).max(1, keepdims=True) / np.float32(LARGEST)
+    if not np.isfinite(scales).all():
+        return None
+    q = multiples(rows, scales)
+    return (q.astype(np.int8), scales) if np.array_equal(q * scales, rows) else None
+
+
+def multiples(values: Array, scales: Array) -> Array:
+    """The nearest multiples of the scales. A row of zeros has the scale 0."""
+    return np.rint(np.divide(values, scales, out=np.zeros_like(values), where=scales > 0))

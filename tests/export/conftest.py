@@ -219,6 +219,11 @@ class Exporter:
             known |= options
             return export_bundle(export.learner, export.normalization, folder, **known)
 
+    def write_rounded(self, folder: Path, precision: str, method: str, **settings: Any) -> Path:
+        """Write the bundle of a learner that is rounded at its export, on the task family `Swivel`."""
+        known: dict[str, Any] = {"family": FAMILY, "shots": 6, "seed": 3, "config_digest": "0", "validation_tasks": 8}
+        return export_bundle(build(method, **settings), SCALED, folder, precision=precision, **known)
+
 
 @pytest.fixture(scope="session")
 def exporter(once: Callable[..., Path]) -> Exporter:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from msr_export.rounding import as_rows, constants, round_half, round_rows, rounded, row_lengths
+from msr_export.rounding import constants, round_half, round_rows, rounded, row_lengths
+from msr_runtime.bundle.rounding import as_rows
 from msr_runtime.meta.symmetry.measures import equivariance_error
 from msr_runtime.task import Array
 

@@ -74,8 +74,8 @@ class InC(NamedTuple):
         return network[: 4 * self.model.manifest.filter_parameters].view(np.float32)
 
 
-def _load(bundle: Path, folder: Path, store: Any) -> InC:
-    written = write_c(Bundle.open(bundle), folder, SHOTS, store)
+def _load(bundle: Path, folder: Path) -> InC:
+    written = write_c(Bundle.open(bundle), folder, SHOTS)
     name, header = written.source.stem, written.header.read_text()
     kinds = [kind for kind in ("network", "workspace", "filter") if f"}} {name}_{kind};" in header]
     printed = " ".join(f'printf("%zu ", sizeof({name}_{kind}));' for kind in kinds)
@@ -91,18 +91,19 @@ def _load(bundle: Path, folder: Path, store: Any) -> InC:
 
 @pytest.fixture(scope="session")
 def code(exporter: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., InC]:
-    """A function from the name of settings, and how U is stored, to the C code of such a bundle. Each is made once."""
-    bundles: dict[str, Path] = {}
+    """A function from the name of settings, and the bundle's precision, to its C code. Each is made once."""
     made: dict[tuple[str, str], InC] = {}
 
-    def make(name: str, store: str = "float32") -> InC:
-        folder = tmp_path_factory.mktemp("c")
-        if name not in bundles:
+    def make(name: str, precision: str = "float32") -> InC:
+        if (name, precision) not in made:
+            folder = tmp_path_factory.mktemp("c")
             with torch.no_grad():
-                bundles[name] = exporter.write(exporter.exported(**SETTINGS[name]), folder / "bundle")
-        if (name, store) not in made:
-            made[name, store] = _load(bundles[name], folder / "c", store)
-        return made[name, store]
+                if precision == "float32":
+                    bundle = exporter.write(exporter.exported(**SETTINGS[name]), folder / "bundle")
+                else:
+                    bundle = exporter.write_rounded(folder / "bundle", precision, **SETTINGS[name])
+            made[name, precision] = _load(bundle, folder / "c")
+        return made[name, precision]
 
     return make
 

@@ -114,11 +114,6 @@ class TestRefusals:
             write_c(code("gradient").model.bundle, tmp_path / "c", shots=2)
         assert not (tmp_path / "c").exists()
 
-    def test_no_U_to_round(self, code: Callable[[str], Any], tmp_path: Path) -> None:
-        """A context is no symmetry matrix."""
-        with pytest.raises(ExportError, match="has no symmetry matrix"):
-            write_c(code("cavia").model.bundle, tmp_path / "c", store="int8")
-
 
 @pytest.mark.parametrize(
     ("name", "compiler"),
@@ -135,7 +130,7 @@ def test_sanitizers_find_nothing(
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed: apt-get install {compiler}")
     options = "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"
-    assert replayed(code(name, store="int8").written, *options, compiler=compiler).endswith("passed\n")
+    assert replayed(code(name, precision="int8").written, *options, compiler=compiler).endswith("passed\n")
 
 
 def test_a_cpp_program_includes_the_header(code: Callable[[str], Any], tmp_path: Path) -> None:
@@ -162,7 +157,7 @@ def test_a_cortex_m7_computes_the_same(code: Callable[..., Any], name: str) -> N
         pytest.skip(
             f"{missing[0]} is not installed: apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
         )
-    folder = code(name, store="float16").written.source.parent
+    folder = code(name, precision="float16").written.source.parent
     ran = subprocess.run([str(ROOT / ".ci/cortex-m7"), str(folder)], capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ".rodata" in ran.stdout

@@ -1,12 +1,16 @@
 """The C code of a bundle computes what ONNX Runtime computes, with every rule."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from msr_runtime.arrays import relative_error
+from msr_runtime.bundle.store import ADAPT
 
 NAMES = ("gradient", "steps apart", "classes", "gauss-newton", "ridge", "cavia", "kronecker", "anil")
 
@@ -61,13 +65,13 @@ def test_it_learns_by_sample_as_onnx_runtime(code: Callable[[str], Any], draw: C
     np.testing.assert_allclose(total, wanted.total, rtol=1e-3)
 
 
-@pytest.mark.parametrize("store", ["float16", "int8"])
+@pytest.mark.parametrize("precision", ["float16", "int8"])
 @pytest.mark.parametrize("name", ["gradient", "gauss-newton", "recursive"])
-def test_a_rounded_U_is_that_of_the_golden_example(
-    code: Callable[..., Any], replayed: Callable[..., str], name: str, store: str
+def test_a_rounded_bundle_computes_the_same_in_c(
+    code: Callable[..., Any], replayed: Callable[..., str], name: str, precision: str
 ) -> None:
-    """ONNX Runtime computed it with the same numbers; they differ from those in float32, but little."""
-    here, plain = code(name, store=store), code(name)
+    """The golden example is the bundle's own. The numbers differ from those in float32, but little."""
+    here, plain = code(name, precision), code(name)
     assert replayed(here.written).endswith("passed\n")
     starts = [each.memory("network") for each in (here, plain)]
     for each, network in zip((here, plain), starts, strict=True):
@@ -75,3 +79,41 @@ def test_a_rounded_U_is_that_of_the_golden_example(
     x = np.ones((1, 4), np.float32)
     apart = relative_error(*(each.predict(network, x) for each, network in zip((here, plain), starts, strict=True)))
     assert 1e-6 < apart < 2e-2
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("name", ["gradient", "gauss-newton"])
+def test_c_stores_the_bits_of_the_bundle(code: Callable[..., Any], name: str, precision: str) -> None:
+    """In the same type, and in another order: each number, and each scale, is there as often."""
+    here = code(name, precision)
+    graph = onnx.load_from_string(here.model.bundle.files[ADAPT]).graph
+    wanted, ending = {"float32": ("float", ""), "float16": ("uint16_t", "_half"), "int8": ("int8_t", "_q")}[precision]
+    known = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    large = [value for key, value in known.items() if key.endswith(ending) and value.size == LARGE]
+    assert large
+    source = here.written.source.read_text()
+    stored = [
+        _numbers(each, wanted)
+        for each in re.findall(rf"static const {wanted} U_\w+\[{LARGE}\] = {{(.*?)}}", source, re.S)
+    ]
+    for value in large:
+        assert any(np.array_equal(np.sort(each), _sorted(value)) for each in stored)
+    scales = [value for key, value in known.items() if key.endswith("_s")]
+    if precision == "int8":
+        of_C = re.findall(r"static const float U_\w+_scales\[\d+\] = {(.*?)}", source, re.S)
+        for value in scales:
+            assert any(np.array_equal(np.sort(_numbers(each, "float")), _sorted(value)) for each in of_C)
+
+
+LARGE = 12 * 12 * 5
+"""The numbers of the U between the two hidden layers."""
+
+
+def _numbers(text: str, dtype: str) -> Any:
+    """The numbers of an array in C, as they are stored."""
+    words = text.replace("f", "").replace("(", "").replace(")", "").split(",")
+    return np.array(words, {"float": np.float32, "uint16_t": np.uint16, "int8_t": np.int8}[dtype])
+
+
+def _sorted(value: Any) -> Any:
+    return np.sort(value.ravel().view(np.uint16) if value.dtype == np.float16 else value.ravel())
