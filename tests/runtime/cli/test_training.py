@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -163,6 +164,27 @@ class TestEvaluate:
         assert 0 < run["90 % intervals hold"]["mean"] <= 1
         assert "90 % intervals hold" in capsys.readouterr().out
 
+    def test_precision_is_printed_and_makes_a_bundle_smaller(self, trained, tiny, tmp_path, capsys, msr) -> None:
+        """What `msr export` says of it, `msr info` says of the bundle. Small constants are left as they are."""
+        family, sizes = ("--family", f"{trained / 'push.py'}:Push"), list[int]()
+        assert msr("train", family[1], tmp_path / "run", *tiny, "--learner.width", 16, "--learner.filters", 20) == 0
+        capsys.readouterr()
+        for precision in ("float32", "float16", "int8"):
+            assert msr("export", tmp_path / "run", tmp_path / precision, *family, "--precision", precision) == 0
+            written = _row(capsys.readouterr().out, "precision")
+            assert msr("info", tmp_path / precision) == 0
+            assert _row(capsys.readouterr().out, "precision") == written
+            if precision == "float32":
+                assert written == "float32"
+            else:
+                assert re.match(rf"{precision}: error \S+, in float32 \S+, on \d+ validation tasks: [+-]\S+ %", written)
+            sizes.append((tmp_path / precision / "adapt.onnx").stat().st_size)
+        assert sizes == sorted(sizes, reverse=True)
+        assert len(set(sizes)) == 3
+        assert msr("export", tmp_path / "run", tmp_path / "new", "--precision", "float8") == 2
+        assert "float8" in capsys.readouterr().err
+        assert not (tmp_path / "new").exists()
+
     @pytest.mark.parametrize("arguments", [["evaluate", "bundle"], ["evaluate", "run"], ["export", "run", "new"]])
     def test_own_family_has_to_be_named(self, arguments, trained, refusal, monkeypatch, msr) -> None:
         """A program is never run because a file names it, and the refusal asks for --family."""
@@ -204,3 +226,10 @@ class TestEvaluate:
         """A family whose fields differ from the model's is refused."""
         assert msr("evaluate", trained / "run", "--family", "hex-drive") == 2
         assert "other fields" in refusal()
+
+
+def _row(text: str, name: str) -> str:
+    """What is printed beside a name, on as many lines as it takes."""
+    found = re.search(rf"^{name}\s+(.*(?:\n\s+.*)*)", text, re.MULTILINE)
+    assert found
+    return " ".join(found[1].split())
