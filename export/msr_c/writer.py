@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from msr_c.operations import identifier
-from msr_c.program import write_program
-from msr_c.testing import golden_program
-from msr_c.translation import translate_bundle
+from msr_c.around.program import write_program
+from msr_c.around.testing import golden_program
+from msr_c.rewriting.translation import translate_bundle
+from msr_c.writing.operations import identifier
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.errors import ExportError
 

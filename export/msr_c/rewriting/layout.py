@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from msr_c.dims import Dim, size
-from msr_c.graph import Graph, Op
-from msr_c.operators import strided, strides, view
+from msr_c.graphs.building import strided, strides, view
+from msr_c.graphs.dims import Dim, size
+from msr_c.graphs.graph import Graph, Op
 
 
 def transposed(graph: Graph, name: str) -> str:

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from msr_c.kernels import kernels
-from msr_c.operations import Writer, add_scratch, identifier
-from msr_c.public import Sizes, header, public_functions
-from msr_c.text import array
-from msr_c.translation import Translation
+from msr_c.around.public import Sizes, header, public_functions
+from msr_c.rewriting.translation import Translation
+from msr_c.writing.kernels import kernels
+from msr_c.writing.operations import Writer, add_scratch, identifier
+from msr_c.writing.text import array
 from msr_runtime.bundle.manifest import Manifest, next_name
 from msr_runtime.bundle.store import ADAPT, DEVIATION, LOSS, PREDICT, UPDATE
 from msr_runtime.relinearization import LINEARIZED

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_c.dims import Dim, Dims, size
+from msr_c.graphs.dims import Dim, Dims, size
 
 
 @dataclass
@@ -119,6 +119,8 @@ class Graph:
         self.ops = list(self.needed())
 
 
+Attributes = dict[str, Any]
+"""The attributes of an ONNX node."""
 _C_TYPES = {"f4": "float", "f8": "double"}
 
 

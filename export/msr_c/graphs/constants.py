@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_c.precision import Stored, stored
+from msr_c.graphs.precision import Stored, stored
 
 
 class Symmetry(NamedTuple):

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from msr_c import operators
-from msr_c.dims import Dim
-from msr_c.graph import Graph, c_type
+from msr_c.graphs.dims import Dim
+from msr_c.graphs.graph import Graph, c_type
+from msr_c.reading import operators
 from msr_runtime.errors import ExportError
 
 _SIZES: dict[str, Callable[..., NDArray]] = {

@@ -5,13 +5,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_c.constants import Constants
-from msr_c.dims import Dim
-from msr_c.graph import Graph
-from msr_c.layout import absorb_transposes, drop_views, join_biases, store_transposed
-from msr_c.reading import read_graph
-from msr_c.rewriting import join_steps, merge_equal, part_by_part, solve_by_cholesky, use_known_weights
-from msr_c.symmetry import find_folds, find_products
+from msr_c.graphs.constants import Constants
+from msr_c.graphs.dims import Dim
+from msr_c.graphs.graph import Graph
+from msr_c.reading.model import read_graph
+from msr_c.rewriting.layout import absorb_transposes, drop_views, join_biases, store_transposed
+from msr_c.rewriting.parts import merge_equal, part_by_part, use_known_weights
+from msr_c.rewriting.solving import join_steps, solve_by_cholesky
+from msr_c.rewriting.symmetry import find_folds, find_products
 from msr_runtime.bundle.manifest import LOSSES, next_name
 from msr_runtime.bundle.store import ADAPT, DEVIATION, LOSS, PREDICT, UPDATE, Bundle
 

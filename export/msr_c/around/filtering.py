@@ -6,7 +6,7 @@ the first samples again, as `msr_runtime.inference.updater` and `belief` do.
 
 import math
 
-from msr_c.translation import Translation
+from msr_c.rewriting.translation import Translation
 from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.store import DEVIATION
 from msr_runtime.relinearization import due

@@ -12,10 +12,10 @@ With a row of U for each filter parameter k, a weight is `W = sum over k of v[k]
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_c.constants import Constants, Symmetry
-from msr_c.dims import Dim
-from msr_c.graph import Graph, Op
-from msr_c.layout import is_transpose, transposed
+from msr_c.graphs.constants import Constants, Symmetry
+from msr_c.graphs.dims import Dim
+from msr_c.graphs.graph import Graph, Op
+from msr_c.rewriting.layout import is_transpose, transposed
 
 
 def source(graph: Graph, name: str) -> str:

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-
-from msr_c.dims import Dim, Dims
-from msr_c.graph import Graph, Op
-from msr_c.memory import Memory
-from msr_c.operators import ELEMENTWISE, strides
+from msr_c.graphs.building import strides
+from msr_c.graphs.dims import Dim, Dims
+from msr_c.graphs.elementwise import ELEMENTWISE
+from msr_c.graphs.graph import Graph, Op
+from msr_c.writing.memory import Memory
+from msr_c.writing.text import literal
 
 
 class Leaf(NamedTuple):
@@ -285,23 +285,6 @@ def _times(step: Dim, name: str) -> str:
         return name
     text = str(step)
     return f"{name} * ({text})" if " + " in text else f"{name} * {text}"
-
-
-def literal(value: float, dtype: str) -> str:
-    """Return a number as C writes it, exact to the last bit."""
-    if dtype == "int":
-        return str(int(value))
-    if not np.isfinite(value):
-        return (
-            "NAN" if np.isnan(value) else f"({'-' if value < 0 else ''}{'(float)' if dtype == 'float' else ''}INFINITY)"
-        )
-    text = repr(float(np.float32(value))) if dtype == "float" else repr(float(value))
-    if dtype == "float":
-        text = np.format_float_positional(np.float32(value), unique=True) if 1e-5 < abs(value) < 1e7 else text
-        text = text if any(sign in text for sign in ".en") else f"{text}."
-        text = f"{text}0" if text.endswith(".") else text
-        return f"{text}f" if value >= 0 else f"({text}f)"
-    return text if value >= 0 else f"({text})"
 
 
 _FUNCTIONS = ("abs", "sqrt", "exp", "log", "sigmoid", "tanh", "max", "min", "pow", "sin", "cos", "erf", "floor")

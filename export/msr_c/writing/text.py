@@ -7,10 +7,25 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_c.loops import literal
-
 _WORD = re.compile("@([A-Za-z_]+)@")
 _TYPES = {"f4": "float", "f8": "double", "u2": "uint16_t", "i1": "int8_t"}
+
+
+def literal(value: float, dtype: str) -> str:
+    """Return a number as C writes it, exact to the last bit."""
+    if dtype == "int":
+        return str(int(value))
+    if not np.isfinite(value):
+        return (
+            "NAN" if np.isnan(value) else f"({'-' if value < 0 else ''}{'(float)' if dtype == 'float' else ''}INFINITY)"
+        )
+    text = repr(float(np.float32(value))) if dtype == "float" else repr(float(value))
+    if dtype == "float":
+        text = np.format_float_positional(np.float32(value), unique=True) if 1e-5 < abs(value) < 1e7 else text
+        text = text if any(sign in text for sign in ".en") else f"{text}."
+        text = f"{text}0" if text.endswith(".") else text
+        return f"{text}f" if value >= 0 else f"({text}f)"
+    return text if value >= 0 else f"({text})"
 
 
 def numbers(values: NDArray) -> str:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from msr_c.constants import Constants
-from msr_c.dims import Dim
-from msr_c.graph import Graph, Op
-from msr_c.loops import Loops, hidden
-from msr_c.memory import Memory
-from msr_c.operators import broadcast, strides
+from msr_c.graphs.building import broadcast, strides
+from msr_c.graphs.constants import Constants
+from msr_c.graphs.dims import Dim
+from msr_c.graphs.graph import Graph, Op
+from msr_c.writing.loops import Loops, hidden
+from msr_c.writing.memory import Memory
 from msr_runtime.errors import ExportError
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_c.text import array, filled
+from msr_c.writing.text import array, filled
 from msr_runtime.bundle.golden import Golden
 from msr_runtime.bundle.manifest import Manifest
 

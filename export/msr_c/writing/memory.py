@@ -5,8 +5,8 @@ Places in the workspace are used again once the last operation that reads them h
 
 from typing import NamedTuple
 
-from msr_c.dims import Dim
-from msr_c.graph import Graph, Op
+from msr_c.graphs.dims import Dim
+from msr_c.graphs.graph import Graph, Op
 
 _LINE = 16
 """Places begin at multiples of so many numbers, so that whole vectors are read."""

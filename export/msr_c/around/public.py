@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_c.filtering import HEADER, SOURCE, WORKSPACE, filter_words
-from msr_c.operations import identifier
-from msr_c.text import array, filled
-from msr_c.translation import Translation
+from msr_c.around.filtering import HEADER, SOURCE, WORKSPACE, filter_words
+from msr_c.rewriting.translation import Translation
+from msr_c.writing.operations import identifier
+from msr_c.writing.text import array, filled
 from msr_runtime.bundle.manifest import STEP, Manifest
 from msr_runtime.bundle.store import ADAPT
 from msr_runtime.task import SLACK, Field, output_shape, sample_shape

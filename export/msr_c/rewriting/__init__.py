@@ -1,0 +1,1 @@
+"""Rewriting a graph so that its C is short and fast."""

@@ -1,0 +1,1 @@
+"""Writing the operations of a graph in C."""

@@ -1,0 +1,188 @@
+"""The C functions of dense algebra and mathematics that graphs call, as templates."""
+
+DENSE = r"""
+//: exp_float
+/* e to the power of x, to 2 units in the last place. A loop that calls it is vectorized; a call of libm is not. */
+static inline float exp_float(float x)
+{
+    const float limited = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    /* x = k log 2 + r: adding and taking away 1.5 * 2^23 rounds to a whole k. */
+    const float shifted = limited * 1.44269504f + 12582912.0f, k = shifted - 12582912.0f;
+    const float r = (limited - k * 0.693145752f) - k * 1.42860677e-6f;
+    float p = 1.98756915e-4f;
+    uint32_t bits;
+    float power;
+    p = p * r + 1.39819995e-3f;
+    p = p * r + 8.33345191e-3f;
+    p = p * r + 4.16657962e-2f;
+    p = p * r + 1.66666657e-1f;
+    p = p * r + 0.5f;
+    p = p * r * r + r + 1.0f;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits - 0x4b400000u + 127u) << 23;
+    memcpy(&power, &bits, sizeof power);
+    return x != x ? x : p * power;
+}
+
+//: sigmoid_float exp_float
+static inline float sigmoid_float(float x)
+{
+    return 1.0f / (1.0f + exp_float(-x));
+}
+
+//: sigmoid_double
+static inline double sigmoid_double(double x)
+{
+    return 1.0 / (1.0 + exp(-x));
+}
+
+//: max_{T}
+/* The larger number; NaN if one is NaN. */
+static inline {T} max_{T}({T} a, {T} b)
+{
+    return a != a || a > b ? a : b;
+}
+
+//: min_{T}
+/* The smaller number; NaN if one is NaN. */
+static inline {T} min_{T}({T} a, {T} b)
+{
+    return a != a || a < b ? a : b;
+}
+
+//: max_int
+static inline int max_int(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+//: min_int
+static inline int min_int(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+//: product_{T}
+/* c (rows, columns) = bias + a b. Number (i, p) of a is a[i * row + p * step]; b is (depth, columns). Without a bias it
+   is null. Sixteen columns of four rows are summed up at a time, in registers: compilers keep small arrays there. */
+static void product_{T}(int rows, int columns, int depth, const {T} *restrict a, int row, int step,
+                        const {T} *restrict b, const {T} *restrict bias, {T} *restrict c)
+{
+    int j = 0;
+    for (; j + 16 <= columns; j += 16) {
+        const {T} *restrict a0 = a, *restrict column = b + j;
+        {T} *restrict out = c + j, first[16];
+        int i = 0;
+        for (int l = 0; l < 16; ++l)
+            first[l] = bias ? bias[j + l] : {Z};
+        for (; i + 4 <= rows; i += 4, a0 += 4 * row, out += 4 * columns) {
+            const {T} *restrict a1 = a0 + row, *restrict a2 = a1 + row, *restrict a3 = a2 + row;
+            {T} s0[16], s1[16], s2[16], s3[16];
+            for (int l = 0; l < 16; ++l)
+                s0[l] = s1[l] = s2[l] = s3[l] = first[l];
+            for (int p = 0; p < depth; ++p) {
+                const {T} x0 = a0[p * step], x1 = a1[p * step], x2 = a2[p * step], x3 = a3[p * step];
+                const {T} *restrict y = column + p * columns;
+                for (int l = 0; l < 16; ++l)
+                    s0[l] += x0 * y[l];
+                for (int l = 0; l < 16; ++l)
+                    s1[l] += x1 * y[l];
+                for (int l = 0; l < 16; ++l)
+                    s2[l] += x2 * y[l];
+                for (int l = 0; l < 16; ++l)
+                    s3[l] += x3 * y[l];
+            }
+            for (int l = 0; l < 16; ++l) {
+                out[l] = s0[l];
+                out[columns + l] = s1[l];
+                out[2 * columns + l] = s2[l];
+                out[3 * columns + l] = s3[l];
+            }
+        }
+        for (; i < rows; ++i, a0 += row, out += columns) {
+            {T} s0[16];
+            for (int l = 0; l < 16; ++l)
+                s0[l] = first[l];
+            for (int p = 0; p < depth; ++p)
+                for (int l = 0; l < 16; ++l)
+                    s0[l] += a0[p * step] * column[p * columns + l];
+            for (int l = 0; l < 16; ++l)
+                out[l] = s0[l];
+        }
+    }
+    for (; j < columns; ++j)
+        for (int i = 0; i < rows; ++i) {
+            {T} sum = bias ? bias[j] : {Z};
+            for (int p = 0; p < depth; ++p)
+                sum += a[i * row + p * step] * b[p * columns + j];
+            c[i * columns + j] = sum;
+        }
+}
+
+//: dot_{T}
+static inline {T} dot_{T}(int length, const {T} *restrict a, const {T} *restrict b)
+{
+    {LANES}
+    for (; p + 32 <= length; p += 32) {
+        for (int l = 0; l < 8; ++l)
+            s0[l] += a[p + l] * b[p + l];
+        for (int l = 0; l < 8; ++l)
+            s1[l] += a[p + 8 + l] * b[p + 8 + l];
+        for (int l = 0; l < 8; ++l)
+            s2[l] += a[p + 16 + l] * b[p + 16 + l];
+        for (int l = 0; l < 8; ++l)
+            s3[l] += a[p + 24 + l] * b[p + 24 + l];
+    }
+    for (; p + 8 <= length; p += 8)
+        for (int l = 0; l < 8; ++l)
+            s0[l] += a[p + l] * b[p + l];
+    for (; p < length; ++p)
+        sum += a[p] * b[p];
+    {ADD_LANES}
+}
+
+//: product_t_{T} dot_{T}
+/* c (rows, columns) = bias + a bT, with a (rows, depth) and b (columns, depth). */
+static void product_t_{T}(int rows, int columns, int depth, const {T} *restrict a, const {T} *restrict b,
+                          const {T} *restrict bias, {T} *restrict c)
+{
+    for (int i = 0; i < rows; ++i)
+        for (int j = 0; j < columns; ++j)
+            c[i * columns + j] = (bias ? bias[j] : {Z}) + dot_{T}(depth, a + i * depth, b + j * depth);
+}
+
+//: gram_{T} dot_{T}
+/* c (rows, rows) = a aT, with a (rows, depth). */
+static void gram_{T}(int rows, int depth, const {T} *restrict a, {T} *restrict c)
+{
+    for (int i = 0; i < rows; ++i)
+        for (int j = 0; j <= i; ++j)
+            c[i * rows + j] = c[j * rows + i] = dot_{T}(depth, a + i * depth, a + j * depth);
+}
+
+//: solve_{T}
+/* x (size): the solution of a x = b for a positive definite a, by a Cholesky factorization a = l lT. It is NaN if a is
+   not positive definite. */
+static void solve_{T}(int size, const {T} *restrict a, const {T} *restrict b, {T} *restrict l, {T} *restrict x)
+{
+    for (int i = 0; i < size; ++i) {
+        {T} sum;
+        for (int j = 0; j <= i; ++j) {
+            sum = a[i * size + j];
+            for (int p = 0; p < j; ++p)
+                sum -= l[i * size + p] * l[j * size + p];
+            l[i * size + j] = i == j ? {SQRT}(sum) : sum / l[j * size + j];
+        }
+        sum = b[i];
+        for (int p = 0; p < i; ++p)
+            sum -= l[i * size + p] * x[p];
+        x[i] = sum / l[i * size + i];
+    }
+    for (int i = size - 1; i >= 0; --i) {
+        {T} sum = x[i];
+        for (int p = i + 1; p < size; ++p)
+            sum -= l[p * size + i] * x[p];
+        x[i] = sum / l[i * size + i];
+    }
+}
+"""
