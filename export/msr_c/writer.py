@@ -1,12 +1,14 @@
 """Write a finished bundle as C99 source: the header, the source with its constants, and a program that tests them."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from msr_c.around.program import write_program
 from msr_c.around.testing import golden_program
 from msr_c.rewriting.translation import translate_bundle
-from msr_c.writing.operations import identifier
+from msr_c.writing.text import identifier
+from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.errors import ExportError
 
@@ -42,6 +44,8 @@ def write_c(bundle: Bundle, folder: Path, shots: int | None = None) -> Written:
             f"shots is {shots}, but the golden example that tests the code has {least} samples: take {least} or more"
         )
     translation = translate_bundle(bundle)
+    for names in (translation.start, *_sides(bundle.manifest)):
+        _refuse_twins(names)
     program = write_program(bundle.manifest, bundle.digest, translation, name, shots)
     test = golden_program(bundle.manifest, golden, name, bundle.manifest.parity.tolerance)
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,3 +53,22 @@ def write_c(bundle: Bundle, folder: Path, shots: int | None = None) -> Written:
     for path, text in zip(written, (program.header, program.source, test), strict=True):
         path.write_text(text, encoding="utf-8")
     return written
+
+
+def _sides(manifest: Manifest) -> Iterator[list[str]]:
+    """The names of the fields of x, and of y, as macros."""
+    for side in (manifest.inputs, manifest.outputs):
+        yield [field.name.upper() for field in side]
+
+
+def _refuse_twins(names: Iterable[str]) -> None:
+    """Refuse names that C would not tell apart.
+
+    Raises:
+        ExportError: If there are some.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        first = seen.setdefault(identifier(name), name)
+        if first != name:
+            raise ExportError(f"'{first}' and '{name}' have the same name in C, {identifier(name)}: rename one of them")

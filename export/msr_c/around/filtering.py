@@ -123,7 +123,7 @@ static int learn(@name@_filter *filter, @name@_workspace *work, const float *x, 
     }
     for (int i = dropped; i < dropped + @outputs@; ++i)
         work->decays[i] = 0.0f;
-    graph_update(there ? there : from, x, y, from->v, filter->rows, work->decays, to, work->new_rows, innovation->error,
+    update_graph(there ? there : from, x, y, from->v, filter->rows, work->decays, to, work->new_rows, innovation->error,
                  innovation->variance, &innovation->nis, work);
     if (!all_finite((const float *)to, (int)(sizeof *to / sizeof(float))) ||
         !all_finite(work->new_rows, @outputs@ * @filters@) || !all_finite(innovation->error, @outputs@) ||
@@ -215,7 +215,7 @@ int @name@_deviation(const @name@_filter *filter, @name@_workspace *work, const 
     float found[3][@outputs@];
     if (!all_finite(x, @inputs@))
         return @NAME@_NOT_FINITE;
-    graph_deviation(&filter->network, x, filter->rows, filter->decays, found[0], found[1], found[2], work);
+    deviation_graph(&filter->network, x, filter->rows, filter->decays, found[0], found[1], found[2], work);
     if (!all_finite(found[0], 3 * @outputs@))
         return @NAME@_NOT_FINITE_RESULT;
     memcpy(y, found[0], sizeof found[0]);

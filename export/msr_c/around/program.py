@@ -9,8 +9,8 @@ import numpy as np
 from msr_c.around.public import Sizes, header, public_functions
 from msr_c.rewriting.translation import Translation
 from msr_c.writing.kernels import kernels
-from msr_c.writing.operations import Writer, add_scratch, identifier
-from msr_c.writing.text import array
+from msr_c.writing.operations import Writer, add_scratch
+from msr_c.writing.text import array, comment, identifier, plain
 from msr_runtime.bundle.manifest import Manifest, next_name
 from msr_runtime.bundle.store import ADAPT, DEVIATION, LOSS, PREDICT, UPDATE
 from msr_runtime.relinearization import LINEARIZED
@@ -55,7 +55,7 @@ def write_program(
     memory = {dtype: max((each.get(dtype, 0) for each in shared.values()), default=0) for dtype in _TYPES}
     sizes = Sizes(name, shots, {dtype: count for dtype, count in memory.items() if count}, translation.start)
     parts = [
-        _TOP.format(name=name, manifest=manifest.name, digest=digest),
+        _TOP.format(name=name, manifest=plain(manifest.name), digest=digest),
         "\n".join(_constants(translation, called)),
         _start(translation, name),
         kernels(called),
@@ -84,7 +84,7 @@ def _constants(translation: Translation, called: set[str]) -> Iterator[str]:
         if not any(each.endswith(f"_{symmetry.stored.precision}") for each in called):
             continue
         k, count = symmetry.rows.shape
-        yield f"/* U of {name.removeprefix('U_')}: a row of {count} numbers for each of {k} filter parameters. */"
+        yield comment(f"U of {name.removeprefix('U_')}: a row of {count} numbers for each of {k} filter parameters.")
         yield array(identifier(name), symmetry.stored.numbers)
         if symmetry.stored.scales is not None:
             yield array(f"{identifier(name)}_scales", symmetry.stored.scales)
@@ -131,7 +131,7 @@ def _function(file: str, translation: Translation, name: str, shots: int) -> _Fu
         places = [f"{dtype} *restrict work_{dtype} = work->{dtype}s;" for dtype in memory]
         parameters.append(f"{name}_workspace *restrict work")
     count = "int n, " if any(not dim.fixed and dim != 0 for each in graph.inputs for dim in graph[each].shape) else ""
-    head = f"static void graph_{graph.name}({count}{', '.join(parameters)})"
+    head = f"static void {graph.name}_graph({count}{', '.join(parameters)})"
     used = "\n".join(body)
     unused = [f"(void){word};" for word in _words(parameters, bool(count)) if not _uses(used, word) and word != "work"]
     unused += ["(void)work;"] if file != PREDICT and not memory else []

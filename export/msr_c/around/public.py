@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from msr_c.around.filtering import HEADER, SOURCE, WORKSPACE, filter_words
 from msr_c.rewriting.translation import Translation
-from msr_c.writing.operations import identifier
-from msr_c.writing.text import array, filled
+from msr_c.writing.text import array, filled, identifier, plain
 from msr_runtime.bundle.manifest import STEP, Manifest
 from msr_runtime.bundle.store import ADAPT
 from msr_runtime.task import SLACK, Field, output_shape, sample_shape
@@ -38,7 +37,7 @@ def header(manifest: Manifest, digest: str, sizes: Sizes, translation: Translati
     words = filtering | {
         "name": name,
         "NAME": upper,
-        "family": manifest.name,
+        "family": plain(manifest.name),
         "digest": digest,
         "inputs": x,
         "outputs": y,
@@ -61,7 +60,7 @@ def _listed(fields: tuple[Field, ...], upper: str, side: str) -> str:
     lines, begin = [], 0
     for field in fields:
         macro = f"#define {upper}_{side}_{identifier(field.name).upper()} {begin}"
-        lines.append(f"{macro} /* {field.size} numbers in {field.unit}, {field.low:g} to {field.high:g} */")
+        lines.append(f"{macro} /* {field.size} numbers in {plain(field.unit)}, {field.low:g} to {field.high:g} */")
         begin += field.size
     return "\n".join(lines)
 
@@ -252,7 +251,7 @@ int @name@_predict(const @name@_network *network, const float *x, float *y)
     float result[@NAME@_OUTPUTS];
     if (!all_finite(x, @NAME@_INPUTS))
         return @NAME@_NOT_FINITE;
-    graph_predict(network, x, result);
+    predict_graph(network, x, result);
     if (!all_finite(result, @NAME@_OUTPUTS))
         return @NAME@_NOT_FINITE_RESULT;
     memcpy(y, result, sizeof result);
@@ -266,7 +265,7 @@ int @name@_loss(const @name@_network *network, @name@_workspace *work, const flo
     const int status = check_samples(xs, ys, shots);
     if (status != @NAME@_OK)
         return status;
-    graph_loss(shots, network, xs, ys, &mean, work);
+    loss_graph(shots, network, xs, ys, &mean, work);
     if (!all_finite(&mean, 1))
         return @NAME@_NOT_FINITE_RESULT;
     *loss = mean;
@@ -287,10 +286,10 @@ int @name@_adapt(@name@_network *network, @name@_workspace *work, const float *x
         return @NAME@_WRONG_STEPS;
     for (int step = 0; step < steps; ++step) {
         @name@_network *to = &work->networks[step % 2];
-        graph_adapt(shots, from, xs, ys, @step@to, step == 0 ? &before : &loss, work);
+        adapt_graph(shots, from, xs, ys, @step@to, step == 0 ? &before : &loss, work);
         from = to;
     }
-    graph_loss(shots, from, xs, ys, &loss, work);
+    loss_graph(shots, from, xs, ys, &loss, work);
     if (!all_finite(&before, 1) || !all_finite(&loss, 1) ||
         !all_finite((const float *)from, (int)(sizeof *from / sizeof(float))))
         return @NAME@_NOT_FINITE_RESULT;

@@ -13,7 +13,7 @@ from msr_c.rewriting.layout import absorb_transposes, drop_views, join_biases, s
 from msr_c.rewriting.parts import merge_equal, part_by_part, use_known_weights
 from msr_c.rewriting.solving import join_steps, solve_by_cholesky
 from msr_c.rewriting.symmetry import find_folds, find_products
-from msr_runtime.bundle.manifest import LOSSES, next_name
+from msr_runtime.bundle.manifest import LOSS_AFTER, LOSSES, next_name
 from msr_runtime.bundle.store import ADAPT, DEVIATION, LOSS, PREDICT, UPDATE, Bundle
 
 _ROUNDS = 3
@@ -46,7 +46,7 @@ def translate_bundle(bundle: Bundle) -> Translation:
         if file in bundle.files:
             samples = Dim.of(1) if file == PREDICT else Dim.samples()
             graph = read_graph(bundle.files[file], file.removesuffix(".onnx"), samples)
-            graph.outputs = [name for name in graph.outputs if name != LOSSES]
+            graph.outputs = [name for name in graph.outputs if name not in (LOSSES, LOSS_AFTER)]
             graph.tidy()
             named = list(graph.outputs)
             store_transposed(graph, weights, next_name("{}"))

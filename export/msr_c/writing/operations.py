@@ -8,6 +8,7 @@ from msr_c.graphs.dims import Dim
 from msr_c.graphs.graph import Graph, Op
 from msr_c.writing.loops import Loops, hidden
 from msr_c.writing.memory import Memory
+from msr_c.writing.text import comment, identifier
 from msr_runtime.errors import ExportError
 
 
@@ -53,7 +54,7 @@ class Writer:
             if op.kind == "view":
                 lines += self._copied(op)
             elif op.output not in self._hidden if len(op.outputs) == 1 else True:
-                lines += [f"/* {', '.join(op.outputs)} */", *self._write(op)]
+                lines += [comment(", ".join(op.outputs)), *self._write(op)]
         return lines
 
     def _constant(self, name: str) -> str:
@@ -192,9 +193,3 @@ class Writer:
         (factor,) = op.attributes["scratch"]
         rows, dtype = self._graph[A].shape[0], self._graph[A].dtype
         return [self._call(f"solve_{dtype}", rows, *map(self._pointer, (A, b, factor, op.output)))]
-
-
-def identifier(name: str) -> str:
-    """Return a name as C allows it."""
-    text = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)
-    return f"_{text}" if text[:1].isdigit() else text

@@ -8,6 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WORD = re.compile("@([A-Za-z_]+)@")
+_KEYWORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "auto break case char const continue default do double else enum extern float for goto if inline int long "
+        "register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while "
+        "class delete new operator private protected public template this throw try using virtual",
+    )
+)
+"""Words that C keeps for itself, and those of C++ that a header must not use."""
 _TYPES = {"f4": "float", "f8": "double", "u2": "uint16_t", "i1": "int8_t"}
 
 
@@ -42,6 +51,24 @@ def numbers(values: NDArray) -> str:
 def array(name: str, values: NDArray) -> str:
     """Return the definition of a constant array."""
     return f"static const {_type(values)} {name}[{max(values.size, 1)}] = {numbers(values)};\n"
+
+
+def identifier(name: str) -> str:
+    """Return a name as C allows it."""
+    text = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)
+    text = f"_{text}" if text[:1].isdigit() or not text else text
+    return f"{text}_" if text in _KEYWORDS else text
+
+
+def plain(words: str) -> str:
+    """Return words of a bundle as they may stand in a comment: without what ends it, a line, or fills a template."""
+    words = "".join(letter if letter.isprintable() and letter not in "@\\" else "?" for letter in words)
+    return words.replace("/*", "/ *").replace("*/", "* /")
+
+
+def comment(words: str) -> str:
+    """Return a comment of one line."""
+    return f"/* {plain(words)} */"
 
 
 def filled(template: str, words: Mapping[str, object]) -> str:

@@ -26,6 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cavia": {"method": "cavia", "loss": "mse", "rule": "gauss-newton"},
     "kronecker": {"method": "msr", "loss": "mse", "form": "kronecker"},
     "anil": {"method": "anil", "loss": "mse"},
+    "prototypes": {"method": "protonets", "loss": "cross_entropy"},
     "recursive": {"method": "msr", "loss": "mse", "rule": "recursive", "time_constant": 30.0, "memory": 12},
 }
 _STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wdouble-promotion", "-Werror", "-O2")

@@ -4,6 +4,7 @@ import math
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from msr_c import write_c
+from msr_c import Written, write_c
 from msr_runtime.bundle.store import ADAPT, write_bundle
 from msr_runtime.errors import ExportError
 
@@ -162,3 +163,49 @@ def test_a_cortex_m7_computes_the_same(code: Callable[..., Any], name: str) -> N
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ".rodata" in ran.stdout
     assert ran.stdout.endswith("passed\n")
+
+
+class TestNames:
+    """What a bundle says of itself is no program: it may stand in a comment, and name things."""
+
+    def test_words_of_a_bundle_cannot_leave_a_comment(self, code: Callable[[str], Any], tmp_path: Path) -> None:
+        """With its ends, lines, words of templates and of C in each text. The code compiles without a warning."""
+        bundle = code("gradient").model.bundle
+        evil = '*/ int x = @name@; #error "no" /* \n\\\n#error no'
+        fields = tuple(
+            each.model_copy(update={"name": f"int {index} {evil}", "unit": evil})
+            for index, each in enumerate(bundle.manifest.inputs)
+        )
+        manifest = bundle.manifest.model_copy(update={"name": f"graph {evil}", "inputs": fields})
+        written = write_c(replace(bundle, manifest=manifest), tmp_path / "a folder; with \n a line")
+        assert written.source.is_file()
+        _compile(written)
+        assert "#error no" not in written.header.read_text().splitlines()
+
+    @pytest.mark.parametrize("name", ["graph", "for", "1", "", "übung"])
+    def test_any_family_name_becomes_one_of_c(self, code: Callable[[str], Any], tmp_path: Path, name: str) -> None:
+        """Also keywords, digits, nothing, and names that the code itself uses."""
+        bundle = code("gradient").model.bundle
+        manifest = bundle.manifest.model_copy(update={"name": name})
+        _compile(write_c(replace(bundle, manifest=manifest), tmp_path / "c"))
+
+    def test_fields_that_c_cannot_tell_apart(self, code: Callable[[str], Any], tmp_path: Path) -> None:
+        """Both are named, and nothing is written."""
+        bundle = code("gradient").model.bundle
+        fields = tuple(
+            each.model_copy(update={"name": name})
+            for each, name in zip(bundle.manifest.inputs, ["a b", "a.b"], strict=True)
+        )
+        manifest = bundle.manifest.model_copy(update={"inputs": fields})
+        with pytest.raises(ExportError, match=r"'A B' and 'A\.B' have the same name in C, A_B"):
+            write_c(replace(bundle, manifest=manifest), tmp_path / "c")
+        assert not (tmp_path / "c").exists()
+
+
+def _compile(written: Written) -> None:
+    """Check the syntax, with warnings as errors."""
+    command = ["gcc", "-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
+    done = subprocess.run(
+        [*command, str(written.source), str(written.test)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
