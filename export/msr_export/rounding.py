@@ -6,7 +6,7 @@ Rounding comes before anything is traced. Every rounded number is a float32 numb
     int8      s q, with an integer q from -127 to 127 and one scale s for each row of U
 
 The graphs are traced in float32, as ever. `compact` then stores what the smaller type holds exactly, and finds q and s
-again: s has so few digits that every s q is exact in float32, and the largest |q| of each row is 127.
+again: s has so few digits that every s q is exact in float32, and the largest q of each row is 127 or -127.
 
 v, rates and dampings stay float32: the inner loop moves v by less than float16 can tell. So do the fixed bases of the
 form `equivariant`, whose rounding would break the symmetry, and vectors, which are small.
