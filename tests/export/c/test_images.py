@@ -1,14 +1,13 @@
 """Networks of images in C: convolutions and their gradients."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from msr_c import write_c
+from msr_c import Written, write_c
 from msr_export import export_bundle
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.meta.learners.config import LearnerConfig
@@ -39,20 +38,26 @@ class Pictures:
         return x, y
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """The C code of a network with two convolutions."""
+    torch.manual_seed(0)
+    config = LearnerConfig.model_validate({"network": "conv", "depth": 2, "width": 3, "filters": 5, "rule": "gradient"})
+    learner, folder = LEARNERS["msr"](config, SHAPE, (2,), "mse").eval(), tmp_path_factory.mktemp("images")
+    known: dict[str, Any] = {"shots": 4, "seed": 3, "config_digest": "0", "validation_tasks": 8}
+    scaling = Normalization.identity(SHAPE, (2,))
+    bundle = export_bundle(learner, scaling, folder / "bundle", family=Pictures(), precision="float32", **known)
+    return write_c(Bundle.open(bundle), folder / "c")
+
+
+@pytest.mark.slow  # it exports a network of images
 @pytest.mark.parametrize(
     ("compiler", "options"),
     [("gcc", ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")), ("clang", ())],
 )
 def test_two_layers_of_convolution_come_back(
-    replayed: Callable[..., str], tmp_path: Path, compiler: str, options: tuple[str, ...]
+    replayed: Callable[..., str], written: Written, compiler: str, options: tuple[str, ...]
 ) -> None:
     """The gradient by the first layer goes through a transposed convolution with a stride."""
-    torch.manual_seed(0)
-    config = LearnerConfig.model_validate({"network": "conv", "depth": 2, "width": 3, "filters": 5, "rule": "gradient"})
-    learner = LEARNERS["msr"](config, SHAPE, (2,), "mse").eval()
-    known: dict[str, Any] = {"shots": 4, "seed": 3, "config_digest": "0", "validation_tasks": 8}
-    scaling = Normalization.identity(SHAPE, (2,))
-    bundle = export_bundle(learner, scaling, tmp_path / "bundle", family=Pictures(), precision="float32", **known)
-    written = write_c(Bundle.open(bundle), tmp_path / "c")
     assert "spread_float(" in written.source.read_text()
     assert replayed(written, *options, compiler=compiler).endswith("passed\n")
