@@ -16,7 +16,7 @@ from msr_runtime.adaptation.result import AdaptResult
 from msr_runtime.adaptation.sample_recorder import WeightsRecorder
 from msr_runtime.adaptation.saved import SavedAdaptations
 from msr_runtime.adaptation.self_test import replay_golden_example
-from msr_runtime.adaptation.sessions import Check, Sessions, check_samples
+from msr_runtime.adaptation.sessions import Check, Engine, Sessions, check_samples
 from msr_runtime.adaptation.start import Start, check_start
 from msr_runtime.adaptation.update import make_update
 from msr_runtime.adaptation.update_guard import UpdateGuard
@@ -59,6 +59,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
         providers: Sequence[Provider] = ("CPUExecutionProvider",),
         check_inputs: bool = False,
         time_constant: float | None = None,
+        engine: Engine = "onnx",
     ) -> None:
         """Build the sessions of an opened bundle. Robots call `load`, which also replays the golden example.
 
@@ -67,6 +68,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
             providers: As in `load`.
             check_inputs: As in `load`.
             time_constant: As in `load`.
+            engine: As in `load`.
 
         Raises:
             BundleError: If the graphs do not match the manifest, if ONNX Runtime refuses them, or if their first run
@@ -75,7 +77,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
             InputError: As in `load`.
         """
         self.bundle = bundle
-        self._sessions = Sessions(bundle, providers, time_constant)
+        self._sessions = Sessions(bundle, providers, time_constant, engine)
         self._acting = self._sessions.start
         # With the rule `recursive`, a change builds on the one before it, so they wait for each other.
         self._changes = threading.RLock()
@@ -93,6 +95,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
         trusted_keys: Sequence[PathLike] | None = None,
         check_inputs: bool = False,
         time_constant: float | None = None,
+        engine: Engine = "onnx",
     ) -> Self:
         """Open a bundle, build its sessions and replay its golden example on this machine.
 
@@ -108,6 +111,8 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
                 always compares.
             time_constant: For bundles with the rule `recursive`: the time, in s, after which 1/e of what was learned
                 is left. `math.inf` forgets nothing. None takes the bundle's own (`manifest.recursion.tau`).
+            engine: `onnx` runs the graphs by ONNX Runtime. `native` runs the bundle's machine code, made by
+                `msr compile`. That is a program: load none from a bundle that you do not trust.
 
         Raises:
             BundleError: If the bundle is damaged, or if its golden example gives other values here than in torch.
@@ -125,7 +130,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
             bundle = Bundle.open(bundle, trusted_keys)
         elif trusted_keys is not None:
             bundle.check_signature(trusted_keys)
-        model = cls(bundle, providers, check_inputs, time_constant)
+        model = cls(bundle, providers, check_inputs, time_constant, engine)
         if self_test:
             model.self_test()
         return model

@@ -55,6 +55,11 @@ def processor() -> str:
     return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
 
 
+def library_name() -> str:
+    """Return the name of the file in a bundle that holds native code for this processor."""
+    return f"native.{processor()}.so"
+
+
 def compile_source(source: bytes, compiler: str = "cc") -> bytes:
     """Compile C source for this processor, and return the shared library.
 
@@ -101,7 +106,7 @@ def _load(data: bytes, where: str) -> ctypes.CDLL:
 class NetworkState(State):
     """As `State`, laid out as the C code reads it: one tensor after another, matrices transposed."""
 
-    def __init__(self, tensors: dict[str, Array], numbers: int) -> None:  # noqa: super-init-not-called
+    def __init__(self, tensors: dict[str, Array], numbers: int) -> None:
         self.device, self.values = HOST, {}
         self.block = np.zeros(numbers, FLOAT32)
         self.tensors, begin = {}, 0

@@ -11,6 +11,7 @@ from msr_runtime.arrays import FLOAT32, all_finite
 from msr_runtime.errors import InputError
 from msr_runtime.inference._onnxruntime import onnxruntime
 from msr_runtime.inference.belief import Belief
+from msr_runtime.inference.native import NativeCode
 from msr_runtime.inference.sample_spec import SampleSpec
 from msr_runtime.inference.state import State
 from msr_runtime.task import Array
@@ -39,7 +40,9 @@ class _Slot(NamedTuple):
 class _Bound:
     """predict.onnx bound to the weights of one state, with a pool of slots per input shape."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, x: SampleSpec, y: SampleSpec, state: State) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession | NativeCode, x: SampleSpec, y: SampleSpec, state: State
+    ) -> None:
         self.session, self.x, self.y, self.state = session, x, y, state
         self.pools: dict[tuple[int, ...], list[_Slot]] = {}
         self.open(x.shape)
@@ -61,6 +64,9 @@ class _Bound:
         one = shape == self.x.shape
         samples = 1 if one else shape[0]
         x, y = np.zeros((samples, *self.x.shape), FLOAT32), np.zeros((samples, *self.y.shape), FLOAT32)
+        if isinstance(self.session, NativeCode):
+            run = self.session.bind_predict(self.state, x, y)
+            return _Slot(x[0] if one else x, x.reshape(-1), y[0] if one else y, run)
         binding, device = self.session.io_binding(), self.state.device
         # On the CPU, the values share the memory of the arrays, so a run reads x and writes y and copies nothing.
         # The slot keeps the arrays and the binding keeps the values, so this memory stays valid.
@@ -165,7 +171,9 @@ class Predictors:
     per adaptation would cost as much time as an inner step.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, x: SampleSpec, y: SampleSpec, start: State) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession | NativeCode, x: SampleSpec, y: SampleSpec, start: State
+    ) -> None:
         self._session, self._x, self._y, self._start = session, x, y, start
         self._spare: list[_Bound] = []
 
@@ -180,7 +188,7 @@ class Predictors:
         try:
             bound = self._spare.pop()  # list.pop is atomic, so no other thread gets the same memory
         except IndexError:
-            bound = _Bound(self._session, self._x, self._y, State(self._start.tensors, self._start.device))
+            bound = _Bound(self._session, self._x, self._y, self._start.another())
         bound.state.block[...] = block
         bound.state.send()
         for shape in list(like._pools) if like else ():  # a copy, because another thread may add a shape
