@@ -38,6 +38,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "For the robot (no torch)": {
         "info": ("info:info", "describe a bundle and this machine"),
+        "compile": ("compile:compile_native", "compile a bundle's native code for this processor"),
         "adapt": ("adapt:adapt", "adapt a bundle to the samples in an .npz file"),
         "bench": ("bench:bench", "time predict and adapt of a bundle on this machine"),
         "serve": ("serve:serve", "serve bundles to clients of openpi's protocol (extra `serve`)"),

@@ -1,0 +1,57 @@
+"""`msr compile`: compiles a bundle's native code for this machine's processor."""
+
+from pathlib import Path
+from typing import Annotated
+
+from msr_runtime.bundle.store import Bundle, write_bundle
+from msr_runtime.cli.output import BundlePath, TrustedKeys, option, print_rows
+from msr_runtime.errors import BundleError, InputError
+from msr_runtime.inference.native import compile_source, library_name
+
+SOURCE = "native.c"
+"""Name of the file in a bundle that holds its C source."""
+_SHOTS = 256
+
+
+def compile_native(
+    bundle: BundlePath,
+    /,
+    compiler: str = "cc",
+    key: TrustedKeys = (),
+    sign: Annotated[Path | None, option("PRIVATE.pem", "not signed")] = None,
+) -> int:
+    """Compile the C source in a bundle for this processor, and add the library, for AdaptiveModel(engine="native").
+
+    Where onnx is installed, a bundle without C source gets it first.
+
+    The digest of the bundle changes, so saved adaptations of it are refused afterwards.
+
+    Args:
+        bundle: The folder of the bundle. It is replaced at once, when the new one is whole.
+        compiler: The program that compiles. Nothing is downloaded.
+        key: Public keys (Ed25519). The bundle must be signed by one of them.
+        sign: A private key (Ed25519), to sign the new bundle with. A signed bundle needs it.
+    """
+    opened = Bundle.open(bundle, key or None)
+    if opened.signature is not None and sign is None:
+        raise InputError(
+            f"bundle '{bundle}' is signed, and its signature will not fit once a file is added: give the private key "
+            "(--sign), or compile before it is signed"
+        )
+    source = opened.files.get(SOURCE) or _source(opened)
+    files = {**opened.files, SOURCE: source, library_name(): compile_source(source, compiler)}
+    made = write_bundle(bundle, opened.manifest, files)
+    made = made if sign is None else made.sign(sign)
+    print_rows({"bundle": f"{bundle} ({made.digest})", library_name(): f"{len(files[library_name()])} bytes"})
+    return 0
+
+
+def _source(bundle: Bundle) -> bytes:
+    try:
+        from msr_c import write_robot_source  # it needs onnx, which robots do not have
+    except ImportError as error:
+        raise BundleError(
+            f"bundle '{bundle.path}' has no {SOURCE}, and onnx, which writes it, is not installed here: run `msr "
+            "compile` once on a workstation, then copy the bundle and run it here again"
+        ) from error
+    return write_robot_source(bundle, max(_SHOTS, bundle.manifest.shots))
