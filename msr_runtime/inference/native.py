@@ -89,17 +89,17 @@ def _load(data: bytes, where: str) -> ctypes.CDLL:
     digest = hashlib.sha256(data).hexdigest()
     with _LOADING:
         if digest not in _LOADED:
+            # It stays open: the loader knows libraries by name, and would take the next one of this number for this one.
             handle = os.memfd_create("native", os.MFD_CLOEXEC)
             try:
                 with os.fdopen(os.dup(handle), "wb") as file:
                     file.write(data)
                 _LOADED[digest] = ctypes.CDLL(f"/proc/self/fd/{handle}")
             except OSError as error:
+                os.close(handle)
                 raise BundleError(
                     f"{where} cannot be loaded ({error}); it was compiled for another system: compile it again here"
                 ) from error
-            finally:
-                os.close(handle)
         return _LOADED[digest]
 
 

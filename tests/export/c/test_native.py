@@ -87,7 +87,7 @@ def test_what_does_not_belong_is_refused(exporter: Any, compiled: Callable[[str]
     for name, data in (("native.other.so", opened.files[library]), (library, b"no library")):
         files = {file: known for file, known in opened.files.items() if file != library} | {name: data}
         write_bundle(tmp_path / "changed", opened.manifest, files)
-        with pytest.raises(BundleError, match="msr compile|compile it again"):
+        with pytest.raises(BundleError, match=r"msr compile|compile it again"):
             AdaptiveModel.load(tmp_path / "changed", engine="native")
     model = AdaptiveModel.load(path, engine="native")
     x, y = exporter.draw(exporter.exported(**RULES["gradient"]), 300)
