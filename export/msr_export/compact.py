@@ -4,6 +4,7 @@ The graph computes in float32 as before, because nodes in front of it make float
 
     float16   Cast
     int8      Cast, Mul by the scale of each row, Reshape
+    uint8     Cast, of numbers of rows (see `tying`)
 
 ONNX Runtime computes such nodes once, when it loads the graph. So load time, memory and time of a run stay the same.
 It does not do so with `DequantizeLinear`, which it would run in every step: measured, half as much again.
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from msr_export.freeze import Frozen
@@ -61,6 +63,8 @@ def _compact(model: bytes, lengths: Collection[int]) -> bytes:
         stored, made = [constant], []
         if constant.name not in inputs and values.dtype == np.float32 and values.size >= _FEWEST:
             stored, made = _smaller(constant.name, values, names.setdefault(values.tobytes(), constant.name), lengths)
+        elif constant.name not in inputs and values.dtype == np.int64 and values.size >= _FEWEST:
+            stored, made = _short(constant.name, values)
         kept += stored or [constant]
         nodes += made
     nodes += graph.node
@@ -68,6 +72,14 @@ def _compact(model: bytes, lengths: Collection[int]) -> bytes:
     graph.initializer.extend(kept)
     graph.node.extend(nodes)
     return encode(parsed)
+
+
+def _short(name: str, values: NDArray[np.int64]) -> tuple[list[onnx.TensorProto], _Nodes]:
+    """What is stored in place of integers. Empty if a byte does not hold them."""
+    if values.min() < 0 or values.max() > np.iinfo(np.uint8).max:
+        return [], []
+    stored = numpy_helper.from_array(values.astype(np.uint8), f"{name}_byte")
+    return [stored], [helper.make_node("Cast", [stored.name], [name], to=TensorProto.INT64)]
 
 
 def _smaller(name: str, values: Array, first: str, lengths: Collection[int]) -> tuple[list[onnx.TensorProto], _Nodes]:

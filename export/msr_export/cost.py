@@ -52,60 +52,65 @@ def choose_precision(
         return learner, None
     tried: Precision = asked or "float16"
     near, kept = rounded(learner, tried)
-    rng, tasks = np.random.default_rng(seed), min(tasks, _TASKS)
-    batch, orbit = draw_scored(family, rng, tasks, shots, _QUERIES, "validation")
-    support = normalization.normalize(batch.support_x, batch.support_y)
-    error, float32_error = (
-        float(f"{_error(each, normalization, family, support, orbit):.6g}") for each in (near, learner)
+    judged = JudgedTasks(normalization, family, shots=shots, seed=seed, tasks=tasks)
+    error, float32_error = (mean_error(judged.errors(each)) for each in (near, learner))
+    found = Rounding(
+        precision=tried, tried=tried, kept=kept, tasks=judged.tasks, error=error, float32_error=float32_error
     )
-    found = Rounding(precision=tried, tried=tried, kept=kept, tasks=tasks, error=error, float32_error=float32_error)
     if asked or found.cost <= MOST_COST:
         return near, found
     return learner, found.model_copy(update={"precision": "float32"})
 
 
-def _error(
-    learner: Learner,
-    normalization: Normalization,
-    family: TaskFamily,
-    support: tuple[NDArray, NDArray],
-    queries: tuple[NDArray, NDArray],
-) -> float:
-    """The mean error over the tasks after adapting; where it is not finite, the robot stays at v0, whose error counts.
+def mean_error(errors: NDArray[np.float64]) -> float:
+    """The mean, in the digits that the manifest holds."""
+    return float(f"{errors.mean():.6g}")
+
+
+class JudgedTasks:
+    """Validation tasks, drawn once, on which learners are compared: their ratio is known better than their errors.
 
     Args:
-        learner: The learner.
-        normalization: Its normalization.
-        family: The family.
-        support: Normalized x and y of the support sets, `(tasks, shots, ...)`.
-        queries: x and y of the queries in raw units, `(tasks, queries, ...)`.
+        normalization: The learners' normalization.
+        family: The family of the tasks.
+        shots: Support samples per task, as the family counts them.
+        seed: The seed of the draws.
+        tasks: How many tasks, at most.
 
     """
 
-    def of_task(x: Tensor, y: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
-        return learner(learner.adapt(x, y), query_x), learner(learner.start(), query_x)
+    def __init__(self, normalization: Normalization, family: TaskFamily, *, shots: int, seed: int, tasks: int) -> None:
+        self.normalization, self.family, self.tasks = normalization, family, min(tasks, _TASKS)
+        rng = np.random.default_rng(seed)
+        batch, self.queries = draw_scored(family, rng, self.tasks, shots, _QUERIES, "validation")
+        self.support = normalization.normalize(batch.support_x, batch.support_y)
 
-    x, y = queries
-    tensors = [torch.from_numpy(each) for each in (*support, normalization.normalize_x(x))]
-    at_once = max(1, min(_AT_ONCE, _NUMBERS // (tensors[0][0].numel() + tensors[2][0].numel())))
-    with torch.no_grad():
-        parts = [
-            vmap(of_task)(*(each[first : first + at_once] for each in tensors)) for first in range(0, len(x), at_once)
-        ]
-        adapted, at_v0 = (torch.cat(each) for each in zip(*parts, strict=True))
-        if learner.classifies:
-            scores, labels = torch.stack([adapted, at_v0]), torch.from_numpy(y)
-            each = [
-                torch.nn.functional.cross_entropy(side.movedim(-1, 1), labels, reduction="none").mean(1).numpy()
-                for side in scores
-            ]
-        else:
-            scales = output_scales(family, y)
-            raw = [normalization.raw_y(side.numpy()) for side in (adapted, at_v0)]
-            each = [
-                np.array([score_sample(family, scales, *pair) for pair in zip(side, y, strict=True)]) for side in raw
-            ]
-            size = score_sample(family, scales, np.zeros(1), y) or 1.0
-            each = [side / size for side in each]
-    after, before = each
-    return float(np.where(np.isfinite(after), after, before).mean())
+    def errors(self, learner: Learner) -> NDArray[np.float64]:
+        """The error of each task after adapting; where it is not finite, the robot stays at v0, whose error counts."""
+        normalization, family = self.normalization, self.family
+
+        def of_task(x: Tensor, y: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
+            return learner(learner.adapt(x, y), query_x), learner(learner.start(), query_x)
+
+        x, y = self.queries
+        tensors = [torch.from_numpy(each) for each in (*self.support, normalization.normalize_x(x))]
+        at_once = max(1, min(_AT_ONCE, _NUMBERS // (tensors[0][0].numel() + tensors[2][0].numel())))
+        with torch.no_grad():
+            firsts = range(0, len(x), at_once)
+            parts = [vmap(of_task)(*(each[first : first + at_once] for each in tensors)) for first in firsts]
+            adapted, at_v0 = (torch.cat(each) for each in zip(*parts, strict=True))
+            if learner.classifies:
+                scores, labels = torch.stack([adapted, at_v0]), torch.from_numpy(y)
+                each = [
+                    torch.nn.functional.cross_entropy(side.movedim(-1, 1), labels, reduction="none").mean(1).numpy()
+                    for side in scores
+                ]
+            else:
+                scales = output_scales(family, y)
+                raw = [normalization.raw_y(side.numpy()) for side in (adapted, at_v0)]
+                pairs = [zip(side, y, strict=True) for side in raw]
+                each = [np.array([score_sample(family, scales, *pair) for pair in side]) for side in pairs]
+                size = score_sample(family, scales, np.zeros(1), y) or 1.0
+                each = [side / size for side in each]
+        after, before = each
+        return np.where(np.isfinite(after), after, before)

@@ -20,6 +20,7 @@ from msr_export.recursion_parity import UPDATES, check_recursion
 from msr_export.rejection import measure_rejection
 from msr_export.rounding import row_lengths
 from msr_export.streams import draw_streams
+from msr_export.structure import choose_structure
 from msr_export.validation import TASKS, measure_validation
 from msr_runtime.bundle.manifest import Manifest, Parity, Provenance, Recursion, TrainingSamples, Weight
 from msr_runtime.bundle.rounding import Precision
@@ -70,6 +71,7 @@ def export_checkpoint(
     family: TaskFamily,
     validation_tasks: int = TASKS,
     precision: Precision | None = None,
+    structure: bool = False,
 ) -> Path:
     """Freeze a loaded checkpoint into the bundle `out`. See `export_bundle`.
 
@@ -79,6 +81,7 @@ def export_checkpoint(
         family: The task family on which the checkpoint was trained.
         validation_tasks: As in `export_bundle`.
         precision: As in `export_bundle`.
+        structure: As in `export_bundle`.
 
     Returns:
         The bundle's folder.
@@ -110,6 +113,7 @@ def export_checkpoint(
         samples=_samples(checkpoint.config.settings),
         validation_tasks=validation_tasks,
         precision=precision,
+        structure=structure,
     )
 
 
@@ -125,6 +129,7 @@ def export_bundle(
     samples: TrainingSamples | None = None,
     validation_tasks: int = TASKS,
     precision: Precision | None = None,
+    structure: bool = False,
 ) -> Path:
     """Freeze `learner` into the bundle `out`, after a proof that it equals torch. A failed proof leaves nothing on
     disk.
@@ -144,6 +149,8 @@ def export_bundle(
         precision: How U and the layers that do not adapt are stored: they are rounded before anything else is done, so
             everything that is measured is that of the rounded learner. None takes float16 if that costs at most 0.1 %
             more error after adapting, on validation tasks, and float32 otherwise (`Manifest.rounding`).
+        structure: Leave out rows and columns of U, before it is rounded, as long as the error after adapting grows by
+            at most 2 %, on validation tasks (`Manifest.structure`).
 
     Returns:
         The bundle's folder.
@@ -164,20 +171,16 @@ def export_bundle(
     if (far := normalization.far_from_zero(family.inputs, family.outputs)) is not None:
         raise ExportError(f"the learner cannot be exported: {far}, and train again")
     inputs = _inputs(family, shots, seed)
-    learner, rounding = choose_precision(
-        centered(learner, normalization, inputs),
-        normalization,
-        family,
-        shots=shots,
-        seed=seed,
-        tasks=validation_tasks,
-        asked=precision,
-    )
+    learner, found = centered(learner, normalization, inputs), None
+    known = {"shots": shots, "seed": seed, "tasks": validation_tasks}
+    if structure:
+        learner, found = choose_structure(learner, normalization, family, **known)
+    learner, rounding = choose_precision(learner, normalization, family, **known, asked=precision)
     with torch.random.fork_rng(devices=[]):  # the examples of the trace come from torch's global generator
         torch.manual_seed(seed)
         frozen = freeze(learner, normalization)
-    if rounding and rounding.precision != "float32":
-        frozen = compact(frozen, row_lengths(learner) if rounding.precision == "int8" else ())
+    if found or (rounding and rounding.precision != "float32"):
+        frozen = compact(frozen, row_lengths(learner) if rounding and rounding.precision == "int8" else ())
     parity, stream = _check(learner, normalization, frozen, inputs, seed)
     golden = draw_golden(learner, normalization, family, shots, seed)
     check_golden(frozen, normalization, golden)
@@ -207,6 +210,7 @@ def export_bundle(
         equivariance_error=None if group is None else equivariance_error(predict, group, golden.x),
         parity=parity,
         rounding=rounding,
+        structure=found,
         validation=measure_validation(learner, normalization, family, shots=shots, seed=seed, tasks=validation_tasks),
         familiarity=measure_familiarity(
             learner,

@@ -16,7 +16,7 @@ from msr_runtime.adaptation.result import AdaptResult
 from msr_runtime.adaptation.sample_recorder import WeightsRecorder
 from msr_runtime.adaptation.saved import SavedAdaptations
 from msr_runtime.adaptation.self_test import replay_golden_example
-from msr_runtime.adaptation.sessions import Check, Engine, Sessions, check_samples
+from msr_runtime.adaptation.sessions import Check, Engine, Sessions, check_held_out, check_samples
 from msr_runtime.adaptation.start import Start, check_start
 from msr_runtime.adaptation.update import make_update
 from msr_runtime.adaptation.update_guard import UpdateGuard
@@ -338,7 +338,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
                 acting=acting,
                 steps=sessions.steps(steps),
                 start=start,
-                held_out=None if held_out is None else check_samples(sessions.held_out, *held_out),
+                held_out=None if held_out is None else check_held_out(sessions.held_out, held_out),
                 guard=guard or (_USUAL if sessions.measured.known else _UNMEASURED),
                 check=check,
                 in_order=in_order,

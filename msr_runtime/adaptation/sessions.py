@@ -15,7 +15,7 @@ from msr_runtime.adaptation.native_loop import NativeLoop, NativeLoss
 from msr_runtime.adaptation.recursion import Recursion
 from msr_runtime.adaptation.support_loss import SupportLoss
 from msr_runtime.arrays import all_finite, norm
-from msr_runtime.bundle.manifest import STEP, next_name
+from msr_runtime.bundle.manifest import MOST_STEPS, STEP, next_name
 from msr_runtime.bundle.store import ADAPT, LOSS, PREDICT, SOLVE, SUMS, Bundle
 from msr_runtime.bundle.stream import Stream
 from msr_runtime.errors import BundleError, InputError
@@ -157,7 +157,7 @@ class Sessions:
         """Return how many inner steps `steps` stands for: None takes as many as in meta-training.
 
         Raises:
-            InputError: If it is not a whole number, or below 1.
+            InputError: If it is not a whole number from 1 to the most that a manifest may name.
         """
         try:
             count = self._inner_steps if steps is None else operator.index(steps)
@@ -165,6 +165,11 @@ class Sessions:
             raise InputError(f"steps is {steps!r}, but a whole number of inner steps is wanted") from error
         if count < 1:
             raise InputError(f"steps is {count}, but at least one inner step is wanted; reset() returns to v0")
+        if count > MOST_STEPS:
+            raise InputError(
+                f"steps is {count}, but at most {MOST_STEPS} are taken: more would take hours, and hold up every other "
+                f"change of the model; meta-training took {self._inner_steps}"
+            )
         if count > 1 and self.recursion:
             raise InputError(
                 f"steps is {count}, but the rule 'recursive' takes each sample once: a second time, it would count as "
@@ -282,6 +287,21 @@ def check_sample(specs: tuple[SampleSpec, SampleSpec], x: ArrayLike, y: ArrayLik
             spec._replace(name=side).check_values(array[None])
         sample.append(array)
     return sample[0], sample[1]
+
+
+def check_held_out(
+    specs: tuple[SampleSpec, SampleSpec], held_out: tuple[ArrayLike, ArrayLike]
+) -> tuple[NDArray, NDArray]:
+    """Convert the pair of x `(samples, *x)` and y `(samples, *y)`, and check them.
+
+    Raises:
+        InputError: As `check_samples`, and if it is no pair: an array alone is taken for one if it has two rows.
+    """
+    if not isinstance(held_out, tuple | list) or len(held_out) != 2:
+        kind = type(held_out).__name__
+        parts = f" of {len(held_out)}" if isinstance(held_out, tuple | list) else ""
+        raise InputError(f"held_out is a {kind}{parts}, but a pair of x and y is wanted: held_out=(x, y)")
+    return check_samples(specs, *held_out)
 
 
 def check_samples(specs: tuple[SampleSpec, SampleSpec], x: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray]:

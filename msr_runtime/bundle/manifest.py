@@ -20,6 +20,7 @@ from msr_runtime.bundle.frozen import Count, Frozen, Size
 from msr_runtime.bundle.rejection import Rejection
 from msr_runtime.bundle.rounding import Rounding
 from msr_runtime.bundle.signing import SIGNATURE
+from msr_runtime.bundle.structure import Structure
 from msr_runtime.errors import BundleError
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Field, Loss, output_shape, sample_shape
@@ -31,6 +32,7 @@ OLDEST_FORMAT = 2
 MANIFEST, MANIFEST_DIGEST = "manifest.json", "manifest.sha256"
 # Without separators and leading dots, a name cannot point outside the folder.
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+MOST_STEPS = 10_000  # inner steps of one adaptation
 _MAX_FILES = 32  # each of them is read into memory
 _MAX_NUMBERS = 2**24  # of one x or y; an image of 4096 x 4096
 _GRAPH_NAMES = frozenset(
@@ -180,7 +182,7 @@ class Manifest(Frozen):
     """The folded weights, in the order of the graphs' inputs."""
     shots: PositiveInt
     """Support samples per task in meta-training."""
-    inner_steps: int = Bounded(ge=1, le=10_000)
+    inner_steps: int = Bounded(ge=1, le=MOST_STEPS)
     """Inner steps per adaptation in meta-training. On the robot it is the default."""
     rule: str
     """The rule: `gradient`, `gauss-newton`, `ridge`, `recursive` (sample by sample), or `class-means` (v becomes the
@@ -210,6 +212,8 @@ class Manifest(Frozen):
     rounding: Rounding | None = None
     """How U and the layers that do not adapt are stored, and what that costs. None: as float32, and nothing was
     measured, as in bundles that are older than this field."""
+    structure: Structure | None = None
+    """Which rows and columns of U were left out to save work, and what that costs. None: U is as it was trained."""
     validation: Validation | None = None
     """What adapting to clean tasks led to. None if it was not measured, as in bundles of format version 3 and older."""
     familiarity: Familiarity | None = None

@@ -13,7 +13,7 @@ from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.bundle.manifest import MANIFEST
 from msr_runtime.cli.families import family_of
-from msr_runtime.cli.output import JsonPath, option, print_rows, require_folder, write_json
+from msr_runtime.cli.output import JsonPath, TrustedKeys, option, print_rows, require_folder, write_json
 from msr_runtime.cli.programs import MethodOfCheckpoint, Programs, load_own
 from msr_runtime.errors import FamilyError, InputError
 from msr_runtime.families import EpisodicFamily
@@ -38,6 +38,7 @@ def evaluate(
     split: Split = "test",
     seed: int = 0,
     json: JsonPath = None,
+    key: TrustedKeys = (),
     learner: Programs = _NONE,
     method: MethodOfCheckpoint = None,
 ) -> int:
@@ -66,6 +67,7 @@ def evaluate(
         split: The split from which the tasks are drawn.
         seed: Seed of the tasks. With the same seed, every model gets the same tasks.
         json: Write the figures to this file too.
+        key: Public keys (Ed25519). The bundle must be signed by one of them.
         learner: A network or rule of your own, on which the run was trained. Needed for the same reason.
         method: A method of your own, likewise.
     """
@@ -74,7 +76,9 @@ def evaluate(
         if value < least:
             raise InputError(f"--{name} is {value}, but at least {least} is wanted")
     bundle = (path / MANIFEST).is_file()
-    model = _open_bundle(path) if bundle else _open_checkpoint(path, learner, method)
+    if key and not bundle:
+        raise InputError(f"--key is given, but '{path}' is no bundle, and only bundles are signed; leave --key out")
+    model = _open_bundle(path, key) if bundle else _open_checkpoint(path, learner, method)
     loaded = _family(path, family, model.source, model.fields)
     if closed_loop_tasks and not isinstance(loaded, ClosedLoopFamily):
         raise FamilyError(
@@ -178,8 +182,8 @@ class _Model(NamedTuple):
     """None if the model does not say how sure it is."""
 
 
-def _open_bundle(path: Path) -> _Model:
-    model = AdaptiveModel.load(path)
+def _open_bundle(path: Path, key: TrustedKeys) -> _Model:
+    model = AdaptiveModel.load(path, trusted_keys=key or None)
     about = model.manifest
     unadapted: Adapt = lambda *_: model.predict  # noqa: E731
     fields = about.inputs, about.outputs

@@ -29,6 +29,7 @@ def export(
     precision: Annotated[
         Precision | None, option("float32|float16|int8", "float16 if it costs at most 0.1 % more error, else float32")
     ] = None,
+    structure: tyro.conf.FlagCreatePairsOff[bool] = False,
     replace: tyro.conf.FlagCreatePairsOff[bool] = False,
     c: Annotated[Path | None, option("FOLDER", "no C source")] = None,
 ) -> int:
@@ -46,6 +47,8 @@ def export(
         method: A method of your own, likewise.
         precision: How U and the layers that do not adapt are stored. The smaller, the coarser; what it costs in error
             after adapting is measured on validation tasks, and printed.
+        structure: Leave out the rows and columns of U that adapting to tasks does not need, so that the robot adapts
+            with less work. At most 2 % more error after adapting is allowed; what it costs and buys is printed.
         replace: Replace the bundle that is there already. Until the new one is whole, the old one stays.
         c: Also write the bundle as C source to this folder, as `msr source` does with its defaults.
     """
@@ -61,13 +64,15 @@ def export(
     if not next(folder for folder in bundle.absolute().parents if folder.exists()).is_dir():
         raise InputError(f"'{bundle}' cannot be a folder, because a file has the name of a folder above it")
     found = load_own(checkpoint, learner, method)
-    export_checkpoint(found, bundle, family=family_of(checkpoint, family, found.config.family), precision=precision)
+    tasks = family_of(checkpoint, family, found.config.family)
+    export_checkpoint(found, bundle, family=tasks, precision=precision, structure=structure)
     written = Bundle.open(bundle)
-    rounding = written.manifest.rounding
+    rounding, found_in_u = written.manifest.rounding, written.manifest.structure
     print_rows(
         {
             "bundle": bundle,  # as it was given, so that the next command can be copied
             "parity": describe_parity(written),
+            **({"structure": found_in_u.describe()} if found_in_u else {}),
             "precision": rounding.describe() if rounding else "float32",
             **{name: f"{len(data)} bytes" for name, data in written.files.items()},
         }

@@ -17,6 +17,7 @@ A belief knows its first samples, because they are linearized again later (see `
 """
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -177,9 +178,9 @@ class Belief:
         Raises:
             InputError: If it is below 1, or not a number.
         """
-        if not factor >= 1:
+        if not isinstance(factor, Real) or not factor >= 1:
             raise InputError(
-                f"factor is {factor}, but at least 1 is wanted: the variances are multiplied by it, and only samples "
+                f"factor is {factor!r}, but at least 1 is wanted: the variances are multiplied by it, and only samples "
                 "make them smaller"
             )
         if factor == 1 or not self.decays.any():

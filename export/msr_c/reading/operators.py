@@ -5,7 +5,7 @@ from collections.abc import Callable
 from msr_c.graphs.building import elementwise
 from msr_c.graphs.elementwise import ELEMENTWISE
 from msr_c.graphs.graph import Attributes, Graph
-from msr_c.reading import arithmetic, shapes
+from msr_c.reading import arithmetic, convolutions, shapes
 
 _REDUCTIONS = {"ReduceSum": "sum", "ReduceMean": "mean", "ReduceMax": "max", "ReduceMin": "min"}
 _Translator = Callable[[Graph, list[str], list[str], Attributes], None]
@@ -26,6 +26,8 @@ _TRANSLATORS: dict[str, _Translator] = {
     "Clip": arithmetic.clip,
     "Concat": shapes.concat,
     "ConstantOfShape": shapes.constant_of_shape,
+    "Conv": convolutions.conv,
+    "ConvTranspose": convolutions.conv_transpose,
     "Expand": shapes.expand,
     "Flatten": shapes.flatten,
     "Gather": shapes.gather,

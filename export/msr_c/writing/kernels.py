@@ -7,6 +7,7 @@ sums run in lanes: as many sums side by side as a vector holds, added up at the 
 from collections.abc import Iterator
 
 from msr_c.writing.dense import DENSE
+from msr_c.writing.images import IMAGES
 from msr_c.writing.symmetric import SYMMETRIC
 
 _STORES = {"float32": "float", "float16": "uint16_t", "int8": "int8_t"}
@@ -20,7 +21,7 @@ def kernels(wanted: set[str]) -> str:
         wanted: Names of functions.
     """
     parts: dict[str, tuple[list[str], str]] = {}
-    for part in (DENSE + SYMMETRIC).split("//: ")[1:]:
+    for part in (DENSE + IMAGES + SYMMETRIC).split("//: ")[1:]:
         head, text = part.split("\n", 1)
         for words in _versions(head):
             name, *needs = _filled(head, words).split()

@@ -1,6 +1,6 @@
 """Write each operation of a graph in C: as a loop, or as a call of a kernel."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msr_c.graphs.building import broadcast, strides
 from msr_c.graphs.constants import Constants
@@ -87,6 +87,8 @@ class Writer:
             "step": self._step,
             "slopes": self._slopes,
             "solve": self._solve,
+            "conv": self._convolve,
+            "conv transpose": self._convolve,
         }
         return plain[op.kind](op)
 
@@ -188,8 +190,29 @@ class Writer:
         sizes = samples, rows, inputs, outputs, k
         return [self._call(kernel, *sizes, first, second, U, part, out)]
 
+    def _convolve(self, op: Op) -> list[str]:
+        """A convolution, or a transposed one, in which the image that is computed is the large one."""
+        graph, settings = self._graph, op.attributes
+        small, large = (graph[name].shape for name in (op.output, op.inputs[0]))
+        kernel = "convolve"
+        if op.kind == "conv transpose":
+            small, large, kernel = large, small, "spread"
+        # One row stands for an axis that is not there.
+        sizes = [_two(shape[2:]) for shape in (large, small, graph[op.inputs[1]].shape)]
+        pairs = [_two(settings[name], 0 if name == "pads" else 1) for name in ("strides", "pads", "dilations")]
+        numbers = [large[1], small[1], settings["groups"], *(each for pair in (*sizes, *pairs) for each in pair)]
+        dtype = graph[op.output].dtype
+        image, filters, *bias = map(self._pointer, op.inputs)
+        given = f"(sizes_{dtype}){{{', '.join(map(str, numbers))}}}"
+        out = self._pointer(op.output)
+        return [self._call(f"{kernel}_{dtype}", small[0], given, image, filters, *(bias or ["NULL"]), out)]
+
     def _solve(self, op: Op) -> list[str]:
         A, b = op.inputs
         (factor,) = op.attributes["scratch"]
         rows, dtype = self._graph[A].shape[0], self._graph[A].dtype
         return [self._call(f"solve_{dtype}", rows, *map(self._pointer, (A, b, factor, op.output)))]
+
+
+def _two(numbers: Sequence[Dim | int], missing: int = 1) -> list[Dim | int]:
+    return [missing] * (2 - len(numbers)) + list(numbers)

@@ -289,8 +289,9 @@ class TestStates:
         assert np.linalg.norm(model.v - v) > np.linalg.norm(calm.v - v)
         model.inflate(np.inf)
         np.testing.assert_allclose(model.predict(QUERY, std=True).epistemic, prior, rtol=0.2)
-        with pytest.raises(InputError, match="at least 1"):
-            model.inflate(0.5)
+        for factor in (0.5, np.nan, "a"):
+            with pytest.raises(InputError, match="at least 1"):
+                model.inflate(factor)  # pyright: ignore[reportArgumentType]
 
     @pytest.mark.parametrize(("samples", "factor"), [(0, 10.0), (3, 1.0)])
     def test_inflating_by_nothing_changes_nothing(self, model: AdaptiveModel, samples: int, factor: float) -> None:

@@ -107,6 +107,9 @@ def test_held_out_samples_are_measured_before_and_after(model: AdaptiveModel, li
     ("options", "message"),
     [
         ({"start": "v1"}, "start is 'v1'"),
+        ({"steps": 10**9}, "at most 10000"),
+        ({"held_out": np.zeros((2, 3))}, r"a pair of x and y is wanted"),
+        ({"held_out": (np.zeros((2, 3)),)}, "held_out is a tuple of 1"),
         ({"held_out": (np.zeros((2, 4)), np.zeros((2, 2)))}, "held_out_x has shape"),
         ({"held_out": (np.zeros((2, 3)), np.full((2, 2), np.nan))}, "held_out_y sample 0, field 'force'"),
         ({"held_out": (np.zeros((2, 3)), np.zeros((3, 2)))}, "held_out_x has 2 shots and held_out_y has 3"),

@@ -39,7 +39,7 @@ class TestSigning:
             fault
         ] in refusal()
 
-    @pytest.mark.parametrize("command", ["adapt", "bench", "replay", "serve"])
+    @pytest.mark.parametrize("command", ["adapt", "bench", "replay", "serve", "evaluate"])
     def test_commands_that_run_a_bundle_can_want_a_signature(
         self, command, bundle_path, tmp_path, capsys, refusal, msr
     ) -> None:
@@ -54,12 +54,13 @@ class TestSigning:
             "bench": [bundle_path],
             "replay": [tmp_path / "a.mcap", bundle_path],
             "serve": [bundle_path, "--port", 0],
+            "evaluate": [bundle_path],
         }[command]
         assert msr(command, *arguments, "--key", tmp_path / "key.pub.pem") == 2
         assert "is not signed" in refusal()
 
     @pytest.mark.parametrize("key", [[], [""]], ids=["nothing", "empty"])
-    @pytest.mark.parametrize("command", ["verify", "adapt", "bench", "replay", "serve"])
+    @pytest.mark.parametrize("command", ["verify", "adapt", "bench", "replay", "serve", "evaluate"])
     def test_key_without_a_file_is_an_error(self, command, key, bundle_path, tmp_path, capsys, msr) -> None:
         """As after `--key $KEY` with an empty variable. It never switches the check off."""
         first = {"adapt": [bundle_path, tmp_path / "a.npz"], "replay": [tmp_path / "a.mcap", bundle_path]}
@@ -75,6 +76,7 @@ class TestSigning:
             (["sign", "bundle", "--key", "absent.pem"], "absent.pem"),
             (["sign", "absent", "--key", "key.pem"], "'absent' is not a folder"),
             (["keygen", "key.pem"], "'key.pem' exists"),
+            (["evaluate", "absent", "--key", "key.pub.pem"], "only bundles are signed"),
         ],
     )
     def test_wrong_input(self, arguments, named, bundle_path, tmp_path, monkeypatch, capsys, refusal, msr) -> None:

@@ -1,0 +1,78 @@
+"""What the exporter found in U that saves work, and what leaving the rest out costs."""
+
+import math
+
+from pydantic import PositiveInt
+
+from msr_runtime.bundle.frozen import Frozen, Size
+
+MOST_STRUCTURE_COST = 0.02
+"""The error after adapting may grow by no more than this share when U is made smaller."""
+
+
+class LayerStructure(Frozen):
+    """How one weight is made of its v, and what a product with U costs."""
+
+    weight: str
+    """The folded weight, for example `layers.0.weight`."""
+    numbers: PositiveInt
+    """The numbers of the weight, or of its coordinates in the basis of the form `equivariant`."""
+    columns: PositiveInt
+    """The columns of U that are left: the numbers of v."""
+    columns_before: PositiveInt
+    """The columns of U that were learned."""
+    rows: PositiveInt | None = None
+    """How many different rows U has, if equal rows are stored once. None: every number has a row of its own."""
+
+    @property
+    def multiply_adds(self) -> int:
+        """The multiplications of one product with U."""
+        return (self.rows or self.numbers) * self.columns
+
+    @property
+    def multiply_adds_before(self) -> int:
+        """The multiplications of one product with the U that was learned."""
+        return self.numbers * self.columns_before
+
+    def describe(self) -> str:
+        """Say in a few words what U became."""
+        if self.rows is not None:
+            return f"{self.weight} {self.rows} different rows of {self.numbers}"
+        return f"{self.weight} {self.columns} columns of {self.columns_before}"
+
+
+class Structure(Frozen):
+    """The smaller U of each layer, and what it costs.
+
+    It is found before U is rounded, and before anything is traced, measured or compared with torch. The errors are
+    measured as those of `Rounding`, on validation tasks by which nothing was chosen.
+    """
+
+    layers: tuple[LayerStructure, ...]
+    """The layers whose U got smaller. Empty: nothing could be left out within the tolerance."""
+    tasks: PositiveInt
+    """The number of validation tasks."""
+    error: Size
+    """The mean error of the smaller learner."""
+    full_error: Size
+    """The mean error of the learner as it was trained."""
+    multiply_adds: PositiveInt
+    """The multiplications of one product with every U."""
+    full_multiply_adds: PositiveInt
+    """The same, of the learner as it was trained."""
+
+    @property
+    def cost(self) -> float:
+        """By what share the error gets larger. Below zero: smaller."""
+        if not self.full_error:
+            return math.inf if self.error else 0.0
+        return self.error / self.full_error - 1
+
+    def describe(self) -> str:
+        """Say in one line what was found, what it buys and what it costs."""
+        if not self.layers:
+            return f"nothing of U can be left out within {100 * MOST_STRUCTURE_COST:g} % more error"
+        bought = f"{self.multiply_adds} of {self.full_multiply_adds} multiplications a product with U"
+        sides = f"error {self.error:.5g}, before {self.full_error:.5g}, on {self.tasks} validation tasks"
+        share = round(100 * self.cost, 3) + 0.0  # the sum makes zero of minus zero
+        return f"{bought}; {sides}: {share:+.3f} %; {', '.join(layer.describe() for layer in self.layers)}"
