@@ -1,13 +1,53 @@
-"""The inner loop and the losses of a bundle's native code."""
+"""The native code of a bundle, and the inner loop and the losses that run it."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.adaptation.inner_loop import Adaptation
-from msr_runtime.inference.native import NativeCode, NetworkState
-from msr_runtime.task import Array
+from msr_runtime.bundle.store import Bundle
+from msr_runtime.errors import BundleError, InputError
+from msr_runtime.inference.native import NativeCode, NetworkState, library_name
+from msr_runtime.inference.providers import CPU, Provider
+from msr_runtime.task import Array, output_shape, sample_shape
+
+
+def open_native(bundle: Bundle, providers: Sequence[Provider]) -> NativeCode:
+    """Load the native code of a bundle, for this processor.
+
+    Raises:
+        InputError: If the bundle learns sample by sample, or another provider than the CPU is asked for.
+        BundleError: If the bundle has none for this processor, or it was made of another bundle.
+    """
+    manifest, name, where = bundle.manifest, library_name(), f"bundle '{bundle.path}'"
+    if manifest.recursion:
+        raise InputError(
+            f"engine is 'native', but {where} has the rule '{manifest.rule}', which native code does not run: leave "
+            "engine out, or write it as C for a program of your own (`msr source`)"
+        )
+    if list(providers) != [CPU]:
+        raise InputError(
+            f"engine is 'native', which runs on the CPU, but providers is {list(providers)}: leave one out"
+        )
+    if name not in bundle.files:
+        others = sorted(each for each in bundle.files if each.endswith(".so"))
+        found = f", only {', '.join(others)}" if others else ""
+        raise BundleError(
+            f"{where} has no native code for this processor ({name}){found}: run `msr compile {bundle.path}` here, or "
+            "load it without engine='native'"
+        )
+    code = NativeCode(bundle.files[name], f"{where}: {name}", manifest.loss == "cross_entropy")
+    x, y = sample_shape(manifest.inputs), output_shape(manifest.outputs, manifest.loss)
+    K = manifest.filter_parameters
+    wanted = K + manifest.weight_entries, math.prod(x), math.prod(y), K
+    if (seen := (code.sizes.numbers, code.sizes.inputs, code.sizes.outputs, code.sizes.filters)) != wanted:
+        raise BundleError(
+            f"{where}: {name} has the sizes {seen} (numbers of a network, x, y, v), but its manifest wants {wanted}; "
+            f"it was made from another bundle: export again, then `msr compile {bundle.path}`"
+        )
+    return code
 
 
 class NativeLoop:

@@ -100,4 +100,5 @@ class SavedAdaptations:
                 raise BundleError(f"{where}: {error}; it was made by another program: adapt again") from error
             tensors = {name: tensors[name] for name in self._sessions.start.tensors}
         with self._changes:
-            self._acting = self._sessions.predictors.make(self._sessions.block(tensors), self._acting, belief)
+            predictors = self._sessions.predictors
+            self._acting = predictors.make(predictors.block(tensors), self._acting, belief)

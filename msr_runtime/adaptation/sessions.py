@@ -4,14 +4,14 @@ import copy
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self, get_args
 
 from numpy.typing import ArrayLike, NDArray
 
 from msr_runtime.adaptation.first_run import check_parts, run_first
 from msr_runtime.adaptation.inner_loop import InnerLoop
 from msr_runtime.adaptation.measured import Measured
-from msr_runtime.adaptation.native_loop import NativeLoop, NativeLoss
+from msr_runtime.adaptation.native_loop import NativeLoop, NativeLoss, open_native
 from msr_runtime.adaptation.recursion import Recursion
 from msr_runtime.adaptation.support_loss import SupportLoss
 from msr_runtime.arrays import all_finite, norm
@@ -20,15 +20,16 @@ from msr_runtime.bundle.store import ADAPT, LOSS, PREDICT, SOLVE, SUMS, Bundle
 from msr_runtime.bundle.stream import Stream
 from msr_runtime.errors import BundleError, InputError
 from msr_runtime.inference._onnxruntime import onnxruntime
-from msr_runtime.inference.native import NativeCode, NetworkState, library_name
 from msr_runtime.inference.many_samples import ManySamples
+from msr_runtime.inference.native import NetworkState
+from msr_runtime.inference.onnx_network import OnnxNetwork
 from msr_runtime.inference.predictor import BoundPredictor, Predictors
 from msr_runtime.inference.providers import CPU, check_providers, device_of, without_graphs
 from msr_runtime.inference.sample_spec import SampleSpec, read_spec
 from msr_runtime.inference.session import Provider, make_session
 from msr_runtime.inference.state import State
 from msr_runtime.inference.time_limit import TimeLimit
-from msr_runtime.task import Array, output_shape, sample_shape, width
+from msr_runtime.task import Array, width
 
 Check = Callable[[], None]
 """A function that is called before each inner step. What it raises ends the adaptation."""
@@ -64,12 +65,21 @@ class Sessions:
         BundleError: If the graphs do not match the manifest, if ONNX Runtime refuses them, or if their first run takes
             too long, 60 s.
         ProviderError: If a requested provider does not start.
-        InputError: If there is a time constant, and the bundle has no use for it or it is not above 0.
+        InputError: If there is a time constant, and the bundle has no use for it or it is not above 0; if there is no
+            such engine, or it does not run this bundle.
     """
 
-    def __init__(self, bundle: Bundle, providers: Sequence[Provider], time_constant: float | None = None, engine: Engine = "onnx") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        providers: Sequence[Provider],
+        time_constant: float | None = None,
+        engine: Engine = "onnx",
+    ) -> None:
         manifest = bundle.manifest
-        self._code = _native(bundle, providers) if engine == "native" else None
+        if engine not in get_args(Engine):
+            raise InputError(f"engine is {engine!r}, but one of {list(get_args(Engine))} is wanted")
+        self._code = open_native(bundle, providers) if engine == "native" else None
         if time_constant is not None and not manifest.recursion:
             raise InputError(
                 f"time_constant is {time_constant}, but bundle '{bundle.path}' has the rule '{manifest.rule}', which "
@@ -111,7 +121,7 @@ class Sessions:
         if manifest.recursion:
             losses = SupportLoss(graphs[LOSS], start.tensors)
             self.recursion = Recursion(bundle, start, losses, self._parts[1], y, time_constant)
-        self._connect(graphs, _many(bundle, varying))
+        self._connect(graphs, None if self._code else _many(bundle, varying))
         try:
             self.start = self._network_at_v0()
             """The network at `v0`."""
@@ -129,20 +139,13 @@ class Sessions:
             self.predictors = Predictors(self._code, x, y, native)
             self._inner_loop, self._losses = NativeLoop(self._code, native), NativeLoss(self._code, native)
             return
-        self.predictors = Predictors(graphs[PREDICT], x, y, start)
+        self.predictors = Predictors(OnnxNetwork(graphs[PREDICT]), x, y, start)
         self._inner_loop = InnerLoop(graphs[ADAPT], graphs[LOSS], start, many) if ADAPT in graphs else None
         self._losses = SupportLoss(graphs[LOSS], start.tensors)
 
     def _network_at_v0(self) -> BoundPredictor:
         start, _, _ = self._parts
         return self.predictors.make(start.block, belief=self.recursion.prior if self.recursion else None)
-
-    def block(self, tensors: Mapping[str, Array]) -> Array:
-        """Return the block of a state with these tensors, laid out as the engine reads it."""
-        state = self._parts[0].another()
-        for name, tensor in tensors.items():
-            state.tensors[name][...] = tensor
-        return state.block
 
     def limited(self, limit: TimeLimit) -> Self:
         """Return the same sessions with a time limit on their runs, for a test. They have buffers of their own."""
@@ -230,33 +233,6 @@ class Sessions:
     def moved(self, network: BoundPredictor) -> float:
         """Return how far the v of a network is from `v0`: `|v - v0| / |v0|`, or `|v|` where `v0` is zero."""
         return norm(network.tensors["v"] - self.start.tensors["v"]) / (self.scale or 1.0)
-
-
-def _native(bundle: Bundle, providers: Sequence[Provider]) -> NativeCode:
-    """The native code of a bundle, for this processor.
-
-    Raises:
-        InputError: If another provider than the CPU is asked for.
-        BundleError: If the bundle has none for this processor, or it was made of another bundle.
-    """
-    if list(providers) != [CPU]:
-        raise InputError(f"engine='native' runs on the CPU, but providers is {list(providers)}: leave one of them out")
-    manifest, name = bundle.manifest, library_name()
-    if name not in bundle.files:
-        others = sorted(each for each in bundle.files if each.endswith(".so"))
-        raise BundleError(
-            f"bundle '{bundle.path}' has no native code for this processor ({name}), only {others}: run "
-            f"`msr compile {bundle.path}` here, or load it without engine='native'"
-        )
-    code = NativeCode(bundle.files[name], f"bundle '{bundle.path}': {name}", manifest.loss == "cross_entropy")
-    x, y = sample_shape(manifest.inputs), output_shape(manifest.outputs, manifest.loss)
-    K = manifest.filter_parameters
-    wanted = K + manifest.weight_entries, math.prod(x), math.prod(y), K
-    if (seen := (code.sizes.numbers, code.sizes.inputs, code.sizes.outputs, code.sizes.filters)) != wanted:
-        raise BundleError(
-            f"bundle '{bundle.path}': {name} has the sizes {seen}, but its manifest wants {wanted}: export again"
-        )
-    return code
 
 
 def _many(bundle: Bundle, providers: Sequence[Provider]) -> ManySamples | None:

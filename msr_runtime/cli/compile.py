@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
-from msr_runtime.bundle.store import Bundle, write_bundle
+from msr_runtime.bundle import signing
+from msr_runtime.bundle.store import NATIVE_SOURCE, Bundle, write_bundle
 from msr_runtime.cli.output import BundlePath, TrustedKeys, option, print_rows
 from msr_runtime.errors import BundleError, InputError
-from msr_runtime.inference.native import compile_source, library_name
+from msr_runtime.inference.native import check_compiler, compile_source, library_name
 
-SOURCE = "native.c"
-"""Name of the file in a bundle that holds its C source."""
 _SHOTS = 256
+"""The most samples of a support set, unless meta-training had more."""
 
 
 def compile_native(
@@ -38,8 +38,11 @@ def compile_native(
             f"bundle '{bundle}' is signed, and its signature will not fit once a file is added: give the private key "
             "(--sign), or compile before it is signed"
         )
-    source = opened.files.get(SOURCE) or _source(opened)
-    files = {**opened.files, SOURCE: source, library_name(): compile_source(source, compiler)}
+    check_compiler(compiler)
+    if sign is not None:
+        signing.sign(b"", sign)  # a wrong key is refused before the bundle is replaced
+    source = opened.files.get(NATIVE_SOURCE) or _source(opened)
+    files = {**opened.files, NATIVE_SOURCE: source, library_name(): compile_source(source, compiler)}
     made = write_bundle(bundle, opened.manifest, files)
     made = made if sign is None else made.sign(sign)
     print_rows({"bundle": f"{bundle} ({made.digest})", library_name(): f"{len(files[library_name()])} bytes"})
@@ -49,9 +52,9 @@ def compile_native(
 def _source(bundle: Bundle) -> bytes:
     try:
         from msr_c import write_robot_source  # it needs onnx, which robots do not have
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise BundleError(
-            f"bundle '{bundle.path}' has no {SOURCE}, and onnx, which writes it, is not installed here: run `msr "
-            "compile` once on a workstation, then copy the bundle and run it here again"
+            f"bundle '{bundle.path}' has no {NATIVE_SOURCE}, and onnx, which writes it, is not installed here: run "
+            "`msr compile` once on a workstation, then copy the bundle and run it here again"
         ) from error
     return write_robot_source(bundle, max(_SHOTS, bundle.manifest.shots))

@@ -12,9 +12,10 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,16 @@ from msr_runtime.task import Array
 
 INTERFACE = 1
 """The version of the functions that are called."""
-_OPTIONS = ("-std=c99", "-Werror=implicit", "-O2", "-fvect-cost-model=dynamic", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC")
+_OPTIONS = (
+    "-std=c99",
+    "-Werror=implicit",
+    "-O2",
+    "-fvect-cost-model=dynamic",
+    "-march=native",
+    "-ffp-contract=fast",
+    "-shared",
+    "-fPIC",
+)
 _LOADED: dict[str, ctypes.CDLL] = {}
 _LOADING = threading.Lock()
 
@@ -60,6 +70,18 @@ def library_name() -> str:
     return f"native.{processor()}.so"
 
 
+def check_compiler(compiler: str) -> None:
+    """Check that this machine has a compiler.
+
+    Raises:
+        InputError: If it has not.
+    """
+    if shutil.which(compiler) is None:
+        raise InputError(
+            f"there is no compiler '{compiler}' on this machine: install one (Debian: apt install gcc), or name another"
+        )
+
+
 def compile_source(source: bytes, compiler: str = "cc") -> bytes:
     """Compile C source for this processor, and return the shared library.
 
@@ -70,10 +92,7 @@ def compile_source(source: bytes, compiler: str = "cc") -> bytes:
     Raises:
         InputError: If there is no such program, or it refuses the source.
     """
-    if shutil.which(compiler) is None:
-        raise InputError(
-            f"there is no compiler '{compiler}' on this machine: install one (Debian: apt install gcc), or name another"
-        )
+    check_compiler(compiler)
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "native.c", Path(folder) / "native.so"
         given.write_bytes(source)
@@ -89,7 +108,7 @@ def _load(data: bytes, where: str) -> ctypes.CDLL:
     digest = hashlib.sha256(data).hexdigest()
     with _LOADING:
         if digest not in _LOADED:
-            # It stays open: the loader knows libraries by name, and would take the next one of this number for this one.
+            # It stays open: the loader knows libraries by name, and would take the next one of this number for it.
             handle = os.memfd_create("native", os.MFD_CLOEXEC)
             try:
                 with os.fdopen(os.dup(handle), "wb") as file:
@@ -106,7 +125,7 @@ def _load(data: bytes, where: str) -> ctypes.CDLL:
 class NetworkState(State):
     """As `State`, laid out as the C code reads it: one tensor after another, matrices transposed."""
 
-    def __init__(self, tensors: dict[str, Array], numbers: int) -> None:
+    def __init__(self, tensors: Mapping[str, Array], numbers: int) -> None:
         self.device, self.values = HOST, {}
         self.block = np.zeros(numbers, FLOAT32)
         self.tensors, begin = {}, 0
@@ -156,21 +175,24 @@ class NativeCode:
             raise BundleError(f"{where} is no native code of a bundle ({error}): export again") from error
         if self.sizes.version != INTERFACE:
             raise BundleError(
-                f"{where} has version {self.sizes.version}, but this runtime calls {INTERFACE}: export and compile again"
+                f"{where} has version {self.sizes.version}, but this runtime calls {INTERFACE}: export again, "
+                "then run `msr compile`"
             )
         for function in (self._predict, self._loss, self._adapt):
             function.restype = None
         self._pool: list[_Work] = []
 
-    def bind_predict(self, state: State, x: Array, y: Array) -> Any:
-        """Return a function that predicts y `(batch, *y)` from x `(batch, *x)`; all memory is fixed here."""
+    def bind_predict(self, state: State, x: Array, y: Array) -> Callable[[], object]:
+        """As `Network.bind_predict`."""
         return partial(self._predict, *map(_pointer, (state.block, x, y)), ctypes.c_longlong(len(x)))
 
     def loss(self, block: Array, x: Array, y: NDArray) -> float:
         """Return the mean loss of a network, as the block of a state, on samples that were checked."""
         with_work = self._take(x, y)
         self._loss(
-            _pointer(block), *map(_pointer, (with_work.workspace, with_work.x, with_work.y)), len(x),
+            _pointer(block),
+            *map(_pointer, (with_work.workspace, with_work.x, with_work.y)),
+            len(x),
             _pointer(with_work.loss),
         )
         found = float(with_work.loss[0])
@@ -181,8 +203,13 @@ class NativeCode:
         """Take inner steps from a network, and return the loss before them and the block where they ended."""
         work = self._take(x, y)
         self._adapt(
-            _pointer(block), *map(_pointer, (work.workspace, work.x, work.y)), len(x), first, steps,
-            _pointer(work.network), _pointer(work.loss),
+            _pointer(block),
+            *map(_pointer, (work.workspace, work.x, work.y)),
+            len(x),
+            first,
+            steps,
+            _pointer(work.network),
+            _pointer(work.loss),
         )
         found = float(work.loss[0]), work.network.copy()
         self._pool.append(work)

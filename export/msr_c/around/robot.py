@@ -1,4 +1,4 @@
-"""The functions that `msr_runtime` calls where a bundle runs as native code: the graphs, without the checks of the door.
+"""The functions that `msr_runtime` calls where a bundle runs as native code: graphs, without the checks of the door.
 
 Python has checked shapes, bounds and values before, and says better what is wrong.
 """

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from msr_runtime import AdaptiveModel
 from msr_runtime.bundle.store import Bundle, write_bundle
@@ -39,18 +40,30 @@ def compiled(exporter: Any, tmp_path_factory: pytest.TempPathFactory) -> Callabl
     return make
 
 
-@pytest.mark.parametrize("name", RULES)
+def _near(exporter: Any, model: AdaptiveModel, name: str) -> tuple[NDArray, NDArray]:
+    """Samples near to what the network predicts, so that an untrained one fits them and its update is accepted."""
+    x, y = exporter.draw(exporter.exported(**RULES[name]), 5)
+    return (x, y) if y.ndim == 1 else (x, model.predict(x) + np.float32(0.02) * y)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gradient", *(pytest.param(name, marks=pytest.mark.slow) for name in ("steps apart", "classes", "gauss-newton"))],
+)
 def test_it_answers_as_onnx_runtime(exporter: Any, compiled: Callable[[str], Path], name: str) -> None:
     """One x and many, adapted in one call and step by step, saved and restored."""
-    path, (x, y) = compiled(name), exporter.draw(exporter.exported(**RULES[name]), 5)
+    path = compiled(name)
     native, onnx = AdaptiveModel.load(path, engine="native"), AdaptiveModel.load(path)
+    x, y = _near(exporter, onnx, name)
+    v0 = onnx.v
     for model in (native, onnx):
-        model.adapt(x, y, 3, start="v0")
+        assert model.adapt(x, y, 3, start="v0").accepted
+    assert not np.allclose(onnx.v, v0, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(native.v, onnx.v, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(native.predict(x), onnx.predict(x), rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(native.predict(x)[0], native.predict(x[0]))
     v, seen = native.v, []
-    native.adapt(x, y, 3, check=lambda: seen.append(0))
+    assert native.adapt(x, y, 3, check=lambda: seen.append(0)).accepted
     assert len(seen) >= 3
     np.testing.assert_array_equal(native.v, v)
     other = AdaptiveModel.load(path)
@@ -62,13 +75,19 @@ def test_threads_share_no_workspace(exporter: Any, compiled: Callable[[str], Pat
     """Forks that adapt at once learn what each learns alone."""
     model = AdaptiveModel.load(compiled("gradient"), engine="native")
     sets = [exporter.draw(exporter.exported(**RULES["gradient"]), 6, seed=seed) for seed in range(4)]
-    wanted = [model._sessions.adapt(*each, 3, model._acting).predictor.tensors["v"].copy() for each in sets]
     wrong: list[int] = []
+
+    def learned(which: int) -> NDArray:
+        x, y = sets[which]
+        found = model._sessions.adapt(x, y, 3, model._acting).predictor
+        assert found is not None
+        return found.tensors["v"].copy()
+
+    wanted = [learned(which) for which in range(4)]
 
     def learn(which: int) -> None:
         for _ in range(200):
-            found = model._sessions.adapt(*sets[which], 3, model._acting).predictor
-            if not np.array_equal(found.tensors["v"], wanted[which]):
+            if not np.array_equal(learned(which), wanted[which]):
                 wrong.append(which)
 
     threads = [threading.Thread(target=learn, args=(which,)) for which in range(4)]
@@ -95,3 +114,14 @@ def test_what_does_not_belong_is_refused(exporter: Any, compiled: Callable[[str]
         model.adapt(x, y)
     with pytest.raises(InputError, match="finite"):
         model.predict(np.full(4, np.nan))
+
+
+def test_learning_by_sample_is_refused(exporter: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both where it is loaded and where it is compiled, at once."""
+    settings = {"method": "msr", "loss": "mse", "rule": "recursive", "time_constant": 30.0, "memory": 12}
+    with torch.no_grad():
+        path = exporter.write(exporter.exported(**settings), tmp_path / "bundle")
+    with pytest.raises(InputError, match="'recursive', which native code does not run: leave engine out"):
+        AdaptiveModel.load(path, engine="native")
+    assert run(["compile", str(path)]) == 2
+    assert "'recursive'" in capsys.readouterr().err
