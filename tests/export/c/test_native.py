@@ -1,5 +1,6 @@
 """A model that runs native code answers as ONNX Runtime does, and is refused where its code does not belong."""
 
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from msr_runtime import AdaptiveModel
+from msr_runtime.bundle.signing import make_keys
 from msr_runtime.bundle.store import Bundle, write_bundle
 from msr_runtime.cli.command import run
 from msr_runtime.errors import BundleError, InputError
@@ -116,12 +118,38 @@ def test_what_does_not_belong_is_refused(exporter: Any, compiled: Callable[[str]
         model.predict(np.full(4, np.nan))
 
 
-def test_learning_by_sample_is_refused(exporter: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_learning_by_sample_is_refused(recursive_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Both where it is loaded and where it is compiled, at once."""
-    settings = {"method": "msr", "loss": "mse", "rule": "recursive", "time_constant": 30.0, "memory": 12}
-    with torch.no_grad():
-        path = exporter.write(exporter.exported(**settings), tmp_path / "bundle")
     with pytest.raises(InputError, match="'recursive', which native code does not run: leave engine out"):
-        AdaptiveModel.load(path, engine="native")
-    assert run(["compile", str(path)]) == 2
+        AdaptiveModel.load(recursive_bundle, engine="native")
+    capsys.readouterr()
+    assert run(["compile", str(recursive_bundle)]) == 2
     assert "'recursive'" in capsys.readouterr().err
+
+
+def test_other_engines_and_providers_are_refused(bundle: Path) -> None:
+    """By name, before anything is loaded."""
+    with pytest.raises(InputError, match=r"engine is 'fast', but one of \['onnx', 'native'\]"):
+        AdaptiveModel.load(bundle, engine="fast")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="runs on the CPU, but providers is"):
+        AdaptiveModel.load(bundle, engine="native", providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
+    with pytest.raises(BundleError, match=r"has no native code for this processor.*`msr compile"):
+        AdaptiveModel.load(bundle, engine="native")
+
+
+def test_a_signed_bundle_stays_signed(
+    compiled: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is compiled only with the key that signs it again. A wrong key leaves it as it was."""
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    make_keys(private, public)
+    bundle = tmp_path / "bundle"
+    shutil.copytree(compiled("gradient"), bundle)
+    Bundle.open(bundle).sign(private)
+    before = Bundle.open(bundle, [public]).digest
+    for options, wanted in (([], "is signed"), (["--sign", str(public)], "it is a public key")):
+        assert run(["compile", str(bundle), *options]) == 2
+        assert wanted in capsys.readouterr().err
+        assert Bundle.open(bundle, [public]).digest == before
+    assert run(["compile", str(bundle), "--key", str(public), "--sign", str(private)]) == 0
+    AdaptiveModel.load(bundle, engine="native", trusted_keys=[public])
