@@ -1,7 +1,7 @@
-"""The `msr` command and the table of its seventeen commands.
+"""The `msr` command and the table of its eighteen commands.
 
 * For training: `new`, `train`, `evaluate`, `export`, `source`, `samples`, `check`.
-* For the robot: `info`, `adapt`, `bench`, `serve`.
+* For the robot: `info`, `compile`, `adapt`, `bench`, `serve`.
 * For recordings and logs of a robot: `score`, `replay`, `dataset`.
 * For signed bundles: `keygen`, `sign`, `verify`.
 

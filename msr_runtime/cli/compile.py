@@ -20,11 +20,13 @@ def compile_native(
     key: TrustedKeys = (),
     sign: Annotated[Path | None, option("PRIVATE.pem", "not signed")] = None,
 ) -> int:
-    """Compile the C source in a bundle for this processor, and add the library, for AdaptiveModel(engine="native").
+    """Compile a bundle's C source for this processor, for AdaptiveModel(engine="native").
 
-    Where onnx is installed, a bundle without C source gets it first.
+    The library is added to the bundle. Where onnx is installed, the source is written first.
 
-    The digest of the bundle changes, so saved adaptations of it are refused afterwards.
+    The bundle's digest changes, so adaptations that were saved before are refused.
+
+    The library is a program: compile and load bundles that you trust.
 
     Args:
         bundle: The folder of the bundle. It is replaced at once, when the new one is whole.
