@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from msr_export import Frozen, export_bundle, freeze, writer
 from msr_export.freeze import flatten
 from msr_runtime.bundle.manifest import STEP
+from msr_runtime.bundle.rounding import Precision
 from msr_runtime.inference.session import make_session
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
@@ -219,7 +220,7 @@ class Exporter:
             known |= options
             return export_bundle(export.learner, export.normalization, folder, **known)
 
-    def write_rounded(self, folder: Path, precision: str, method: str, **settings: Any) -> Path:
+    def write_rounded(self, folder: Path, precision: Precision, method: str, **settings: Any) -> Path:
         """Write the bundle of a learner that is rounded at its export, on the task family `Swivel`."""
         known: dict[str, Any] = {"family": FAMILY, "shots": 6, "seed": 3, "config_digest": "0", "validation_tasks": 8}
         return export_bundle(build(method, **settings), SCALED, folder, precision=precision, **known)
