@@ -71,8 +71,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
             engine: As in `load`.
 
         Raises:
-            BundleError: If the graphs do not match the manifest, if ONNX Runtime refuses them, or if their first run
-                takes longer than 60 s.
+            BundleError: If the graphs do not match the manifest, or their first run fails or takes longer than 60 s.
             ProviderError: If a requested provider does not start.
             InputError: As in `load`.
         """
@@ -101,8 +100,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
 
         Args:
             bundle: Path of a bundle's folder, or an opened bundle.
-            providers: Execution providers of ONNX Runtime, each a name or a pair of name and options. Each one must
-                start on this machine.
+            providers: Execution providers of ONNX Runtime: names, or pairs of name and options. Each must start here.
             self_test: Replay the golden example, see `self_test`.
             trusted_keys: PEM files of Ed25519 public keys. If given, one of these keys must have signed the bundle;
                 the signature is checked before ONNX Runtime reads a graph.
@@ -111,14 +109,13 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
                 always compares.
             time_constant: For bundles with the rule `recursive`: the time, in s, after which 1/e of what was learned
                 is left. `math.inf` forgets nothing. None takes the bundle's own (`manifest.recursion.tau`).
-            engine: `onnx` runs the graphs by ONNX Runtime. `native` runs the bundle's machine code, made by
-                `msr compile`. That is a program: load none from a bundle that you do not trust.
+            engine: `onnx`, or `native`: the bundle's machine code (`msr compile`). It is a program: trust the bundle.
 
         Raises:
             BundleError: If the bundle is damaged, or if its golden example gives other values here than in torch.
             SignatureError: If `trusted_keys` are given, and the bundle is unsigned or signed by none of them.
             ProviderError: If a requested provider does not start.
-            InputError: If a time constant is not above 0, or is given for a bundle with another rule.
+            InputError: If a time constant is not above 0, or if it or the engine does not fit the bundle's rule.
 
         Example:
             >>> from msr_runtime import AdaptiveModel

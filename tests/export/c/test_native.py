@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from msr_runtime import AdaptiveModel
 from msr_runtime.bundle.signing import make_keys
-from msr_runtime.bundle.store import Bundle, write_bundle
+from msr_runtime.bundle.store import NATIVE_SOURCE, Bundle, write_bundle
 from msr_runtime.cli.command import run
 from msr_runtime.errors import BundleError, InputError
+from msr_runtime.inference.native import compile_source
 
 RULES: dict[str, dict[str, Any]] = {
     "gradient": {"method": "msr", "loss": "mse"},
@@ -29,6 +30,8 @@ RULES: dict[str, dict[str, Any]] = {
 def compiled(exporter: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A function from a rule's name to its bundle, compiled once."""
     made: dict[str, Path] = {}
+    if shutil.which("cc") is None:
+        pytest.skip("cc is not installed")
 
     def make(name: str) -> Path:
         if name not in made:
@@ -101,7 +104,7 @@ def test_threads_share_no_workspace(exporter: Any, compiled: Callable[[str], Pat
 
 
 def test_what_does_not_belong_is_refused(exporter: Any, compiled: Callable[[str], Path], tmp_path: Path) -> None:
-    """A bundle without code for this processor, a library that was changed, too many samples, a NaN."""
+    """A bundle without code for this processor, a library that is none or computes wrong, too many samples, a NaN."""
     path = compiled("gradient")
     opened = Bundle.open(path)
     (library,) = (name for name in opened.files if name.endswith(".so"))
@@ -110,6 +113,12 @@ def test_what_does_not_belong_is_refused(exporter: Any, compiled: Callable[[str]
         write_bundle(tmp_path / "changed", opened.manifest, files)
         with pytest.raises(BundleError, match=r"msr compile|compile it again"):
             AdaptiveModel.load(tmp_path / "changed", engine="native")
+    source = opened.files[NATIVE_SOURCE].replace(b"predict_graph(network, x + i *", b"predict_graph(network, x + 0 *")
+    assert source != opened.files[NATIVE_SOURCE]
+    write_bundle(tmp_path / "wrong", opened.manifest, {**opened.files, library: compile_source(source)})
+    with pytest.raises(BundleError, match="golden example"):
+        AdaptiveModel.load(tmp_path / "wrong", engine="native")
+    AdaptiveModel.load(tmp_path / "wrong")
     model = AdaptiveModel.load(path, engine="native")
     x, y = exporter.draw(exporter.exported(**RULES["gradient"]), 300)
     with pytest.raises(InputError, match="at most 256"):
