@@ -3,6 +3,6 @@
 It reads the ONNX graphs of a bundle, with onnx and numpy, and never torch.
 """
 
-from msr_c.writer import Written, write_c
+from msr_c.writer import Written, write_c, write_robot_source
 
-__all__ = ["Written", "write_c"]
+__all__ = ["Written", "write_c", "write_robot_source"]

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from msr_c.around.program import write_program
+from msr_c.around.robot import robot_functions
 from msr_c.around.testing import golden_program
 from msr_c.rewriting.translation import translate_bundle
 from msr_c.writing.text import identifier
 from msr_runtime.bundle.manifest import Manifest
-from msr_runtime.bundle.store import Bundle
+from msr_runtime.bundle.store import ADAPT, Bundle
 from msr_runtime.errors import ExportError
 
-__all__ = ["Written", "write_c"]
+__all__ = ["Written", "write_c", "write_robot_source"]
 
 
 class Written(NamedTuple):
@@ -72,3 +73,25 @@ def _refuse_twins(names: Iterable[str]) -> None:
         first = seen.setdefault(identifier(name), name)
         if first != name:
             raise ExportError(f"'{first}' and '{name}' have the same name in C, {identifier(name)}: rename one of them")
+
+
+def write_robot_source(bundle: Bundle, shots: int) -> bytes:
+    """Return an opened bundle as one C99 source that `msr_runtime` compiles and calls.
+
+    Args:
+        bundle: The bundle.
+        shots: N, the most samples of a support set.
+
+    Raises:
+        ExportError: If the bundle cannot be written in C, or learns sample by sample.
+    """
+    if bundle.manifest.recursion:
+        raise ExportError(
+            f"bundle '{bundle.path}' has the rule 'recursive', which native code does not run: use ONNX Runtime"
+        )
+    name, translation = identifier(bundle.manifest.name), translate_bundle(bundle)
+    for names in (translation.start, *_sides(bundle.manifest)):
+        _refuse_twins(names)
+    program = write_program(bundle.manifest, bundle.digest, translation, name, shots)
+    body = program.source.replace(f'#include "{name}.h"\n', program.header, 1)
+    return (body + robot_functions(bundle.manifest, name, translation.graphs[ADAPT])).encode()

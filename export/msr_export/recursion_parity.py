@@ -22,6 +22,7 @@ from msr_runtime.bundle.stream import Stream
 from msr_runtime.errors import ParityError
 from msr_runtime.inference.belief import Belief
 from msr_runtime.inference.deviation import Deviations
+from msr_runtime.inference.onnx_network import OnnxNetwork
 from msr_runtime.inference.predictor import Predictors
 from msr_runtime.inference.sample_spec import read_spec
 from msr_runtime.inference.session import make_session
@@ -122,7 +123,7 @@ def _replay(frozen: Frozen, stream: Stream) -> _Replay:
     predict = make_session(frozen.predict, "predict.onnx", _CPU)
     deviation = make_session(graphs.deviation, "deviation.onnx", _CPU)
     specs = read_spec(predict, "x", ()), read_spec(predict, "y", (), output=True)
-    network = Predictors(predict, *specs, start).make(replayed.run.block, belief=replayed.run.belief)
+    network = Predictors(OnnxNetwork(predict), *specs, start).make(replayed.run.block, belief=replayed.run.belief)
     deviations = Deviations(deviation, *specs, start)
     y, epistemic, total = deviations(stream.query_x, network)
     weights = {name: network.tensors[name].copy() for name in frozen.weights}

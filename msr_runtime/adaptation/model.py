@@ -16,7 +16,7 @@ from msr_runtime.adaptation.result import AdaptResult
 from msr_runtime.adaptation.sample_recorder import WeightsRecorder
 from msr_runtime.adaptation.saved import SavedAdaptations
 from msr_runtime.adaptation.self_test import replay_golden_example
-from msr_runtime.adaptation.sessions import Check, Sessions, check_held_out, check_samples
+from msr_runtime.adaptation.sessions import Check, Engine, Sessions, check_held_out, check_samples
 from msr_runtime.adaptation.start import Start, check_start
 from msr_runtime.adaptation.update import make_update
 from msr_runtime.adaptation.update_guard import UpdateGuard
@@ -59,6 +59,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
         providers: Sequence[Provider] = ("CPUExecutionProvider",),
         check_inputs: bool = False,
         time_constant: float | None = None,
+        engine: Engine = "onnx",
     ) -> None:
         """Build the sessions of an opened bundle. Robots call `load`, which also replays the golden example.
 
@@ -67,15 +68,15 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
             providers: As in `load`.
             check_inputs: As in `load`.
             time_constant: As in `load`.
+            engine: As in `load`.
 
         Raises:
-            BundleError: If the graphs do not match the manifest, if ONNX Runtime refuses them, or if their first run
-                takes longer than 60 s.
+            BundleError: If the graphs do not match the manifest, or their first run fails or takes longer than 60 s.
             ProviderError: If a requested provider does not start.
             InputError: As in `load`.
         """
         self.bundle = bundle
-        self._sessions = Sessions(bundle, providers, time_constant)
+        self._sessions = Sessions(bundle, providers, time_constant, engine)
         self._acting = self._sessions.start
         # With the rule `recursive`, a change builds on the one before it, so they wait for each other.
         self._changes = threading.RLock()
@@ -93,13 +94,13 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
         trusted_keys: Sequence[PathLike] | None = None,
         check_inputs: bool = False,
         time_constant: float | None = None,
+        engine: Engine = "onnx",
     ) -> Self:
         """Open a bundle, build its sessions and replay its golden example on this machine.
 
         Args:
             bundle: Path of a bundle's folder, or an opened bundle.
-            providers: Execution providers of ONNX Runtime, each a name or a pair of name and options. Each one must
-                start on this machine.
+            providers: Execution providers of ONNX Runtime: names, or pairs of name and options. Each must start here.
             self_test: Replay the golden example, see `self_test`.
             trusted_keys: PEM files of Ed25519 public keys. If given, one of these keys must have signed the bundle;
                 the signature is checked before ONNX Runtime reads a graph.
@@ -108,12 +109,13 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
                 always compares.
             time_constant: For bundles with the rule `recursive`: the time, in s, after which 1/e of what was learned
                 is left. `math.inf` forgets nothing. None takes the bundle's own (`manifest.recursion.tau`).
+            engine: `onnx`, or `native`: the bundle's machine code (`msr compile`). It is a program: trust the bundle.
 
         Raises:
             BundleError: If the bundle is damaged, or if its golden example gives other values here than in torch.
             SignatureError: If `trusted_keys` are given, and the bundle is unsigned or signed by none of them.
             ProviderError: If a requested provider does not start.
-            InputError: If a time constant is not above 0, or is given for a bundle with another rule.
+            InputError: If a time constant is not above 0, or if it or the engine does not fit the bundle's rule.
 
         Example:
             >>> from msr_runtime import AdaptiveModel
@@ -125,7 +127,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
             bundle = Bundle.open(bundle, trusted_keys)
         elif trusted_keys is not None:
             bundle.check_signature(trusted_keys)
-        model = cls(bundle, providers, check_inputs, time_constant)
+        model = cls(bundle, providers, check_inputs, time_constant, engine)
         if self_test:
             model.self_test()
         return model

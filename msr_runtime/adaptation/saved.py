@@ -4,6 +4,8 @@ import os
 import threading
 from pathlib import Path
 
+import numpy as np
+
 from msr_runtime.adaptation.sessions import Sessions
 from msr_runtime.bundle.adaptation_file import decode_adaptation, encode_adaptation, read_adaptation
 from msr_runtime.bundle.store import Bundle
@@ -11,7 +13,6 @@ from msr_runtime.errors import BundleError, InputError
 from msr_runtime.files import write_atomically
 from msr_runtime.inference.belief import Belief
 from msr_runtime.inference.predictor import BoundPredictor
-from msr_runtime.inference.state import State
 
 
 class SavedAdaptations:
@@ -54,7 +55,9 @@ class SavedAdaptations:
             acting = self._acting
             if acting is self._sessions.start:
                 raise InputError("there is no adaptation to save: the model acts at v0; adapt it first")
-            return encode_adaptation(acting.tensors | (acting.belief.tensors() if acting.belief else {}), self.bundle)
+            # Native code keeps matrices transposed, and a file keeps them in order.
+            tensors = {name: np.ascontiguousarray(tensor) for name, tensor in acting.tensors.items()}
+            return encode_adaptation(tensors | (acting.belief.tensors() if acting.belief else {}), self.bundle)
 
     def load_adaptation(self, path: str | os.PathLike[str]) -> None:
         """Load a saved adaptation; its weights act at once.
@@ -97,4 +100,5 @@ class SavedAdaptations:
                 raise BundleError(f"{where}: {error}; it was made by another program: adapt again") from error
             tensors = {name: tensors[name] for name in self._sessions.start.tensors}
         with self._changes:
-            self._acting = self._sessions.predictors.make(State(tensors).block, self._acting, belief)
+            predictors = self._sessions.predictors
+            self._acting = predictors.make(predictors.block(tensors), self._acting, belief)

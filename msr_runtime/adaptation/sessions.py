@@ -4,13 +4,14 @@ import copy
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self, get_args
 
 from numpy.typing import ArrayLike, NDArray
 
 from msr_runtime.adaptation.first_run import check_parts, run_first
 from msr_runtime.adaptation.inner_loop import InnerLoop
 from msr_runtime.adaptation.measured import Measured
+from msr_runtime.adaptation.native_loop import NativeLoop, NativeLoss, open_native
 from msr_runtime.adaptation.recursion import Recursion
 from msr_runtime.adaptation.support_loss import SupportLoss
 from msr_runtime.arrays import all_finite, norm
@@ -20,6 +21,8 @@ from msr_runtime.bundle.stream import Stream
 from msr_runtime.errors import BundleError, InputError
 from msr_runtime.inference._onnxruntime import onnxruntime
 from msr_runtime.inference.many_samples import ManySamples
+from msr_runtime.inference.native import NetworkState
+from msr_runtime.inference.onnx_network import OnnxNetwork
 from msr_runtime.inference.predictor import BoundPredictor, Predictors
 from msr_runtime.inference.providers import CPU, check_providers, device_of, without_graphs
 from msr_runtime.inference.sample_spec import SampleSpec, read_spec
@@ -30,6 +33,10 @@ from msr_runtime.task import Array, width
 
 Check = Callable[[], None]
 """A function that is called before each inner step. What it raises ends the adaptation."""
+
+
+Engine = Literal["onnx", "native"]
+"""What computes: ONNX Runtime, or the native code of the bundle."""
 
 
 class Adapted(NamedTuple):
@@ -52,16 +59,27 @@ class Sessions:
         bundle: The opened bundle.
         providers: As in `AdaptiveModel.load`.
         time_constant: As in `AdaptiveModel.load`.
+        engine: As in `AdaptiveModel.load`.
 
     Raises:
         BundleError: If the graphs do not match the manifest, if ONNX Runtime refuses them, or if their first run takes
             too long, 60 s.
         ProviderError: If a requested provider does not start.
-        InputError: If there is a time constant, and the bundle has no use for it or it is not above 0.
+        InputError: If there is a time constant, and the bundle has no use for it or it is not above 0; if there is no
+            such engine, or it does not run this bundle.
     """
 
-    def __init__(self, bundle: Bundle, providers: Sequence[Provider], time_constant: float | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        providers: Sequence[Provider],
+        time_constant: float | None = None,
+        engine: Engine = "onnx",
+    ) -> None:
         manifest = bundle.manifest
+        if engine not in get_args(Engine):
+            raise InputError(f"engine is {engine!r}, but one of {list(get_args(Engine))} is wanted")
+        self._code = open_native(bundle, providers) if engine == "native" else None
         if time_constant is not None and not manifest.recursion:
             raise InputError(
                 f"time_constant is {time_constant}, but bundle '{bundle.path}' has the rule '{manifest.rule}', which "
@@ -103,7 +121,7 @@ class Sessions:
         if manifest.recursion:
             losses = SupportLoss(graphs[LOSS], start.tensors)
             self.recursion = Recursion(bundle, start, losses, self._parts[1], y, time_constant)
-        self._connect(graphs, _many(bundle, varying))
+        self._connect(graphs, None if self._code else _many(bundle, varying))
         try:
             self.start = self._network_at_v0()
             """The network at `v0`."""
@@ -115,7 +133,13 @@ class Sessions:
     def _connect(self, graphs: Mapping[str, onnxruntime.InferenceSession], many: ManySamples | None) -> None:
         start, x, y = self._parts
         self._graphs, self._many = graphs, many
-        self.predictors = Predictors(graphs[PREDICT], x, y, start)
+        if self._code:
+            native = NetworkState(start.tensors, self._code.sizes.numbers)
+            self._parts = native, x, y
+            self.predictors = Predictors(self._code, x, y, native)
+            self._inner_loop, self._losses = NativeLoop(self._code, native), NativeLoss(self._code, native)
+            return
+        self.predictors = Predictors(OnnxNetwork(graphs[PREDICT]), x, y, start)
         self._inner_loop = InnerLoop(graphs[ADAPT], graphs[LOSS], start, many) if ADAPT in graphs else None
         self._losses = SupportLoss(graphs[LOSS], start.tensors)
 

@@ -31,6 +31,11 @@ def largest_graph(manifest: Manifest) -> int:
     return min(MAX_BYTES, 8 * largest_constant(manifest))
 
 
+def largest_source(manifest: Manifest) -> int:
+    """Return the most bytes of a file of native code: its constants as text, of at most 16 characters a number."""
+    return min(MAX_BYTES, 16 * largest_constant(manifest))
+
+
 def largest_tensors(manifest: Manifest) -> int:
     """Return the most bytes of a safetensors file: a header, v, folded weights, a belief and its first samples."""
     rows, columns = manifest.belief_shape

@@ -27,6 +27,7 @@ from msr_runtime.bundle.limits import (
     MAX_MANIFEST,
     largest_constant,
     largest_graph,
+    largest_source,
     largest_tensors,
 )
 from msr_runtime.bundle.manifest import MANIFEST, MANIFEST_DIGEST, Manifest, parse_manifest
@@ -46,6 +47,8 @@ RECURSIVE = (PREDICT, UPDATE, DEVIATION, LOSS, START, GOLDEN, STREAM)
 """The files of a bundle that learns sample by sample."""
 MANY = (SUMS, SOLVE)
 """The files of an inner step from many samples. A bundle has both or none."""
+NATIVE_SOURCE, _NATIVE = "native.c", "native."
+"""The C source of native code, and what the names of all its files begin with: one library for each processor."""
 GRAPHS = (PREDICT, ADAPT, LOSS, *MANY, UPDATE, DEVIATION)
 """All ONNX graphs that a bundle may have."""
 _RUN = ("last.safetensors", "best.safetensors")
@@ -334,6 +337,8 @@ def _digest_line(digest: str) -> bytes:
 
 def _largest(name: str, manifest: Manifest) -> int:
     """Return the most bytes of a listed file."""
+    if name.startswith(_NATIVE):
+        return largest_source(manifest)
     return largest_graph(manifest) if name in GRAPHS else largest_tensors(manifest) if name == START else MAX_GOLDEN
 
 

@@ -1,7 +1,7 @@
-"""The `msr` command and the table of its seventeen commands.
+"""The `msr` command and the table of its eighteen commands.
 
 * For training: `new`, `train`, `evaluate`, `export`, `source`, `samples`, `check`.
-* For the robot: `info`, `adapt`, `bench`, `serve`.
+* For the robot: `info`, `compile`, `adapt`, `bench`, `serve`.
 * For recordings and logs of a robot: `score`, `replay`, `dataset`.
 * For signed bundles: `keygen`, `sign`, `verify`.
 
@@ -38,6 +38,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "For the robot (no torch)": {
         "info": ("info:info", "describe a bundle and this machine"),
+        "compile": ("compile:compile_native", "compile a bundle's native code for this processor"),
         "adapt": ("adapt:adapt", "adapt a bundle to the samples in an .npz file"),
         "bench": ("bench:bench", "time predict and adapt of a bundle on this machine"),
         "serve": ("serve:serve", "serve bundles to clients of openpi's protocol (extra `serve`)"),

@@ -22,8 +22,9 @@ def source(
 
     It predicts and adapts as the bundle does, allocates nothing and needs libm alone.
 
-    Compile and run the program first: it replays the bundle's golden example. U takes as many bytes as in the bundle:
-    export it with `--precision float16` or `int8` for a smaller source.
+    Compile and run the program first: it replays the bundle's golden example.
+
+    U takes as many bytes as in the bundle: for a smaller source, export it in float16 or int8.
 
     Args:
         bundle: The folder of the bundle.

@@ -1,15 +1,13 @@
-"""Predictions: predict.onnx with one set of folded weights, and buffers that are reused for each input shape."""
+"""Predictions: a network with one set of folded weights, and buffers that are reused for each input shape."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from msr_runtime.arrays import FLOAT32, all_finite
 from msr_runtime.errors import InputError
-from msr_runtime.inference._onnxruntime import onnxruntime
 from msr_runtime.inference.belief import Belief
 from msr_runtime.inference.sample_spec import SampleSpec
 from msr_runtime.inference.state import State
@@ -23,8 +21,19 @@ _MAX_ROWS = 256
 and the buffers keep the memory of the largest run, and each adaptation prepares the shapes that were seen before."""
 
 
+class Network(Protocol):
+    """What computes predictions: predict.onnx in ONNX Runtime, or a bundle's native code."""
+
+    def bind_predict(self, state: State, x: Array, y: Array) -> Callable[[], object]:
+        """Return a function that predicts from x `(batch, *x)` to y `(batch, *y)`, with the weights of a state.
+
+        It reads and writes this memory at each call. The caller keeps the arrays as long as the function.
+        """
+        ...
+
+
 class _Slot(NamedTuple):
-    """Buffers for one input shape, and the run of the graph that uses them."""
+    """Buffers for one input shape, and the run of the network that uses them."""
 
     x: Array
     """The input buffer, in the shape that the caller gives: one sample or a batch."""
@@ -32,15 +41,15 @@ class _Slot(NamedTuple):
     """The same memory as `x`, as a vector."""
     y: Array
     """The output buffer."""
-    run: Callable[[], None]
-    """Runs the graph from `x` to `y`."""
+    run: Callable[[], object]
+    """Runs the network from `x` to `y`."""
 
 
 class _Bound:
-    """predict.onnx bound to the weights of one state, with a pool of slots per input shape."""
+    """A network bound to the weights of one state, with a pool of slots per input shape."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, x: SampleSpec, y: SampleSpec, state: State) -> None:
-        self.session, self.x, self.y, self.state = session, x, y, state
+    def __init__(self, network: Network, x: SampleSpec, y: SampleSpec, state: State) -> None:
+        self.network, self.x, self.y, self.state = network, x, y, state
         self.pools: dict[tuple[int, ...], list[_Slot]] = {}
         self.open(x.shape)
 
@@ -61,26 +70,8 @@ class _Bound:
         one = shape == self.x.shape
         samples = 1 if one else shape[0]
         x, y = np.zeros((samples, *self.x.shape), FLOAT32), np.zeros((samples, *self.y.shape), FLOAT32)
-        binding, device = self.session.io_binding(), self.state.device
-        # On the CPU, the values share the memory of the arrays, so a run reads x and writes y and copies nothing.
-        # The slot keeps the arrays and the binding keeps the values, so this memory stays valid.
-        values = device.place(x), device.place(y)
-        binding.bind_ortvalue_input("x", values[0])
-        for name, value in self.state.values.items():
-            if name != "v":  # predict.onnx reads the folded weights only
-                binding.bind_ortvalue_input(name, value)
-        binding.bind_ortvalue_output("y", values[1])
-        run = partial(self.session.run_with_iobinding, binding, device.run_options())
-        if device.copies:
-            run = partial(_run_on_device, run, x, y, *values)
+        run = self.network.bind_predict(self.state, x, y)
         return _Slot(x[0] if one else x, x.reshape(-1), y[0] if one else y, run)
-
-
-def _run_on_device(run: Callable[[], None], x: Array, y: Array, x_value: Any, y_value: Any) -> None:
-    """Copy the input to the device, run the graph and copy the output back."""
-    x_value.update_inplace(x)
-    run()
-    y[...] = y_value.numpy()
 
 
 class BoundPredictor:
@@ -159,14 +150,14 @@ class BoundPredictor:
 
 
 class Predictors:
-    """Makes the predictors of one session. It reuses the memory and the bindings of predictors without references.
+    """Makes the predictors of one network. It reuses the memory and the bindings of predictors without references.
 
     A robot that adapts repeatedly needs two sets of memory in turn: one acts while the other is filled. A new binding
     per adaptation would cost as much time as an inner step.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, x: SampleSpec, y: SampleSpec, start: State) -> None:
-        self._session, self._x, self._y, self._start = session, x, y, start
+    def __init__(self, network: Network, x: SampleSpec, y: SampleSpec, start: State) -> None:
+        self._network, self._x, self._y, self._start = network, x, y, start
         self._spare: list[_Bound] = []
 
     def make(self, block: Array, like: BoundPredictor | None = None, belief: Belief | None = None) -> BoundPredictor:
@@ -180,9 +171,16 @@ class Predictors:
         try:
             bound = self._spare.pop()  # list.pop is atomic, so no other thread gets the same memory
         except IndexError:
-            bound = _Bound(self._session, self._x, self._y, State(self._start.tensors, self._start.device))
+            bound = _Bound(self._network, self._x, self._y, self._start.another())
         bound.state.block[...] = block
         bound.state.send()
         for shape in list(like._pools) if like else ():  # a copy, because another thread may add a shape
             bound.open(shape)
         return BoundPredictor(bound, self._spare, belief)
+
+    def block(self, tensors: Mapping[str, Array]) -> Array:
+        """Return the block of a state with these tensors, laid out as the network reads it."""
+        state = self._start.another()
+        for name, tensor in tensors.items():
+            state.tensors[name][...] = tensor
+        return state.block

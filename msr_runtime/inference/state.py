@@ -44,6 +44,10 @@ class State:
             self.tensors[name], self.values[name] = view, device.place(view)
             begin += size
 
+    def another(self) -> "State":
+        """Return a state of the same layout, with copies of these tensors."""
+        return State(self.tensors, self.device)
+
     def send(self) -> None:
         """Copy the block to the device. Does nothing where the memory is shared."""
         if self.device.copies:

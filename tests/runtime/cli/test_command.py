@@ -22,7 +22,7 @@ class TestHelp:
         assert out.startswith("usage: msr ")
         listed = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
         assert listed == list(COMMANDS)
-        assert len(listed) == len(set(listed)) == 17
+        assert len(listed) == len(set(listed)) == 18
         assert all(f"\n{title}:\n" in out for title in GROUPS)
         assert msr() == 2
         assert capsys.readouterr().out == out

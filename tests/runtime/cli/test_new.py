@@ -120,6 +120,7 @@ ARGUMENTS = {
     "samples": [["rank1", f"{ADDRESS}.npz"]],
     "check": [[ADDRESS, "ring-nav"], ["policy.onnx", f"{ADDRESS}.npz"]],
     "info": [[ADDRESS]],
+    "compile": [[ADDRESS], ["bundle", "--sign", ADDRESS]],
     "adapt": [[ADDRESS, "a.npz"], ["bundle", ADDRESS], ["bundle", "a.npz", "--save", ADDRESS]],
     "bench": [[ADDRESS]],
     "serve": [[ADDRESS], [f"name={ADDRESS}"]],

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from msr_runtime.inference.onnx_network import OnnxNetwork
 from msr_runtime.inference.predictor import BoundPredictor, Predictors
 from msr_runtime.inference.providers import HOST, Device
 from msr_runtime.inference.sample_spec import read_spec
@@ -21,7 +22,7 @@ def predictors(linear: Any, linear_files: dict[str, bytes]) -> Callable[..., Pre
         manifest = linear.manifest()
         session = make_session(linear_files["predict.onnx"], "predict.onnx", ["CPUExecutionProvider"])
         x, y = read_spec(session, "x", manifest.inputs), read_spec(session, "y", manifest.outputs, output=True)
-        return Predictors(session, x, y, State(linear.start(), device))
+        return Predictors(OnnxNetwork(session), x, y, State(linear.start(), device))
 
     return made
 
