@@ -7,7 +7,7 @@ from typing import NamedTuple
 from msr_c.around.program import write_program
 from msr_c.around.robot import robot_functions
 from msr_c.around.testing import golden_program
-from msr_c.rewriting.translation import translate_bundle
+from msr_c.rewriting.translation import Translation, translate_bundle
 from msr_c.writing.text import identifier
 from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.store import ADAPT, Bundle
@@ -44,16 +44,21 @@ def write_c(bundle: Bundle, folder: Path, shots: int | None = None) -> Written:
         raise ExportError(
             f"shots is {shots}, but the golden example that tests the code has {least} samples: take {least} or more"
         )
-    translation = translate_bundle(bundle)
-    for names in (translation.start, *_sides(bundle.manifest)):
-        _refuse_twins(names)
-    program = write_program(bundle.manifest, bundle.digest, translation, name, shots)
+    program = write_program(bundle.manifest, bundle.digest, _translate(bundle), name, shots)
     test = golden_program(bundle.manifest, golden, name, bundle.manifest.parity.tolerance)
     folder.mkdir(parents=True, exist_ok=True)
     written = Written(folder / f"{name}.h", folder / f"{name}.c", folder / f"{name}_test.c")
     for path, text in zip(written, (program.header, program.source, test), strict=True):
         path.write_text(text, encoding="utf-8")
     return written
+
+
+def _translate(bundle: Bundle) -> Translation:
+    """Translate a bundle whose names C tells apart."""
+    translation = translate_bundle(bundle)
+    for names in (translation.start, *_sides(bundle.manifest)):
+        _refuse_twins(names)
+    return translation
 
 
 def _sides(manifest: Manifest) -> Iterator[list[str]]:
@@ -89,9 +94,7 @@ def write_robot_source(bundle: Bundle, shots: int) -> bytes:
         raise ExportError(
             f"bundle '{bundle.path}' has the rule 'recursive', which native code does not run: use ONNX Runtime"
         )
-    name, translation = identifier(bundle.manifest.name), translate_bundle(bundle)
-    for names in (translation.start, *_sides(bundle.manifest)):
-        _refuse_twins(names)
+    name, translation = identifier(bundle.manifest.name), _translate(bundle)
     program = write_program(bundle.manifest, bundle.digest, translation, name, shots)
     body = program.source.replace(f'#include "{name}.h"\n', program.header, 1)
     return (body + robot_functions(bundle.manifest, name, translation.graphs[ADAPT])).encode()

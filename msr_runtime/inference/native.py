@@ -188,15 +188,15 @@ class NativeCode:
 
     def loss(self, block: Array, x: Array, y: NDArray) -> float:
         """Return the mean loss of a network, as the block of a state, on samples that were checked."""
-        with_work = self._take(x, y)
+        work = self._take(x, y)
         self._loss(
             _pointer(block),
-            *map(_pointer, (with_work.workspace, with_work.x, with_work.y)),
+            *map(_pointer, (work.workspace, work.x, work.y)),
             len(x),
-            _pointer(with_work.loss),
+            _pointer(work.loss),
         )
-        found = float(with_work.loss[0])
-        self._pool.append(with_work)
+        found = float(work.loss[0])
+        self._pool.append(work)
         return found
 
     def adapt(self, block: Array, x: Array, y: NDArray, first: int, steps: int) -> tuple[float, Array]:
