@@ -40,12 +40,9 @@ def read_graph(model: bytes, name: str, samples: Dim) -> Graph:
     """
     parsed = onnx.load_from_string(model)
     if unknown := sorted({node.op_type for node in parsed.graph.node} - operators.KNOWN):
-        # Gradient steps add up the slopes of tied weights by it.
-        tied = ", or export without --structure if that tied rows of U" if "ScatterND" in unknown else ""
         raise ExportError(
             f"{name}.onnx has the operators {', '.join(unknown)}, which cannot be written in C; written are "
-            f"{', '.join(sorted(operators.KNOWN))}. Run this bundle with ONNX Runtime, or train a network without "
-            f"them{tied}"
+            f"{', '.join(sorted(operators.KNOWN))}. Run this bundle with ONNX Runtime, or train a network without them"
         )
     graph = Graph(name)
     for constant in parsed.graph.initializer:

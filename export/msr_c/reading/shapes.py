@@ -177,10 +177,24 @@ def constant_of_shape(graph: Graph, inputs: list[str], outputs: list[str], attri
 
 
 def scatter_elements(graph: Graph, inputs: list[str], outputs: list[str], attributes: Attributes) -> None:
-    """ScatterElements, without sums."""
-    source = graph[inputs[0]]
-    if attributes.get("reduction", b"none") != b"none":
-        raise ExportError(f"{graph.name}.onnx adds up where it scatters, which is not written in C")
+    """ScatterElements, with sums or without."""
+    source, reduction = graph[inputs[0]], attributes.get("reduction", b"none")
+    if reduction not in (b"none", b"add"):
+        raise ExportError(
+            f"{graph.name}.onnx takes the {reduction.decode()} where it scatters, and only sums are written in C"
+        )
     graph.add(outputs[0], source.dtype, source.shape)
-    axis = attributes.get("axis", 0) % len(source.shape)
-    graph.ops.append(Op("scatter elements", list(inputs), [outputs[0]], {"axis": axis}))
+    settings = {"axis": attributes.get("axis", 0) % len(source.shape), "add": reduction == b"add"}
+    graph.ops.append(Op("scatter elements", list(inputs), [outputs[0]], settings))
+
+
+def scatter_nd(graph: Graph, inputs: list[str], outputs: list[str], attributes: Attributes) -> None:
+    """ScatterND, of single numbers into a row: the sum over tied weights. It is ScatterElements there."""
+    source, at = graph[inputs[0]].shape, graph[inputs[1]].shape
+    if len(source) != 1 or at[-1] != 1:
+        raise ExportError(
+            f"{graph.name}.onnx scatters into an array of {len(source)} axes, and only rows are written in C"
+        )
+    indices = graph.new(inputs[1], at[:-1], "int")
+    view(graph, inputs[1], indices, at[:-1])
+    scatter_elements(graph, [inputs[0], indices, inputs[2]], outputs, attributes)
