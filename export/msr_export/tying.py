@@ -71,13 +71,20 @@ def tied(symmetry: FullSymmetry, tolerance: float) -> TiedSymmetry | None:
     U = symmetry.U.detach().numpy().astype(np.float64)
     lengths = np.linalg.norm(U, axis=1)
     near = tolerance * lengths.max()
-    entries, rows = np.where(lengths <= near, 0, -1), [np.zeros(U.shape[1])]
-    for first in np.argsort(-lengths):
-        if entries[first] >= 0:
+    order = np.argsort(-lengths)
+    U, lengths = U[order], lengths[order]
+    # Rows whose lengths differ by more than the tolerance are further apart than that: few rows are to be compared.
+    ends = np.searchsorted(-lengths, near - lengths, side="right")
+    found, rows = np.where(lengths <= near, 0, -1), [np.zeros(U.shape[1])]
+    for first, end in enumerate(ends):
+        if found[first] >= 0:
             continue
         if 2 * len(rows) >= len(U):
             return None
-        group = (entries < 0) & (np.linalg.norm(U - U[first], axis=1) <= near)
-        entries[group] = len(rows)
+        others = first + np.flatnonzero(found[first:end] < 0)
+        group = others[np.linalg.norm(U[others] - U[first], axis=1) <= near]
+        found[group] = len(rows)
         rows.append(U[group].mean(0))
-    return TiedSymmetry(symmetry.shape, np.stack(rows).astype(np.float32), entries.astype(np.int64))
+    entries = np.empty(len(U), np.int64)
+    entries[order] = found
+    return TiedSymmetry(symmetry.shape, np.stack(rows).astype(np.float32), entries)
