@@ -20,8 +20,9 @@ Example:
     (2,)
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from msr_runtime.lazy import at_first_use
 
 if TYPE_CHECKING:
     from msr_runtime.adaptation import (
@@ -87,7 +88,7 @@ _BY_ROOM = {
 }
 """Names by the package that defines them. None is imported before its first use: so the command can first prepare for
 Ctrl-C, and what needs no ONNX Runtime and no extra runs without them."""
-_AT_FIRST_USE = {name: room for room, names in _BY_ROOM.items() for name in names}
+__getattr__ = at_first_use(__name__, _BY_ROOM)
 
 __all__ = [
     "ActionGuard",
@@ -127,9 +128,3 @@ __all__ = [
     "check_robot",
     "replay",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _AT_FIRST_USE:
-        return getattr(importlib.import_module(_AT_FIRST_USE[name]), name)
-    raise AttributeError(f"module 'msr_runtime' has no attribute '{name}'")

@@ -14,4 +14,5 @@ class Frozen(BaseModel):
     """Values that do not change, and no others than those that are named."""
 
     # JSON has no infinity and no NaN. They are written as strings, and read back as floats.
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    # Each class is built at its first use: the manifest's own build covers all parts of it.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings", defer_build=True)

@@ -9,7 +9,7 @@ from importlib import metadata
 
 def _installed(name: str) -> bool:
     try:
-        metadata.version(name)
+        metadata.distribution(name)  # unlike `version`, it does not parse what pip keeps of it
     except metadata.PackageNotFoundError:
         return False
     return True
