@@ -131,10 +131,10 @@ def line_of_users_code(error: BaseException, family: object = None) -> str | Non
     return found[-1] if found else None
 
 
-_PROJECT = ("msr_runtime", "msr_envs", "msr_export")
+_PROJECT = ("msr_runtime", "msr_envs", "msr_export", "msr_c")
 _ROOT = Path(__file__).parents[1]
 _OTHERS = (
-    *(f"{_ROOT / place}{os.sep}" for place in ("msr_runtime", "envs/msr_envs", "export/msr_export")),
+    *(f"{_ROOT / place}{os.sep}" for place in ("msr_runtime", "envs/msr_envs", "export/msr_export", "export/msr_c")),
     *(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib")),
     "<",  # code without a file, such as that of Python's own importer
 )
