@@ -75,8 +75,8 @@ _HEADER = """/* @family@: an adaptable network, written by `msr export --c` of t
        @name@_init(&acting);
        if (@name@_predict(&acting, x, y) == @NAME@_OK) { ... }
 */
-#ifndef @NAME@_H
-#define @NAME@_H
+#ifndef MSR_@NAME@_H
+#define MSR_@NAME@_H
 
 #ifdef __cplusplus
 extern "C" {

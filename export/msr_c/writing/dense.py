@@ -2,6 +2,10 @@
 
 DENSE = r"""
 //: exp_float
+#if defined __FAST_MATH__ || defined __ASSOCIATIVE_MATH__
+#error "leave out -ffast-math, -Ofast and -fassociative-math: they reorder sums, and all results would be wrong"
+#endif
+
 /* e to the power of x, to 2 units in the last place. A loop that calls it is vectorized; a call of libm is not. */
 static inline float exp_float(float x)
 {

@@ -165,6 +165,17 @@ def test_a_cortex_m7_computes_the_same(code: Callable[..., Any], name: str) -> N
     assert ran.stdout.endswith("passed\n")
 
 
+@pytest.mark.parametrize("option", ["-ffast-math", "-Ofast"])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_options_with_which_all_results_are_wrong_are_refused(
+    code: Callable[..., Any], compiler: str, option: str
+) -> None:
+    """A program would learn it only from the test of the golden example, which need not be run."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed: apt-get install {compiler}")
+    assert "leave out -ffast-math" in _refusal(code("gradient").written, option, compiler=compiler)
+
+
 class TestNames:
     """What a bundle says of itself is no program: it may stand in a comment, and name things."""
 
@@ -182,7 +193,7 @@ class TestNames:
         _compile(written)
         assert "#error no" not in written.header.read_text().splitlines()
 
-    @pytest.mark.parametrize("name", ["graph", "for", "1", "", "übung"])
+    @pytest.mark.parametrize("name", ["graph", "for", "1", "", "übung", "-"])
     def test_any_family_name_becomes_one_of_c(self, code: Callable[[str], Any], tmp_path: Path, name: str) -> None:
         """Also keywords, digits, nothing, and names that the code itself uses."""
         bundle = code("gradient").model.bundle
@@ -204,8 +215,11 @@ class TestNames:
 
 def _compile(written: Written) -> None:
     """Check the syntax, with warnings as errors."""
-    command = ["gcc", "-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
-    done = subprocess.run(
-        [*command, str(written.source), str(written.test)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    assert _refusal(written) == ""
+
+
+def _refusal(written: Written, *options: str, compiler: str = "gcc") -> str:
+    """What a compiler says of the syntax, with warnings as errors."""
+    command = [compiler, "-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-march=native"]
+    files = str(written.source), str(written.test)
+    return subprocess.run([*command, *options, *files], capture_output=True, text=True, check=False).stderr
