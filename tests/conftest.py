@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -115,3 +116,28 @@ def recursive_bundle(once: Callable[..., Path], small: list[str]) -> Path:
         assert run(["export", str(folder), str(folder / "bundle")]) == 0
 
     return once("recursive", fill) / "bundle"
+
+
+@pytest.fixture(scope="session")
+def compiled(once: Callable[..., Path]) -> Callable[[str, Path], Path]:
+    """A function from a name and a bundle to a copy of it with native code, compiled once. Read only."""
+    from msr_runtime.bundle.store import Bundle
+    from msr_runtime.cli.compile import add_native
+    from msr_runtime.inference.native import find_compiler
+
+    if shutil.which("cc") is None:
+        pytest.skip("cc is not installed: apt-get install gcc")
+
+    def make(name: str, bundle: Path) -> Path:
+        def fill(folder: Path) -> None:
+            add_native(Bundle.open(shutil.copytree(bundle, folder / "bundle")), find_compiler("cc"))
+
+        return once(f"{name}-native", fill) / "bundle"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def native_recursive_bundle(compiled: Callable[[str, Path], Path], recursive_bundle: Path) -> Path:
+    """The bundle with the rule `recursive`, with native code. Read only."""
+    return compiled("recursive", recursive_bundle)

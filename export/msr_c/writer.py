@@ -10,7 +10,7 @@ from msr_c.around.testing import golden_program
 from msr_c.rewriting.translation import Translation, translate_bundle
 from msr_c.writing.text import identifier
 from msr_runtime.bundle.manifest import Manifest
-from msr_runtime.bundle.store import ADAPT, Bundle
+from msr_runtime.bundle.store import Bundle
 from msr_runtime.errors import ExportError
 
 __all__ = ["Written", "write_c", "write_robot_source"]
@@ -38,19 +38,23 @@ def write_c(bundle: Bundle, folder: Path, shots: int | None = None) -> Written:
     Raises:
         ExportError: If the bundle cannot be written in C, or `shots` is below the golden example's.
     """
-    golden, name = bundle.golden(), identifier(bundle.manifest.name)
-    shots = bundle.manifest.shots if shots is None else shots
-    if shots < (least := len(golden.support_x)):
-        raise ExportError(
-            f"shots is {shots}, but the golden example that tests the code has {least} samples: take {least} or more"
-        )
+    name, shots = identifier(bundle.manifest.name), bundle.manifest.shots if shots is None else shots
+    _check_shots(bundle, shots)
     program = write_program(bundle.manifest, bundle.digest, _translate(bundle), name, shots)
-    test = golden_program(bundle.manifest, golden, name, bundle.manifest.parity.tolerance)
+    test = golden_program(bundle.manifest, bundle.golden(), name, bundle.manifest.parity.tolerance)
     folder.mkdir(parents=True, exist_ok=True)
     written = Written(folder / f"{name}.h", folder / f"{name}.c", folder / f"{name}_test.c")
     for path, text in zip(written, (program.header, program.source, test), strict=True):
         path.write_text(text, encoding="utf-8")
     return written
+
+
+def _check_shots(bundle: Bundle, shots: int) -> None:
+    """Refuse fewer samples than the test of the code needs."""
+    if shots < (least := len(bundle.golden().support_x)):
+        raise ExportError(
+            f"shots is {shots}, but the golden example that tests the code has {least} samples: take {least} or more"
+        )
 
 
 def _translate(bundle: Bundle) -> Translation:
@@ -88,13 +92,10 @@ def write_robot_source(bundle: Bundle, shots: int) -> bytes:
         shots: N, the most samples of a support set.
 
     Raises:
-        ExportError: If the bundle cannot be written in C, or learns sample by sample.
+        ExportError: If the bundle cannot be written in C, or `shots` is below the golden example's.
     """
-    if bundle.manifest.recursion:
-        raise ExportError(
-            f"bundle '{bundle.path}' has the rule 'recursive', which native code does not run: use ONNX Runtime"
-        )
+    _check_shots(bundle, shots)
     name, translation = identifier(bundle.manifest.name), _translate(bundle)
     program = write_program(bundle.manifest, bundle.digest, translation, name, shots)
     body = program.source.replace(f'#include "{name}.h"\n', program.header, 1)
-    return (body + robot_functions(bundle.manifest, name, translation.graphs[ADAPT])).encode()
+    return (body + robot_functions(bundle.manifest, name, translation.graphs)).encode()

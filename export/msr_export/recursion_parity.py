@@ -22,7 +22,7 @@ from msr_runtime.bundle.stream import Stream
 from msr_runtime.errors import ParityError
 from msr_runtime.inference.belief import Belief
 from msr_runtime.inference.deviation import Deviations
-from msr_runtime.inference.onnx_network import OnnxNetwork
+from msr_runtime.inference.onnx_network import OnnxDeviation, OnnxNetwork, OnnxUpdate
 from msr_runtime.inference.predictor import Predictors
 from msr_runtime.inference.sample_spec import read_spec
 from msr_runtime.inference.session import make_session
@@ -106,7 +106,7 @@ def _updates(frozen: Frozen, graphs: RecursiveGraphs, x: Array, y: NDArray, keep
     """
     start = State({"v": frozen.v0, **frozen.weights})
     prior = Belief.prior(graphs.memory, graphs.outputs, frozen.v0.size)
-    updater = Updater(make_session(graphs.update, "update.onnx", _CPU), start, graphs.relinearize)
+    updater = Updater(OnnxUpdate(make_session(graphs.update, "update.onnx", _CPU)), start, graphs.relinearize)
     replayed = updater.replay(start.block, prior, x, y, keep)
     if not np.isfinite(replayed.nis).all():
         raise ParityError(
@@ -121,7 +121,7 @@ def _replay(frozen: Frozen, stream: Stream) -> _Replay:
     assert graphs is not None
     replayed = _updates(frozen, graphs, stream.x, stream.y, stream.keep)
     predict = make_session(frozen.predict, "predict.onnx", _CPU)
-    deviation = make_session(graphs.deviation, "deviation.onnx", _CPU)
+    deviation = OnnxDeviation(make_session(graphs.deviation, "deviation.onnx", _CPU))
     specs = read_spec(predict, "x", ()), read_spec(predict, "y", (), output=True)
     network = Predictors(OnnxNetwork(predict), *specs, start).make(replayed.run.block, belief=replayed.run.belief)
     deviations = Deviations(deviation, *specs, start)

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import math
 import threading
 import time
 from collections.abc import Sequence
@@ -10,16 +9,17 @@ from typing import Literal, NoReturn, Self, overload
 
 from numpy.typing import ArrayLike
 
+from msr_runtime.adaptation.backend import Engine
 from msr_runtime.adaptation.by_sample import LearnsBySample
 from msr_runtime.adaptation.classifying import USUAL, Classified, classified, require_prototypes, taught_classes
 from msr_runtime.adaptation.result import AdaptResult
 from msr_runtime.adaptation.sample_recorder import WeightsRecorder
 from msr_runtime.adaptation.saved import SavedAdaptations
 from msr_runtime.adaptation.self_test import replay_golden_example
-from msr_runtime.adaptation.sessions import Check, Engine, Sessions, check_held_out, check_samples
+from msr_runtime.adaptation.sessions import Check, Sessions, check_held_out, check_samples
 from msr_runtime.adaptation.start import Start, check_start
 from msr_runtime.adaptation.update import make_update
-from msr_runtime.adaptation.update_guard import UpdateGuard
+from msr_runtime.adaptation.update_guard import UNMEASURED_GUARD, USUAL_GUARD, UpdateGuard
 from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.signing import PathLike
 from msr_runtime.bundle.store import Bundle
@@ -29,10 +29,6 @@ from msr_runtime.inference.input_bounds import Outside, OutsideCounter, SampleBo
 from msr_runtime.inference.sample_spec import SampleSpec
 from msr_runtime.inference.session import Provider
 from msr_runtime.task import Array, Predict
-
-_USUAL = UpdateGuard()
-_UNMEASURED = UpdateGuard(trust=math.inf, loss=math.inf)
-"""The guard of bundles whose limits were not measured."""
 
 
 class AdaptiveModel(LearnsBySample, SavedAdaptations):
@@ -263,6 +259,11 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
         """Shape, dtype and fields of one sample of a support set: of its x and of its y."""
         return self._sessions.support
 
+    @property
+    def most_samples(self) -> int | None:
+        """The most samples that one adaptation takes. None if there is no limit, as in ONNX Runtime."""
+        return self._sessions.most
+
     def adapt(
         self,
         support_x: ArrayLike,
@@ -336,7 +337,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
                 steps=sessions.steps(steps),
                 start=start,
                 held_out=None if held_out is None else check_held_out(sessions.held_out, held_out),
-                guard=guard or (_USUAL if sessions.measured.known else _UNMEASURED),
+                guard=guard or (USUAL_GUARD if sessions.measured.known else UNMEASURED_GUARD),
                 check=check,
                 in_order=in_order,
             )
@@ -365,11 +366,10 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
         Raises:
             InputError: As in `adapt`.
         """
-        support = check_samples(self._sessions.support, support_x, support_y)
-        self.bounds.count(self._sessions.support, *support)
-        return (
-            self._sessions.adapt(*support, self._sessions.steps(steps), self._acting).predictor or self._sessions.start
-        )
+        sessions = self._sessions
+        support = check_samples(sessions.support, support_x, support_y)
+        self.bounds.count(sessions.support, *support)
+        return sessions.adapt(*support, sessions.steps(steps), self._acting).predictor or sessions.start
 
     def reset(self) -> None:
         """Return to the meta-learned `v0`. With the rule `recursive`, also to how sure the model was of it."""

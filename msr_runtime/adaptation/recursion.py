@@ -8,51 +8,31 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_runtime.adaptation.backend import Runs
 from msr_runtime.adaptation.inner_loop import Adaptation
-from msr_runtime.adaptation.support_loss import SupportLoss
-from msr_runtime.bundle.store import DEVIATION, UPDATE, Bundle
+from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.surprise import surprise_parts
 from msr_runtime.errors import InputError
 from msr_runtime.inference.belief import Belief
 from msr_runtime.inference.deviation import Deviations
 from msr_runtime.inference.predictor import BoundPredictor
-from msr_runtime.inference.providers import CPU
-from msr_runtime.inference.sample_spec import SampleSpec
-from msr_runtime.inference.session import make_session
-from msr_runtime.inference.state import State
-from msr_runtime.inference.time_limit import TimeLimit
 from msr_runtime.inference.updater import Updater
 from msr_runtime.task import Array, width
 
 
 class Recursion:
-    """The graphs of a bundle with the rule `recursive`. Any thread may use it; it keeps no adaptation.
-
-    The graphs run on the CPU: an update reads U twice, and does little with it.
+    """The rule `recursive` of a bundle. Any thread may use it; it keeps no adaptation.
 
     Args:
-        bundle: The opened bundle.
-        start: Its v and weights at `v0`.
-        losses: The loss of its networks.
-        x: One sample's x.
-        y: One sample's y.
+        manifest: The manifest of the bundle.
+        runs: What computes it.
         time_constant: As in `AdaptiveModel.load`.
 
     Raises:
-        BundleError: If ONNX Runtime refuses a graph.
         InputError: If the time constant is not above 0.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        start: State,
-        losses: SupportLoss,
-        x: SampleSpec,
-        y: SampleSpec,
-        time_constant: float | None,
-    ) -> None:
-        manifest, where = bundle.manifest, f"bundle '{bundle.path}'"
+    def __init__(self, manifest: Manifest, runs: Runs, time_constant: float | None) -> None:
         assert manifest.recursion is not None
         if time_constant is not None and not time_constant > 0:
             raise InputError(
@@ -61,22 +41,28 @@ class Recursion:
         self._settings, self._own = manifest.recursion, manifest.recursion.tau
         self._tau = self._own if time_constant is None else time_constant
         self._normalization = manifest.normalization
-        self._losses, self._host = losses, State(start.tensors)
+        self._runs = runs
         self.outputs = width(manifest.outputs)
         """J, the numbers of one sample's y."""
         self.prior = Belief.prior(manifest.recursion.memory, self.outputs, manifest.filter_parameters)
         """How sure the network at `v0` is of its v."""
-        update, deviation = (
-            make_session(bundle.files[file], f"{where}: {file}", (CPU,)) for file in (UPDATE, DEVIATION)
-        )
-        self.updater = Updater(update, self._host, manifest.recursion.relinearize)
-        self.deviations = Deviations(deviation, x, y, self._host)
 
-    def limited(self, limit: TimeLimit) -> Self:
-        """Return the same graphs with a time limit on their runs, and the bundle's own time constant, for a test."""
+    @property
+    def updater(self) -> Updater:
+        """Runs updates."""
+        assert self._runs.updater is not None
+        return self._runs.updater
+
+    @property
+    def deviations(self) -> Deviations:
+        """Predict with deviations."""
+        assert self._runs.deviations is not None
+        return self._runs.deviations
+
+    def tested(self, runs: Runs) -> Self:
+        """Return the same with other runs, and the bundle's own time constant, for a test."""
         other = copy.copy(self)
-        other._tau, other.updater = self._own, self.updater.limited(limit)
-        other.deviations = self.deviations.limited(limit)
+        other._tau, other._runs = self._own, runs
         return other
 
     def keep(self, seconds: float | None) -> float:
@@ -110,11 +96,11 @@ class Recursion:
             begin: The network to begin at, whose belief stays as it is. None begins at `v0`.
             check: Called before each update. What it raises ends the adaptation.
         """
-        block, belief = (self._host.block, self.prior) if begin is None else (begin.block, begin.belief)
+        block, belief = (self.updater.start.block, self.prior) if begin is None else (begin.block, begin.belief)
         assert belief is not None
         # The prior is nobody's, so it needs no copy.
         run = self.updater.begin(block, belief if begin is None else belief.copy())
-        before, keep, nis = self._losses.mean(x, y, run.tensors), self.keep(None), []
+        before, keep, nis = self._runs.losses.mean(x, y, run.tensors), self.keep(None), []
         for sample_x, sample_y in zip(x, y, strict=True):
             if check:
                 check()
@@ -123,7 +109,7 @@ class Recursion:
                 self.updater.end(run)
                 return Adaptation(before, math.nan, block.copy(), None)
             nis.append(found.nis)
-        after = self._losses.mean(x, y, run.tensors)
+        after = self._runs.losses.mean(x, y, run.tensors)
         end = Adaptation(before, after, run.block.copy(), run.belief, self._surprise(nis, y))
         self.updater.end(run)
         return end

@@ -93,11 +93,13 @@ class SampleWindow:
             scale.append(np.broadcast_to(normalization.output_scale, y.shape).reshape(-1))
         self._center, self._scale = np.concatenate(center), np.concatenate(scale)
         self._bounds = bounds
+        self.size = window
+        """The most samples in the support set."""
         self._stride, self._novelty, self._held_out = stride, novelty, held_out
-        size = len(self._center)
-        self._support = _Ring(window, x, y, size)
+        numbers = len(self._center)
+        self._support = _Ring(window, x, y, numbers)
         # held_out - 1 samples teach per sample that judges: with this size both rings reach equally far back
-        self._judging = _Ring(max(1, window // (held_out - 1)), x, y, size) if held_out else None
+        self._judging = _Ring(max(1, window // (held_out - 1)), x, y, numbers) if held_out else None
         self.offered = self.entered = 0
         self.left_out: Counter[LeftOut] = Counter()
         """Samples that did not enter, by reason. Together with `entered` they make up `offered`."""

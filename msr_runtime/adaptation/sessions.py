@@ -1,42 +1,31 @@
-"""The sessions of a bundle, checked against its manifest, and one adaptation in them."""
+"""What runs a bundle, and one adaptation in it: whatever its rule, and whatever computes."""
 
 import copy
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple, Self, get_args
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self, get_args
 
 from numpy.typing import ArrayLike, NDArray
 
-from msr_runtime.adaptation.first_run import check_parts, run_first
-from msr_runtime.adaptation.inner_loop import InnerLoop
+from msr_runtime.adaptation.backend import Backend, Engine
 from msr_runtime.adaptation.measured import Measured
-from msr_runtime.adaptation.native_loop import NativeLoop, NativeLoss, open_native
+from msr_runtime.adaptation.native_backend import NativeBackend
+from msr_runtime.adaptation.onnx_backend import OnnxBackend
 from msr_runtime.adaptation.recursion import Recursion
-from msr_runtime.adaptation.support_loss import SupportLoss
 from msr_runtime.arrays import all_finite, norm
-from msr_runtime.bundle.manifest import MOST_STEPS, STEP, next_name
-from msr_runtime.bundle.store import ADAPT, LOSS, PREDICT, SOLVE, SUMS, Bundle
+from msr_runtime.bundle.manifest import MOST_STEPS
+from msr_runtime.bundle.store import PREDICT, Bundle
 from msr_runtime.bundle.stream import Stream
 from msr_runtime.errors import BundleError, InputError
-from msr_runtime.inference._onnxruntime import onnxruntime
-from msr_runtime.inference.many_samples import ManySamples
-from msr_runtime.inference.native import NetworkState
-from msr_runtime.inference.onnx_network import OnnxNetwork
 from msr_runtime.inference.predictor import BoundPredictor, Predictors
-from msr_runtime.inference.providers import CPU, check_providers, device_of, without_graphs
-from msr_runtime.inference.sample_spec import SampleSpec, read_spec
-from msr_runtime.inference.session import Provider, make_session
-from msr_runtime.inference.state import State
+from msr_runtime.inference.sample_spec import SampleSpec
+from msr_runtime.inference.session import Provider
 from msr_runtime.inference.time_limit import TimeLimit
-from msr_runtime.task import Array, width
+from msr_runtime.task import Array
 
 Check = Callable[[], None]
 """A function that is called before each inner step. What it raises ends the adaptation."""
-
-
-Engine = Literal["onnx", "native"]
-"""What computes: ONNX Runtime, or the native code of the bundle."""
 
 
 class Adapted(NamedTuple):
@@ -53,7 +42,7 @@ class Adapted(NamedTuple):
 
 
 class Sessions:
-    """The sessions of an opened bundle. Safe to use from several threads; it keeps no adaptation.
+    """What runs an opened bundle. Safe to use from several threads; it keeps no adaptation.
 
     Args:
         bundle: The opened bundle.
@@ -79,80 +68,51 @@ class Sessions:
         manifest = bundle.manifest
         if engine not in get_args(Engine):
             raise InputError(f"engine is {engine!r}, but one of {list(get_args(Engine))} is wanted")
-        self._code = open_native(bundle, providers) if engine == "native" else None
         if time_constant is not None and not manifest.recursion:
             raise InputError(
                 f"time_constant is {time_constant}, but bundle '{bundle.path}' has the rule '{manifest.rule}', which "
                 "has no time: leave time_constant out, or train with --learner.rule recursive"
             )
-        # The number of shots changes from call to call, so adapt and loss cannot be captured as CUDA graphs.
-        where, varying = f"bundle '{bundle.path}'", without_graphs(providers)
-        check_providers(providers)
-        run_first(bundle)
-        graphs = {
-            # adapt.onnx multiplies by U and by its transpose. Both are fast without packing, and packing would copy U
-            # for each of the two products.
-            file: make_session(bundle.files[file], f"{where}: {file}", given, prepack=file != ADAPT)
-            for file, given in ((PREDICT, providers), (ADAPT, varying), (LOSS, varying))
-            if file in bundle.files
-        }
-        predict, of_support = graphs[PREDICT], graphs.get(ADAPT, graphs[LOSS])
-        y = read_spec(predict, "y", manifest.outputs, output=True)
-        labels = manifest.loss == "cross_entropy"
-        support_x = read_spec(of_support, "support_x", manifest.inputs)
-        support_y = read_spec(of_support, "support_y", () if labels else manifest.outputs)
-        if labels:
-            support_y = support_y._replace(classes=width(manifest.outputs))
-        self.support = support_x, support_y
+        opened = NativeBackend if engine == "native" else OnnxBackend
+        self._backend: Backend = opened(bundle, providers)
+        self.support = support_x, support_y = self._backend.support
         """What one sample of a support set is: its x and its y."""
+        self.most = self._backend.most
+        """The most samples of an adaptation; None if there is no limit."""
         self.held_out = support_x._replace(name="held_out_x"), support_y._replace(name="held_out_y")
         """The same for a sample that judges."""
         self.familiarity = manifest.familiarity
         """How much the samples of clean tasks surprise the rule `recursive`; None if it is not known."""
         self.measured = Measured(manifest)
         """What was measured at the export of the bundle."""
-        start = State(bundle.start(), device_of(providers))
-        self.scale = norm(start.tensors["v"])
+        self.scale = norm(self._backend.start.tensors["v"])
         """The norm of `v0`."""
         self._inner_steps = manifest.inner_steps
-        self._parts = start, read_spec(predict, "x", manifest.inputs), y
-        self.recursion: Recursion | None = None
+        self._runs = self._backend.runs()
+        self.recursion = Recursion(manifest, self._runs, time_constant) if manifest.recursion else None
         """What runs the rule `recursive`. None for other rules."""
-        if manifest.recursion:
-            losses = SupportLoss(graphs[LOSS], start.tensors)
-            self.recursion = Recursion(bundle, start, losses, self._parts[1], y, time_constant)
-        self._connect(graphs, None if self._code else _many(bundle, varying))
         try:
             self.start = self._network_at_v0()
             """The network at `v0`."""
         except Exception as error:  # the bindings of ONNX Runtime raise many types for a malformed graph
             raise BundleError(
-                f"{where}: {PREDICT} does not run ({error}); the graph does not match its manifest: export again"
+                f"bundle '{bundle.path}': {PREDICT} does not run ({error}); the graph does not match its manifest: "
+                "export again"
             ) from error
 
-    def _connect(self, graphs: Mapping[str, onnxruntime.InferenceSession], many: ManySamples | None) -> None:
-        start, x, y = self._parts
-        self._graphs, self._many = graphs, many
-        if self._code:
-            native = NetworkState(start.tensors, self._code.sizes.numbers)
-            self._parts = native, x, y
-            self.predictors = Predictors(self._code, x, y, native)
-            self._inner_loop, self._losses = NativeLoop(self._code, native), NativeLoss(self._code, native)
-            return
-        self.predictors = Predictors(OnnxNetwork(graphs[PREDICT]), x, y, start)
-        self._inner_loop = InnerLoop(graphs[ADAPT], graphs[LOSS], start, many) if ADAPT in graphs else None
-        self._losses = SupportLoss(graphs[LOSS], start.tensors)
+    @property
+    def predictors(self) -> Predictors:
+        """Make the networks that predict."""
+        return self._runs.predictors
 
     def _network_at_v0(self) -> BoundPredictor:
-        start, _, _ = self._parts
-        return self.predictors.make(start.block, belief=self.recursion.prior if self.recursion else None)
+        return self.predictors.make(self._backend.start.block, belief=self.recursion.prior if self.recursion else None)
 
     def limited(self, limit: TimeLimit) -> Self:
-        """Return the same sessions with a time limit on their runs, for a test. They have buffers of their own."""
+        """Return the same with a time limit on its runs, for a test. It has buffers of its own."""
         other = copy.copy(self)
-        graphs = {file: limit.limited(graph) for file, graph in self._graphs.items()}
-        other._connect(graphs, self._many and self._many.limited(limit))
-        other.recursion = self.recursion and self.recursion.limited(limit)
+        other._runs = self._backend.runs(limit)
+        other.recursion = self.recursion and self.recursion.tested(other._runs)
         other.start = other._network_at_v0()
         return other
 
@@ -202,8 +162,8 @@ class Sessions:
         if self.recursion:
             end = self.recursion.adapt(x, y, begin, check)
         else:
-            assert self._inner_loop is not None
-            end = self._inner_loop(x, y, steps, begin.block if begin else None, check)
+            assert self._runs.inner_loop is not None
+            end = self._runs.inner_loop(x, y, steps, begin.block if begin else None, check)
         if not (math.isfinite(end.loss_before) and math.isfinite(end.loss_after) and all_finite(end.block)):
             return Adapted(end.loss_before, end.loss_after, None)
         return Adapted(end.loss_before, end.loss_after, self.predictors.make(end.block, like, end.belief), end.surprise)
@@ -228,26 +188,11 @@ class Sessions:
             y: `(samples, *y)` in raw units; labels for a classifier.
             network: The network.
         """
-        return self._losses.each(x, y, network.tensors)
+        return self._runs.losses.each(x, y, network.tensors)
 
     def moved(self, network: BoundPredictor) -> float:
         """Return how far the v of a network is from `v0`: `|v - v0| / |v0|`, or `|v|` where `v0` is zero."""
         return norm(network.tensors["v"] - self.start.tensors["v"]) / (self.scale or 1.0)
-
-
-def _many(bundle: Bundle, providers: Sequence[Provider]) -> ManySamples | None:
-    """The sessions of an inner step from many samples, if the bundle has them."""
-    if SUMS not in bundle.files:
-        return None
-    where, manifest = f"bundle '{bundle.path}'", bundle.manifest
-    sums = make_session(bundle.files[SUMS], f"{where}: {SUMS}", providers, prepack=False)
-    # Its many operators are a few numbers each: on the CPU, and as they are written.
-    solve = make_session(bundle.files[SOLVE], f"{where}: {SOLVE}", (CPU,), optimize=False)
-    K = manifest.filter_parameters
-    given = {"sums": [K, K + 1], "samples": [1], "v": [1, K]}
-    check_parts(where, SOLVE, [part for part in solve.get_inputs() if part.name != STEP], given)
-    check_parts(where, SOLVE, solve.get_outputs(), {next_name("v"): [1, K]})
-    return ManySamples(sums, solve, width(manifest.outputs))
 
 
 def check_sample(specs: tuple[SampleSpec, SampleSpec], x: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray]:

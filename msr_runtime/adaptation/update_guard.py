@@ -168,6 +168,10 @@ NOT_FINITE = Objection(
 """The objection to an update that overflowed."""
 
 
+USUAL_GUARD = UpdateGuard()
+"""The guard of bundles whose limits were measured."""
+UNMEASURED_GUARD = UpdateGuard(trust=math.inf, loss=math.inf)
+"""The guard of other bundles."""
 UNLIMITED = UpdateGuard(trust=math.inf, loss=math.inf, constant_y=True)
 """A guard without limits, which takes a constant y too."""
 

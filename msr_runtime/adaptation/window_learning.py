@@ -13,6 +13,7 @@ from msr_runtime.adaptation.sample_window import SampleWindow
 from msr_runtime.adaptation.start import Start
 from msr_runtime.adaptation.update_guard import UpdateGuard
 from msr_runtime.arrays import norm
+from msr_runtime.errors import InputError
 from msr_runtime.task import Array
 
 
@@ -30,7 +31,7 @@ class WindowLearning(Learning):
         detect_changes: Whether to forget the samples of the task before where the newest show that it changed.
 
     Raises:
-        InputError: As `Learning` and `UpdateGuard.limits`.
+        InputError: As `Learning` and `UpdateGuard.limits`, or if the model does not take such a window.
     """
 
     def __init__(
@@ -45,6 +46,11 @@ class WindowLearning(Learning):
         detect_changes: bool,
     ) -> None:
         manifest = model.manifest
+        if model.most_samples is not None and window.size > model.most_samples:
+            raise InputError(
+                f"window is {window.size}, but the model's native code takes at most {model.most_samples} samples: "
+                f"take a smaller window, or compile it for more (`msr compile --shots {window.size}`)"
+            )
         measured = Measured(manifest)
         # raise an error of the guard here, in the caller, not in a thread
         guard.limits(measured, manifest.inner_steps, start, norm(model.bundle.start()["v"]))

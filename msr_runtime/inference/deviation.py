@@ -1,18 +1,16 @@
-"""Predictions with their deviations: runs of deviation.onnx, in buffers that are kept. A run takes one sample."""
+"""Predictions with their deviations: runs of a graph, in buffers that are kept. A run takes one sample."""
 
-import copy
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from msr_runtime.arrays import FLOAT32, all_finite
-from msr_runtime.inference._onnxruntime import onnxruntime
 from msr_runtime.inference.belief import Belief
 from msr_runtime.inference.predictor import BoundPredictor
 from msr_runtime.inference.sample_spec import SampleSpec
 from msr_runtime.inference.state import State
-from msr_runtime.inference.time_limit import TimeLimit
 from msr_runtime.task import Array
 
 OUTPUTS = ("y", "epistemic", "total")
@@ -30,25 +28,33 @@ class Prediction(NamedTuple):
     """Standard deviation of an observed y: that of v and that of the noise on y. Samples leave the noise as it is."""
 
 
+class DeviationGraph(Protocol):
+    """What computes a prediction with deviations: deviation.onnx in ONNX Runtime, or a bundle's native code."""
+
+    slots: int
+    """How many rows a belief has."""
+
+    def bind(self, network: State, arrays: State) -> Callable[[State], object]:
+        """Return a function that predicts with the weights of a network. It takes the memory of a belief's rows.
+
+        It reads and writes this memory at each call: "x" and "decays", and the outputs.
+        """
+        ...
+
+
 class Deviations:
-    """Runs of deviation.onnx. Safe to use from several threads; a call never waits for another one.
+    """Runs of a graph of deviations. Safe to use from several threads; a call never waits for another one.
 
     Args:
-        session: The session of deviation.onnx, on the CPU.
+        graph: The graph.
         x: One sample's x.
         y: One sample's y.
         start: The network at `v0`.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, x: SampleSpec, y: SampleSpec, start: State) -> None:
-        self._session, self._x, self._y, self._start = session, x, y, start
+    def __init__(self, graph: DeviationGraph, x: SampleSpec, y: SampleSpec, start: State) -> None:
+        self._graph, self._x, self._y, self._start = graph, x, y, start
         self._pool: list[_Slot] = []
-
-    def limited(self, limit: TimeLimit) -> Self:
-        """Return the same session with a time limit on its runs, and buffers of its own."""
-        other = copy.copy(self)
-        other._session, other._pool = limit.limited(self._session), []
-        return other
 
     def __call__(self, x: ArrayLike, network: BoundPredictor) -> Prediction:
         """Predict y and its deviations.
@@ -71,7 +77,7 @@ class Deviations:
         try:
             slot = self._pool.pop()  # list.pop and list.append are atomic, so two threads never get the same buffers
         except IndexError:
-            slot = _Slot(self._session, self._x, self._y, self._start)
+            slot = _Slot(self._graph, self._x, self._y, self._start)
         try:
             found = [slot(sample, network) for sample in samples]
         finally:
@@ -82,20 +88,12 @@ class Deviations:
 class _Slot:
     """Buffers for one sample, bound to the graph."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, x: SampleSpec, y: SampleSpec, start: State) -> None:
-        self._session, self._binding = session, session.io_binding()
-        self._network = State(start.tensors)
-        decays = next(part.shape for part in session.get_inputs() if part.name == "decays")
-        made = {"x": (1, *x.shape), "decays": decays, **dict.fromkeys(OUTPUTS, (1, *y.shape))}
+    def __init__(self, graph: DeviationGraph, x: SampleSpec, y: SampleSpec, start: State) -> None:
+        self._network = start.another()
+        made = {"x": (1, *x.shape), "decays": (graph.slots,), **dict.fromkeys(OUTPUTS, (1, *y.shape))}
         self._arrays = State({name: np.zeros(shape, FLOAT32) for name, shape in made.items()})
-        given: dict[str, Any] = {**self._network.values, **self._arrays.values}
-        for part in session.get_inputs():
-            if part.name != "rows":
-                self._binding.bind_ortvalue_input(part.name, given[part.name])
-        for name in OUTPUTS:
-            self._binding.bind_ortvalue_output(name, given[name])
+        self._run = graph.bind(self._network, self._arrays)
         self._belief: Belief | None = None
-        self._memory: State | None = None
 
     def __call__(self, x: Array, network: BoundPredictor) -> Prediction:
         belief, arrays = network.belief, self._arrays.tensors
@@ -104,10 +102,7 @@ class _Slot:
             self._belief = None
             self._network.block[...] = network.block
             arrays["decays"][...] = belief.decays
-            if self._memory is not belief.memory:
-                self._memory = belief.memory
-                self._binding.bind_ortvalue_input("rows", self._memory.values["rows"])
             self._belief = belief
         arrays["x"][...] = x
-        self._session.run_with_iobinding(self._binding)
+        self._run(belief.memory)
         return Prediction(*(arrays[name][0].copy() for name in OUTPUTS))

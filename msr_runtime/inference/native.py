@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -26,8 +26,6 @@ from msr_runtime.inference.providers import HOST
 from msr_runtime.inference.state import State
 from msr_runtime.task import Array
 
-INTERFACE = 1
-"""The version of the functions that are called."""
 _OPTIONS = (
     "-std=c99",
     "-Werror=implicit",
@@ -55,6 +53,8 @@ class Sizes(NamedTuple):
     shots: int
     """The most samples of a support set."""
     filters: int
+    slots: int
+    """How many rows a filter keeps of its samples. 0 where nothing learns sample by sample."""
 
 
 def processor() -> str:
@@ -70,29 +70,30 @@ def library_name() -> str:
     return f"native.{processor()}.so"
 
 
-def check_compiler(compiler: str) -> None:
-    """Check that this machine has a compiler.
+def find_compiler(name: str) -> str:
+    """Return the path of a compiler.
 
     Raises:
-        InputError: If it has not.
+        InputError: If this machine has none of this name.
     """
-    if shutil.which(compiler) is None:
+    found = shutil.which(name)
+    if found is None:
         raise InputError(
-            f"there is no compiler '{compiler}' on this machine: install one (Debian: apt install gcc), or name another"
+            f"there is no compiler '{name}' on this machine: install one (Debian: apt install gcc), or name another"
         )
+    return found
 
 
-def compile_source(source: bytes, compiler: str = "cc") -> bytes:
-    """Compile C source for this processor, and return the shared library.
+def compile_source(source: bytes, compiler: str) -> bytes:
+    """Compile C source for this processor, and return the shared library. Nothing is downloaded.
 
     Args:
         source: What `msr_c.write_robot_source` returned.
-        compiler: The program that compiles. Nothing is downloaded.
+        compiler: The program that compiles, from `find_compiler`.
 
     Raises:
-        InputError: If there is no such program, or it refuses the source.
+        InputError: If it refuses the source.
     """
-    check_compiler(compiler)
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "native.c", Path(folder) / "native.so"
         given.write_bytes(source)
@@ -141,14 +142,18 @@ class NetworkState(State):
         return NetworkState(self.tensors, self.block.size)
 
 
-class _Work(NamedTuple):
-    """The memory of one call."""
+class _Work:
+    """The memory of one call, and where it lies."""
 
-    workspace: NDArray
-    x: Array
-    y: NDArray
-    network: Array
-    loss: Array
+    def __init__(self, sizes: Sizes, labels: bool) -> None:
+        # Numbers of 8 bytes, because they begin where any type may.
+        self._workspace = np.zeros(-(-sizes.workspace // 8), np.float64)
+        self.x = np.zeros((sizes.shots, sizes.inputs), FLOAT32)
+        self.y = np.zeros(sizes.shots, np.int32) if labels else np.zeros((sizes.shots, sizes.outputs), FLOAT32)
+        self.network, self.loss = np.zeros(sizes.numbers, FLOAT32), np.zeros(1, FLOAT32)
+        self.workspace = _pointer(self._workspace)
+        self.samples = _pointer(self.x), _pointer(self.y)
+        self.network_pointer, self.loss_pointer = _pointer(self.network), _pointer(self.loss)
 
 
 class NativeCode:
@@ -158,85 +163,118 @@ class NativeCode:
         data: The bytes of the library, checked.
         where: The name of the library in errors.
         labels: Whether y are labels.
+        version: The version of the functions that are called.
 
     Raises:
         BundleError: If this machine does not load it, or it is of another version.
     """
 
-    def __init__(self, data: bytes, where: str, labels: bool) -> None:
+    def __init__(self, data: bytes, where: str, labels: bool, version: int) -> None:
         self._where, self._labels = where, labels
         library = _load(data, where)
         try:
+            # Only the first number is sure to be there in every version.
+            found = ctypes.c_longlong.in_dll(library, "native_sizes").value
+            if found != version:
+                raise BundleError(
+                    f"{where} has version {found}, but this runtime calls {version}: run `msr compile` again, on a "
+                    "machine with onnx (extra `train`)"
+                )
             self.sizes = Sizes(*(ctypes.c_longlong * len(Sizes._fields)).in_dll(library, "native_sizes"))
-            self._predict, self._loss, self._adapt = (
-                getattr(library, f"native_{each}") for each in ("predict", "loss", "adapt")
-            )
+            named = ("update", "deviation") if self.sizes.slots else ("adapt",)
+            self._functions = {name: getattr(library, f"native_{name}") for name in ("predict", "loss", *named)}
         except (ValueError, AttributeError) as error:
             raise BundleError(f"{where} is no native code of a bundle ({error}): export again") from error
-        if self.sizes.version != INTERFACE:
-            raise BundleError(
-                f"{where} has version {self.sizes.version}, but this runtime calls {INTERFACE}: export again, "
-                "then run `msr compile`"
-            )
-        for function in (self._predict, self._loss, self._adapt):
+        for function in self._functions.values():
             function.restype = None
         self._pool: list[_Work] = []
 
     def bind_predict(self, state: State, x: Array, y: Array) -> Callable[[], object]:
         """As `Network.bind_predict`."""
-        return partial(self._predict, *map(_pointer, (state.block, x, y)), ctypes.c_longlong(len(x)))
+        pointers = map(_pointer, (state.block, x, y))
+        return partial(self._functions["predict"], *pointers, ctypes.c_longlong(len(x)))
+
+    def bind_with_rows(
+        self, function: str, networks: Sequence[State], given: Sequence[Array], made: Sequence[NDArray]
+    ) -> Callable[[State], None]:
+        """Return a call of `update` or `deviation`, which takes the memory of a belief's rows.
+
+        Args:
+            function: Its name.
+            networks: The networks that it reads.
+            given: The other arrays that it reads: the rows come before the last of them.
+            made: What it writes.
+        """
+        return _WithRows(self, self._functions[function], [each.block for each in networks], given, made)
 
     def loss(self, block: Array, x: Array, y: NDArray) -> float:
-        """Return the mean loss of a network, as the block of a state, on samples that were checked."""
-        work = self._take(x, y)
-        self._loss(
-            _pointer(block),
-            *map(_pointer, (work.workspace, work.x, work.y)),
-            len(x),
-            _pointer(work.loss),
-        )
+        """Return the mean loss of a network, as the block of a state, on any number of samples that were checked."""
+        most = self.sizes.shots
+        if len(x) > most:
+            parts = [slice(begin, begin + most) for begin in range(0, len(x), most)]
+            return sum(self.loss(block, x[part], y[part]) * len(x[part]) for part in parts) / len(x)
+        work = self._filled(x, y)
+        self._functions["loss"](_pointer(block), work.workspace, *work.samples, len(x), work.loss_pointer)
         found = float(work.loss[0])
-        self._pool.append(work)
+        self.put_back(work)
         return found
 
     def adapt(self, block: Array, x: Array, y: NDArray, first: int, steps: int) -> tuple[float, Array]:
-        """Take inner steps from a network, and return the loss before them and the block where they ended."""
-        work = self._take(x, y)
-        self._adapt(
-            _pointer(block),
-            *map(_pointer, (work.workspace, work.x, work.y)),
-            len(x),
-            first,
-            steps,
-            _pointer(work.network),
-            _pointer(work.loss),
-        )
-        found = float(work.loss[0]), work.network.copy()
-        self._pool.append(work)
-        return found
+        """Take inner steps from a network, and return the loss before them and the block where they ended.
 
-    def _take(self, x: Array, y: NDArray) -> _Work:
-        """Copy samples into a workspace that no other call has: another thread may write to x meanwhile."""
+        Raises:
+            InputError: If there are more samples than the code takes.
+        """
         if len(x) > self.sizes.shots:
             raise InputError(
                 f"{len(x)} samples were given, but the native code takes at most {self.sizes.shots}: compile it for "
-                "more, or load the model without engine='native'"
+                f"more (`msr compile --shots {len(x)}`), or load the model without engine='native'"
             )
+        work = self._filled(x, y)
+        ends = work.network_pointer, work.loss_pointer
+        self._functions["adapt"](_pointer(block), work.workspace, *work.samples, len(x), first, steps, *ends)
+        found = float(work.loss[0]), work.network.copy()
+        self.put_back(work)
+        return found
+
+    def take(self) -> _Work:
+        """Return memory that no other call has, until it is put back."""
         try:
-            work = self._pool.pop()  # list.pop and list.append are atomic
+            return self._pool.pop()  # list.pop and list.append are atomic
         except IndexError:
-            sizes = self.sizes
-            # Numbers of 8 bytes, because they begin where any type may.
-            work = _Work(
-                np.zeros(-(-sizes.workspace // 8), np.float64),
-                np.zeros((sizes.shots, sizes.inputs), FLOAT32),
-                np.zeros(sizes.shots, np.int32) if self._labels else np.zeros((sizes.shots, sizes.outputs), FLOAT32),
-                np.zeros(sizes.numbers, FLOAT32),
-                np.zeros(1, FLOAT32),
-            )
+            return _Work(self.sizes, self._labels)
+
+    def put_back(self, work: _Work) -> None:
+        """Give memory back."""
+        self._pool.append(work)
+
+    def _filled(self, x: Array, y: NDArray) -> _Work:
+        """Copy samples into memory that no other call has: another thread may write to x meanwhile."""
+        work = self.take()
         work.x[: len(x)] = x.reshape(len(x), -1)
         work.y[: len(x)] = y if self._labels else y.reshape(len(x), -1)
         return work
+
+
+class _WithRows:
+    """A function of a filter and its arguments, but for the rows of a belief. One thread at a time may call it."""
+
+    def __init__(
+        self, code: NativeCode, function: Callable[..., object], networks: Sequence[Array], *others: Sequence[NDArray]
+    ) -> None:
+        (*given, decays), made = others
+        self._code, self._function, self._kept = code, function, (networks, others)
+        self._before = [*map(_pointer, networks)], [*map(_pointer, given)]
+        self._after = [*map(_pointer, (decays, *made))]
+        self._memory: State | None = None
+        self._rows = ctypes.c_void_p()
+
+    def __call__(self, memory: State) -> None:
+        if self._memory is not memory:
+            self._memory, self._rows = memory, _pointer(memory.tensors["rows"])
+        work, (networks, given) = self._code.take(), self._before
+        self._function(*networks, work.workspace, *given, self._rows, *self._after)
+        self._code.put_back(work)
 
 
 def _pointer(array: NDArray) -> ctypes.c_void_p:

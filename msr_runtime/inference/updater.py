@@ -1,21 +1,19 @@
-"""Updates of a network by one sample: runs of update.onnx one after another, in buffers that are kept.
+"""Updates of a network by one sample: runs of an update graph one after another, in buffers that are kept.
 
 Where the rule says so, an update also linearizes the first samples again, see `msr_runtime.relinearization`.
 """
 
-import copy
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.arrays import FLOAT32, all_finite
-from msr_runtime.inference._onnxruntime import onnxruntime
 from msr_runtime.inference.belief import Belief, Sample
 from msr_runtime.inference.state import State
-from msr_runtime.inference.time_limit import TimeLimit
-from msr_runtime.relinearization import LINEARIZED, due
-from msr_runtime.task import Array
+from msr_runtime.relinearization import due
+from msr_runtime.task import Array, Shape
 
 NEXT = "{}_next"
 """The name of an output of the graph that belongs to an input."""
@@ -33,24 +31,42 @@ class Innovation(NamedTuple):
     number of outputs on average, if the variances are right."""
 
 
+class UpdateGraph(Protocol):
+    """What computes an update: update.onnx in ONNX Runtime, or a bundle's native code."""
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """The shapes of its inputs and outputs, by name."""
+        ...
+
+    def bind(self, source: State, target: State, linearized: State, arrays: State) -> Callable[[State], object]:
+        """Return a function that computes the network after a sample. It takes the memory of a belief's rows.
+
+        It reads and writes this memory at each call. Two of these functions may not run at once on the same memory.
+
+        Args:
+            source: The network before the sample.
+            target: Where the one after it goes.
+            linearized: Where the network is linearized: `source` itself, or another one.
+            arrays: The other inputs and outputs, by name.
+        """
+        ...
+
+
 class Updater:
-    """Runs of update.onnx. Safe to use from several threads: each run of updates takes its own buffers.
+    """Runs of an update graph. Safe to use from several threads: each run of updates takes its own buffers.
 
     Args:
-        session: The session of update.onnx, on the CPU.
+        graph: The graph.
         start: The network at `v0`: what v and its weights relax to.
         relinearize: How many of the first samples are linearized again.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, start: State, relinearize: int) -> None:
-        self._session, self._start, self._relinearize = session, start, relinearize
+    def __init__(self, graph: UpdateGraph, start: State, relinearize: int) -> None:
+        self._graph, self._relinearize = graph, relinearize
+        self.start = start
+        """The network at `v0`."""
         self._pool: list[Run] = []
-
-    def limited(self, limit: TimeLimit) -> Self:
-        """Return the same session with a time limit on its runs, and buffers of its own."""
-        other = copy.copy(self)
-        other._session, other._pool = limit.limited(self._session), []
-        return other
 
     def begin(self, block: Array, belief: Belief) -> "Run":
         """Return a run of updates that begins at a network. Give it back with `end`.
@@ -62,7 +78,7 @@ class Updater:
         try:
             run = self._pool.pop()  # list.pop and list.append are atomic, so two threads never get the same buffers
         except IndexError:
-            run = Run(self._session, self._start, self._relinearize)
+            run = Run(self._graph, self.start, self._relinearize)
         run.begin(block, belief)
         return run
 
@@ -106,36 +122,22 @@ class Replayed(NamedTuple):
 class Run:
     """The buffers of one run of updates. `Updater.begin` returns it.
 
-    There are two states, because an update must not overwrite the state that it reads. The values of ONNX Runtime share
-    the memory of the arrays, so an update copies nothing but its sample.
+    There are two states, because an update must not overwrite the state that it reads. A graph is bound to their
+    memory, so an update copies nothing but its sample.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, start: State, relinearize: int) -> None:
-        self._session, self._start, self._relinearize = session, start, relinearize
-        self._states = State(start.tensors), State(start.tensors)
-        shapes = {part.name: part.shape for part in (*session.get_inputs(), *session.get_outputs())}
+    def __init__(self, graph: UpdateGraph, start: State, relinearize: int) -> None:
+        self._start, self._relinearize = start, relinearize
+        self._states = one, other = start.another(), start.another()
         made = ("x", "y", "decays", "new_rows", "innovation", "variance", "nis")
-        self._arrays = State({name: np.zeros(shapes[name], FLOAT32) for name in made})
-        one, other = self._states
-        self._bindings = self._bind(one, other, one), self._bind(other, one, other)
-        self._there, self._again = None, ()
+        self._arrays = arrays = State({name: np.zeros(graph.shapes[name], FLOAT32) for name in made})
+        self._updates = graph.bind(one, other, one, arrays), graph.bind(other, one, other, arrays)
+        self._there, self._again = None, self._updates
         if relinearize:
-            self._there = there = State(start.tensors)  # where the first samples are linearized again
-            self._again = self._bind(one, other, there), self._bind(other, one, there)
+            self._there = there = start.another()  # where the first samples are linearized again
+            self._again = graph.bind(one, other, there, arrays), graph.bind(other, one, there, arrays)
         self._at = 0  # which of the states holds the present network
         self._belief: Belief | None = None
-        self._memory: State | None = None
-
-    def _bind(self, source: State, target: State, linearized: State) -> Any:
-        binding, v = self._session.io_binding(), {"v": source.values["v"], LINEARIZED: linearized.values["v"]}
-        given = linearized.values | v | self._arrays.values
-        for part in self._session.get_inputs():
-            if part.name != "rows":
-                binding.bind_ortvalue_input(part.name, given[part.name])
-        made = {NEXT.format(name): value for name, value in target.values.items()}
-        for part in self._session.get_outputs():
-            binding.bind_ortvalue_output(part.name, made.get(part.name) or self._arrays.values[part.name])
-        return binding
 
     def begin(self, block: Array, belief: Belief) -> None:
         """Begin at another network. See `Updater.begin`."""
@@ -175,7 +177,7 @@ class Run:
         if belief.first is not None and len(belief.first) < self._relinearize:
             first = (*belief.first, sample._replace(x=np.array(x, FLOAT32), y=np.array(y, FLOAT32)))
         self._belief = None  # until the update has succeeded, the buffers hold no network that a belief belongs to
-        after = self._learn(belief, sample, self._bindings, first)
+        after = self._learn(belief, sample, self._updates, first)
         if after is None:
             return None
         found = Innovation(arrays["innovation"][0].copy(), arrays["variance"][0].copy(), float(arrays["nis"][0]))
@@ -185,7 +187,11 @@ class Run:
         return found
 
     def _learn(
-        self, belief: Belief, sample: Sample, bindings: tuple[Any, ...], first: tuple[Sample, ...] | None
+        self,
+        belief: Belief,
+        sample: Sample,
+        updates: tuple[Callable[[State], object], ...],
+        first: tuple[Sample, ...] | None,
     ) -> Belief | None:
         """Take one sample from the present state to the other one, which is the present one then.
 
@@ -200,11 +206,7 @@ class Run:
             source.block -= self._start.block
             source.block *= FLOAT32.type(sample.keep)
             source.block += self._start.block
-        if self._memory is not belief.memory:
-            self._memory = belief.memory
-            for binding in (*self._bindings, *self._again):
-                binding.bind_ortvalue_input("rows", self._memory.values["rows"])
-        self._session.run_with_iobinding(bindings[self._at])
+        updates[self._at](belief.memory)
         if not (all_finite(self._arrays.block) and all_finite(target.block)):
             return None
         self._at = 1 - self._at

@@ -18,6 +18,7 @@ from msr_runtime.bundle.store import STREAM, Bundle, write_bundle
 from msr_runtime.bundle.stream import Stream
 from msr_runtime.errors import ParityError
 from msr_runtime.inference.belief import Belief
+from msr_runtime.inference.onnx_network import OnnxUpdate
 from msr_runtime.inference.session import make_session
 from msr_runtime.inference.state import State
 from msr_runtime.inference.updater import Updater
@@ -72,7 +73,8 @@ def test_a_linear_network_is_bayesian_regression(exporter: Any) -> None:
     exact = Regression(wide[0], wide[1], rule.noise().detach().double().numpy())
     assert frozen.recursion is not None
     start = State({"v": frozen.v0, **frozen.weights})
-    updater = Updater(make_session(frozen.recursion.update, "update.onnx", CPU), start, rule.relinearize)
+    graph = OnnxUpdate(make_session(frozen.recursion.update, "update.onnx", CPU))
+    updater = Updater(graph, start, rule.relinearize)
     run = updater.begin(start.block, Belief.prior(rule.memory, 2, frozen.v0.size))
     scale = np.asarray(scaling.output_scale)
     for count in range(len(x)):

@@ -92,13 +92,13 @@ class Linear:
         """Return the bytes of adapt.onnx."""
         nodes = [
             *self._loss_nodes(),
-            ("Size", ["error"], "size", {}),
-            ("Cast", ["size"], "count", {"to": FLOAT}),
+            ("Shape", ["error"], "samples", {"end": 1}),
+            ("Cast", ["samples"], "count", {"to": FLOAT}),
             ("Gemm", ["error", "x_normal"], "sum_gradient", {"transA": 1}),
             ("Div", ["sum_gradient", "count"], "mean_gradient", {}),
             ("Reshape", ["mean_gradient", "row"], "gradient_row", {}),
             ("MatMul", ["gradient_row", "u"], "v_gradient", {}),
-            ("Mul", ["v_gradient", "twice_rate"], "v_step", {}),
+            ("Mul", ["v_gradient", "rate"], "v_step", {}),
             ("Sub", ["v", "v_step"], "v_next", {}),
             ("Gemm", ["v_next", "u"], "flat_next", {"transB": 1}),
             ("Reshape", ["flat_next", "weight_shape"], "layer.weight_next", {}),
@@ -109,7 +109,7 @@ class Linear:
             "u": self.u,
             "weight_shape": np.array([OUT, OBS]),
             "row": np.array([1, -1]),
-            "twice_rate": np.full(1, 2 * self.rate, np.float32),
+            "rate": np.full(1, 2 * self.rate / OUT, np.float32),
         }
         return model_bytes(nodes, inputs, outputs, self._scaling() | constants)
 

@@ -13,7 +13,9 @@ from msr_c.writing.operations import Writer, add_scratch
 from msr_c.writing.text import array, comment, identifier, plain
 from msr_runtime.bundle.manifest import Manifest, next_name
 from msr_runtime.bundle.store import ADAPT, DEVIATION, LOSS, PREDICT, UPDATE
+from msr_runtime.errors import ExportError
 from msr_runtime.relinearization import LINEARIZED
+from msr_runtime.task import width
 
 
 class Program(NamedTuple):
@@ -46,6 +48,9 @@ def write_program(
         translation: Its graphs.
         name: What all names in C begin with.
         shots: N, the most samples of a support set.
+
+    Raises:
+        ExportError: If an array would have more numbers than C counts here.
     """
     functions = {file: _function(file, translation, name, shots) for file in translation.graphs}
     called: set[str] = set().union(*(each.kernels for each in functions.values()))
@@ -54,6 +59,12 @@ def write_program(
     shared = {file: function.memory for file, function in functions.items() if file != PREDICT}
     memory = {dtype: max((each.get(dtype, 0) for each in shared.values()), default=0) for dtype in _TYPES}
     sizes = Sizes(name, shots, {dtype: count for dtype, count in memory.items() if count}, translation.start)
+    samples = shots * max(width(manifest.inputs), width(manifest.outputs))
+    if (largest := max(samples, *memory.values())) > _MOST:
+        raise ExportError(
+            f"for {shots} samples, the C code would need {largest:.3g} numbers in one array, but it counts up to "
+            f"{_MOST}: take fewer samples (--shots), or run the bundle with ONNX Runtime"
+        )
     parts = [
         _TOP.format(name=name, manifest=plain(manifest.name), digest=digest),
         "\n".join(_constants(translation, called)),
@@ -66,6 +77,8 @@ def write_program(
 
 
 _TYPES = ("float", "double", "int")
+_MOST = 2**31 - 1
+"""The largest number of an int."""
 _TOP = """/* {manifest}: written by `msr export --c` of the bundle {digest}.
 
    Do not edit it: export again. {name}.h says how it is used. */

@@ -3,37 +3,41 @@
 Python has checked shapes, bounds and values before, and says better what is wrong.
 """
 
+from collections.abc import Mapping
+
 from msr_c.graphs.graph import Graph
 from msr_c.writing.text import filled
 from msr_runtime.bundle.manifest import STEP, Manifest
+from msr_runtime.bundle.native import INTERFACE
+from msr_runtime.bundle.store import ADAPT
 
-INTERFACE = 1
-"""The version of these functions."""
 
-
-def robot_functions(manifest: Manifest, name: str, adapt: Graph) -> str:
+def robot_functions(manifest: Manifest, name: str, graphs: Mapping[str, Graph]) -> str:
     """Return the functions, with names that are the same for each bundle.
 
     Args:
         manifest: The bundle's manifest.
         name: What all other names in C begin with.
-        adapt: The graph of an inner step.
+        graphs: File to graph.
     """
+    rows = f"(long long)(sizeof((({name}_filter *)0)->decays) / sizeof(float))" if manifest.recursion else "0"
     words = {
+        "rows": rows,
         "name": name,
         "NAME": name.upper(),
         "version": INTERFACE,
         "label": "const int *ys" if manifest.loss == "cross_entropy" else "const float *ys",
-        "step": "&step, " if STEP in adapt.inputs else "",
+        "step": "&step, " if ADAPT in graphs and STEP in graphs[ADAPT].inputs else "",
     }
-    return filled(_FUNCTIONS, words)
+    return filled(_FUNCTIONS + (_FILTER if manifest.recursion else _ADAPT), words)
 
 
 _FUNCTIONS = """
-/* Version of these functions; numbers of a network; bytes of a workspace; numbers of x and of y; most samples; K. */
-extern const long long native_sizes[7];
-const long long native_sizes[7] = {@version@, sizeof(@name@_network) / sizeof(float), sizeof(@name@_workspace),
-                                   @NAME@_INPUTS, @NAME@_OUTPUTS, @NAME@_SHOTS, @NAME@_FILTERS};
+/* Version of these functions; numbers of a network; bytes of a workspace; numbers of x and of y; most samples; K;
+   rows of a filter. */
+extern const long long native_sizes[8];
+const long long native_sizes[8] = {@version@, sizeof(@name@_network) / sizeof(float), sizeof(@name@_workspace),
+                                   @NAME@_INPUTS, @NAME@_OUTPUTS, @NAME@_SHOTS, @NAME@_FILTERS, @rows@};
 
 void native_predict(const @name@_network *network, const float *x, float *y, long long count);
 void native_predict(const @name@_network *network, const float *x, float *y, long long count)
@@ -49,7 +53,9 @@ void native_loss(const @name@_network *network, @name@_workspace *work, const fl
 {
     loss_graph(shots, network, xs, ys, loss, work);
 }
+"""
 
+_ADAPT = """
 /* Steps `first` to `first` + `steps` - 1 from `from` to `to`, and the loss before the first. */
 void native_adapt(const @name@_network *from, @name@_workspace *work, const float *xs, @label@, int shots, int first,
                   int steps, @name@_network *to, float *before);
@@ -64,5 +70,27 @@ void native_adapt(const @name@_network *from, @name@_workspace *work, const floa
         adapt_graph(shots, from, xs, ys, @step@next, i == 0 ? before : &later, work);
         from = next;
     }
+}
+"""
+
+_FILTER = """
+/* The network `to` after one sample, and what the sample said. It is linearized at another network, or at `from`. */
+void native_update(const @name@_network *from, const @name@_network *there, @name@_workspace *work, const float *x,
+                   const float *y, const float *rows, const float *decays, @name@_network *to, float *new_rows,
+                   float *innovation, float *variance, float *nis);
+void native_update(const @name@_network *from, const @name@_network *there, @name@_workspace *work, const float *x,
+                   const float *y, const float *rows, const float *decays, @name@_network *to, float *new_rows,
+                   float *innovation, float *variance, float *nis)
+{
+    update_graph(there, x, y, from->v, rows, decays, to, new_rows, innovation, variance, nis, work);
+}
+
+/* y of one x, and its standard deviations: of v, and with the noise of y too. */
+void native_deviation(const @name@_network *network, @name@_workspace *work, const float *x, const float *rows,
+                      const float *decays, float *y, float *epistemic, float *total);
+void native_deviation(const @name@_network *network, @name@_workspace *work, const float *x, const float *rows,
+                      const float *decays, float *y, float *epistemic, float *total)
+{
+    deviation_graph(network, x, rows, decays, y, epistemic, total, work);
 }
 """

@@ -16,9 +16,11 @@ def draw(seed: int, *shape: int) -> np.ndarray:
 
 
 @pytest.fixture
-def model(bundle_path: Path) -> AdaptiveModel:
-    """The reference's bundle, loaded."""
-    return AdaptiveModel.load(bundle_path)
+def model(request: pytest.FixtureRequest, bundle_path: Path) -> AdaptiveModel:
+    """The reference's bundle, loaded: in ONNX Runtime, or by the engine that a test asks for."""
+    if getattr(request, "param", "onnx") == "onnx":
+        return AdaptiveModel.load(bundle_path)
+    return AdaptiveModel.load(request.getfixturevalue("compiled")("linear", bundle_path), engine="native")
 
 
 @pytest.fixture

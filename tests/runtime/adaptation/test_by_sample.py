@@ -26,6 +26,8 @@ Y = (X[:, 16:] * 0.5 - 0.2).astype(np.float32)
 QUERY = X[0]
 OLD_NUMPY = np.lib.NumpyVersion(np.__version__) < "2.4.0"
 """It warns that an array of one number is no number, and converts it. Newer versions refuse it."""
+BOTH = pytest.mark.parametrize("model", ["onnx", "native"], indirect=True)
+"""Runs a test in ONNX Runtime and in native code."""
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +36,17 @@ def loaded(recursive_bundle: Path) -> AdaptiveModel:
     return AdaptiveModel.load(recursive_bundle, self_test=False)
 
 
+@pytest.fixture(scope="session")
+def loaded_native(native_recursive_bundle: Path) -> AdaptiveModel:
+    """The same by native code."""
+    return AdaptiveModel.load(native_recursive_bundle, engine="native")
+
+
 @pytest.fixture
-def model(loaded: AdaptiveModel) -> AdaptiveModel:
-    """A model at v0."""
-    return loaded.fork()
+def model(request: pytest.FixtureRequest, loaded: AdaptiveModel) -> AdaptiveModel:
+    """A model at v0: in ONNX Runtime, or by the engine that a test asks for."""
+    native = getattr(request, "param", "onnx") == "native"
+    return (request.getfixturevalue("loaded_native") if native else loaded).fork()
 
 
 def learn(model: AdaptiveModel, samples: range) -> AdaptiveModel:
@@ -68,6 +77,7 @@ def assert_same(seen: tuple[np.ndarray, Prediction], wanted: tuple[np.ndarray, P
 class TestLearning:
     """What updates do."""
 
+    @BOTH
     def test_samples_make_it_better_and_surer(self, model: AdaptiveModel) -> None:
         """The innovations shrink, and so do the deviations, those of the noise excepted."""
         before, sizes, scale = model.predict(QUERY, std=True), [], root_of_factor(model, 0)
@@ -93,6 +103,7 @@ class TestLearning:
         ]
         np.testing.assert_allclose(noise[0], noise[1], rtol=1e-3)
 
+    @BOTH
     def test_predictions_have_the_shapes_of_y(self, model: AdaptiveModel) -> None:
         """For one sample and for a batch; y is that of `predict`."""
         one, batch = model.predict(QUERY, std=True), model.predict(X, std=True)
@@ -102,6 +113,7 @@ class TestLearning:
         np.testing.assert_allclose(batch.y, model.predict(X), atol=1e-5)
         np.testing.assert_array_equal(batch.total[0], one.total)
 
+    @BOTH
     def test_a_support_set_is_taken_sample_by_sample(self, model: AdaptiveModel) -> None:
         """`adapt` begins at v0, or goes on, and ends where the updates end."""
         one_by_one = learn(model.fork(), range(12))
@@ -114,6 +126,7 @@ class TestLearning:
         network = again.adapted(X[:12], Y[:12])
         np.testing.assert_array_equal(network(QUERY), learn(model.fork(), range(12)).predict(QUERY))
 
+    @BOTH
     def test_a_refused_support_set_changes_nothing(self, model: AdaptiveModel) -> None:
         """Nor does it write over the rows of the belief that acts."""
         learn(model, range(5))
@@ -128,6 +141,7 @@ class TestLearning:
         with pytest.raises(InputError, match=r"steps is 3, but the rule 'recursive' takes each sample once"):
             model.adapt(X[:5], Y[:5], steps=3)
 
+    @BOTH
     def test_memory_does_not_grow(self, model: AdaptiveModel) -> None:
         """Over many updates, with predictions in between."""
         for _ in range(3):
@@ -218,6 +232,7 @@ class TestBadInput:
             ({"seconds": 10**400}, "seconds is 1000"),
         ],
     )
+    @BOTH
     def test_it_raises(self, model: AdaptiveModel, change: dict[str, Any], said: str) -> None:
         """An error names what was seen and what was wanted."""
         learn(model, range(5))
@@ -226,6 +241,7 @@ class TestBadInput:
             model.update(**({"x": X[5], "y": Y[5]} | change))
         assert_same(state(model), before)
 
+    @BOTH
     def test_a_y_outside_its_bounds_is_not_learned(self, model: AdaptiveModel) -> None:
         """It is counted and refused, as in a support set."""
         learn(model, range(5))
@@ -237,6 +253,7 @@ class TestBadInput:
         assert np.isnan(result.nis)
         assert_same(state(model), before)
 
+    @BOTH
     def test_an_update_that_is_not_finite_is_refused(self, model: AdaptiveModel) -> None:
         """The next sample is learned as if nothing had been."""
         model.bounds = SampleBounds.of((), (), None)  # a bundle whose fields have no bounds
@@ -266,6 +283,7 @@ class TestBadInput:
 class TestStates:
     """Resetting, inflating, saving, and several models on the same sessions."""
 
+    @BOTH
     def test_reset_forgets_how_sure_it_was(self, model: AdaptiveModel) -> None:
         """The next samples are learned as the first ones were."""
         start = state(model)
@@ -273,6 +291,7 @@ class TestStates:
         assert_same(state(model), start)
         assert_same(state(learn(model, range(10))), state(learn(model.fork(), range(10))))
 
+    @BOTH
     def test_inflating_keeps_the_weights(self, model: AdaptiveModel) -> None:
         """Deviations grow up to those before the first sample, and the next sample moves v further."""
         prior = model.predict(QUERY, std=True).epistemic
@@ -304,6 +323,7 @@ class TestStates:
         assert_same(state(learn(model, range(samples, samples + 10))), state(other))
 
     @pytest.mark.parametrize("samples", [5, 80])
+    @BOTH
     def test_a_file_keeps_how_sure_it_was(self, model: AdaptiveModel, tmp_path: Path, samples: int) -> None:
         """And the model goes on learning as if it had never stopped: the first samples are linearized again too."""
         learn(model, range(samples)).save_adaptation(tmp_path / "saved.safetensors")
@@ -344,6 +364,7 @@ class TestStates:
             with pytest.raises(BundleError, match=rf"those of 5 samples, but it holds the first {kept} alone"):
                 model.restore_adaptation(encode_adaptation(fewer, model.bundle))
 
+    @BOTH
     def test_first_samples_that_overflow_are_not_linearized_again(self, model: AdaptiveModel) -> None:
         """The model learns the new sample, and stays where it is then."""
         tensors = load(learn(model, range(5)).dump_adaptation())
@@ -355,6 +376,7 @@ class TestStates:
         for samples in (range(5, 6), range(6, 12)):
             assert_same(state(learn(model, samples)), state(learn(once, samples)))
 
+    @BOTH
     def test_models_on_the_same_sessions_learn_apart(self, model: AdaptiveModel) -> None:
         """A fork begins at v0; a copy, and a model that follows, go on from where the other is."""
         alone = state(learn(model.fork(), range(10)))
@@ -387,6 +409,7 @@ def test_a_damaged_stream_is_named(recursive_bundle: Path) -> None:
     assert "graphs do not match" not in str(error.value)
 
 
+@BOTH
 def test_predictions_are_never_torn(model: AdaptiveModel) -> None:
     """Each is that of the weights and of the belief between two updates, while another thread updates."""
     updates = 300
@@ -420,6 +443,7 @@ def test_predictions_are_never_torn(model: AdaptiveModel) -> None:
     assert len(seen | seen_std) > 2
 
 
+@BOTH
 def test_a_large_batch_ends_however_often_another_thread_updates(model: AdaptiveModel) -> None:
     """Though each attempt takes longer than some updates."""
     batch, began, answered = np.tile(X, (40, 1)), threading.Event(), threading.Event()
@@ -440,6 +464,7 @@ def test_a_large_batch_ends_however_often_another_thread_updates(model: Adaptive
     thread.join()
 
 
+@BOTH
 def test_threads_that_update_wait_for_each_other(model: AdaptiveModel) -> None:
     """Every sample counts: the covariance does not depend on who brought it."""
     alone = learn(model.fork(), range(40)).predict(QUERY, std=True).epistemic

@@ -93,7 +93,7 @@ def test_the_first_run_ends(
 
 def test_the_self_test_ends(write: Write, linear_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """Within a run, not only between two inner steps. The sessions themselves have no limit afterwards."""
-    monkeypatch.setattr("msr_runtime.adaptation.sessions.run_first", lambda bundle: None)
+    monkeypatch.setattr("msr_runtime.adaptation.onnx_backend.run_first", lambda bundle: None)
     bundle = Bundle.open(write({ADAPT: slow(linear_files[ADAPT], "v_next", "support_x")}))
     sessions = Sessions(bundle, ["CPUExecutionProvider"])
     with pytest.raises(BundleError, match=r"golden example takes longer than the 0.02 s allowed.*machine"):

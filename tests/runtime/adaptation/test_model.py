@@ -27,6 +27,8 @@ def draw(seed: int, *shape: int) -> np.ndarray:
 
 SUPPORT = (draw(10, 6, 3), draw(11, 6, 2))
 X = draw(12, 4, 3)
+BOTH = pytest.mark.parametrize("model", ["onnx", "native"], indirect=True)
+"""Runs a test in ONNX Runtime and in native code."""
 
 
 def acts_at(model: AdaptiveModel, linear: Any, v: np.ndarray) -> bool:
@@ -35,6 +37,7 @@ def acts_at(model: AdaptiveModel, linear: Any, v: np.ndarray) -> bool:
     return same and np.allclose(model.predict(X), linear.predict(v, X), rtol=1e-4, atol=1e-5)
 
 
+@BOTH
 def test_a_loaded_model_acts_at_v0(model: AdaptiveModel, linear: Any) -> None:
     """The defaults in predict.onnx are the weights folded from v0."""
     assert acts_at(model, linear, linear.v0)
@@ -42,6 +45,7 @@ def test_a_loaded_model_acts_at_v0(model: AdaptiveModel, linear: Any) -> None:
     assert model.self_test() < 1e-5
 
 
+@BOTH
 def test_forks_adapt_apart(model: AdaptiveModel, linear: Any) -> None:
     """A fork begins at v0, and the two models adapt independently, although they reuse each other's memory."""
     model.adapt(*SUPPORT, 1)
@@ -57,6 +61,7 @@ def test_forks_adapt_apart(model: AdaptiveModel, linear: Any) -> None:
 
 @pytest.mark.parametrize("shots", [1, 6, 40])
 @pytest.mark.parametrize("steps", [None, 1, 7])
+@BOTH
 def test_adapting_is_gradient_descent_from_v0(model: AdaptiveModel, linear: Any, shots: int, steps: int | None) -> None:
     """For any number of shots and steps, v, losses and predictions equal those of numpy."""
     x, y = draw(1, shots, 3), draw(2, shots, 2)
@@ -70,6 +75,7 @@ def test_adapting_is_gradient_descent_from_v0(model: AdaptiveModel, linear: Any,
     assert acts_at(model, linear, v)
 
 
+@BOTH
 def test_every_adaptation_starts_from_v0(model: AdaptiveModel, linear: Any) -> None:
     """A second adaptation forgets the first, and reset forgets both."""
     model.adapt(draw(1, 5, 3), draw(2, 5, 2), 9)
@@ -79,6 +85,7 @@ def test_every_adaptation_starts_from_v0(model: AdaptiveModel, linear: Any) -> N
     assert acts_at(model, linear, linear.v0)
 
 
+@BOTH
 def test_an_adaptation_may_start_from_the_acting_weights(model: AdaptiveModel, linear: Any) -> None:
     """Four steps and three more equal seven of numpy; the losses are those of the last three; v0 is still available."""
     model.adapt(*SUPPORT, 4)
@@ -92,6 +99,7 @@ def test_an_adaptation_may_start_from_the_acting_weights(model: AdaptiveModel, l
     assert acts_at(model, linear, linear.adapt(*SUPPORT, 2))
 
 
+@BOTH
 def test_held_out_samples_are_measured_before_and_after(model: AdaptiveModel, linear: Any) -> None:
     """The losses are those of the acting and of the adapted weights; without a guard they refuse nothing."""
     assert model.adapt(*SUPPORT, 4).held_out is None
@@ -116,6 +124,7 @@ def test_held_out_samples_are_measured_before_and_after(model: AdaptiveModel, li
         ({"held_out": (np.zeros((0, 3)), np.zeros((0, 2)))}, "held_out_x has shape"),
     ],
 )
+@BOTH
 def test_bad_options_of_an_adaptation_change_nothing(
     model: AdaptiveModel, linear: Any, options: dict, message: str
 ) -> None:
@@ -125,6 +134,7 @@ def test_bad_options_of_an_adaptation_change_nothing(
     assert acts_at(model, linear, linear.v0)
 
 
+@BOTH
 def test_an_adapted_network_is_independent_of_the_model(model: AdaptiveModel, linear: Any) -> None:
     """`adapted` does not change the model, and later adaptations of the model do not change its result."""
     predict = model.adapted(*SUPPORT)
@@ -134,6 +144,7 @@ def test_an_adapted_network_is_independent_of_the_model(model: AdaptiveModel, li
     np.testing.assert_allclose(predict(X), linear.predict(linear.adapt(*SUPPORT, 3), X), rtol=1e-4, atol=1e-5)
 
 
+@BOTH
 def test_returned_arrays_belong_to_the_caller(model: AdaptiveModel, linear: Any) -> None:
     """Writing into a prediction, `v` or the support set changes nothing in the model."""
     x, y = (part.copy() for part in SUPPORT)
@@ -159,6 +170,7 @@ def test_returned_arrays_belong_to_the_caller(model: AdaptiveModel, linear: Any)
         (SUPPORT, 1.5, "steps is 1.5, but a whole number of inner steps"),
     ],
 )
+@BOTH
 def test_a_bad_support_set_changes_nothing(
     model: AdaptiveModel, linear: Any, support: tuple[Any, Any], steps: Any, message: str
 ) -> None:
@@ -169,6 +181,7 @@ def test_a_bad_support_set_changes_nothing(
     assert acts_at(model, linear, linear.adapt(*SUPPORT, 5))
 
 
+@BOTH
 def test_an_update_that_diverges_is_refused(model: AdaptiveModel, linear: Any) -> None:
     """When the steps overflow, the result says so and the earlier weights still act."""
     model.adapt(*SUPPORT)
@@ -182,6 +195,7 @@ def test_an_update_that_diverges_is_refused(model: AdaptiveModel, linear: Any) -
     np.testing.assert_array_equal(model.adapted(1e6 * SUPPORT[0], SUPPORT[1], 20)(X), model._sessions.start(X))
 
 
+@BOTH
 def test_predict_sees_one_whole_adaptation_at_a_time(model: AdaptiveModel, linear: Any) -> None:
     """While another thread adapts and resets, every prediction belongs to one `v`, never to a mixture."""
     known = [linear.predict(v, X) for v in (linear.v0, linear.adapt(*SUPPORT, 1), linear.adapt(*SUPPORT, 8))]
@@ -204,6 +218,7 @@ def test_predict_sees_one_whole_adaptation_at_a_time(model: AdaptiveModel, linea
     assert all(sum(match) == 1 for match in matches)
 
 
+@BOTH
 def test_threads_adapt_without_sharing_buffers(model: AdaptiveModel, linear: Any) -> None:
     """Concurrent adaptations to different support sets of several sizes each equal the result of numpy."""
 

@@ -25,6 +25,8 @@ def draw(seed: int, *shape: int) -> np.ndarray:
 
 
 X = draw(0, 4, 3)
+BOTH = pytest.mark.parametrize("model", ["onnx", "native"], indirect=True)
+"""Runs a test in ONNX Runtime and in native code."""
 
 
 def task(linear: Any, seed: int, samples: int, shift: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
@@ -204,6 +206,7 @@ def test_samples_outside_their_bounds_are_counted_and_absurd_ones_left_out(write
     assert "outside   3 x.angle, 2 y.force\npredicted outside 1 x.angle" in str(report)
 
 
+@BOTH
 def test_an_update_that_overflows_is_refused(model: AdaptiveModel, linear: Any) -> None:
     """Samples that pass every check but make the inner loop diverge: the weights accepted before still act."""
     x, y = task(linear, 1, 5)
@@ -281,6 +284,7 @@ def test_a_support_set_of_one_is_enough_where_it_is_asked_for(model: AdaptiveMod
     np.testing.assert_allclose(model.v, linear.adapt(x[2:], y[2:], 3), rtol=1e-4)
 
 
+@BOTH
 def test_two_threads_observe_and_predict_at_once(model: AdaptiveModel, linear: Any) -> None:
     """With three threads, every sample is counted and every prediction is finite."""
     x, y = task(linear, 1, 500)
@@ -289,7 +293,7 @@ def test_two_threads_observe_and_predict_at_once(model: AdaptiveModel, linear: A
         feed(online, x, y)
         assert np.isfinite(online.predict(X)).all()
 
-    with OnlineAdapter(model, window=400, hz=FAST) as online:
+    with OnlineAdapter(model, window=200, hz=FAST) as online:
         threads = [threading.Thread(target=drive) for _ in range(3)]
         for thread in threads:
             thread.start()

@@ -15,6 +15,8 @@ from msr_runtime.recording.recorder import Recorder
 from msr_runtime.recording.replay import replay
 
 TAU = 2.0  # s
+BOTH = pytest.mark.parametrize("model", ["onnx", "native"], indirect=True)
+"""Runs a test in ONNX Runtime and in native code."""
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +26,12 @@ def loaded(recursive_bundle: Path) -> AdaptiveModel:
 
 
 @pytest.fixture
-def model(loaded: AdaptiveModel) -> AdaptiveModel:
-    """A model of this bundle at v0."""
-    return loaded.fork()
+def model(request: pytest.FixtureRequest, loaded: AdaptiveModel) -> AdaptiveModel:
+    """A model of this bundle at v0: in ONNX Runtime, or by the engine that a test asks for."""
+    if getattr(request, "param", "onnx") == "onnx":
+        return loaded.fork()
+    native = request.getfixturevalue("native_recursive_bundle")
+    return AdaptiveModel.load(native, self_test=False, time_constant=TAU, engine="native")
 
 
 def task(model: AdaptiveModel, seed: int, samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -57,6 +62,7 @@ def by_hand(model: AdaptiveModel, x: np.ndarray, y: np.ndarray, at: np.ndarray) 
     return errors
 
 
+@BOTH
 def test_each_sample_counts_at_its_time(model: AdaptiveModel) -> None:
     """From the first one on, gaps included: the weights are those of plain updates."""
     x, y = task(model, 0, 30)
@@ -146,6 +152,7 @@ def test_a_window_stays_possible(model: AdaptiveModel) -> None:
     assert online.report().tried == 5
 
 
+@BOTH
 def test_the_thread_learns_every_sample(model: AdaptiveModel) -> None:
     """And the end of the `with` waits for the last ones."""
     x, y = task(model, 5, 40)
@@ -227,6 +234,7 @@ def jump(model: AdaptiveModel, online: OnlineAdapter, seed: int) -> list[tuple[n
     return list(zip(x, y, strict=True))
 
 
+@BOTH
 def test_a_jump_is_noticed(model: AdaptiveModel) -> None:
     """The weights are those of v0 after the two samples that showed it, and the family's verdict begins again."""
     online = OnlineAdapter(model)

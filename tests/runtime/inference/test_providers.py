@@ -162,7 +162,7 @@ def test_a_model_on_a_device_adapts_saves_and_loads(
     This is tested on a GPU if there is one, and on the CPU with values that do not share numpy's memory.
     """
     if providers == [CPU]:
-        monkeypatch.setattr("msr_runtime.adaptation.sessions.device_of", lambda _: Device(copies=True))
+        monkeypatch.setattr("msr_runtime.adaptation.onnx_backend.device_of", lambda _: Device(copies=True))
     model, other = (AdaptiveModel.load(bundle_path, providers) for _ in range(2))
     rng = np.random.default_rng(0)
     for steps in (1, 2, 3):
