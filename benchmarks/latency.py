@@ -1,11 +1,14 @@
-"""What the runtime costs: predict beside a bare session, adapt beside torch, JAX and copying the symmetry matrix.
+"""What the runtime costs: predict and adapt, beside the same network in torch, JAX, LiteRT and IREE.
 
-All in one run, on one thread, taking turns. The networks are of ring-nav's shape with a dense and with a Kronecker U,
-not trained: what a step costs does not depend on the numbers. Every contender has to give the same predictions after
-the same adaptation before it is timed. JAX is a peer where it is installed: pip install ".[peers]".
+All in one run, on one thread, taking turns. The networks are not trained: what a step costs does not depend on the
+numbers. U is rounded to float16 first, as bundles store it, so that all hold the same float32 weights. Every contender
+has to give the same predictions after the same adaptation before it is timed. The peers need: pip install ".[peers]".
 """
 
+import contextlib
+import io
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +17,7 @@ from functools import partial
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when the numeric libraries are loaded
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -23,6 +26,7 @@ import numpy as np
 import onnx
 import torch
 import tyro
+from compiled_peers import IREEPeer, LiteRTPeer
 from peers import JaxPeer, TorchPeer
 from store import EXPORT, RUNTIME, Output, begin, keep, settled
 from tables import latency as latency_lines
@@ -30,39 +34,70 @@ from terminal import print_lines
 
 from msr_envs.registry import load_family
 from msr_export import export_bundle
+from msr_export.rounding import rounded
 from msr_runtime import AdaptiveModel
 from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.arrays import relative_error
+from msr_runtime.bundle.store import write_bundle
 from msr_runtime.cli.bench import in_turns
+from msr_runtime.cli.compile import compile_native
 from msr_runtime.inference.session import make_session
 from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.methods import MSR
 from msr_runtime.meta.symmetry.reparameterize import Form
 from msr_runtime.meta.training.normalization import measure_normalization
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import sample_shape
+from msr_runtime.task import Array, sample_shape
 
-STEPS = (1, 3, 5)
-FORMS: tuple[Form, ...] = ("full", "kronecker")
 SHOTS = 10
+Optional = Literal["native", "torch.compile", "JAX jit", "LiteRT", "IREE"]
+"""The contenders that can be left out."""
+NEEDS: dict[Optional, tuple[str, ...]] = {
+    "JAX jit": ("jax",),
+    "LiteRT": ("jax", "ai_edge_litert", "litert_converter"),
+    "IREE": ("jax", "iree"),
+}
+"""The packages that they need, by the names of their imports."""
+
+
+class Network(NamedTuple):
+    """What adapts: an MLP of three hidden layers."""
+
+    family: str = "ring-nav"
+    """Whose x and y it has."""
+    width: int = 64
+    """Units in each hidden layer."""
+    filters: int = 64
+    """k, the filter parameters of each tensor with a full U."""
+    form: Form = "full"
+    rule: Literal["gradient", "gauss-newton"] = "gradient"
+    steps: tuple[int, ...] = (1, 3, 5)
+    """Inner steps that are timed."""
+
+
+NETWORKS = {
+    "full U": Network(),
+    "kronecker U": Network(form="kronecker"),
+    "Gauss-Newton": Network(rule="gauss-newton", steps=(1, 2, 5)),
+    "hex-drive": Network(family="hex-drive"),
+    "256 wide": Network(width=256),
+}
+"""The networks, by what the table calls them."""
 
 
 @dataclass(frozen=True)
 class Options(Output):
     """What to measure."""
 
-    depth: int = 3
-    """Hidden layers."""
-    width: int = 64
-    """Units in each."""
-    filters: int = 64
-    """k, the filter parameters of each tensor with a dense U."""
+    networks: tuple[str, ...] = tuple(NETWORKS)
+    """The networks."""
+    without: tuple[Optional, ...] = ()
+    """Contenders to leave out, for example because they are not installed."""
     rounds: int = 2000
     """Calls of predict of each contender; adapt gets a fifth."""
     calls: int = 1
     """Calls in a row at each turn: from the second on, a contender finds its U in the caches, as one alone would."""
-    compile: bool = True
-    """Have torch.compile among the peers: it takes a minute to compile."""
     runs: int = 5
     """How many times all of it is measured; the table has the median and the range of the runs."""
 
@@ -84,59 +119,48 @@ class Timing(TypedDict):
 def main(options: Options) -> None:
     """Measure and print."""
     options = settled(options, STORED)
-    roots = (*RUNTIME, *EXPORT, "benchmarks/latency.py", "benchmarks/peers.py")
-    begun = begin(options, roots, seeds=(0,))
+    require_peers(options.without)
+    if unknown := [name for name in options.networks if name not in NETWORKS]:
+        raise SystemExit(f"error: --networks names '{unknown[0]}', but there are {', '.join(NETWORKS)}")
+    sources = (f"benchmarks/{name}.py" for name in ("latency", "peers", "compiled_peers"))
+    begun = begin(options, (*RUNTIME, *EXPORT, "export/msr_c", *sources), seeds=(0,))
     # Each run in a process of its own: torch.compile keeps what it compiled, and gives up after eight variants.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-        runs = pool.map(measure_once, range(options.runs), [options] * options.runs)
-        rows = [row for run in runs for row in run]
+        jobs = [(name, run) for run in range(options.runs) for name in options.networks]
+        rows = [row for made in pool.map(measure, *zip(*jobs, strict=True), [options] * len(jobs)) for row in made]
     print_lines(latency_lines(rows), "median of a call over that of AdaptiveModel, and AdaptiveModel's own")
     keep(options, begun, rows)
 
 
-def measure_once(run: int, options: Options) -> list[Timing]:
-    """Measure all forms once."""
-    torch.set_num_threads(1)
-    return [row for form in FORMS for row in measure(form, run, options)]
+def require_peers(without: tuple[str, ...]) -> None:
+    """Refuse to begin where a contender that is not left out cannot run."""
+    for who, modules in NEEDS.items():
+        if who not in without and (missing := [module for module in modules if not find_spec(module)]):
+            raise SystemExit(
+                f"error: {who} is among the contenders, but '{missing[0]}' is not installed; install the peers "
+                f"(pip install '.[peers]'), or leave it out (--without '{who}')"
+            )
+    if "native" not in without and not shutil.which("cc"):
+        raise SystemExit(
+            "error: native is among the contenders, but there is no C compiler 'cc'; install one (Debian: apt install "
+            "gcc), or leave it out (--without native)"
+        )
 
 
-def measure(form: Form, run: int, options: Options) -> list[Timing]:
+def measure(name: str, run: int, options: Options) -> list[Timing]:
     """Export one learner and time everybody on it."""
-    family = load_family("ring-nav")
-    # A low rate: an untrained network would diverge, and the export would refuse it. No time depends on the rate.
-    config = LearnerConfig(
-        depth=options.depth,
-        width=options.width,
-        filters=options.filters,
-        form=form,
-        rule="gradient",
-        inner_steps=5,
-        inner_rate=0.01,
-    )
-    rng = np.random.default_rng(0)
-    learner, normalization, model = untrained(config, rng)
-    batch = family.sample(rng, 1, SHOTS, 2 * len(family.query_sets), "test")
-    support, x = (batch.support_x[0], batch.support_y[0]), batch.query_x[0, :1]
-    model.adapt(*support, guard=UNLIMITED)  # the network is not trained, so that no limit says anything
+    torch.set_num_threads(1)
+    network = NETWORKS[name]
+    learner, normalization, model = make_learner(network)
+    x, y, one = draw_samples(network)
+    contenders = make_contenders(learner, normalization, model, (x, y), options.without)
+    require_agreement(contenders, (x, y), one, network.steps)
     bare = make_session(_constant_weights(model), "predict", ("CPUExecutionProvider",))
+    feed = {"x": one}
 
-    peers: dict[str, TorchPeer | JaxPeer] = {"torch eager": TorchPeer(learner, normalization, compiled=False)}
-    if options.compile:
-        peers["torch.compile"] = TorchPeer(learner, normalization, compiled=True)
-    if find_spec("jax"):
-        peers["JAX jit"] = JaxPeer(learner, normalization)
-    for who, peer in peers.items():
-        peer.adapt(*support, config.steps)
-        if not (error := relative_error(peer.predict(x), model.predict(x))) < 1e-4:
-            raise SystemExit(f"error: {who} predicts otherwise than the runtime: off by {error:.1e}")
-
-    one = x[0]
-    calls: dict[str, Callable[[], object]] = {
-        "bare session": lambda: bare.run(None, {"x": x}),
-        "AdaptiveModel": lambda: model.predict(one),
-    }
-    calls |= {who: partial(peer.predict, x) for who, peer in peers.items()}
-    rows = compare(f"{form} U, predict", run, calls, options.rounds, options.calls)
+    calls: dict[str, Callable[[], object]] = {"bare session": lambda: bare.run(None, feed)}
+    calls |= {who: partial(each.predict, one) for who, each in contenders.items()}
+    rows = compare(f"{name}, predict", run, calls, options.rounds, options.calls)
     U = np.ones(_symmetry_bytes(learner) // 4, np.float32)
     copy = np.empty_like(U)
 
@@ -146,22 +170,106 @@ def measure(form: Form, run: int, options: Options) -> list[Timing]:
         for _ in range(steps):
             np.copyto(copy, U)
 
-    for steps in STEPS:
-        calls = {"AdaptiveModel": lambda steps=steps: model.adapt(*support, steps=steps, guard=UNLIMITED)}
-        calls |= {who: partial(peer.adapt, *support, steps) for who, peer in peers.items()}
+    for steps in network.steps:
+        calls = {who: partial(each.adapt, x, y, steps) for who, each in contenders.items()}
         calls["copying U"] = partial(copy_symmetry, steps)
-        rows += compare(f"{form} U, adapt, steps: {steps}", run, calls, options.rounds // 5, options.calls)
+        rows += compare(f"{name}, adapt, steps: {steps}", run, calls, options.rounds // 5, options.calls)
     return rows
 
 
-def untrained(config: LearnerConfig, rng: np.random.Generator) -> tuple[MSR, Normalization, AdaptiveModel]:
-    """Make a learner of ring-nav's shape without training it; its normalization, and its bundle, loaded."""
-    family = load_family("ring-nav")
+class Runtime:
+    """AdaptiveModel as a contender. The network is not trained, so that no limit of an update says anything."""
+
+    def __init__(self, model: AdaptiveModel) -> None:
+        self._model = model
+
+    def adapt(self, support_x: Array, support_y: Array, steps: int) -> None:
+        """Adapt from v0 on the support `(shots, x)`, `(shots, y)`."""
+        self._model.adapt(support_x, support_y, steps, guard=UNLIMITED)
+
+    def predict(self, x: Array) -> Array:
+        """Map `(1, x)` to `(1, y)`."""
+        return self._model.predict(x)
+
+
+def make_learner(network: Network) -> tuple[MSR, Normalization, AdaptiveModel]:
+    """Make a network's learner and export it, see `untrained`."""
+    # A low rate: an untrained network would diverge, and the export would refuse it. No time depends on the rate.
+    config = LearnerConfig(
+        width=network.width,
+        filters=network.filters,
+        form=network.form,
+        rule=network.rule,
+        inner_steps=max(network.steps),
+        inner_rate=0.01,
+    )
+    return untrained(config, np.random.default_rng(0), network.family)
+
+
+def draw_samples(network: Network) -> tuple[Array, Array, Array]:
+    """Draw a support set x `(shots, x)`, y `(shots, y)` and one query x `(1, x)`, in raw units."""
+    family = load_family(network.family)
+    batch = family.sample(np.random.default_rng(0), 1, SHOTS, 2 * len(family.query_sets), "test")
+    return batch.support_x[0], batch.support_y[0], batch.query_x[0, :1]
+
+
+def make_contenders(
+    learner: Learner,
+    normalization: Normalization,
+    model: AdaptiveModel,
+    support: tuple[Array, Array],
+    without: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Make everybody who can adapt, by name: what has `adapt(x, y, steps)` and `predict(x)`."""
+    makers: dict[str, Callable[[], Any]] = {
+        "AdaptiveModel": lambda: Runtime(model),
+        "native": lambda: Runtime(compiled(model)),
+        "torch eager": lambda: TorchPeer(learner, normalization, compiled=False),
+        "torch.compile": lambda: TorchPeer(learner, normalization, compiled=True),
+        "JAX jit": lambda: JaxPeer(learner, normalization),
+        "LiteRT": lambda: LiteRTPeer(learner, normalization, *support),
+        "IREE": lambda: IREEPeer(learner, normalization, *support),
+    }
+    return {who: make() for who, make in makers.items() if who not in without}
+
+
+def require_agreement(
+    contenders: dict[str, Any], support: tuple[Array, Array], x: Array, steps: tuple[int, ...]
+) -> None:
+    """Refuse to time a contender that predicts otherwise than the runtime after the same adaptation."""
+    for count in steps:
+        for each in contenders.values():
+            each.adapt(*support, count)
+        wanted = contenders["AdaptiveModel"].predict(x)
+        for who, each in contenders.items():
+            if not (error := relative_error(each.predict(x), wanted)) < 1e-4:
+                raise SystemExit(f"error: {who} predicts otherwise than the runtime: off by {error:.1e}")
+
+
+def compiled(model: AdaptiveModel) -> AdaptiveModel:
+    """Compile a model's bundle, as `msr compile` does, and load it again with its native code."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        path = Path(folder) / "bundle"
+        write_bundle(path, model.manifest, model.bundle.files)
+        compile_native(path)
+        return AdaptiveModel.load(path, engine="native")
+
+
+def untrained(
+    config: LearnerConfig, rng: np.random.Generator, family_name: str = "ring-nav"
+) -> tuple[MSR, Normalization, AdaptiveModel]:
+    """Make a learner of a family's shape without training it; its normalization, and its bundle, loaded.
+
+    What does not adapt is rounded to float16, and stored so in the bundle.
+    """
+    family = load_family(family_name)
     torch.manual_seed(0)
     learner = MSR(config, sample_shape(family.inputs), sample_shape(family.outputs), family.loss)
     with torch.no_grad():
         for parameter in learner.network.parameters():  # no two alike, as identities are, which are stored as one
             parameter += 0.01 * torch.randn_like(parameter)
+    learner, _ = rounded(learner, "float16")
+    assert isinstance(learner, MSR)
     normalization = measure_normalization(family, rng, None).normalization
     with tempfile.TemporaryDirectory() as folder:
         out = export_bundle(
@@ -173,6 +281,7 @@ def untrained(config: LearnerConfig, rng: np.random.Generator) -> tuple[MSR, Nor
             seed=0,
             config_digest="",
             validation_tasks=1,
+            precision="float16",
         )
         return learner, normalization, AdaptiveModel.load(out)
 
@@ -187,7 +296,7 @@ def compare(what: str, run: int, calls: dict[str, Callable[[], object]], rounds:
     ]
 
 
-def _symmetry_bytes(learner: MSR) -> int:
+def _symmetry_bytes(learner: Learner) -> int:
     """The size of every U, or of its Kronecker factors."""
     adapted = set(learner.adapted_names)
     return sum(p.nbytes for name, p in learner.network.named_parameters() if name not in adapted)

@@ -29,7 +29,15 @@ _TABLE = re.compile(r"<!-- table: (?P<name>[^>]*?) -->\n.*?<!-- end -->", re.DOT
 _VALUE = re.compile(r"<!-- value: (?P<name>[^>]*?) -->.*?<!-- /value -->", re.DOTALL)
 _MEASURED = re.compile(r"<!-- measured -->\n.*?<!-- end -->", re.DOTALL)
 _PICTURE = re.compile(r"<!-- picture: (?P<name>[^>]*?) -->\n.*?<!-- end -->", re.DOTALL)
-_NAMES = {"python": "Python", "onnxruntime": "ONNX Runtime", "numpy": "NumPy", "mujoco": "MuJoCo", "jax": "JAX"}
+_NAMES = {
+    "python": "Python",
+    "onnxruntime": "ONNX Runtime",
+    "numpy": "NumPy",
+    "mujoco": "MuJoCo",
+    "jax": "JAX",
+    "ai-edge-litert": "LiteRT",
+    "iree-base-runtime": "IREE",
+}
 
 
 class PageError(ValueError):

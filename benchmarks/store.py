@@ -40,7 +40,7 @@ RUNTIME = (
     *("msr_runtime/bundle", "msr_runtime/inference", "msr_runtime/adaptation"),
 )
 """The code that loads a bundle, predicts and adapts."""
-PACKAGES = ("torch", "onnxruntime", "numpy", "mujoco", "jax", "e2cnn")
+PACKAGES = ("torch", "onnxruntime", "numpy", "mujoco", "jax", "ai-edge-litert", "iree-base-runtime", "e2cnn")
 
 
 class Code(TypedDict):

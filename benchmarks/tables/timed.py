@@ -1,15 +1,19 @@
 """The tables of time and memory."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from tables.cells import Lines, Rows, error, grouped, median, number, significant
+from tables.cells import MISSING, Lines, Rows, error, grouped, median, number, significant
 
-PEERS = ("bare session", "torch eager", "torch.compile", "JAX jit", "copying U")
+PEERS = ("native", "LiteRT", "IREE", "JAX jit", "torch eager", "torch.compile", "bare session", "copying U")
 """The contenders of the latency table, each over AdaptiveModel."""
+RIVALS = PEERS[1:6]
+"""Those that predict and adapt, too."""
 
 
 def latency(rows: Rows) -> Lines:
-    """One line per call: each contender's median over that of `AdaptiveModel` in the same run."""
+    """One line per call: each contender's median over that of `AdaptiveModel` in the same run, and who beats native."""
     lines = []
     for what in dict.fromkeys(row["what"] for row in rows):
         times = {(row["who"], row["run"]): row["p50_seconds"] for row in rows if row["what"] == what}
@@ -17,9 +21,18 @@ def latency(rows: Rows) -> Lines:
         for peer in PEERS:
             ratios = [p50 / times["AdaptiveModel", run] for (who, run), p50 in times.items() if who == peer]
             line[peer] = median(ratios, ".2f")
+        line["ahead of native"] = _faster(times, "native")
         ours = [p50 for (who, _), p50 in times.items() if who == "AdaptiveModel"]
         lines.append(line | {"AdaptiveModel, p50, µs": f"{1e6 * np.median(ours):,.1f}"})
     return lines
+
+
+def _faster(times: Mapping[tuple[str, int], float], than: str) -> str:
+    """Name the rivals whose median over the runs is below that of a contender, by times of who and run."""
+    medians = {who: np.median([p50 for (each, _), p50 in times.items() if each == who]) for who, _ in times}
+    if than not in medians:
+        return MISSING
+    return ", ".join(who for who in RIVALS if medians.get(who, np.inf) < medians[than]) or "nobody"
 
 
 def updates(rows: Rows) -> Lines:
