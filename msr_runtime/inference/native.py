@@ -30,7 +30,8 @@ _OPTIONS = (
     "-std=c99",
     "-Werror=implicit",
     "-O2",
-    "-fvect-cost-model=dynamic",
+    "-ftree-vectorize",  # before gcc 12, -O2 alone uses no vectors
+    "-fvect-cost-model",  # the model `dynamic` of gcc; clang, which has none, refuses the longer name
     "-march=native",
     "-ffp-contract=fast",
     "-shared",
@@ -101,6 +102,8 @@ def compile_source(source: bytes, compiler: str) -> bytes:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise InputError(f"'{compiler}' refuses the source ({done.stderr.strip()[:500]}); try gcc or clang")
+        if not made.is_file():
+            raise InputError(f"'{compiler}' ended without an error, but wrote no library; try gcc or clang")
         return made.read_bytes()
 
 

@@ -43,7 +43,20 @@ def test_what_is_no_library_of_a_bundle_is_refused() -> None:
         NativeCode(compile_source(b"int other;", find_compiler("cc")), "native.so", labels=False, version=VERSION)
 
 
-@pytest.mark.parametrize(("compiler", "wanted"), [("no-such-cc", "no compiler 'no-such-cc'"), ("false", "refuses")])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_both_compilers_take_the_options(compiler: str) -> None:
+    """Each of them refuses some that only the other one knows."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed: apt-get install {compiler}")
+    source = (_SOURCE % (VERSION, 3)).encode()
+    data = compile_source(source, find_compiler(compiler))
+    assert NativeCode(data, "native.so", labels=False, version=VERSION).sizes.inputs == 3
+
+
+@pytest.mark.parametrize(
+    ("compiler", "wanted"),
+    [("no-such-cc", "no compiler 'no-such-cc'"), ("false", "refuses"), ("true", "wrote no library")],
+)
 def test_a_compiler_that_is_missing_or_fails_is_named(compiler: str, wanted: str) -> None:
     """With what to do."""
     with pytest.raises(InputError, match=wanted):
