@@ -155,6 +155,33 @@ static void product_t_{T}(int rows, int columns, int depth, const {T} *restrict 
             c[i * columns + j] = (bias ? bias[j] : {Z}) + dot_{T}(depth, a + i * depth, b + j * depth);
 }
 
+//: product_tt_{T}
+/* c (rows, columns) = bias + aT bT, with a (depth, rows) and b (columns, depth). Sixteen rows are summed up together. */
+static void product_tt_{T}(int rows, int columns, int depth, const {T} *restrict a, const {T} *restrict b,
+                           const {T} *restrict bias, {T} *restrict c)
+{
+    for (int j = 0; j < columns; ++j) {
+        const {T} first = bias ? bias[j] : {Z}, *restrict other = b + j * depth;
+        int i = 0;
+        for (; i + 16 <= rows; i += 16) {
+            {T} sums[16];
+            for (int l = 0; l < 16; ++l)
+                sums[l] = first;
+            for (int p = 0; p < depth; ++p)
+                for (int l = 0; l < 16; ++l)
+                    sums[l] += a[p * rows + i + l] * other[p];
+            for (int l = 0; l < 16; ++l)
+                c[(i + l) * columns + j] = sums[l];
+        }
+        for (; i < rows; ++i) {
+            {T} sum = first;
+            for (int p = 0; p < depth; ++p)
+                sum += a[p * rows + i] * other[p];
+            c[i * columns + j] = sum;
+        }
+    }
+}
+
 //: gram_{T} dot_{T}
 /* c (rows, rows) = a aT, with a (rows, depth). */
 static void gram_{T}(int rows, int depth, const {T} *restrict a, {T} *restrict c)

@@ -123,10 +123,9 @@ class Writer:
         rows, columns, depth = sizes
         ta, tb, dtype = op.attributes["ta"], op.attributes["tb"], self._graph[op.output].dtype
         out = out or self._pointer(op.output)
-        if tb and ta:
-            raise ExportError(f"{self._graph.name}.onnx multiplies two transposed matrices, which is not written in C")
         if tb:
-            return self._call(f"product_t_{dtype}", rows, columns, depth, *operands, bias, out)
+            kernel = f"product_tt_{dtype}" if ta else f"product_t_{dtype}"
+            return self._call(kernel, rows, columns, depth, *operands, bias, out)
         row, step = (1, rows) if ta else (depth, 1)
         return self._call(f"product_{dtype}", rows, columns, depth, operands[0], row, step, operands[1], bias, out)
 

@@ -25,6 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ridge": {"method": "maml", "loss": "mse", "depth": 0, "rule": "ridge"},
     "cavia": {"method": "cavia", "loss": "mse", "rule": "gauss-newton"},
     "kronecker": {"method": "msr", "loss": "mse", "form": "kronecker"},
+    "kronecker steps": {"method": "msr", "loss": "mse", "form": "kronecker", "rule": "gradient"},
     "anil": {"method": "anil", "loss": "mse"},
     "prototypes": {"method": "protonets", "loss": "cross_entropy"},
     "recursive": {"method": "msr", "loss": "mse", "rule": "recursive", "time_constant": 30.0, "memory": 12},
