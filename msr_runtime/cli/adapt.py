@@ -8,6 +8,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from msr_runtime.adaptation.backend import Engine
 from msr_runtime.adaptation.measured import NO_LIMITS
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.bundle.manifest import Manifest
@@ -25,6 +26,7 @@ def adapt(
     steps: Annotated[int | None, option("N", "as many as in meta-training")] = None,
     save: Annotated[Path | None, option("FILE.safetensors", "the adaptation is not saved")] = None,
     key: TrustedKeys = (),
+    engine: Engine = "onnx",
 ) -> int:
     """Adapt a bundle to a support set and print the loss before and after.
 
@@ -40,10 +42,11 @@ def adapt(
         steps: Number of inner steps.
         save: Save the adaptation to this file. AdaptiveModel.load_adaptation reads it.
         key: Public keys (Ed25519). The bundle must be signed by one of them.
+        engine: What computes: ONNX Runtime, or the bundle's native code (`msr compile`), a program to trust.
     """
     arrays = _read_samples(samples)
     require_folder(save)
-    model = AdaptiveModel.load(bundle, trusted_keys=key or None)
+    model = AdaptiveModel.load(bundle, trusted_keys=key or None, engine=engine)
     query = (arrays["query_x"], arrays["query_y"]) if "query_x" in arrays else None
     before = _query_error(model, *query) if query else None
     result = model.adapt(arrays["support_x"], arrays["support_y"], steps)

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_runtime.adaptation.backend import Engine
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.arrays import FLOAT32
@@ -24,7 +25,7 @@ _STEPS = (1, 3, 5)
 Key = TypeVar("Key", str, int)
 
 
-def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = ()) -> int:
+def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = (), engine: Engine = "onnx") -> int:
     """Time predict and adapt of a bundle on this machine.
 
     predict is timed for one sample, after an adaptation; adapt for the shots of the training.
@@ -41,9 +42,10 @@ def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = ()) -
         bundle: The folder of the bundle.
         json: Write the figures to this file too.
         key: Public keys (Ed25519). The bundle must be signed by one of them.
+        engine: What computes: ONNX Runtime, or the bundle's native code (`msr compile`), a program to trust.
     """
     require_folder(json)
-    model = AdaptiveModel.load(bundle, trusted_keys=key or None)
+    model = AdaptiveModel.load(bundle, trusted_keys=key or None, engine=engine)
     golden = model.bundle.golden()
     session = make_session(model.bundle.files[PREDICT], PREDICT, ["CPUExecutionProvider"])
     x = np.ascontiguousarray(golden.x[0])
@@ -69,6 +71,7 @@ def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = ()) -
     machine = f"{platform.machine()}, onnxruntime {onnxruntime.__version__}, {', '.join(session.get_providers())}"
     rows = {
         "machine": machine,
+        "engine": engine,
         "predict": f"p50 {p50['predict']:.2f} µs, p99 {p99['predict']:.2f} µs",
         "bare session": f"p50 {p50['session']:.2f} µs, p99 {p99['session']:.2f} µs",
         "ratio": f"{ratio:.3f} (median over {_BLOCKS} blocks of predict's p50 over the session's)",
@@ -81,6 +84,7 @@ def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = ()) -
             "bundle": model.bundle.digest,
             "family": model.manifest.name,
             "machine": machine,
+            "engine": engine,
             "calls": _BLOCKS * _CALLS,
             "predict_p50_us": p50["predict"],
             "predict_p99_us": p99["predict"],

@@ -9,6 +9,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from msr_runtime.adaptation.backend import Engine
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.bundle.manifest import MANIFEST
@@ -39,6 +40,7 @@ def evaluate(
     seed: int = 0,
     json: JsonPath = None,
     key: TrustedKeys = (),
+    engine: Engine = "onnx",
     learner: Programs = _NONE,
     method: MethodOfCheckpoint = None,
 ) -> int:
@@ -68,6 +70,7 @@ def evaluate(
         seed: Seed of the tasks. With the same seed, every model gets the same tasks.
         json: Write the figures to this file too.
         key: Public keys (Ed25519). The bundle must be signed by one of them.
+        engine: What computes: ONNX Runtime, or the bundle's native code (`msr compile`), a program to trust.
         learner: A network or rule of your own, on which the run was trained. Needed for the same reason.
         method: A method of your own, likewise.
     """
@@ -78,7 +81,11 @@ def evaluate(
     bundle = (path / MANIFEST).is_file()
     if key and not bundle:
         raise InputError(f"--key is given, but '{path}' is no bundle, and only bundles are signed; leave --key out")
-    model = _open_bundle(path, key) if bundle else _open_checkpoint(path, learner, method)
+    if engine != "onnx" and not bundle:
+        raise InputError(
+            f"--engine is {engine}, but '{path}' is no bundle, and torch runs all else; leave --engine out"
+        )
+    model = _open_bundle(path, key, engine) if bundle else _open_checkpoint(path, learner, method)
     loaded = _family(path, family, model.source, model.fields)
     if closed_loop_tasks and not isinstance(loaded, ClosedLoopFamily):
         raise FamilyError(
@@ -182,8 +189,8 @@ class _Model(NamedTuple):
     """None if the model does not say how sure it is."""
 
 
-def _open_bundle(path: Path, key: TrustedKeys) -> _Model:
-    model = AdaptiveModel.load(path, trusted_keys=key or None)
+def _open_bundle(path: Path, key: TrustedKeys, engine: Engine) -> _Model:
+    model = AdaptiveModel.load(path, trusted_keys=key or None, engine=engine)
     about = model.manifest
     unadapted: Adapt = lambda *_: model.predict  # noqa: E731
     fields = about.inputs, about.outputs

@@ -9,12 +9,14 @@ import tyro
 from msr_runtime.bundle.manifest import MANIFEST
 from msr_runtime.bundle.rounding import Precision
 from msr_runtime.bundle.store import Bundle
+from msr_runtime.cli.compile import add_native
 from msr_runtime.cli.families import family_of
 from msr_runtime.cli.info import describe_parity
 from msr_runtime.cli.output import BundlePath, option, print_rows
 from msr_runtime.cli.programs import MethodOfCheckpoint, Programs, load_own
 from msr_runtime.cli.source import write_source
 from msr_runtime.errors import InputError
+from msr_runtime.inference.native import find_compiler
 
 _NONE = Programs()
 
@@ -31,6 +33,7 @@ def export(
     ] = None,
     structure: tyro.conf.FlagCreatePairsOff[bool] = False,
     replace: tyro.conf.FlagCreatePairsOff[bool] = False,
+    native: tyro.conf.FlagCreatePairsOff[bool] = False,
     c: Annotated[Path | None, option("FOLDER", "no C source")] = None,
 ) -> int:
     """Write a checkpoint as a bundle, the folder that the robot needs.
@@ -50,6 +53,8 @@ def export(
         structure: Leave out the rows and columns of U that adapting to tasks does not need, so that the robot adapts
             with less work. At most 2 % more error after adapting is allowed; what it costs and buys is printed.
         replace: Replace the bundle that is there already. Until the new one is whole, the old one stays.
+        native: Also compile the bundle's native code for this machine's processor, as `msr compile` does with its
+            defaults.
         c: Also write the bundle as C source to this folder, as `msr source` does with its defaults.
     """
     from msr_export import export_checkpoint  # the import takes seconds, and wrong arguments are reported before it
@@ -63,10 +68,13 @@ def export(
         )
     if not next(folder for folder in bundle.absolute().parents if folder.exists()).is_dir():
         raise InputError(f"'{bundle}' cannot be a folder, because a file has the name of a folder above it")
+    compiler = find_compiler("cc") if native else None
     found = load_own(checkpoint, learner, method)
     tasks = family_of(checkpoint, family, found.config.family)
     export_checkpoint(found, bundle, family=tasks, precision=precision, structure=structure)
     written = Bundle.open(bundle)
+    if compiler:
+        written = add_native(written, compiler)
     rounding, found_in_u = written.manifest.rounding, written.manifest.structure
     print_rows(
         {

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from msr_runtime.adaptation.backend import Engine
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.cli.output import BundlePath, TrustedKeys, option, print_rows
 from msr_runtime.recording.reader import Recording
@@ -22,6 +23,7 @@ def replay(
     tolerance: Annotated[float | None, option("FRACTION", "the tolerance of the export, in the manifest")] = None,
     time_constant: Annotated[float | None, option("SECONDS", "the bundle's own")] = None,
     key: TrustedKeys = (),
+    engine: Engine = "onnx",
 ) -> int:
     """Compare the actions in a recording with the actions of a bundle.
 
@@ -36,9 +38,10 @@ def replay(
         time_constant: The time constant that the recorded model was loaded with, if it was given one. A recording does
             not hold it. Only for the rule recursive.
         key: Public keys (Ed25519). The bundle must be signed by one of them.
+        engine: What computes: ONNX Runtime, or the bundle's native code (`msr compile`), a program to trust.
     """
     opened = Recording.open(recording)
-    model = AdaptiveModel.load(bundle, trusted_keys=key or None, time_constant=time_constant)
+    model = AdaptiveModel.load(bundle, trusted_keys=key or None, time_constant=time_constant, engine=engine)
     found = compare(opened, model, tolerance)
     cut = "" if opened.finished() else ", cut short: the robot's program was killed, or the disk was full"
     digest = opened.policy.bundle

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from msr_runtime.adaptation.backend import Engine
 from msr_runtime.adaptation.comparison import METHODS
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.adaptation.online import OnlineAdapter
@@ -31,6 +32,7 @@ def score(
     time_constant: Annotated[float | None, option("SECONDS", "the bundle's own")] = None,
     json: JsonPath = None,
     key: TrustedKeys = (),
+    engine: Engine = "onnx",
 ) -> int:
     """Say how well a bundle predicts a log of a robot while it adapts to it, and whether adapting helps.
 
@@ -50,9 +52,10 @@ def score(
             rule recursive.
         json: Write the figures to this file too.
         key: Public keys (Ed25519). The bundle must be signed by one of them.
+        engine: What computes: ONNX Runtime, or the bundle's native code (`msr compile`), a program to trust.
     """
     require_folder(json)
-    model = AdaptiveModel.load(bundle, trusted_keys=key or None, time_constant=time_constant)
+    model = AdaptiveModel.load(bundle, trusted_keys=key or None, time_constant=time_constant, engine=engine)
     drives = read_drives(log, model, split)
     found = measure(model, drives, partial(OnlineAdapter, window=window, hz=hz))
     print_rows(_rows(log, bundle, model, found))

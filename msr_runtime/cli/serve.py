@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from msr_runtime.adaptation.backend import Engine
 from msr_runtime.cli.output import TrustedKeys, option
 from msr_runtime.errors import ServerError
 from msr_runtime.serving.access import Limits
@@ -30,6 +31,7 @@ def serve(
     port: Annotated[int, tyro.conf.arg(metavar="PORT")] = 8000,
     token_file: Annotated[Path | None, option("FILE", "the token is read from MSR_TOKEN")] = None,
     key: TrustedKeys = (),
+    engine: Engine = "onnx",
     ignore: Annotated[tuple[str, ...], option("KEY ...", "none; unknown keys are refused")] = (),
     limits: Limits = _LIMITS,
 ) -> int:
@@ -66,12 +68,20 @@ def serve(
         port: The port. With 0, any free port; the log tells which.
         token_file: A file that holds the token and nothing else.
         key: Public keys (Ed25519). Each bundle must be signed by one of them.
+        engine: What computes: ONNX Runtime, or each bundle's native code (`msr compile`), a program to trust.
         ignore: Keys that may stand beside the fields of an observation, and are not read, such as prompt.
         limits: Limits that keep one client from using up the server for all others.
     """
     token = _token(token_file)
     server = PolicyServer(
-        _named(bundles), host=host, port=port, token=token, limits=limits, trusted_keys=key or None, ignore=ignore
+        _named(bundles),
+        host=host,
+        port=port,
+        token=token,
+        limits=limits,
+        trusted_keys=key or None,
+        ignore=ignore,
+        engine=engine,
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     return asyncio.run(_until_stopped(server))

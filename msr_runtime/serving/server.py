@@ -17,6 +17,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from msr_runtime.adaptation.backend import Engine
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.errors import ServerError
 from msr_runtime.serving._packages import CloseCode, ConnectionClosed, Request, Response, ServerConnection, State, serve
@@ -64,6 +65,7 @@ class PolicyServer:
         limits: Limits | None = None,
         trusted_keys: Sequence[str | os.PathLike[str]] | None = None,
         ignore: Collection[str] = (),
+        engine: Engine = "onnx",
     ) -> None:
         """Prepare a server.
 
@@ -79,6 +81,7 @@ class PolicyServer:
                 serves unsigned bundles too.
             ignore: Keys that may stand beside the fields of an observation, and are not read: for example `prompt`,
                 which programs for openpi send. Other unknown keys are refused.
+            engine: As in `AdaptiveModel.load`, for all bundles.
 
         Raises:
             ServerError: If a name, the address, the port or the token is not valid.
@@ -90,6 +93,7 @@ class PolicyServer:
         self._models: dict[str, AdaptiveModel] = {}
         self._clients: set[_Client] = set()
         self._ignored = tuple(ignore)
+        self._engine: Engine = engine
         self._metrics = Metrics(lambda: len(self._clients))
         self._handshakes = Handshakes(self._limits.handshakes, self._metrics.handshake_dropped)
         # Models run in threads, so that the event loop answers the probes and other clients meanwhile.
@@ -134,7 +138,8 @@ class PolicyServer:
             MsrError: If a model cannot be loaded, or a field has the same name as a key of the protocol.
         """
         for name, path in self._bundles.items():
-            model = await self._workers.run(partial(AdaptiveModel.load, path, trusted_keys=self._trusted_keys))
+            load = partial(AdaptiveModel.load, path, trusted_keys=self._trusted_keys, engine=self._engine)
+            model = await self._workers.run(load)
             check_servable(model, self._ignored)
             self._models[name] = model
             host = f"[{self._host}]" if ":" in self._host else self._host
