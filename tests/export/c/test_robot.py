@@ -57,8 +57,8 @@ _ADAPT = (
 )
 _FILTER = (
     "void native_update(const @name@_network *from, const @name@_network *there, @name@_workspace *work,"
-    " const float *x, const float *y, const float *rows, const float *decays, @name@_network *to, float *new_rows, float *innovation,"
-    " float *variance, float *nis);"
+    " const float *x, const float *y, const float *rows, const float *decays, @name@_network *to, float *new_rows,"
+    " float *innovation, float *variance, float *nis);"
     "void native_deviation(const @name@_network *network, @name@_workspace *work, const float *x, const float *rows,"
     " const float *decays, float *y, float *epistemic, float *total);",
     "decays[0] = 0.5f; for (long long i = 1; i < rows; ++i) decays[i] = 0.0f;"
