@@ -4,7 +4,8 @@ The graph computes in float32 as before, because nodes in front of it make float
 
     float16   Cast
     int8      Cast, Mul by the scale of each row, Reshape
-    uint8     Cast, of numbers of rows (see `tying`)
+    one       ConstantOfShape, of a number that fills a constant
+    uint16    Cast, of places (see `tying`)
 
 ONNX Runtime computes such nodes once, when it loads the graph. So load time, memory and time of a run stay the same.
 It does not do so with `DequantizeLinear`, which it would run in every step: measured, half as much again.
@@ -23,8 +24,8 @@ from msr_export.lowering import encode
 from msr_runtime.bundle.rounding import as_rows
 from msr_runtime.task import Array
 
-_FEWEST = 256
-"""Numbers of a constant for which it is worth a node."""
+_FEWEST, _FEWEST_PLACES = 256, 32
+"""Numbers of a constant, or places, for which it is worth a node."""
 _Nodes = list[onnx.NodeProto]
 
 
@@ -63,7 +64,7 @@ def _compact(model: bytes, lengths: Collection[int]) -> bytes:
         stored, made = [constant], []
         if constant.name not in inputs and values.dtype == np.float32 and values.size >= _FEWEST:
             stored, made = _smaller(constant.name, values, names.setdefault(values.tobytes(), constant.name), lengths)
-        elif constant.name not in inputs and values.dtype == np.int64 and values.size >= _FEWEST:
+        elif constant.name not in inputs and values.dtype == np.int64 and values.size >= _FEWEST_PLACES:
             stored, made = _short(constant.name, values)
         kept += stored or [constant]
         nodes += made
@@ -75,10 +76,10 @@ def _compact(model: bytes, lengths: Collection[int]) -> bytes:
 
 
 def _short(name: str, values: NDArray[np.int64]) -> tuple[list[onnx.TensorProto], _Nodes]:
-    """What is stored in place of integers. Empty if a byte does not hold them."""
-    if values.min() < 0 or values.max() > np.iinfo(np.uint8).max:
+    """What is stored in place of integers. Empty if two bytes do not hold them."""
+    if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
         return [], []
-    stored = numpy_helper.from_array(values.astype(np.uint8), f"{name}_byte")
+    stored = numpy_helper.from_array(values.astype(np.uint16), f"{name}_short")
     return [stored], [helper.make_node("Cast", [stored.name], [name], to=TensorProto.INT64)]
 
 
@@ -95,6 +96,9 @@ def _smaller(name: str, values: Array, first: str, lengths: Collection[int]) -> 
     node, shape = helper.make_node, numpy_helper.from_array(np.array(values.shape), f"{name}_shape")
     if first != name:
         return [shape], [node("Reshape", [first, shape.name], [name])]
+    if len(np.unique(values.view(np.uint32))) == 1:
+        number = numpy_helper.from_array(values.ravel()[:1])
+        return [shape], [node("ConstantOfShape", [shape.name], [name], value=number)]
     for length in sorted(lengths, reverse=True):
         # Where some of U's axes were put together or exchanged, a row of the constant is several rows of U.
         found = as_rows(values, length) if values.shape[-1] % length == 0 else None

@@ -32,7 +32,15 @@ _TRIES = 3
 
 
 def choose_structure(
-    learner: Learner, normalization: Normalization, family: TaskFamily, *, shots: int, seed: int, tasks: int
+    learner: Learner,
+    normalization: Normalization,
+    family: TaskFamily,
+    *,
+    shots: int,
+    seed: int,
+    tasks: int,
+    rows: bool = True,
+    columns: bool = True,
 ) -> tuple[Learner, Structure | None]:
     """Make U smaller where the error after adapting stays within `MOST_STRUCTURE_COST`.
 
@@ -46,6 +54,8 @@ def choose_structure(
         shots: Support samples per task in meta-training, as the family counts them.
         seed: The seed of the draws.
         tasks: How many tasks, at most.
+        rows: Tie equal rows of U.
+        columns: Leave out columns of U.
 
     Returns:
         The smaller learner, or the learner as it was, and what was found. None for a learner without a U to look at.
@@ -56,11 +66,11 @@ def choose_structure(
         return learner, None
     known = {"shots": shots, "tasks": tasks}
     chosen_on, judged = (JudgedTasks(normalization, family, seed=seed + more, **known) for more in (0, 1))
-    moves = updates(learner, normalization, family, shots=shots, seed=seed) if turns_freely(learner) else {}
+    moves = updates(learner, normalization, family, shots=shots, seed=seed) if columns and turns_freely(learner) else {}
     before = judged.errors(learner)
     for tries in range(_TRIES):
         most = MOST_STRUCTURE_COST / 2**tries
-        smaller = _smaller(learner, chosen_on, moves, most)
+        smaller = _smaller(learner, chosen_on, moves, most, ties=rows and can_tie(learner))
         found = _describe(learner, smaller)
         after = judged.errors(smaller) if found else before
         if after.mean() <= (1 + MOST_STRUCTURE_COST) * before.mean():
@@ -79,14 +89,14 @@ def choose_structure(
     )
 
 
-def _smaller(learner: Learner, chosen_on: JudgedTasks, moves: Tensors, most: float) -> Learner:
+def _smaller(learner: Learner, chosen_on: JudgedTasks, moves: Tensors, most: float, *, ties: bool) -> Learner:
     """Take the cheapest form of each layer, the largest layer first, within a tolerance of all together."""
     before = chosen_on.errors(learner)
     symmetries, start = _symmetries(learner), learner.start()
     for name in sorted(symmetries, key=lambda name: -symmetries[name].U.numel()):
         symmetry = symmetries[name]
-        ties = can_tie(learner) and not isinstance(symmetry, EquivariantSymmetry)
-        others = [tied(symmetry, near) for near in _DISTANCES] if ties else []
+        can = ties and not isinstance(symmetry, EquivariantSymmetry)
+        others = [tied(symmetry, near) for near in _DISTANCES] if can else []
         tries: list[tuple[int, Learner]] = []
         for other in others:
             if other is not None:

@@ -41,7 +41,6 @@ _TRANSLATORS: dict[str, _Translator] = {
     "Range": shapes.count,
     "Reshape": shapes.reshape,
     "ScatterElements": shapes.scatter_elements,
-    "ScatterND": shapes.scatter_nd,
     "Slice": shapes.cut,
     "Softmax": arithmetic.softmax,
     "Split": shapes.split,

@@ -180,14 +180,13 @@ class Loops:
         return _nest(squeezed(at), names, [f"{text[0]} = {place};"])
 
     def scatter_elements(self, op: Op) -> list[str]:
-        """Write a copy, in which others take the place of some numbers along an axis, or are added, by indices."""
+        """Write a copy, of which some numbers along an axis are others, by indices."""
         shape, at = self._graph[op.output].shape, self._graph[op.inputs[1]].shape
         copied = [self._leaf(op.output, shape, shape), self._leaf(op.inputs[0], shape, shape)]
         lines = self._loop(squeezed(shape), copied, lambda text: f"{text[0]} = {text[1]};")
         leaves = [self._leaf(op.inputs[2], at, at), self._leaf(op.inputs[1], at, at)]
         names, text, place = self._chosen(op.output, at, op.attributes["axis"], leaves)
-        sign = "+=" if op.attributes["add"] else "="
-        return lines + _nest(squeezed(at), names, [f"{place} {sign} {text[0]};"])
+        return lines + _nest(squeezed(at), names, [f"{place} = {text[0]};"])
 
     def _chosen(self, name: str, at: Dims, axis: int, leaves: list[Leaf]) -> tuple[list[str], list[str], str]:
         """The names of loops over indices, the texts of the leaves in them, and the number that they mean."""
