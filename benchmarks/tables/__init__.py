@@ -14,6 +14,7 @@ from tables.images import discovery, few_shot, learned_group, new_parts
 from tables.learned import NEWTON, demo, demo_short, families, families_by_both, orbit_errors, synthetic
 from tables.online import online_certainty, online_logs, online_outside, online_over, online_stays, online_streams
 from tables.running import faults, guard_drives, guard_faults, guard_updates, recording, serving, soak, soak_counts
+from tables.structure import structure, structure_left
 from tables.timed import filter_memory, latency, memory, processes, shots, throughput, updates, updates_endless
 
 
@@ -43,6 +44,7 @@ _LATER = {
 }
 """Robots that are trained for days: heading and words before their tables."""
 PENDING = {f"{kind}-{robot}{rule}" for robot in _LATER for kind, rule in (("families", "-gauss-newton"), ("drive", ""))}
+PENDING |= {"structure"}
 """Results that need not be stored yet. Their tables and pictures are then left out of the pages."""
 _MEMORY = """### What a longer memory buys
 
@@ -82,6 +84,8 @@ TABLES = {
     "latency": Table(("latency",), latency),
     "latency/cached": Table(("latency-cached",), latency),
     "shots": Table(("shots",), shots),
+    "structure": Table(("structure",), structure),
+    "structure/left": Table(("structure",), structure_left),
     "throughput": Table(("throughput",), throughput),
     "scaling/processes": Table(("scaling",), processes),
     "scaling/memory": Table(("scaling",), memory),

@@ -1,0 +1,55 @@
+"""The tables of what U needs on a robot."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tables.cells import MISSING, Lines, Rows, grouped, median, significant
+
+
+def structure(rows: Rows) -> Lines:
+    """One line per network and step of compression. Ratios are over its first step: the network as it was learned."""
+    found = grouped([row for row in rows if "step" in row], "case")
+    return [_line(row, steps[0]) for _, steps in found for row in steps]
+
+
+def structure_left(rows: Rows) -> Lines:
+    """One line per network."""
+    return [
+        {
+            "network": row["case"],
+            "zeros in a sparse basis": f"{row['zeros']:.0%}",
+            "numbers of Kronecker factors": f"{row['factors']:.0%}",
+        }
+        for row in rows
+        if "zeros" in row
+    ]
+
+
+def _line(row: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "network: step": f"{row['case']}: {row['step']}",
+        "stored as": row["stored_as"],
+        "numbers of v": f"{row['filter_parameters']:,}",
+        "multiplications": f"{row['multiply_adds']:,}",
+        "different rows": _rows(row),
+        "U, kB": f"{row['symmetry_bytes'] / 1e3:,.1f}",
+        "bundle, kB": f"{row['bundle_bytes'] / 1e3:,.0f}",
+        "adapt": _over(row, first, "adapt_seconds"),
+        "adapt, native": _over(row, first, "native_seconds"),
+        "error": significant(row["error"], 3),
+        "error over as learned": f"{row['error'] / first['error']:.3f}",
+    }
+
+
+def _over(row: Mapping[str, Any], first: Mapping[str, Any], key: str) -> str:
+    if not row[key] or not first[key]:
+        return MISSING
+    return median([ours / learned for ours, learned in zip(row[key], first[key], strict=True)], ".2f")
+
+
+def _rows(row: Mapping[str, Any]) -> str:
+    """How many rows are different, and whether they are those of a convolution."""
+    if not row["different_rows"]:
+        return MISSING
+    exact = ", a convolution" if len(row["convolutions"]) == len(row["different_rows"]) else ""
+    return f"{sum(row['different_rows'].values())}{exact}"
