@@ -6,6 +6,7 @@ sorted, so that a function may move to another file. A changed constant, operato
 """
 
 import ast
+import functools
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,10 +23,7 @@ def code_digest(paths: Iterable[Path]) -> str:
         SyntaxError: If a file is not Python.
     """
     statements = [
-        hashlib.sha256(statement.encode()).digest()
-        for path in paths
-        for file in _files(path)
-        for statement in _of(file)
+        statement for path in paths for file in _files(path) for statement in _of(file.read_text(), str(file))
     ]
     return hashlib.sha256(b"".join(sorted(statements))).hexdigest()
 
@@ -38,10 +36,12 @@ def _files(path: Path) -> Iterable[Path]:
     return [path]
 
 
-def _of(file: Path) -> Iterable[str]:
-    """Every top-level statement of a file that computes something, as text."""
-    tree = ast.parse(file.read_text(), str(file))
-    return [_text(kept) for statement in tree.body if (kept := _Computing().visit(statement)) is not None]
+@functools.cache  # one file is below many roots: the pages ask for the digests of some thousands of files
+def _of(code: str, where: str) -> list[bytes]:
+    """A digest of every top-level statement that computes something in the code of a file."""
+    tree = ast.parse(code, where)
+    kept = (_Computing().visit(statement) for statement in tree.body)
+    return [hashlib.sha256(_text(each).encode()).digest() for each in kept if each is not None]
 
 
 def _text(node: object) -> str:

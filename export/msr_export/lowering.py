@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx_ir.passes.common import DeduplicateInitializersPass
 from onnxscript import optimizer
+from onnxscript.rewriter import MatchResult
+from onnxscript.rewriter._matcher import SimplePatternMatcher
 from torch import nn
 from torch.export import ExportedProgram
 from torch.onnx._internal.exporter._registration import ONNXRegistry
@@ -68,10 +70,11 @@ def lower(
                 dynamic_shapes=axes,
             )
             assert program is not None
-            # The transpose of U stays a node here. Folded into a constant, it would be a second U in the file.
-            optimizer.optimize_ir(
-                program.model, should_fold=lambda node: False if node.op_type == "Transpose" else None
-            )
+            with patch.object(SimplePatternMatcher, "match", _match):
+                # The transpose of U stays a node here. Folded into a constant, it would be a second U in the file.
+                optimizer.optimize_ir(
+                    program.model, should_fold=lambda node: False if node.op_type == "Transpose" else None
+                )
             # A slice of a constant is folded once per place that uses it. Store it once.
             DeduplicateInitializersPass(size_limit=MAX_BYTES)(program.model)
     except torch.onnx.OnnxExporterError as error:
@@ -93,6 +96,22 @@ _read_operators = ONNXRegistry.from_torchlib
 def _operators(**version: int) -> ONNXRegistry:
     """The table of ONNX operators, read once. torch would read it for every graph, in a second."""
     return _read_operators(**version)
+
+
+_match_fully = SimplePatternMatcher.match
+_ANOTHER = MatchResult().fail("The node is another operator.")
+
+
+def _match(self: SimplePatternMatcher, model: Any, graph: Any, node: Any, **options: Any) -> MatchResult:
+    """Match a node with a pattern; if they are of two operators, say so at once.
+
+    onnxscript tries each of its rules on each node. It prepares a match, and may list the whole graph for it, before it
+    compares the operators: that was a third of an export.
+    """
+    wanted = self.pattern.output_nodes[0].op_identifier()
+    if wanted is not None and wanted != node.op_identifier():
+        return _ANOTHER
+    return _match_fully(self, model, graph, node, **options)
 
 
 def _absorb_transposes(graph: onnx.GraphProto) -> None:
