@@ -95,14 +95,14 @@ class Options(Output):
     without: tuple[Optional, ...] = ()
     """Contenders to leave out, for example because they are not installed."""
     rounds: int = 2000
-    """Calls of predict of each contender; adapt gets a fifth."""
+    """Calls of predict of each contender; adapt gets a tenth."""
     calls: int = 1
     """Calls in a row at each turn: from the second on, a contender finds its U in the caches, as one alone would."""
-    runs: int = 5
+    runs: int = 3
     """How many times all of it is measured; the table has the median and the range of the runs."""
 
 
-STORED = {"latency": Options(), "latency-cached": Options(calls=20, runs=3)}
+STORED = {"latency": Options(), "latency-cached": Options(calls=20)}
 """The stored results, and what each of them measures."""
 
 
@@ -173,7 +173,7 @@ def measure(name: str, run: int, options: Options) -> list[Timing]:
     for steps in network.steps:
         calls = {who: partial(each.adapt, x, y, steps) for who, each in contenders.items()}
         calls["copying U"] = partial(copy_symmetry, steps)
-        rows += compare(f"{name}, adapt, steps: {steps}", run, calls, options.rounds // 5, options.calls)
+        rows += compare(f"{name}, adapt, steps: {steps}", run, calls, options.rounds // 10, options.calls)
     return rows
 
 

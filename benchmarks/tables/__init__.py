@@ -15,7 +15,18 @@ from tables.learned import NEWTON, demo, demo_short, families, families_by_both,
 from tables.online import online_certainty, online_logs, online_outside, online_over, online_stays, online_streams
 from tables.running import faults, guard_drives, guard_faults, guard_updates, recording, serving, soak, soak_counts
 from tables.structure import structure, structure_left
-from tables.timed import filter_memory, latency, memory, processes, shots, throughput, updates, updates_endless
+from tables.timed import (
+    filter_memory,
+    gpu,
+    gpu_training,
+    latency,
+    memory,
+    processes,
+    shots,
+    throughput,
+    updates,
+    updates_endless,
+)
 
 
 class Table(NamedTuple):
@@ -45,6 +56,7 @@ _LATER = {
 """Robots that are trained for days: heading and words before their tables."""
 PENDING = {f"{kind}-{robot}{rule}" for robot in _LATER for kind, rule in (("families", "-gauss-newton"), ("drive", ""))}
 PENDING |= {"structure"}
+PENDING |= {"gpu"}
 """Results that need not be stored yet. Their tables and pictures are then left out of the pages."""
 _MEMORY = """### What a longer memory buys
 
@@ -83,6 +95,8 @@ TABLES = {
     "new-parts": Table(("new-parts",), new_parts),
     "latency": Table(("latency",), latency),
     "latency/cached": Table(("latency-cached",), latency),
+    "gpu": Table(("gpu",), gpu),
+    "gpu/training": Table(("gpu",), gpu_training, "Outer steps of meta-training, on all cores and on the GPU:"),
     "shots": Table(("shots",), shots),
     "structure": Table(("structure",), structure),
     "structure/left": Table(("structure",), structure_left),

@@ -35,6 +35,31 @@ def _faster(times: Mapping[tuple[str, int], float], than: str) -> str:
     return ", ".join(who for who in RIVALS if medians.get(who, np.inf) < medians[than]) or "nobody"
 
 
+def gpu(rows: Rows) -> Lines:
+    """One line per call: each contender's median over that of `AdaptiveModel` on the CPU."""
+    lines = []
+    for (what,), each in grouped([row for row in rows if "what" in row], "what"):
+        times = {row["who"]: row["p50_seconds"] for row in each}
+        ours = times.pop("AdaptiveModel")
+        ratios = {who: f"{p50 / ours:.2f}" for who, p50 in times.items()}
+        lines.append({"call": what} | ratios | {"AdaptiveModel, CPU, p50, µs": f"{1e6 * ours:,.1f}"})
+    return lines
+
+
+def gpu_training(rows: Rows) -> Lines:
+    """One line per number of tasks of an outer step."""
+    return [
+        {
+            "tasks per step": f"{tasks:,}",
+            "CPU, tasks per second": f"{speeds['cpu']:,.0f}",
+            "GPU, tasks per second": f"{speeds['cuda']:,.0f}",
+            "GPU over CPU": f"{speeds['cuda'] / speeds['cpu']:.2f}",
+        }
+        for (tasks,), each in grouped([row for row in rows if "tasks" in row], "tasks")
+        for speeds in [{row["device"]: row["tasks_per_second"] for row in each}]
+    ]
+
+
 def updates(rows: Rows) -> Lines:
     """One line per contender: its median over that of `predict` in the same run."""
     timed = [row for row in rows if "who" in row]

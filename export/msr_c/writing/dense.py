@@ -156,7 +156,7 @@ static void product_t_{T}(int rows, int columns, int depth, const {T} *restrict 
 }
 
 //: product_tt_{T}
-/* c (rows, columns) = bias + aT bT, with a (depth, rows) and b (columns, depth). Sixteen rows are summed up together. */
+/* c (rows, columns) = bias + aT bT, with a (depth, rows) and b (columns, depth). Sixteen rows are summed up at once. */
 static void product_tt_{T}(int rows, int columns, int depth, const {T} *restrict a, const {T} *restrict b,
                            const {T} *restrict bias, {T} *restrict c)
 {

@@ -32,7 +32,8 @@ from msr_runtime.inference.providers import (
 from msr_runtime.inference.session import make_session
 
 has_cuda = CUDA in onnxruntime.get_available_providers()
-on_gpu = pytest.mark.skipif(not has_cuda or why_inactive(CUDA) is not None, reason="CUDA does not start here")
+no_gpu = pytest.mark.skipif(not has_cuda or why_inactive(CUDA) is not None, reason="CUDA does not start here")
+on_gpu = (pytest.mark.gpu, no_gpu)
 cpu_only = pytest.mark.skipif(has_cuda, reason="the installed ONNX Runtime is built for CUDA")
 
 
