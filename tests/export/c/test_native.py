@@ -157,6 +157,22 @@ def test_it_learns_by_sample_as_onnx_runtime(native_recursive_bundle: Path) -> N
     np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [{"method": "msr", "relinearize": 0, "gate": None}, {"method": "cavia", "time_constant": 30.0}],
+    ids=["nothing is linearized again", "a context"],
+)
+def test_other_filters_replay_their_stream(
+    exporter: Any, compiled: Callable[[str, Path], Path], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """Loading compares hundreds of updates with those of the export."""
+    with torch.no_grad():
+        exporter.write(exporter.exported(loss="mse", rule="recursive", memory=12, **settings), tmp_path / "bundle")
+    model = AdaptiveModel.load(compiled(str(settings["method"]), tmp_path / "bundle"), engine="native")
+    assert model.self_test() <= model.bundle.stream().allowed(model.manifest.parity.tolerance)
+
+
 def _of_ring(model: AdaptiveModel, samples: int) -> tuple[NDArray, NDArray]:
     """Samples that are near to what a model predicts."""
     fields = model.manifest.inputs
