@@ -167,9 +167,13 @@ def export_to() -> Callable[[Path], Path]:
 
 
 @pytest.fixture(scope="session")
-def bundle(export_to: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(export_to: Callable[[Path], Path], once: Callable[..., Path]) -> Path:
     """The folder of a small real MSR bundle, untrained, on the tiny family. Read only."""
-    return export_to(tmp_path_factory.mktemp("bundle") / "swivel")
+    return once("swivel", lambda folder: export_to(folder / "bundle")) / "bundle"
+
+
+def _name(method: str, loss: Loss, form: str, **changes: object) -> str:
+    return sha256(repr((method, loss, form, sorted(changes.items()))).encode()).hexdigest()
 
 
 class Exporter:
@@ -196,9 +200,17 @@ class Exporter:
         def fill(folder: Path) -> None:
             (folder / "frozen").write_bytes(pickle.dumps(freeze(learner, normalization)))
 
-        name = sha256(repr((method, loss, form, sorted(changes.items()))).encode()).hexdigest()
-        frozen = pickle.loads((self._once(name, fill) / "frozen").read_bytes())
+        frozen = pickle.loads((self._once(_name(method, loss, form, **changes), fill) / "frozen").read_bytes())
         return Export(learner, normalization, frozen)
+
+    def bundle(self, method: str, loss: Loss, form: str = "full", **changes: object) -> Path:
+        """The bundle of such a learner, as `write` writes it, once per test run. Read only."""
+
+        def fill(folder: Path) -> None:
+            with torch.no_grad():
+                self.write(self.exported(method, loss, form, **changes), folder / "bundle")
+
+        return self._once(f"{_name(method, loss, form, **changes)}-bundle", fill) / "bundle"
 
     def write(self, export: Export, folder: Path, **options: Any) -> Path:
         """Write the bundle of a frozen learner, with all checks of an export. Labels are those of `Sides`.

@@ -33,10 +33,10 @@ def test_an_adaptation_runs_one_graph(exporter: Any, monkeypatch: pytest.MonkeyP
     assert runs == [adapt] * 3
 
 
-def test_the_only_sample_of_a_class_is_never_left_out(exporter: Any, tmp_path: Path) -> None:
+def test_the_only_sample_of_a_class_is_never_left_out(exporter: Any) -> None:
     """An image that looks like those of another class misses the limit. Without it, the robot would lose the class."""
     export = exporter.exported("protonets", "cross_entropy")
-    model = AdaptiveModel.load(exporter.write(export, tmp_path / "bundle"))
+    model = AdaptiveModel.load(exporter.bundle("protonets", "cross_entropy"))
     x, _ = exporter.draw(export, 10)
     x[1:5] = x[0] + 0.01 * (x[1:5] - x[0])
     labels = np.array([0, 0, 0, 0, 1])
@@ -59,7 +59,7 @@ def test_the_only_sample_of_a_class_is_never_left_out(exporter: Any, tmp_path: P
 def test_labels_of_queries_that_are_no_class_are_refused(exporter: Any, tmp_path: Path) -> None:
     """`msr adapt` would count them as wrong answers of the network."""
     export = exporter.exported("protonets", "cross_entropy")
-    bundle, file = exporter.write(export, tmp_path / "bundle"), tmp_path / "samples.npz"
+    bundle, file = exporter.bundle("protonets", "cross_entropy"), tmp_path / "samples.npz"
     x, _ = exporter.draw(export, 4)
     labels = np.array([0, 1, 0, 1])
     np.savez(file, support_x=x, support_y=labels, query_x=x, query_y=labels + 1)

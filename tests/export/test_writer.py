@@ -57,10 +57,9 @@ def test_a_rule_of_one_step_and_rates_of_each_step_reach_the_robot(exporter, tmp
         assert model.adapt(golden.support_x, golden.support_y).steps == manifest.inner_steps
 
 
-def test_prototypes_reach_the_robot(exporter, tmp_path) -> None:
+def test_prototypes_reach_the_robot(exporter) -> None:
     """An adaptation is one step to the class means. A second step changes nothing."""
-    export = exporter.exported("protonets", "cross_entropy")
-    model = AdaptiveModel.load(exporter.write(export, tmp_path / "bundle"))
+    model = AdaptiveModel.load(exporter.bundle("protonets", "cross_entropy"))
     manifest, golden = model.manifest, model.bundle.golden()
     assert (manifest.method, manifest.rule, manifest.inner_steps, manifest.learned) == (
         "protonets",

@@ -99,10 +99,10 @@ def code(exporter: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
     def make(name: str, precision: str = "float32") -> InC:
         if (name, precision) not in made:
             folder = tmp_path_factory.mktemp("c")
-            with torch.no_grad():
-                if precision == "float32":
-                    bundle = exporter.write(exporter.exported(**SETTINGS[name]), folder / "bundle")
-                else:
+            if precision == "float32":
+                bundle = exporter.bundle(**SETTINGS[name])
+            else:
+                with torch.no_grad():
                     bundle = exporter.write_rounded(folder / "bundle", precision, **SETTINGS[name])
             made[name, precision] = _load(bundle, folder / "c")
         return made[name, precision]
