@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from msr_c import Written, write_c
 from msr_runtime import AdaptiveModel
+from msr_runtime.bundle.rounding import Precision
 from msr_runtime.bundle.store import Bundle
 
 SHOTS = 9
@@ -92,19 +93,21 @@ def _load(bundle: Path, folder: Path) -> InC:
 
 
 @pytest.fixture(scope="session")
-def code(exporter: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., InC]:
+def code(exporter: Any, once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., InC]:
     """A function from the name of settings, and the bundle's precision, to its C code. Each is made once."""
     made: dict[tuple[str, str], InC] = {}
 
-    def make(name: str, precision: str = "float32") -> InC:
+    def rounded(name: str, precision: Precision) -> Path:
+        def fill(folder: Path) -> None:
+            with torch.no_grad():
+                exporter.write_rounded(folder / "bundle", precision, **SETTINGS[name])
+
+        return once(f"{name}-{precision}-bundle", fill) / "bundle"
+
+    def make(name: str, precision: Precision = "float32") -> InC:
         if (name, precision) not in made:
-            folder = tmp_path_factory.mktemp("c")
-            if precision == "float32":
-                bundle = exporter.bundle(**SETTINGS[name])
-            else:
-                with torch.no_grad():
-                    bundle = exporter.write_rounded(folder / "bundle", precision, **SETTINGS[name])
-            made[name, precision] = _load(bundle, folder / "c")
+            bundle = exporter.bundle(**SETTINGS[name]) if precision == "float32" else rounded(name, precision)
+            made[name, precision] = _load(bundle, tmp_path_factory.mktemp("c") / "c")
         return made[name, precision]
 
     return make
