@@ -22,7 +22,7 @@ class LayerStructure(Frozen):
     columns_before: PositiveInt
     """The columns of U that were learned."""
     rows: PositiveInt | None = None
-    """How many different rows U has beside zero, if equal rows are stored once. None: every number has a row of its own."""
+    """How many different rows U has beside zero, if equal rows are stored once. None: each number has its own row."""
 
     @property
     def multiply_adds(self) -> int:
