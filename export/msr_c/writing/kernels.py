@@ -12,6 +12,13 @@ from msr_c.writing.symmetric import SYMMETRIC
 
 _STORES = {"float32": "float", "float16": "uint16_t", "int8": "int8_t"}
 """How U is stored, and the C type of its numbers."""
+_EIGHT = {
+    "float32": "_mm256_loadu_ps(u + p)",
+    "float16": "_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(u + p)))",
+    "int8": "_mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64("
+    "(const __m128i *)(const void *)(u + p)))),\n                         _mm256_loadu_ps(scales + p))",
+}
+"""How eight numbers of a row of U become floats."""
 
 
 def kernels(wanted: set[str]) -> str:
@@ -45,7 +52,8 @@ def _versions(head: str) -> Iterator[dict[str, str]]:
     if "{S}" in head:
         for store, own in _STORES.items():
             # Numbers that are stored as they are need no memory to be read into.
-            yield {"{S}": store, "{U}": own, "{SECOND}": "rows" if store == "float32" else "rows + size"}
+            second = "rows" if store == "float32" else "rows + size"
+            yield {"{S}": store, "{U}": own, "{SECOND}": second, "{EIGHT}": _EIGHT[store]}
         return
     for dtype in ("float", "double") if "{T}" in head else ("float",):
         zero, root = ("0.0f", "sqrtf") if dtype == "float" else ("0.0", "sqrt")

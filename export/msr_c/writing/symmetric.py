@@ -47,7 +47,53 @@ static const float *row_int8(int size, const int8_t *restrict u, const float *re
     return row;
 }
 
-//: fold_{S} row_{S}
+//: vectors
+/* Where the processor has vectors of eight numbers, four rows of U are read at once and no row is written out. */
+#if defined __AVX2__ && defined __FMA__ && defined __F16C__
+#include <immintrin.h>
+#define EIGHT_AT_ONCE
+#endif
+
+//: four_{S} vectors
+#ifdef EIGHT_AT_ONCE
+static inline __m256 eight_{S}(const {U} *u, const float *scales, int p)
+{
+    (void)scales;
+    return {EIGHT};
+}
+
+/* out (4) = U g for four rows of U (4, size). */
+static inline void dots_{S}(int size, const float *restrict g, const {U} *restrict u, const float *restrict scales,
+                            float *restrict out)
+{
+    __m256 s0 = _mm256_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;
+    for (int p = 0; p < size; p += 8) {
+        const __m256 x = _mm256_loadu_ps(g + p);
+        s0 = _mm256_fmadd_ps(x, eight_{S}(u, scales, p), s0);
+        s1 = _mm256_fmadd_ps(x, eight_{S}(u + size, scales, p), s1);
+        s2 = _mm256_fmadd_ps(x, eight_{S}(u + 2 * size, scales, p), s2);
+        s3 = _mm256_fmadd_ps(x, eight_{S}(u + 3 * size, scales, p), s3);
+    }
+    s0 = _mm256_hadd_ps(_mm256_hadd_ps(s0, s1), _mm256_hadd_ps(s2, s3));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(s0), _mm256_extractf128_ps(s0, 1)));
+}
+
+/* w (size) += v U for four rows of U (4, size). */
+static inline void spread_{S}(int size, const float *restrict v, const {U} *restrict u, const float *restrict scales,
+                              float *restrict w)
+{
+    const __m256 v0 = _mm256_set1_ps(v[0]), v1 = _mm256_set1_ps(v[1]);
+    const __m256 v2 = _mm256_set1_ps(v[2]), v3 = _mm256_set1_ps(v[3]);
+    for (int p = 0; p < size; p += 8) {
+        __m256 sum = _mm256_fmadd_ps(v0, eight_{S}(u, scales, p), _mm256_loadu_ps(w + p));
+        sum = _mm256_fmadd_ps(v1, eight_{S}(u + size, scales, p), sum);
+        sum = _mm256_fmadd_ps(v2, eight_{S}(u + 2 * size, scales, p), sum);
+        _mm256_storeu_ps(w + p, _mm256_fmadd_ps(v3, eight_{S}(u + 3 * size, scales, p), sum));
+    }
+}
+#endif
+
+//: fold_{S} row_{S} four_{S}
 /* w (size) = v U: the sum of the rows of U (k, size), each times its v. Two rows are read at a time. */
 static void fold_{S}(int k, int size, const float *restrict v, const {U} *restrict u, const float *restrict scales,
                  float *rows, float *restrict w)
@@ -55,6 +101,10 @@ static void fold_{S}(int k, int size, const float *restrict v, const {U} *restri
     int r = 0;
     for (int p = 0; p < size; ++p)
         w[p] = 0.0f;
+#ifdef EIGHT_AT_ONCE
+    for (; size % 8 == 0 && r + 4 <= k; r += 4)
+        spread_{S}(size, v + r, u + r * size, scales, w);
+#endif
     for (; r + 2 <= k; r += 2) {
         const float *restrict u0 = row_{S}(size, u + r * size, scales, rows);
         const float *restrict u1 = row_{S}(size, u + (r + 1) * size, scales, {SECOND});
@@ -70,19 +120,25 @@ static void fold_{S}(int k, int size, const float *restrict v, const {U} *restri
     }
 }
 
-//: pull_{S} row_{S} dot_float
+//: pull_{S} row_{S} dot_float four_{S}
 /* out (m, k) = g UT: a gradient of weights in each row of g (m, size) becomes one of v. */
 static void pull_{S}(int m, int k, int size, const float *restrict g, const {U} *restrict u,
                      const float *restrict scales, float *rows, float *restrict out)
 {
-    for (int r = 0; r < k; ++r) {
+    int r = 0;
+#ifdef EIGHT_AT_ONCE
+    for (; size % 8 == 0 && r + 4 <= k; r += 4)
+        for (int i = 0; i < m; ++i)
+            dots_{S}(size, g + i * size, u + r * size, scales, out + i * k + r);
+#endif
+    for (; r < k; ++r) {
         const float *restrict u0 = row_{S}(size, u + r * size, scales, rows);
         for (int i = 0; i < m; ++i)
             out[i * k + r] = dot_float(size, g + i * size, u0);
     }
 }
 
-//: step_{S} row_{S} dot_float
+//: step_{S} row_{S} dot_float four_{S}
 /* A gradient step of one weight: next (k) = v - rates * (g UT) and w (size) = next U. Each row of U is read once. */
 static void step_{S}(int k, int size, const float *restrict v, const float *restrict rates, int each,
                  const float *restrict g, const {U} *restrict u, const float *restrict scales, float *rows,
@@ -91,6 +147,14 @@ static void step_{S}(int k, int size, const float *restrict v, const float *rest
     int r = 0;
     for (int p = 0; p < size; ++p)
         w[p] = 0.0f;
+#ifdef EIGHT_AT_ONCE
+    for (; size % 8 == 0 && r + 4 <= k; r += 4) {
+        dots_{S}(size, g, u + r * size, scales, next + r);
+        for (int i = r; i < r + 4; ++i)
+            next[i] = v[i] - rates[i * each] * next[i];
+        spread_{S}(size, next + r, u + r * size, scales, w);
+    }
+#endif
     for (; r + 2 <= k; r += 2) {
         const float *restrict u0 = row_{S}(size, u + r * size, scales, rows);
         const float *restrict u1 = row_{S}(size, u + (r + 1) * size, scales, {SECOND});
