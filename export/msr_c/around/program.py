@@ -114,7 +114,7 @@ def _body(definition: str) -> str:
 
 def _function(file: str, translation: Translation, name: str, shots: int) -> _Function:
     graph, outputs = translation.graphs[file], translation.outputs[file]
-    add_scratch(graph, translation.constants)
+    add_scratch(graph, translation.constants, shots)
     arguments, parameters = dict[str, str](), list[str]()
     states = set(translation.start)
     parameters.append(f"const {name}_network *restrict from")

@@ -1,4 +1,4 @@
-"""Join the pull, move and fold of a gradient step, and solve linear systems by Cholesky."""
+"""Join the pull, move and fold of a gradient step, and solve linear systems by Cholesky, the smaller of two."""
 
 from msr_c.graphs.graph import Graph, Op
 from msr_c.rewriting.symmetry import source
@@ -69,6 +69,49 @@ def solve_by_cholesky(graph: Graph) -> None:
         place = graph.ops.index(op)
         graph.ops[place] = Op("solve", [A, negated.inputs[0]], op.outputs)
         graph.tidy()
+
+
+def solve_the_smaller_system(graph: Graph) -> None:
+    """Join `(J Jᵀ + c I)⁻¹ b` and its product with J: a system of as many numbers as y has, all samples together.
+
+    With more of them than filter parameters, `(Jᵀ J + c I)⁻¹ Jᵀ b` is the same by a smaller system.
+    """
+    for op in list(graph.ops):
+        damped = graph.producer(op.inputs[0]) if op.kind == "solve" else None
+        if damped is None or damped.attributes.get("operator") != "Add":
+            continue
+        gram, diagonal = (graph.producer(name) for name in damped.inputs)
+        product = _only_reader(graph, op.output)
+        if gram is None or gram.kind != "matmul" or not gram.attributes["tb"] or len(set(gram.inputs)) != 1:
+            continue
+        if diagonal is None or product is None or product.kind != "matmul" or product.inputs[1:] != gram.inputs[1:]:
+            continue
+        c, identity = diagonal.inputs
+        if graph[c].size != 1 or not _is_identity(graph, identity) or graph[product.inputs[0]].shape[0] != 1:
+            continue
+        graph.ops[graph.ops.index(product)] = Op("damped", [gram.inputs[0], c, op.inputs[1]], product.outputs)
+        graph.tidy()
+
+
+def _only_reader(graph: Graph, name: str) -> Op | None:
+    """The only operation that reads a tensor, through views."""
+    while graph.alone(name):
+        (reader,) = graph.readers(name)
+        if reader.kind != "view":
+            return reader
+        name = reader.output
+    return None
+
+
+def _is_identity(graph: Graph, name: str) -> bool:
+    """Whether a matrix is 1 where its row and its column have the same number."""
+    cast = graph.producer(name)
+    equal = graph.producer(cast.inputs[0]) if cast and cast.attributes.get("operator") == "Cast" else None
+    if equal is None or equal.attributes.get("operator") != "Equal":
+        return False
+    first, second = (source(graph, each) for each in equal.inputs)
+    made, size = graph.producer(first), graph[first].size
+    return first == second and made is not None and made.kind == "range" and graph[name].shape == (size, size)
 
 
 def _through(graph: Graph, name: str) -> Op | None:

@@ -11,7 +11,7 @@ from msr_c.graphs.graph import Graph
 from msr_c.reading.model import read_graph
 from msr_c.rewriting.layout import absorb_transposes, drop_views, join_biases, store_transposed
 from msr_c.rewriting.parts import merge_equal, part_by_part, use_known_weights
-from msr_c.rewriting.solving import join_steps, solve_by_cholesky
+from msr_c.rewriting.solving import join_steps, solve_by_cholesky, solve_the_smaller_system
 from msr_c.rewriting.symmetry import find_folds, find_products
 from msr_runtime.bundle.manifest import LOSS_AFTER, LOSSES, next_name
 from msr_runtime.bundle.store import ADAPT, DEVIATION, LOSS, PREDICT, UPDATE, Bundle
@@ -71,4 +71,5 @@ def _rewrite(graph: Graph, translation: Translation, file: str) -> None:
         drop_views(graph)
         join_biases(graph)
         merge_equal(graph)
+    solve_the_smaller_system(graph)
     join_steps(graph)

@@ -191,29 +191,67 @@ static void gram_{T}(int rows, int depth, const {T} *restrict a, {T} *restrict c
             c[i * rows + j] = c[j * rows + i] = dot_{T}(depth, a + i * depth, a + j * depth);
 }
 
-//: solve_{T}
+//: solve_{T} dot_{T}
 /* x (size): the solution of a x = b for a positive definite a, by a Cholesky factorization a = l lT. It is NaN if a is
    not positive definite. */
 static void solve_{T}(int size, const {T} *restrict a, const {T} *restrict b, {T} *restrict l, {T} *restrict x)
 {
     for (int i = 0; i < size; ++i) {
-        {T} sum;
-        for (int j = 0; j <= i; ++j) {
-            sum = a[i * size + j];
-            for (int p = 0; p < j; ++p)
-                sum -= l[i * size + p] * l[j * size + p];
-            l[i * size + j] = i == j ? {SQRT}(sum) : sum / l[j * size + j];
-        }
-        sum = b[i];
-        for (int p = 0; p < i; ++p)
-            sum -= l[i * size + p] * x[p];
-        x[i] = sum / l[i * size + i];
+        {T} *row = l + i * size;
+        for (int j = 0; j < i; ++j)
+            row[j] = (a[i * size + j] - dot_{T}(j, row, l + j * size)) / l[j * size + j];
+        row[i] = {SQRT}(a[i * size + i] - dot_{T}(i, row, row));
+        x[i] = (b[i] - dot_{T}(i, row, x)) / row[i];
     }
     for (int i = size - 1; i >= 0; --i) {
         {T} sum = x[i];
         for (int p = i + 1; p < size; ++p)
             sum -= l[p * size + i] * x[p];
         x[i] = sum / l[i * size + i];
+    }
+}
+
+//: gram_t_{T}
+/* The lower half of c (k, k) = aT a, with a (rows, k). Four rows are read at a time. */
+static void gram_t_{T}(int rows, int k, const {T} *restrict a, {T} *restrict c)
+{
+    int r = 0;
+    for (int i = 0; i < k * k; ++i)
+        c[i] = {Z};
+    for (; r + 4 <= rows; r += 4) {
+        const {T} *restrict a0 = a + r * k, *restrict a1 = a0 + k, *restrict a2 = a1 + k, *restrict a3 = a2 + k;
+        for (int i = 0; i < k; ++i) {
+            const {T} x0 = a0[i], x1 = a1[i], x2 = a2[i], x3 = a3[i];
+            for (int p = 0; p <= i; ++p)
+                c[i * k + p] += (x0 * a0[p] + x1 * a1[p]) + (x2 * a2[p] + x3 * a3[p]);
+        }
+    }
+    for (; r < rows; ++r)
+        for (int i = 0; i < k; ++i)
+            for (int p = 0; p <= i; ++p)
+                c[i * k + p] += a[r * k + i] * a[r * k + p];
+}
+
+//: damped_{T} gram_{T} gram_t_{T} solve_{T} product_{T}
+/* x (k): jT (j jT + c I)^-1 b, with j (rows, k). (jT j + c I)^-1 jT b is the same, so the system of fewer numbers,
+   size, is solved. There is room for it in a and l (size, size), and y (size). */
+static void damped_{T}(int rows, int k, const {T} *restrict j, const {T} *restrict c, const {T} *restrict b,
+                       {T} *restrict a, {T} *restrict l, {T} *restrict y, {T} *restrict x)
+{
+    const int size = rows < k ? rows : k;
+    if (rows == size) {
+        gram_{T}(rows, k, j, a);
+    } else {
+        gram_t_{T}(rows, k, j, a);
+        product_{T}(1, k, rows, b, rows, 1, j, NULL, y);
+    }
+    for (int i = 0; i < size; ++i)
+        a[i * size + i] += c[0];
+    if (rows == size) {
+        solve_{T}(rows, a, b, l, y);
+        product_{T}(1, k, rows, y, rows, 1, j, NULL, x);
+    } else {
+        solve_{T}(k, a, y, l, x);
     }
 }
 """

@@ -12,9 +12,14 @@ from msr_c.writing.text import comment, identifier
 from msr_runtime.errors import ExportError
 
 
-def add_scratch(graph: Graph, constants: Constants) -> None:
-    """Give operations the memory that they compute in."""
+def add_scratch(graph: Graph, constants: Constants, most: int) -> None:
+    """Give operations the memory that they compute in, for at most so many samples."""
     for op in graph.ops:
+        if op.kind == "damped":
+            J = graph[op.inputs[0]]
+            size = min(dim.at(most) for dim in J.shape)
+            shapes = (size, size), (size, size), (size,)
+            op.attributes["scratch"] = tuple(graph.new("system", shape, J.dtype) for shape in shapes)
         if op.kind == "solve":
             rows = graph[op.inputs[0]].shape[0]
             op.attributes["scratch"] = (graph.new("factor", (rows, rows), graph[op.inputs[0]].dtype),)
@@ -87,6 +92,7 @@ class Writer:
             "step": self._step,
             "slopes": self._slopes,
             "solve": self._solve,
+            "damped": self._damped,
             "conv": self._convolve,
             "conv transpose": self._convolve,
         }
@@ -211,6 +217,11 @@ class Writer:
         (factor,) = op.attributes["scratch"]
         rows, dtype = self._graph[A].shape[0], self._graph[A].dtype
         return [self._call(f"solve_{dtype}", rows, *map(self._pointer, (A, b, factor, op.output)))]
+
+    def _damped(self, op: Op) -> list[str]:
+        J = self._graph[op.inputs[0]]
+        arrays = map(self._pointer, (*op.inputs, *op.attributes["scratch"], op.output))
+        return [self._call(f"damped_{J.dtype}", *J.shape, *arrays)]
 
 
 def _two(numbers: Sequence[Dim | int], missing: int = 1) -> list[Dim | int]:

@@ -23,6 +23,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "steps apart": {"method": "msr", "loss": "huber", "step_rates": True},
     "classes": {"method": "msr", "loss": "cross_entropy"},
     "gauss-newton": {"method": "msr", "loss": "mse", "rule": "gauss-newton", "inner_steps": 2},
+    "fewer filters": {"method": "msr", "loss": "mse", "rule": "gauss-newton", "inner_steps": 2, "filters": 3},
     "ridge": {"method": "maml", "loss": "mse", "depth": 0, "rule": "ridge"},
     "cavia": {"method": "cavia", "loss": "mse", "rule": "gauss-newton"},
     "kronecker": {"method": "msr", "loss": "mse", "form": "kronecker"},

@@ -13,7 +13,7 @@ from msr_runtime.arrays import relative_error
 from msr_runtime.bundle.store import ADAPT
 
 NAMES = (
-    *("gradient", "steps apart", "classes", "gauss-newton", "ridge"),
+    *("gradient", "steps apart", "classes", "gauss-newton", "fewer filters", "ridge"),
     *("cavia", "kronecker", "kronecker steps", "anil", "prototypes"),
 )
 
@@ -42,6 +42,13 @@ def test_it_adapts_as_onnx_runtime(
     assert relative_error(here.v(network)[None], wanted.predictor.tensors["v"]) < 1e-5
     np.testing.assert_allclose(losses, [wanted.loss_before, wanted.loss_after], rtol=1e-4, atol=1e-6)
     assert relative_error(here.predict(network, x), wanted.predictor(x)) < 1e-5
+
+
+def test_more_numbers_than_filter_parameters_solve_the_smaller_system(code: Callable[[str], Any]) -> None:
+    """The parity of `fewer filters` is that of both systems: of few samples, and of many."""
+    here = code("fewer filters")
+    assert 2 * 4 < here.model.manifest.filter_parameters < 2 * 9
+    assert "\n    damped_double(2 * n, " in here.written.source.read_text()
 
 
 def test_it_learns_by_sample_as_onnx_runtime(code: Callable[[str], Any], draw: Callable[..., Any]) -> None:
