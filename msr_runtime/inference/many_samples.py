@@ -5,16 +5,13 @@ third power of their number. The system of v has a row per filter parameter. It 
 parts of the samples can follow each other. Time then grows in proportion to the samples, and memory not at all.
 """
 
-import copy
 import math
 from collections.abc import Callable
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.inference._onnxruntime import onnxruntime
-from msr_runtime.inference.time_limit import TimeLimit
 from msr_runtime.task import Array
 
 _SQUARINGS = 20
@@ -56,12 +53,6 @@ class ManySamples:
         self._step = [part.name for part in solve.get_inputs()[3:]]
         entries = sum(math.prod(weight.shape) for weight in weights)
         self._part = max(1, _PART // (outputs * entries))
-
-    def limited(self, limit: TimeLimit) -> Self:
-        """Return the same sessions with a time limit on their runs."""
-        other = copy.copy(self)
-        other._sums, other._solve = limit.limited(self._sums), limit.limited(self._solve)
-        return other
 
     def suits(self, samples: int, filter_parameters: int) -> bool:
         """Return whether this is the cheaper way to adapt to so many samples."""
