@@ -54,15 +54,9 @@ WIDTH = 48
 """Units of the robots' networks, as in the demo."""
 AS_LEARNED, BOTH = "as learned", "--structure"
 NATIVE = ", native"
-STEPS: dict[str, tuple[dict[str, bool] | None, Precision | None]] = {
-    AS_LEARNED: (None, "float32"),
-    "rounded": (None, None),
-    "fewer columns": ({"rows": False}, None),
-    "equal rows": ({"columns": False}, None),
-    BOTH: ({}, None),
-    f"{BOTH}, int8": ({}, "int8"),
-}
-"""Name in the table to what `choose_structure` may do, and to the precision: None is what the exporter chooses."""
+COLUMNS = "fewer columns"
+PRECISIONS: dict[str, Precision] = {AS_LEARNED: "float32", f"{BOTH}, int8": "int8"}
+"""Step to precision. In all other steps, the exporter chooses it."""
 
 
 class Case(NamedTuple):
@@ -211,7 +205,7 @@ def measure(case: str, run: Path, native: bool, options: Options) -> list[Row | 
                 seed=0,
                 config_digest=checkpoint.digest,
                 validation_tasks=50,
-                precision=STEPS[step][1],
+                precision=PRECISIONS.get(step),
             )
             for index, (step, learner) in enumerate(learners.items())
         }
@@ -243,28 +237,26 @@ def measure(case: str, run: Path, native: bool, options: Options) -> list[Row | 
         for step, learner in learners.items()
     ]
     judged = JudgedTasks(checkpoint.normalization, family, shots=shots, seed=2, tasks=options.tasks)
-    smaller = learners.get("fewer columns", checkpoint.learner)
+    smaller = learners.get(COLUMNS, checkpoint.learner if any(_tied(learners[BOTH])) else learners[BOTH])
     left = Left(case=case, zeros=structure_left.zeros(smaller, judged), factors=structure_left.factors(smaller, judged))
     return [*rows, left]
 
 
 def compressed(checkpoint: Checkpoint, family: TaskFamily) -> dict[str, Learner]:
-    """Return the learner after each step that finds something of its own. Rounding is left to the export."""
-    found: dict[str, Learner] = {}
-    known: dict[str, Learner] = {}
-    for step, (parts, _) in STEPS.items():
-        if parts is None:
-            found[step] = checkpoint.learner
-            continue
-        shots, key = checkpoint.config.settings.shots, json.dumps(parts)
-        if key not in known:
-            known[key], _ = choose_structure(
-                checkpoint.learner, checkpoint.normalization, family, shots=shots, seed=0, tasks=100, **parts
-            )
-        found[step] = known[key]
-    parts = {step: [tuple(each.shape) for each in _symmetries(found[step])] for step in STEPS}
-    alone = [step for step in ("fewer columns", "equal rows") if parts[step] in (parts[AS_LEARNED], parts[BOTH])]
-    return {step: learner for step, learner in found.items() if step not in alone}
+    """Return the learner after each step. Rounding is left to the export.
+
+    Rows alone and columns alone have a step of their own if `--structure` takes both.
+    """
+    learner, shots = checkpoint.learner, checkpoint.config.settings.shots
+
+    def smaller(**parts: bool) -> Learner:
+        normalization = checkpoint.normalization
+        return choose_structure(learner, normalization, family, shots=shots, seed=0, tasks=100, **parts)[0]
+
+    both, alone = smaller(), {}
+    if any(_tied(both)) and both.adapted_size() < learner.adapted_size():
+        alone = {COLUMNS: smaller(rows=False), "equal rows": smaller(columns=False)}
+    return {AS_LEARNED: learner, "rounded": learner, **alone, BOTH: both, f"{BOTH}, int8": both}
 
 
 def adapt_seconds(
