@@ -62,7 +62,15 @@ def replay_golden_example(bundle: Bundle, sessions: Sessions, longest: float = L
         if not error <= (most := allowed.get(name, tolerance)):
             raise BundleError(
                 f"bundle '{bundle.path}': the golden example's {name} is off by {error:.1e}, more than the tolerance "
-                f"{most:.1e}; likely cause: graphs of another export, or an onnxruntime or provider that computes "
-                "otherwise here. Do not run the bundle here; try CPUExecutionProvider, or export again"
+                f"{most:.1e}; {_CAUSES[sessions.engine]}"
             )
     return max(errors.values())
+
+
+_CAUSES = {
+    "onnx": "likely cause: graphs of another export, or an onnxruntime or provider that computes otherwise here. Do "
+    "not run the bundle here; try CPUExecutionProvider, or export again",
+    "native": "likely cause: code of another export, or a compiler with an error. Do not run this code; run `msr "
+    "compile` with another --compiler, or leave the engine out, which takes ONNX Runtime",
+}
+"""What is wrong most likely, and what to do, by engine."""

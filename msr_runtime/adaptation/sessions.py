@@ -73,6 +73,8 @@ class Sessions:
                 f"time_constant is {time_constant}, but bundle '{bundle.path}' has the rule '{manifest.rule}', which "
                 "has no time: leave time_constant out, or train with --learner.rule recursive"
             )
+        self.engine = engine
+        """What computes."""
         opened = NativeBackend if engine == "native" else OnnxBackend
         self._backend: Backend = opened(bundle, providers)
         self.support = support_x, support_y = self._backend.support
