@@ -9,9 +9,12 @@ import contextlib
 import io
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +43,8 @@ _INVISIBLE = DirectiveInHTMLCommentLexer(directive="invisible-code-block", argum
 _CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"<!--\s*run:\s*(?P<how>[^>]*?)\s*-->\s*\Z")
 _TRAIN = re.compile(r"\bmsr train\b(?:\\\n|[^#\n;|&])*")
-_NEEDS_TORCH = re.compile(r"(msr (train|export|evaluate|info) ([^\n\\#|&;<>$*`']|\\\n|'[^'\n]*')+\n?)+")
+_WORDS = r"([^\n\\#|&;<>$*`']|\\\n|'[^'\n]*')+\n?"
+_NEEDS_TORCH = re.compile(rf"(msr (train|export|evaluate|info) {_WORDS}|python \w+\.py\n)+")
 _FILE = re.compile(r"cat > \S+ <<'EOF'\n.*?^EOF\n", re.MULTILINE | re.DOTALL)
 _HOW = re.compile(r"no, \S.{5,}|small|exit [1-9]\d*", re.DOTALL)
 
@@ -58,7 +62,7 @@ def marks(document: Document, region: Region) -> str:
 
 
 def run_here(script: str) -> tuple[int, str]:
-    """Run commands of `msr`, line by line, in this process: a new one would spend seconds on the import of torch.
+    """Run commands of `msr` and programs, line by line, in this process: a new one would spend seconds on torch.
 
     Returns:
         The exit code of the last one that ran, and what all of them printed.
@@ -66,9 +70,29 @@ def run_here(script: str) -> tuple[int, str]:
     code, said = 0, io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         for line in script.replace("\\\n", " ").splitlines():
-            if code := run(shlex.split(line)[1:]):
+            command, *arguments = shlex.split(line)
+            if code := run(arguments) if command == "msr" else run_program(arguments[0]):
                 break
     return code, said.getvalue()
+
+
+def run_program(file: str) -> int:
+    """Run a program of the current folder as `python FILE` does, which can import the modules beside it."""
+    known, here = set(sys.modules), str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")  # a warning of a library is no fault of the page
+            runpy.run_path(file, run_name="__main__")
+    except Exception:  # noqa: BLE001  as Python does where a program fails
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.path.remove(here)
+        for name in set(sys.modules) - known:  # another page may have other modules of these names
+            if (sys.modules[name].__dict__.get("__file__") or "").startswith(here):
+                del sys.modules[name]
+    return 0
 
 
 def fences(document: Document) -> Iterator[Region]:
@@ -171,6 +195,19 @@ def test_blocks_run(page, folder, small) -> None:
             elif isinstance(value, subprocess.Popen) and value.poll() is None:
                 value.kill()
                 value.wait()
+
+
+def test_a_program_that_fails_is_found(folder) -> None:
+    """Its modules are those beside it, and what it imported from there is forgotten."""
+    (folder / "beside.py").write_text("ANSWER = 42\n")
+    (folder / "right.py").write_text("import beside\nprint(beside.ANSWER)\n")
+    (folder / "wrong.py").write_text("import beside\nbeside.QUESTION\n")
+    assert run_here("python right.py\n") == (0, "42\n")
+    code, said = run_here("python right.py\npython wrong.py\npython right.py\n")
+    assert code == 1
+    assert "has no attribute 'QUESTION'" in said
+    assert said.count("42") == 1
+    assert "beside" not in sys.modules
 
 
 def test_a_block_that_fails_is_found(tmp_path, folder, small) -> None:
