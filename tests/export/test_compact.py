@@ -5,12 +5,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto
 
 from msr_export import check_parity, freeze
 from msr_export.compact import compact
 from msr_export.freeze import Frozen
 from msr_export.rounding import constants, rounded, row_lengths
+from msr_export.tying import tied
 from msr_runtime.inference.session import make_session
 
 _CPU = ["CPUExecutionProvider"]
@@ -88,3 +90,16 @@ def test_a_demo_sized_adapt_is_half_as_large(exporter: Any) -> None:
     learner, _, small = _frozen(exporter, "float16", width=48, filters=32)
     numbers = sum(part.numel() for part in constants(learner).values())
     assert 2 * numbers < len(small.adapt) < 2 * numbers + 10_000
+
+
+def test_copies_of_few_numbers_are_small(exporter: Any) -> None:
+    """Places take two bytes each, and the zeros between them none."""
+    learner = exporter.build("msr", "mse", width=20, depth=2)
+    parts = learner.network.get_submodule("layers.1.parametrizations.weight")
+    with torch.no_grad():
+        parts[0].U.copy_(torch.cat([torch.eye(5), torch.zeros(3, 5)])[torch.arange(400) % 8])
+    parts[0] = tied(parts[0], 0.02)
+    frozen = freeze(learner, exporter.scaled)
+    small = compact(frozen)
+    assert all(map(np.array_equal, _outputs(small.adapt), _outputs(frozen.adapt)))
+    assert len(frozen.adapt) - len(small.adapt) > 4 * 400 + 6 * 250 - 300

@@ -1,11 +1,10 @@
 """Operators that only move numbers: they become views, copies, joins and gathers."""
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from msr_c.graphs.building import broadcast, strided, strides, view
-from msr_c.graphs.dims import Dim, Dims, size
+from msr_c.graphs.dims import Dim, size
 from msr_c.graphs.graph import Attributes, Graph, Op, c_type
 from msr_runtime.errors import ExportError
 
@@ -171,14 +170,10 @@ def constant_of_shape(graph: Graph, inputs: list[str], outputs: list[str], attri
     sizes = graph[inputs[0]].value
     assert sizes is not None
     value = numpy_helper.to_array(attributes["value"]) if "value" in attributes else np.zeros(1, np.float32)
-    _fill(graph, outputs[0], value, tuple(map(Dim.of, sizes.tolist())))
-
-
-def _fill(graph: Graph, name: str, value: NDArray, shape: Dims) -> None:
-    """Add a tensor that one number fills: it is not stored as often as the tensor has numbers."""
-    graph.add(name, c_type(value.dtype), shape)
+    shape = tuple(map(Dim.of, sizes.tolist()))
+    graph.add(outputs[0], c_type(value.dtype), shape)
     steps = {"strides": [Dim.of(0)] * len(shape), "offset": Dim.of(0)}
-    graph.ops.append(Op("strided", [graph.constant(name, value)], [name], steps))
+    graph.ops.append(Op("strided", [graph.constant(outputs[0], value)], [outputs[0]], steps))
 
 
 def scatter_elements(graph: Graph, inputs: list[str], outputs: list[str], attributes: Attributes) -> None:
@@ -187,9 +182,5 @@ def scatter_elements(graph: Graph, inputs: list[str], outputs: list[str], attrib
     if attributes.get("reduction", b"none") != b"none":
         raise ExportError(f"{graph.name}.onnx adds up where it scatters, which is not written in C")
     graph.add(outputs[0], source.dtype, source.shape)
-    if source.constant is not None and np.all(source.constant == source.constant.flat[0]):
-        filled = graph.new(inputs[0], source.shape, source.dtype)
-        _fill(graph, filled, source.constant.ravel()[:1], source.shape)
-        inputs = [filled, *inputs[1:]]
     axis = attributes.get("axis", 0) % len(source.shape)
     graph.ops.append(Op("scatter elements", list(inputs), [outputs[0]], {"axis": axis}))

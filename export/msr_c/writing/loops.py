@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from msr_c.graphs.building import strides
 from msr_c.graphs.dims import Dim, Dims
 from msr_c.graphs.elementwise import ELEMENTWISE
@@ -182,8 +184,14 @@ class Loops:
     def scatter_elements(self, op: Op) -> list[str]:
         """Write a copy, of which some numbers along an axis are others, by indices."""
         shape, at = self._graph[op.output].shape, self._graph[op.inputs[1]].shape
-        copied = [self._leaf(op.output, shape, shape), self._leaf(op.inputs[0], shape, shape)]
-        lines = self._loop(squeezed(shape), copied, lambda text: f"{text[0]} = {text[1]};")
+        copied = [self._leaf(op.output, shape, shape)]
+        known = self._graph[op.inputs[0]].constant
+        if known is not None and np.all(known == known.flat[0]):  # as many numbers as W has need not be stored
+            one = literal(known.flat[0].item(), self._graph[op.output].dtype)
+            lines = self._loop(squeezed(shape), copied, lambda text: f"{text[0]} = {one};")
+        else:
+            copied.append(self._leaf(op.inputs[0], shape, shape))
+            lines = self._loop(squeezed(shape), copied, lambda text: f"{text[0]} = {text[1]};")
         leaves = [self._leaf(op.inputs[2], at, at), self._leaf(op.inputs[1], at, at)]
         names, text, place = self._chosen(op.output, at, op.attributes["axis"], leaves)
         return lines + _nest(squeezed(at), names, [f"{place} = {text[0]};"])
