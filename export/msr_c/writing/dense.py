@@ -1,5 +1,39 @@
 """The C functions of dense algebra and mathematics that graphs call, as templates."""
 
+from collections.abc import Iterable
+
+
+def row_blocks(counts: Iterable[int]) -> str:
+    """Write the loops of `product` over rows: as many rows at a time as the first count, then as the next ones."""
+    return "\n".join(_row_block(count) for count in counts)
+
+
+def _row_block(count: int) -> str:
+    """The loop over blocks of so many rows. A compiler unrolls no array of arrays, so each row is written out."""
+    each, more = range(count), "".join(f", *restrict a{i} = a{i - 1} + row" for i in range(1, count))
+    lines = [
+        f"for (; i + {count} <= rows; i += {count}, a0 += {count} * row, out += {count} * columns) {{",
+        *([f"    const {{T}} {more.removeprefix(', ')};"] if more else []),
+        f"    {{T}} {', '.join(f's{i}[16]' for i in each)};",
+        "    for (int l = 0; l < 16; ++l)",
+        f"        {' = '.join(f's{i}[l]' for i in each)} = first[l];",
+        "    for (int p = 0; p < depth; ++p) {",
+        f"        const {{T}} {', '.join(f'x{i} = a{i}[p * step]' for i in each)};",
+        "        const {T} *restrict y = column + p * columns;",
+        *(
+            line
+            for i in each
+            for line in ("        for (int l = 0; l < 16; ++l)", f"            s{i}[l] += x{i} * y[l];")
+        ),
+        "    }",
+        "    for (int l = 0; l < 16; ++l) {",
+        *(f"        out[{f'{i} * columns + ' if i else ''}l] = s{i}[l];" for i in each),
+        "    }",
+        "}",
+    ]
+    return "\n".join(f"        {line}" for line in lines)
+
+
 DENSE = r"""
 //: exp_float
 #if defined __FAST_MATH__ || defined __ASSOCIATIVE_MATH__
@@ -68,7 +102,7 @@ static inline int min_int(int a, int b)
 
 //: product_{T}
 /* c (rows, columns) = bias + a b. Number (i, p) of a is a[i * row + p * step]; b is (depth, columns). Without a bias it
-   is null. Sixteen columns of four rows are summed up at a time, in registers: compilers keep small arrays there. */
+   is null. Sixteen columns of a few rows are summed up at a time, in registers: compilers keep small arrays there. */
 static void product_{T}(int rows, int columns, int depth, const {T} *restrict a, int row, int step,
                         const {T} *restrict b, const {T} *restrict bias, {T} *restrict c)
 {
@@ -79,48 +113,33 @@ static void product_{T}(int rows, int columns, int depth, const {T} *restrict a,
         int i = 0;
         for (int l = 0; l < 16; ++l)
             first[l] = bias ? bias[j + l] : {Z};
-        for (; i + 4 <= rows; i += 4, a0 += 4 * row, out += 4 * columns) {
-            const {T} *restrict a1 = a0 + row, *restrict a2 = a1 + row, *restrict a3 = a2 + row;
-            {T} s0[16], s1[16], s2[16], s3[16];
-            for (int l = 0; l < 16; ++l)
-                s0[l] = s1[l] = s2[l] = s3[l] = first[l];
-            for (int p = 0; p < depth; ++p) {
-                const {T} x0 = a0[p * step], x1 = a1[p * step], x2 = a2[p * step], x3 = a3[p * step];
-                const {T} *restrict y = column + p * columns;
-                for (int l = 0; l < 16; ++l)
-                    s0[l] += x0 * y[l];
-                for (int l = 0; l < 16; ++l)
-                    s1[l] += x1 * y[l];
-                for (int l = 0; l < 16; ++l)
-                    s2[l] += x2 * y[l];
-                for (int l = 0; l < 16; ++l)
-                    s3[l] += x3 * y[l];
-            }
-            for (int l = 0; l < 16; ++l) {
-                out[l] = s0[l];
-                out[columns + l] = s1[l];
-                out[2 * columns + l] = s2[l];
-                out[3 * columns + l] = s3[l];
-            }
-        }
-        for (; i < rows; ++i, a0 += row, out += columns) {
-            {T} s0[16];
-            for (int l = 0; l < 16; ++l)
-                s0[l] = first[l];
-            for (int p = 0; p < depth; ++p)
-                for (int l = 0; l < 16; ++l)
-                    s0[l] += a0[p * step] * column[p * columns + l];
-            for (int l = 0; l < 16; ++l)
-                out[l] = s0[l];
-        }
+{BLOCKS}
     }
-    for (; j < columns; ++j)
-        for (int i = 0; i < rows; ++i) {
-            {T} sum = bias ? bias[j] : {Z};
+    for (; j < columns; ++j) {
+        const {T} first = bias ? bias[j] : {Z};
+        int i = 0;
+        for (; i + 4 <= rows; i += 4) {
+            const {T} *restrict a0 = a + i * row;
+            {T} s0 = first, s1 = first, s2 = first, s3 = first;
+            for (int p = 0; p < depth; ++p) {
+                const {T} y = b[p * columns + j];
+                s0 += a0[p * step] * y;
+                s1 += a0[row + p * step] * y;
+                s2 += a0[2 * row + p * step] * y;
+                s3 += a0[3 * row + p * step] * y;
+            }
+            c[i * columns + j] = s0;
+            c[(i + 1) * columns + j] = s1;
+            c[(i + 2) * columns + j] = s2;
+            c[(i + 3) * columns + j] = s3;
+        }
+        for (; i < rows; ++i) {
+            {T} sum = first;
             for (int p = 0; p < depth; ++p)
                 sum += a[i * row + p * step] * b[p * columns + j];
             c[i * columns + j] = sum;
         }
+    }
 }
 
 //: dot_{T}
