@@ -82,7 +82,7 @@ def run_program(file: str) -> int:
     sys.path.insert(0, here)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("default")  # a warning of a library is no fault of the page
+            warnings.simplefilter("ignore")  # a warning of a library is no fault of the page
             runpy.run_path(file, run_name="__main__")
     except Exception:  # noqa: BLE001  as Python does where a program fails
         traceback.print_exc()
