@@ -12,6 +12,7 @@ from msr_c.writing.text import identifier
 from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.errors import ExportError
+from msr_runtime.files import write_atomically
 
 __all__ = ["Written", "write_c", "write_robot_source"]
 
@@ -32,7 +33,8 @@ def write_c(bundle: Bundle, folder: Path, shots: int | None = None) -> Written:
 
     Args:
         bundle: The bundle.
-        folder: The folder to write to. It is made if it is not there. Files of an earlier export are replaced.
+        folder: The folder to write to. It is made if it is not there. Files of an earlier export are replaced, each
+            when the new one is whole.
         shots: N, the most samples of a support set. None takes those of meta-training.
 
     Raises:
@@ -45,7 +47,7 @@ def write_c(bundle: Bundle, folder: Path, shots: int | None = None) -> Written:
     folder.mkdir(parents=True, exist_ok=True)
     written = Written(folder / f"{name}.h", folder / f"{name}.c", folder / f"{name}_test.c")
     for path, text in zip(written, (program.header, program.source, test), strict=True):
-        path.write_text(text, encoding="utf-8")
+        write_atomically(path, text.encode())
     return written
 
 

@@ -66,8 +66,11 @@ def export(
         raise InputError(
             f"'{bundle}' holds a bundle already, and a robot may use it; name another folder, or replace it (--replace)"
         )
-    if not next(folder for folder in bundle.absolute().parents if folder.exists()).is_dir():
-        raise InputError(f"'{bundle}' cannot be a folder, because a file has the name of a folder above it")
+    for folder in (bundle, c) if c else (bundle,):
+        if not next(above for above in folder.absolute().parents if above.exists()).is_dir():
+            raise InputError(f"'{folder}' cannot be a folder, because a file has the name of a folder above it")
+    if c is not None and c.exists() and not c.is_dir():
+        raise InputError(f"'{c}' is a file, but a folder for the C source is wanted: name another one (--c)")
     compiler = find_compiler("cc") if native else None
     found = load_own(checkpoint, learner, method)
     tasks = family_of(checkpoint, family, found.config.family)

@@ -144,6 +144,15 @@ class TestRefusals:
         assert msr("export", tmp_path / "run", tmp_path / "file" / "sub" / "bundle") == 2
         assert "cannot be a folder, because a file has the name of a folder above it" in refusal()
 
+    @pytest.mark.parametrize(
+        ("folder", "wanted"), [("file/c", "cannot be a folder"), ("file", "is a file, but a folder")]
+    )
+    def test_c_below_a_file_is_refused_before_the_export(self, folder, wanted, tmp_path, refusal, msr) -> None:
+        """The export, which takes most of the time, would have been for nothing."""
+        (tmp_path / "file").touch()
+        assert msr("export", tmp_path / "run", tmp_path / "bundle", "--c", tmp_path / folder) == 2
+        assert wanted in refusal()
+
     def test_a_bundle_in_place_of_a_run(self, bundle_path, refusal, msr) -> None:
         """What is exported already is not exported again."""
         assert msr("export", bundle_path, "new") == 2
