@@ -1,6 +1,6 @@
 """Operators that compute: casts, powers, reductions, softmax and matrix products."""
 
-from msr_c.graphs.building import broadcast, elementwise, reduced
+from msr_c.graphs.building import broadcast, elementwise, reduced, view
 from msr_c.graphs.graph import Attributes, Graph, Op
 from msr_c.reading.shapes import axes_of
 from msr_runtime.errors import ExportError
@@ -37,6 +37,23 @@ def reduce(graph: Graph, kind: str, inputs: list[str], output: str, attributes: 
     axes = axes_of(graph, inputs[1:], rank)
     keep = bool(attributes.get("keepdims", 1))
     reduced(graph, kind, inputs[0], set(range(rank)) if axes is None else axes, output, keep)
+
+
+def log_sum_exp(graph: Graph, inputs: list[str], outputs: list[str], attributes: Attributes) -> None:
+    """ReduceLogSumExp, with the largest number taken off first, so that no power overflows."""
+    source = graph[inputs[0]]
+    found = axes_of(graph, inputs[1:], len(source.shape))
+    axes = set(range(len(source.shape))) if found is None else found
+    largest, less, power, total, end, made = (graph.new(outputs[0], (), source.dtype) for _ in range(6))
+    reduced(graph, "max", inputs[0], axes, largest, keep=True)
+    elementwise(graph, "Sub", [inputs[0], largest], less)
+    elementwise(graph, "Exp", [less], power)
+    reduced(graph, "sum", power, axes, total, keep=True)
+    elementwise(graph, "Log", [total], end)
+    elementwise(graph, "Add", [end, largest], made)
+    kept = attributes.get("keepdims", 1)
+    shape = tuple(dim for axis, dim in enumerate(graph[made].shape) if kept or axis not in axes)
+    view(graph, made, outputs[0], shape)
 
 
 def softmax(graph: Graph, inputs: list[str], outputs: list[str], attributes: Attributes, log: bool = False) -> None:

@@ -39,6 +39,7 @@ _TRANSLATORS: dict[str, _Translator] = {
     "Pad": shapes.pad,
     "Pow": arithmetic.power,
     "Range": shapes.count,
+    "ReduceLogSumExp": arithmetic.log_sum_exp,
     "Reshape": shapes.reshape,
     "ScatterElements": shapes.scatter_elements,
     "Slice": shapes.cut,
