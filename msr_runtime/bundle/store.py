@@ -266,7 +266,9 @@ def _required(manifest: Manifest) -> tuple[str, ...]:
     return RECURSIVE if manifest.recursion else REQUIRED
 
 
-def write_bundle(path: PathLike, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+def write_bundle(
+    path: PathLike, manifest: Manifest, files: Mapping[str, bytes], private_key: PathLike | None = None
+) -> Bundle:
     """Write a bundle as the folder `path` and return it, opened and checked.
 
     The folder is written under another name and renamed, so it is never incomplete. An older bundle at `path` is
@@ -277,8 +279,11 @@ def write_bundle(path: PathLike, manifest: Manifest, files: Mapping[str, bytes])
         path: The folder to write.
         manifest: The manifest. This function fills in the digests of the files.
         files: The bytes of each file, by file name.
+        private_key: A PEM file with an unencrypted Ed25519 private key, to sign the bundle with before it replaces the
+            old one: a robot that wants a signature never finds it without. None: the bundle is not signed.
 
     Raises:
+        KeyFileError: If `private_key` is not such a file.
         BundleError: If a required file is missing, or `path` holds something that is not a bundle.
         ValueError: If a file name is not allowed in a bundle (pydantic's ValidationError).
         OSError: If the system refuses, for example because the disk is full. An older bundle stays as it was.
@@ -307,6 +312,7 @@ def write_bundle(path: PathLike, manifest: Manifest, files: Mapping[str, bytes])
             write_new(fresh / name, data)
         sync_folder(fresh)
         bundle = Bundle.open(fresh)  # read back, so that a bundle that cannot be opened never replaces a good one
+        bundle = bundle if private_key is None else bundle.sign(private_key)
         if target.exists() and exchange(fresh, target):
             old = fresh  # after the exchange, the temporary name holds the old bundle
         else:

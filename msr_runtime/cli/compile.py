@@ -46,20 +46,20 @@ def compile_native(
         )
     program = find_compiler(compiler)
     if sign is not None:
-        signing.sign(b"", sign)  # a wrong key is refused before the bundle is replaced
-    made = add_native(opened, program, shots)
-    made = made if sign is None else made.sign(sign)
+        signing.sign(b"", sign)  # a wrong key is refused before the compiler runs
+    made = add_native(opened, program, shots, sign)
     print_rows({"bundle": f"{bundle} ({made.digest})", library_name(): f"{len(made.files[library_name()])} bytes"})
     return 0
 
 
-def add_native(bundle: Bundle, compiler: str, shots: int | None = None) -> Bundle:
+def add_native(bundle: Bundle, compiler: str, shots: int | None = None, private_key: Path | None = None) -> Bundle:
     """Compile a bundle's native code for this processor, and return the bundle with it, which replaces the old one.
 
     Args:
         bundle: The opened bundle.
         compiler: The path of a compiler.
         shots: The most samples of a support set. None keeps those of the bundle's source.
+        private_key: A private key (Ed25519), to sign the new bundle with. None: it is not signed.
 
     Raises:
         BundleError: If a source has to be written, and onnx is not installed.
@@ -72,7 +72,7 @@ def add_native(bundle: Bundle, compiler: str, shots: int | None = None) -> Bundl
     if source != files.get(NATIVE_SOURCE):
         files = {name: data for name, data in files.items() if not name.endswith(".so")}
     files |= {NATIVE_SOURCE: source, library_name(): compile_source(source, compiler)}
-    return write_bundle(bundle.path, bundle.manifest, files)
+    return write_bundle(bundle.path, bundle.manifest, files, private_key)
 
 
 def _source(bundle: Bundle, shots: int) -> bytes:

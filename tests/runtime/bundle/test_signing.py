@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from hostile import WEAK_POINTS, public_pem
 
 from msr_runtime import AdaptiveModel, Bundle, BundleError, SignatureError
+from msr_runtime.bundle import store
 from msr_runtime.bundle.manifest import MANIFEST, MANIFEST_DIGEST
 from msr_runtime.bundle.signing import SIGNATURE, make_keys
 from msr_runtime.bundle.store import PREDICT, write_bundle
@@ -149,6 +150,29 @@ def test_writing_a_bundle_anew_drops_the_signature(signed: Path, linear: Any, li
     """A new bundle in the folder does not keep the old bundle's signature."""
     assert write_bundle(signed, linear.manifest(), linear_files).signature is None
     assert Bundle.open(signed).signature is None
+
+
+def test_a_bundle_is_signed_before_it_replaces_another(
+    signed: Path, keys: Keys, linear: Any, linear_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A robot that wants a signature finds one at any moment. A wrong key leaves the old bundle."""
+    before = Bundle.open(signed, [keys.public]).digest
+    second = linear.manifest().model_copy(update={"method": "second"})
+    with pytest.raises(KeyFileError, match="public key"):
+        write_bundle(signed, second, linear_files, keys.public)
+    assert Bundle.open(signed, [keys.public]).digest == before
+
+    seen = []
+    replaced = store.exchange
+
+    def looked_at(fresh: Path, target: Path) -> bool:
+        seen.append(Bundle.open(fresh, [keys.public]).digest)
+        return replaced(fresh, target)
+
+    monkeypatch.setattr(store, "exchange", looked_at)
+    written = write_bundle(signed, second, linear_files, keys.private)
+    assert seen == [written.digest] == [Bundle.open(signed, [keys.public]).digest]
+    assert written.signature is not None
 
 
 def test_what_was_replaced_meanwhile_is_not_signed(
