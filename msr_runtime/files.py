@@ -44,6 +44,11 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def missing_folder(file: Path) -> str | None:
+    """Return in words that there is no folder for a file. None if there is one."""
+    return None if file.parent.is_dir() else f"there is no folder '{file.parent}'"
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to a new file beside `path`, then rename it to `path`.
 
@@ -59,8 +64,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         fresh.replace(path)
     except OSError as error:
         # the user has not heard of the hidden name
-        missing = "" if path.parent.is_dir() else f", because there is no folder '{path.parent}'"
-        raise OSError(error.errno, f"{error.strerror}{missing}", str(path)) from error
+        missing = missing_folder(path)
+        raise OSError(error.errno, f"{error.strerror}{f', because {missing}' if missing else ''}", str(path)) from error
     finally:
         with suppress(OSError):  # it was renamed, or never made
             fresh.unlink()

@@ -10,7 +10,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from msr_runtime.errors import InputError
-from msr_runtime.files import local_path, write_atomically
+from msr_runtime.files import local_path, missing_folder, write_atomically
 
 
 def visible(text: object) -> str:
@@ -72,8 +72,8 @@ def require_folder(file: Path | None) -> None:
     Raises:
         InputError: There is no such folder.
     """
-    if file and not file.parent.is_dir():
-        raise InputError(f"cannot write '{file}': there is no folder '{file.parent}'; make it, or name another file")
+    if file and (missing := missing_folder(file)):
+        raise InputError(f"cannot write '{file}': {missing}; make it, or name another file")
 
 
 def write_json(path: Path, figures: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A model, another one with limits, and clean samples that keep them."""
+"""A model, another one with limits, clean samples that keep them, and a model that learns by sample."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -51,3 +51,22 @@ def limited(write: Callable[..., Path], linear: Any, clean: tuple[np.ndarray, np
         "worse": 0.0,
     }
     return AdaptiveModel.load(write(validation={"tasks": 4, "error_at_v0": 1.0, "by_shots": [figures]}))
+
+
+@pytest.fixture(scope="session")
+def loaded_filter(recursive_bundle: Path) -> AdaptiveModel:
+    """A model that learns by sample, at v0. Fork it."""
+    return AdaptiveModel.load(recursive_bundle, self_test=False)
+
+
+@pytest.fixture(scope="session")
+def loaded_native_filter(native_recursive_bundle: Path) -> AdaptiveModel:
+    """The same by native code."""
+    return AdaptiveModel.load(native_recursive_bundle, engine="native")
+
+
+@pytest.fixture
+def filtering(request: pytest.FixtureRequest, loaded_filter: AdaptiveModel) -> AdaptiveModel:
+    """A model that learns by sample, at v0: in ONNX Runtime, or by the engine that a test asks for."""
+    native = getattr(request, "param", "onnx") == "native"
+    return (request.getfixturevalue("loaded_native_filter") if native else loaded_filter).fork()

@@ -1,10 +1,7 @@
-"""Learning sample by sample on a bundle with the rule `recursive`: what is learned, what is refused, and that it holds
-while other threads predict.
-"""
+"""Learning sample by sample on a bundle with the rule `recursive`: what is learned, and what is refused."""
 
 import copy
 import dataclasses
-import threading
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -26,27 +23,14 @@ Y = (X[:, 16:] * 0.5 - 0.2).astype(np.float32)
 QUERY = X[0]
 OLD_NUMPY = np.lib.NumpyVersion(np.__version__) < "2.4.0"
 """It warns that an array of one number is no number, and converts it. Newer versions refuse it."""
-BOTH = pytest.mark.parametrize("model", ["onnx", "native"], indirect=True)
+BOTH = pytest.mark.parametrize("filtering", ["onnx", "native"], indirect=True)
 """Runs a test in ONNX Runtime and in native code."""
 
 
-@pytest.fixture(scope="session")
-def loaded(recursive_bundle: Path) -> AdaptiveModel:
-    """The model, at v0. Fork it."""
-    return AdaptiveModel.load(recursive_bundle, self_test=False)
-
-
-@pytest.fixture(scope="session")
-def loaded_native(native_recursive_bundle: Path) -> AdaptiveModel:
-    """The same by native code."""
-    return AdaptiveModel.load(native_recursive_bundle, engine="native")
-
-
 @pytest.fixture
-def model(request: pytest.FixtureRequest, loaded: AdaptiveModel) -> AdaptiveModel:
-    """A model at v0: in ONNX Runtime, or by the engine that a test asks for."""
-    native = getattr(request, "param", "onnx") == "native"
-    return (request.getfixturevalue("loaded_native") if native else loaded).fork()
+def model(filtering: AdaptiveModel) -> AdaptiveModel:
+    """The model that learns by sample, at v0."""
+    return filtering
 
 
 def learn(model: AdaptiveModel, samples: range) -> AdaptiveModel:
@@ -407,70 +391,3 @@ def test_a_damaged_stream_is_named(recursive_bundle: Path) -> None:
     with pytest.raises(BundleError, match=r"stream\.npz is not a golden stream") as error:
         AdaptiveModel.load(damaged)
     assert "graphs do not match" not in str(error.value)
-
-
-@BOTH
-def test_predictions_are_never_torn(model: AdaptiveModel) -> None:
-    """Each is that of the weights and of the belief between two updates, while another thread updates."""
-    updates = 300
-    sequence = model.fork()
-    wanted = {sequence.predict(QUERY).tobytes()}
-    wanted_std = {b"".join(part.tobytes() for part in sequence.predict(QUERY, std=True))}
-    for index in range(updates):
-        sequence.update(X[index % 100], Y[index % 100])
-        wanted.add(sequence.predict(QUERY).tobytes())
-        wanted_std.add(b"".join(part.tobytes() for part in sequence.predict(QUERY, std=True)))
-    done, seen, seen_std = threading.Event(), set[bytes](), set[bytes]()
-
-    def plain() -> None:
-        while not done.is_set():
-            seen.add(model.predict(QUERY).tobytes())
-
-    def deviations() -> None:
-        while not done.is_set():
-            seen_std.add(b"".join(part.tobytes() for part in model.predict(QUERY, std=True)))
-
-    threads = [threading.Thread(target=target) for target in (plain, deviations)]
-    for thread in threads:
-        thread.start()
-    for index in range(updates):
-        model.update(X[index % 100], Y[index % 100])
-    done.set()
-    for thread in threads:
-        thread.join()
-    assert seen <= wanted
-    assert seen_std <= wanted_std
-    assert len(seen | seen_std) > 2
-
-
-@BOTH
-def test_a_large_batch_ends_however_often_another_thread_updates(model: AdaptiveModel) -> None:
-    """Though each attempt takes longer than some updates."""
-    batch, began, answered = np.tile(X, (40, 1)), threading.Event(), threading.Event()
-
-    def predict() -> None:
-        began.set()
-        assert np.isfinite(model.predict(batch, std=True).total).all()
-        answered.set()
-
-    thread = threading.Thread(target=predict, daemon=True)
-    thread.start()
-    began.wait()
-    for index in range(10_000):
-        model.update(X[index % 100], Y[index % 100])
-        if answered.wait(0.001):
-            break
-    assert answered.is_set()
-    thread.join()
-
-
-@BOTH
-def test_threads_that_update_wait_for_each_other(model: AdaptiveModel) -> None:
-    """Every sample counts: the covariance does not depend on who brought it."""
-    alone = learn(model.fork(), range(40)).predict(QUERY, std=True).epistemic
-    threads = [threading.Thread(target=learn, args=(model, range(10 * part, 10 * part + 10))) for part in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    np.testing.assert_allclose(model.predict(QUERY, std=True).epistemic, alone, rtol=0.2)
