@@ -172,10 +172,13 @@ def export_bundle(
         raise ExportError(f"the learner cannot be exported: {far}, and train again")
     inputs = _inputs(family, shots, seed)
     learner, found = centered(learner, normalization, inputs), None
-    known = {"shots": shots, "seed": seed, "tasks": validation_tasks}
     if structure:
-        learner, found = choose_structure(learner, normalization, family, **known)
-    learner, rounding = choose_precision(learner, normalization, family, **known, asked=precision)
+        learner, found = choose_structure(
+            learner, normalization, family, shots=shots, seed=seed, tasks=validation_tasks
+        )
+    learner, rounding = choose_precision(
+        learner, normalization, family, shots=shots, seed=seed, tasks=validation_tasks, asked=precision
+    )
     with torch.random.fork_rng(devices=[]):  # the examples of the trace come from torch's global generator
         torch.manual_seed(seed)
         frozen = freeze(learner, normalization)
