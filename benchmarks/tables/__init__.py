@@ -55,7 +55,6 @@ _LATER = {
 }
 """Robots that are trained for days: heading and words before their tables."""
 PENDING = {f"{kind}-{robot}{rule}" for robot in _LATER for kind, rule in (("families", "-gauss-newton"), ("drive", ""))}
-PENDING |= {"structure"}
 PENDING |= {"gpu"}
 """Results that need not be stored yet. Their tables and pictures are then left out of the pages."""
 _MEMORY = """### What a longer memory buys
