@@ -203,8 +203,8 @@ def encode(model: onnx.ModelProto) -> bytes:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the exporter's notes about itself: deprecated calls inside torch, and a missing torchvision."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir")]
+    """Silence the exporter's notes about itself: deprecated calls inside torch, a missing torchvision, what it kept."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript.optimizer")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
