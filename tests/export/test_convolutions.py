@@ -1,6 +1,5 @@
 """Gradients of convolutions and pooling, written for ONNX, equal torch's, for all strides and in every rule."""
 
-import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -163,12 +162,6 @@ def test_networks_of_images_adapt_as_in_torch(exporter, network: str, loss: Loss
     learner = _learner(network, loss, **changes)
     inputs = exporter.inputs(SCALED, SHAPE)
     assert 0 < check_parity(learner, SCALED, freeze(learner, SCALED), inputs, seed=1).max_relative_error <= 1e-5
-
-
-def test_an_export_says_nothing_of_its_own_work(caplog: pytest.LogCaptureFixture) -> None:
-    """The ridge rule's lists of matrices are not folded: that is no news to a user."""
-    freeze(_learner("signal", "mse", rule="ridge"), SCALED)
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 class Blots:
