@@ -62,7 +62,7 @@ docs: $(READY)  ## Build the documentation into site/
 	@$(BIN)/sphinx-build --quiet --builder html --fail-on-warning --keep-going docs site
 	@echo "==> Open site/index.html"
 
-static: $(READY)  ## Check style, types and import rules
+static: $(READY)  ## Check style, types, import rules and that pages hold the stored results
 	@echo "==> ruff: style"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -70,6 +70,8 @@ static: $(READY)  ## Check style, types and import rules
 	@$(BIN)/pyright
 	@echo "==> import-linter: which package may import which"
 	@$(BIN)/lint-imports --no-logo
+	@echo "==> pages: what the stored results say; 'make tables' writes them"
+	@$(BIN)/python benchmarks/render.py --check
 
 test: static  ## Run every check but the slow tests
 	@echo "==> pytest: without the slow tests"
