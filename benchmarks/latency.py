@@ -282,6 +282,7 @@ def untrained(
             config_digest="",
             validation_tasks=1,
             precision="float16",
+            structure=False,
         )
         return learner, normalization, AdaptiveModel.load(out)
 

@@ -1,9 +1,9 @@
 """What of U a robot needs: bytes, adapt time and held-out error before and after each step of compression.
 
 Each network is trained shortly, then exported: as it was learned, rounded, with fewer columns of U, with equal rows
-tied, and with what `msr export --structure` takes of both. All bundles of a network adapt in turns, in one run and on
+tied, and as `msr export` takes both. All bundles of a network adapt in turns, in one run and on
 one thread, on ONNX Runtime and in native code where a C compiler is found. Errors are those of these bundles on fresh
-tasks. It can be interrupted: trained and measured networks are kept.
+tasks, and on robots outside of the ranges of training. It can be interrupted: trained and measured networks are kept.
 """
 
 import json
@@ -22,6 +22,7 @@ import onnx
 import structure_left
 import torch
 import tyro
+from online_outside import FarHexDrive, FarRingNav
 from store import EXPORT, ROOT, RUNTIME, Output, Result, begin, keep, settled
 from synthetic import PROBLEMS
 from tables import NEWTON
@@ -30,7 +31,9 @@ from tables.structure import structure_left as left_lines
 from terminal import print_lines
 from training import ROOTS, Job, diverged, learner_config, train_all
 
+from msr_envs.hex_drive.family import HexDrive
 from msr_envs.registry import load_family
+from msr_envs.ring_nav.family import RingNav
 from msr_export import export_bundle
 from msr_export.cost import JudgedTasks
 from msr_export.structure import choose_structure
@@ -52,9 +55,11 @@ WHEELS = f"{ROOT / 'examples' / 'four_wheels.py'}:FourWheels"
 """The family of four wheels, as a user names one from outside."""
 WIDTH = 48
 """Units of the robots' networks, as in the demo."""
-AS_LEARNED, BOTH = "as learned", "--structure"
+AS_LEARNED, BOTH = "as learned", "as exported"
 NATIVE = ", native"
 COLUMNS = "fewer columns"
+MANY = 64
+"""Support samples of a robot that takes its time."""
 PRECISIONS: dict[str, Precision] = {AS_LEARNED: "float32", f"{BOTH}, int8": "int8"}
 """Step to precision. In all other steps, the exporter chooses it."""
 
@@ -145,6 +150,10 @@ class Row(TypedDict):
     """The same in native code; empty where it was not compiled."""
     error: float
     """Over the orbit, after adapting, relative squared error on fresh tasks."""
+    many_error: float
+    """The same after `MANY` samples."""
+    outside_error: float | None
+    """The same as `error`, on tasks outside of the ranges of training; for robots."""
 
 
 class Left(TypedDict):
@@ -161,7 +170,7 @@ def main(options: Options) -> None:
     options = settled(options, STORED)
     if unknown := [case for case in options.cases if case not in CASES]:
         raise SystemExit(f"error: there is no network '{unknown[0]}'; there are {', '.join(CASES)}")
-    own = ("structure", "structure_left", "synthetic")
+    own = ("structure", "structure_left", "synthetic", "online_outside")
     files = (*(f"benchmarks/{name}.py" for name in own), "examples/four_wheels.py")
     begun = begin(options, (*ROOTS, *EXPORT, *RUNTIME, *files), seeds=(0,))
     if not (compiler := shutil.which("cc")):
@@ -206,6 +215,7 @@ def measure(case: str, run: Path, native: bool, options: Options) -> list[Row | 
                 config_digest=checkpoint.digest,
                 validation_tasks=50,
                 precision=PRECISIONS.get(step),
+                structure=False,
             )
             for index, (step, learner) in enumerate(learners.items())
         }
@@ -218,7 +228,13 @@ def measure(case: str, run: Path, native: bool, options: Options) -> list[Row | 
                 models[step + NATIVE] = AdaptiveModel.load(path, engine="native")
     seconds = adapt_seconds(models, family, shots, options)
     adapts = {step: models[step].adapted for step in learners}
-    scores = score_all(family, adapts, np.random.default_rng(1), tasks=options.tasks, shots=shots)
+
+    def errors(judging: TaskFamily, count: int) -> dict[str, float]:
+        scores = score_all(judging, adapts, np.random.default_rng(1), tasks=options.tasks, shots=count)
+        return {step: float(each.orbit.mean()) for step, each in scores.items()}
+
+    here, many, far = errors(family, shots), errors(family, MANY), outside(family)
+    there = errors(far, shots) if far else {}
     rows: list[Row | Left] = [
         Row(
             case=case,
@@ -232,7 +248,9 @@ def measure(case: str, run: Path, native: bool, options: Options) -> list[Row | 
             bundle_bytes=sizes[step],
             adapt_seconds=seconds[step],
             native_seconds=seconds.get(step + NATIVE, []),
-            error=float(scores[step].orbit.mean()),
+            error=here[step],
+            many_error=many[step],
+            outside_error=there.get(step),
         )
         for step, learner in learners.items()
     ]
@@ -245,7 +263,7 @@ def measure(case: str, run: Path, native: bool, options: Options) -> list[Row | 
 def compressed(checkpoint: Checkpoint, family: TaskFamily) -> dict[str, Learner]:
     """Return the learner after each step. Rounding is left to the export.
 
-    Rows alone and columns alone have a step of their own if `--structure` takes both.
+    Rows alone and columns alone have a step of their own if the export takes both.
     """
     learner, shots = checkpoint.learner, checkpoint.config.settings.shots
 
@@ -257,6 +275,19 @@ def compressed(checkpoint: Checkpoint, family: TaskFamily) -> dict[str, Learner]
     if any(_tied(both)) and both.adapted_size() < learner.adapted_size():
         alone = {COLUMNS: smaller(rows=False), "equal rows": smaller(columns=False)}
     return {AS_LEARNED: learner, "rounded": learner, **alone, BOTH: both, f"{BOTH}, int8": both}
+
+
+def outside(family: TaskFamily) -> TaskFamily | None:
+    """Return a family of robots outside of the ranges of training, or None for the paper's problems."""
+    if isinstance(family, RingNav):
+        return FarRingNav()
+    if isinstance(family, HexDrive):
+        return FarHexDrive()
+    if not isinstance(ranges := getattr(family, "ranges", None), dict):
+        return None
+    # 30 to 100 % of each range above it, as those of the two others
+    far = {name: (high + 0.3 * (high - low), high + (high - low)) for name, (low, high) in ranges.items()}
+    return type("Far", (type(family),), {"ranges": far})()
 
 
 def adapt_seconds(

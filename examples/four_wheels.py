@@ -42,11 +42,12 @@ class FourWheels(DeclaredSymmetry):
     loss: Loss = "mse"
     query_sets: tuple[str, ...] = ("sector", "wide")
     rate_hz: float = 1 / PERIOD
+    ranges: dict[str, tuple[float, float]] = RANGES
 
     def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
         """Draw bases. The support set and the first half of the queries drive forward, on two wheels."""
         rng = split_generator(self.name, rng, split)
-        base = {name: rng.uniform(*ends, (tasks, 1)) for name, ends in RANGES.items()}
+        base = {name: rng.uniform(*ends, (tasks, 1)) for name, ends in self.ranges.items()}
         near, wide = shots + queries // 2, queries - queries // 2
         x = np.concatenate([_inputs(rng, tasks, near, 0.3, 2), _inputs(rng, tasks, wide, np.pi, 4)], 1)
         x, y = x.astype(np.float32), twist_change(base, x).astype(np.float32)

@@ -37,7 +37,9 @@ def _line(row: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, str]:
         "adapt": _over(row, first, "adapt_seconds"),
         "adapt, native": _over(row, first, "native_seconds"),
         "error": significant(row["error"], 3),
-        "error over as learned": f"{row['error'] / first['error']:.3f}",
+        "over as learned": f"{row['error'] / first['error']:.3f}",
+        "64 samples": f"{row['many_error'] / first['many_error']:.3f}",
+        "outside": MISSING if row["outside_error"] is None else f"{row['outside_error'] / first['outside_error']:.3f}",
     }
 
 

@@ -80,7 +80,8 @@ class JudgedTasks:
     """
 
     def __init__(self, normalization: Normalization, family: TaskFamily, *, shots: int, seed: int, tasks: int) -> None:
-        self.normalization, self.family, self.tasks = normalization, family, min(tasks, _TASKS)
+        self.normalization, self.family = normalization, family
+        self.shots, self.tasks = shots, min(tasks, _TASKS)
         rng = np.random.default_rng(seed)
         batch, self.queries = draw_scored(family, rng, self.tasks, shots, _QUERIES, "validation")
         self.support = normalization.normalize(batch.support_x, batch.support_y)

@@ -1,32 +1,26 @@
 """The structure of U that saves work: which of its rows are equal, and which of its columns are needed.
 
-Layers are tried one after the other, the largest first. A layer takes the cheapest form with which the whole learner
-stays within the tolerance. Kronecker factors are not tried: on ring-nav and hex-drive, 99 % of U needs factors as large
-as the layer itself.
+What is kept is chosen on validation tasks, then measured on others, with as many samples as in meta-training and with
+many: with few columns, few samples say more about v, and many samples less.
 """
 
-import copy
-
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from msr_export.cost import JudgedTasks, mean_error
 from msr_export.folding import folded_name
-from msr_export.truncation import directions, truncate, turns_freely, updates
-from msr_export.tying import TiedSymmetry, can_tie, tied
-from msr_runtime.bundle.structure import MOST_STRUCTURE_COST, LayerStructure, Structure
+from msr_export.shots import MANY_SHOTS, with_most_shots
+from msr_export.structure_search import Forms, applied, cheapest, numbers, symmetries
+from msr_export.truncation import can_truncate, updates
+from msr_export.tying import TiedSymmetry, can_tie
+from msr_runtime.bundle.structure import MOST_STRUCTURE_COST, LayerStructure, ManyShots, Structure
+from msr_runtime.families import EpisodicFamily
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.rule import Tensors
-from msr_runtime.meta.symmetry.forms import EquivariantSymmetry, FullSymmetry, Symmetry
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import TaskFamily
 
-_DISTANCES = (0.2, 0.1, 0.05, 0.02)
-"""Distances of rows that count as equal, as shares of the longest. The largest leaves the fewest rows."""
-_COLUMNS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
-"""Numbers of columns that are tried."""
-_CERTAIN = 2.0
-"""Standard errors by which the difference of errors has to lie below the tolerance."""
 _TRIES = 3
 """Tries, each with half the tolerance of the one before, until other tasks agree."""
 
@@ -44,8 +38,7 @@ def choose_structure(
 ) -> tuple[Learner, Structure | None]:
     """Make U smaller where the error after adapting stays within `MOST_STRUCTURE_COST`.
 
-    What is kept is chosen on validation tasks and then measured on others. If it costs more on those, it is chosen
-    again with half the tolerance.
+    If what was chosen costs more on other validation tasks, it is chosen again with half the tolerance.
 
     Args:
         learner: The learner, as in `export_bundle`.
@@ -61,94 +54,81 @@ def choose_structure(
         The smaller learner, or the learner as it was, and what was found. None for a learner without a U to look at.
 
     """
-    symmetries = _symmetries(learner)
-    if not symmetries:
+    ties, truncates = rows and can_tie(learner), columns and can_truncate(learner)
+    if not symmetries(learner) or not (ties or truncates):
         return learner, None
     known = {"shots": shots, "tasks": tasks}
-    chosen_on, judged = (JudgedTasks(normalization, family, seed=seed + more, **known) for more in (0, 1))
-    moves = updates(learner, normalization, family, shots=shots, seed=seed) if columns and turns_freely(learner) else {}
-    before = judged.errors(learner)
+    chosen_on, judged = (_judges(normalization, family, seed=seed + more, **known) for more in (0, 1))
+    moves = _moves(learner, normalization, family, chosen_on, seed) if truncates else {}
+    before = [each.errors(learner) for each in judged]
     for tries in range(_TRIES):
-        most = MOST_STRUCTURE_COST / 2**tries
-        smaller = _smaller(learner, chosen_on, moves, most, ties=rows and can_tie(learner))
-        found = _describe(learner, smaller)
-        after = judged.errors(smaller) if found else before
-        if after.mean() <= (1 + MOST_STRUCTURE_COST) * before.mean():
+        forms = cheapest(learner, chosen_on, moves, MOST_STRUCTURE_COST / 2**tries, ties=ties)
+        smaller = applied(learner, forms) if forms else learner
+        after = [each.errors(smaller) for each in judged] if forms else before
+        if all(now.mean() <= (1 + MOST_STRUCTURE_COST) * then.mean() for now, then in zip(after, before, strict=True)):
             break
     else:
-        smaller, found, after = learner, (), before
-    full = sum(symmetry.U.numel() for symmetry in symmetries.values())
-    saved = sum(layer.multiply_adds_before - layer.multiply_adds for layer in found)
-    return smaller, Structure(
-        layers=found,
-        tasks=judged.tasks,
-        error=mean_error(after),
-        full_error=mean_error(before),
+        smaller, forms, after = learner, {}, before
+    return smaller, _found(learner, forms, judged, after, before)
+
+
+def _judges(
+    normalization: Normalization, family: TaskFamily, *, shots: int, seed: int, tasks: int
+) -> tuple[JudgedTasks, ...]:
+    """Tasks with the shots of meta-training, and with many. Of stored images, each class has only few."""
+
+    def draw(count: int) -> JudgedTasks:
+        return JudgedTasks(normalization, family, shots=count, seed=seed, tasks=tasks)
+
+    few = draw(shots)
+    if isinstance(family, EpisodicFamily) or shots >= MANY_SHOTS:
+        return (few,)
+    many = with_most_shots(draw, shots, MANY_SHOTS)
+    return (few, many) if many.shots > shots else (few,)
+
+
+def _moves(
+    learner: Learner, normalization: Normalization, family: TaskFamily, judges: tuple[JudgedTasks, ...], seed: int
+) -> Tensors:
+    """How training tasks move v, with each number of shots."""
+    found = [updates(learner, normalization, family, shots=each.shots, seed=seed) for each in judges]
+    return {name: torch.cat([each[name] for each in found]) for name in found[0]}
+
+
+def _found(
+    learner: Learner,
+    forms: Forms,
+    judged: tuple[JudgedTasks, ...],
+    after: list[NDArray[np.float64]],
+    before: list[NDArray[np.float64]],
+) -> Structure:
+    """What became of each U that got smaller, and what it costs."""
+    parts = symmetries(learner)
+    full = sum(symmetry.U.numel() for symmetry in parts.values())
+    saved = sum(parts[name].U.numel() - numbers(form, parts[name]) for name, form in forms.items())
+    layers = []
+    for name, symmetry in parts.items():
+        if (form := forms.get(name)) is None:
+            continue
+        tied = isinstance(form, TiedSymmetry)
+        layers.append(
+            LayerStructure(
+                weight=folded_name(name),
+                numbers=len(symmetry.U),
+                columns=symmetry.U.shape[1] if tied else len(form),
+                columns_before=symmetry.U.shape[1],
+                rows=len(form.R) if tied else None,
+            )
+        )
+    few, *many = (
+        (each.shots, mean_error(now), mean_error(then)) for each, now, then in zip(judged, after, before, strict=True)
+    )
+    return Structure(
+        layers=tuple(layers),
+        tasks=judged[0].tasks,
+        error=few[1],
+        full_error=few[2],
+        many=ManyShots(shots=many[0][0], error=many[0][1], full_error=many[0][2]) if many else None,
         multiply_adds=full - saved,
         full_multiply_adds=full,
     )
-
-
-def _smaller(learner: Learner, chosen_on: JudgedTasks, moves: Tensors, most: float, *, ties: bool) -> Learner:
-    """Take the cheapest form of each layer, the largest layer first, within a tolerance of all together."""
-    before = chosen_on.errors(learner)
-    symmetries, start = _symmetries(learner), learner.start()
-    for name in sorted(symmetries, key=lambda name: -symmetries[name].U.numel()):
-        symmetry = symmetries[name]
-        can = ties and not isinstance(symmetry, EquivariantSymmetry)
-        others = [tied(symmetry, near) for near in _DISTANCES] if can else []
-        tries: list[tuple[int, Learner]] = []
-        for other in others:
-            if other is not None:
-                changed = copy.deepcopy(learner)
-                changed.network.get_submodule(name.removesuffix(".original"))[0] = other  # type: ignore[index]
-                tries.append((other.R.numel(), changed))
-        if name in moves and len(moves[name]):
-            basis = directions(symmetry, start[name], moves[name])
-            for columns in (each for each in _COLUMNS if each <= len(basis) and each < symmetry.U.shape[1]):
-                changed = copy.deepcopy(learner)
-                truncate(changed, name, basis[:columns])
-                tries.append((columns * len(symmetry.U), changed))
-        for numbers, changed in sorted(tries, key=lambda each: each[0]):
-            if numbers < symmetry.U.numel() and _within(before, chosen_on.errors(changed), most):
-                learner = changed
-                break
-    return learner
-
-
-def _within(before: NDArray[np.float64], after: NDArray[np.float64], most: float) -> bool:
-    """Whether the errors of tasks grow by no more than a share, also if these tasks were easier than others."""
-    more = after - before
-    return more.mean() + _CERTAIN * more.std() / np.sqrt(len(more)) <= most * before.mean()
-
-
-def _symmetries(learner: Learner) -> dict[str, FullSymmetry]:
-    """The U whose columns or rows can be left out, by the names of their v."""
-    found = {name: _symmetry(learner, name) for name in learner.adapted_names if name.endswith(".original")}
-    kinds = (FullSymmetry, EquivariantSymmetry)
-    return {name: part for name, part in found.items() if isinstance(part, FullSymmetry) and type(part) in kinds}
-
-
-def _symmetry(learner: Learner, name: str) -> Symmetry:
-    symmetry = learner.network.get_submodule(name.removesuffix("original") + "0")
-    assert isinstance(symmetry, Symmetry)
-    return symmetry
-
-
-def _describe(learner: Learner, smaller: Learner) -> tuple[LayerStructure, ...]:
-    """What became of each U that got smaller."""
-    layers = []
-    for name, symmetry in _symmetries(learner).items():
-        now = _symmetry(smaller, name)
-        columns = now.filter_shape[0]
-        if isinstance(now, TiedSymmetry) or columns < symmetry.U.shape[1]:
-            layers.append(
-                LayerStructure(
-                    weight=folded_name(name),
-                    numbers=len(symmetry.U),
-                    columns=columns,
-                    columns_before=symmetry.U.shape[1],
-                    rows=len(now.R) if isinstance(now, TiedSymmetry) else None,
-                )
-            )
-    return tuple(layers)

@@ -6,17 +6,21 @@ and these directions, the learner computes with B v in place of v and with `U Bá
 A rotation of v changes no inner loop that measures v by its plain length: gradient steps with one rate a tensor,
 damped Gauss-Newton steps, ridge regression and the filter, whose damping or variance is one number a tensor. Rates for
 single numbers of v measure it in another way, and rules of one's own may: their v stays as it is.
+
+So does the v of the filter. Its errors would stay, but it would be surer than it may be: it would no longer doubt the
+directions that it has lost. Measured on ring-nav, after 40 samples: a mean normalized innovation squared of 1.7, not
+1.0.
 """
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import vmap
 
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.gauss_newton import GaussNewton, Ridge
 from msr_runtime.meta.rules.gradient import GradientSteps
-from msr_runtime.meta.rules.recursive import Recursive
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.meta.symmetry.forms import FullSymmetry
 from msr_runtime.normalization import Normalization
@@ -28,9 +32,9 @@ _AT_ONCE = 32
 """Tasks that adapt at once."""
 
 
-def turns_freely(learner: Learner) -> bool:
-    """Whether the learner's rule takes the same steps after a rotation of v."""
-    return type(learner.rule) in (GradientSteps, GaussNewton, Ridge, Recursive)
+def can_truncate(learner: Learner) -> bool:
+    """Whether the learner's rule takes the same steps after a rotation of v, and does not say how sure it is."""
+    return type(learner.rule) in (GradientSteps, GaussNewton, Ridge)
 
 
 def updates(learner: Learner, normalization: Normalization, family: TaskFamily, *, shots: int, seed: int) -> Tensors:
@@ -65,6 +69,29 @@ def directions(symmetry: FullSymmetry, v0: Tensor, moves: Tensor) -> Tensor:
     lines = torch.cat([first[None], tasks.mT @ others])
     kept = lines[torch.linalg.vector_norm(lines, dim=1) > 0][: U.shape[1]]
     return torch.linalg.qr(kept.mT)[0].mT
+
+
+def lost(symmetry: FullSymmetry, v0: Tensor, moves: Tensor, basis: Tensor) -> NDArray[np.float64]:
+    """By how much the moves of W are wrong with the first 1, 2, ... directions of a basis alone: `(r,)`.
+
+    The root mean square over tasks, as a share of the length of W and of its moves.
+
+    Args:
+        symmetry: U.
+        v0: Where v starts, `(k,)`.
+        moves: How tasks move it, `(tasks, k)`.
+        basis: Orthonormal directions `(r, k)`.
+
+    """
+    U, v0, moves = (each.detach().double() for each in (symmetry.U, v0, moves))
+    R = torch.linalg.qr(U).R  # as long as U
+
+    def length(moved: Tensor) -> Tensor:
+        return (moved @ R.mT).square().sum(-1).mean().sqrt()
+
+    along = moves @ basis.mT
+    wrong = [length(moves - along[:, :count] @ basis[:count]) for count in range(1, len(basis) + 1)]
+    return (torch.stack(wrong) / (length(v0) + length(moves))).numpy()
 
 
 def truncate(learner: Learner, name: str, basis: Tensor) -> None:

@@ -57,6 +57,20 @@ class TiedSymmetry(Symmetry):
         return float((self.R.detach().square().sum(1) * copies).sum() / self.R.shape[1])
 
 
+def tie(learner: Learner, name: str, symmetry: TiedSymmetry) -> None:
+    """Replace U by its tied rows, in place.
+
+    Args:
+        learner: The learner to change.
+        name: The name of v among the adapted tensors.
+        symmetry: The tied rows.
+
+    """
+    parts = learner.network.get_submodule(name.removesuffix(".original"))
+    assert isinstance(parts, nn.ModuleList)
+    parts[0] = symmetry
+
+
 def can_tie(learner: Learner) -> bool:
     """Whether the learner's step can be written in ONNX with tied weights.
 

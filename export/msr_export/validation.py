@@ -10,9 +10,9 @@ from torch import nn
 from torch.func import vmap
 
 from msr_export.freeze import flatten
+from msr_export.shots import MANY_SHOTS, with_most_shots
 from msr_runtime.bundle.manifest import ShotFigures, Validation
 from msr_runtime.bundle.spread import spread
-from msr_runtime.errors import FamilyError
 from msr_runtime.families import EpisodicFamily, queries_beside, rows_per_sample
 from msr_runtime.meta.evaluation.scores import output_scales, score_sample
 from msr_runtime.meta.learners.learner import Learner
@@ -22,7 +22,7 @@ from msr_runtime.task import TaskBatch, TaskFamily
 
 TASKS = 200
 """Validation tasks, unless the caller asks for fewer."""
-SHOTS = (1, 2, 5, 10, 20, 64)
+SHOTS = (1, 2, 5, 10, 20, MANY_SHOTS)
 """Numbers of support samples. The shots of meta-training are measured too."""
 _QUERIES = 32
 """Samples per query set that an adapted network is judged by."""
@@ -178,13 +178,12 @@ def _draw(family: TaskFamily, shots: int, seed: int, tasks: int) -> tuple[TaskBa
         size = (most + queries) * family.ways * 4 * family.images[0].size  # bytes of a task, float32
         tasks = min(tasks, max(_FEWEST, _IMAGES // size))
         return family.sample(np.random.default_rng(seed), tasks, most, queries, "validation"), most
-    while True:
-        try:
-            return family.sample(np.random.default_rng(seed), tasks, most, (most + _QUERIES) * sets, "validation"), most
-        except FamilyError:
-            if most <= shots:
-                raise
-            most = max(shots, most // 2)
+
+    def draw(count: int) -> tuple[TaskBatch, int]:
+        batch = family.sample(np.random.default_rng(seed), tasks, count, (count + _QUERIES) * sets, "validation")
+        return batch, count
+
+    return with_most_shots(draw, shots, most)
 
 
 def _queries(batch: TaskBatch, family: TaskFamily, rows: int) -> list[NDArray]:

@@ -41,6 +41,17 @@ class LayerStructure(Frozen):
         return f"{self.weight} {self.columns} columns of {self.columns_before}"
 
 
+class ManyShots(Frozen):
+    """What a smaller U costs a robot that adapts to more samples than in meta-training."""
+
+    shots: PositiveInt
+    """Support samples per task, as the family counts them."""
+    error: Size
+    """The mean error of the smaller learner."""
+    full_error: Size
+    """The mean error of the learner as it was trained."""
+
+
 class Structure(Frozen):
     """The smaller U of each layer, and what it costs.
 
@@ -56,6 +67,8 @@ class Structure(Frozen):
     """The mean error of the smaller learner."""
     full_error: Size
     """The mean error of the learner as it was trained."""
+    many: ManyShots | None = None
+    """The same with many samples. None: the family gives no more than meta-training took."""
     multiply_adds: PositiveInt
     """The multiplications of one product with every U."""
     full_multiply_adds: PositiveInt
@@ -63,10 +76,9 @@ class Structure(Frozen):
 
     @property
     def cost(self) -> float:
-        """By what share the error gets larger. Below zero: smaller."""
-        if not self.full_error:
-            return math.inf if self.error else 0.0
-        return self.error / self.full_error - 1
+        """By what share the error gets larger, the worse of both. Below zero: smaller."""
+        sides = (self, self.many) if self.many else (self,)
+        return max(_cost(each.error, each.full_error) for each in sides)
 
     def describe(self) -> str:
         """Say in one line what was found, what it buys and what it costs."""
@@ -74,5 +86,17 @@ class Structure(Frozen):
             return f"nothing of U can be left out within {100 * MOST_STRUCTURE_COST:g} % more error"
         bought = f"{self.multiply_adds} of {self.full_multiply_adds} multiplications a product with U"
         sides = f"error {self.error:.5g}, before {self.full_error:.5g}, on {self.tasks} validation tasks"
-        share = round(100 * self.cost, 3) + 0.0  # the sum makes zero of minus zero
-        return f"{bought}; {sides}: {share:+.3f} %; {', '.join(layer.describe() for layer in self.layers)}"
+        cost = _percent(_cost(self.error, self.full_error))
+        if self.many:
+            cost += f", with {self.many.shots} samples {_percent(_cost(self.many.error, self.many.full_error))}"
+        return f"{bought}; {sides}: {cost}; {', '.join(layer.describe() for layer in self.layers)}"
+
+
+def _cost(error: float, full_error: float) -> float:
+    if not full_error:
+        return math.inf if error else 0.0
+    return error / full_error - 1
+
+
+def _percent(share: float) -> str:
+    return f"{round(100 * share, 3) + 0.0:+.3f} %"  # the sum makes zero of minus zero

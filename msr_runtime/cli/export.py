@@ -31,7 +31,7 @@ def export(
     precision: Annotated[
         Precision | None, option("float32|float16|int8", "float16 if it costs at most 0.1 % more error, else float32")
     ] = None,
-    structure: tyro.conf.FlagCreatePairsOff[bool] = False,
+    structure: tyro.conf.FlagCreatePairsOff[bool] = True,
     replace: tyro.conf.FlagCreatePairsOff[bool] = False,
     native: tyro.conf.FlagCreatePairsOff[bool] = False,
     c: Annotated[Path | None, option("FOLDER", "no C source")] = None,
@@ -50,14 +50,16 @@ def export(
         method: A method of your own, likewise.
         precision: How U and the layers that do not adapt are stored. The smaller, the coarser; what it costs in error
             after adapting is measured on validation tasks, and printed.
-        structure: Leave out the rows and columns of U that adapting to tasks does not need, so that the robot adapts
-            with less work. At most 2 % more error after adapting is allowed; what it costs and buys is printed.
+        structure: Store all rows and columns of U. Otherwise those are left out that adapting to tasks does not need,
+            so that the robot adapts with less work; at most 2 % more error after adapting is allowed, and what it costs
+            and buys is printed.
         replace: Replace the bundle that is there already. Until the new one is whole, the old one stays.
         native: Also compile the bundle's native code for this machine's processor, as `msr compile` does with its
             defaults.
         c: Also write the bundle as C source to this folder, as `msr source` does with its defaults.
     """
     from msr_export import export_checkpoint  # the import takes seconds, and wrong arguments are reported before it
+    from msr_runtime.meta.training.progress import working
 
     torch.set_num_threads(1)
     if (checkpoint / MANIFEST).is_file():
@@ -74,7 +76,8 @@ def export(
     compiler = find_compiler("cc") if native else None
     found = load_own(checkpoint, learner, method)
     tasks = family_of(checkpoint, family, found.config.family)
-    export_checkpoint(found, bundle, family=tasks, precision=precision, structure=structure)
+    with working("exporting: what can be left out is measured on validation tasks, then all is compared", shown=True):
+        export_checkpoint(found, bundle, family=tasks, precision=precision, structure=structure)
     written = Bundle.open(bundle)
     if compiler:
         written = add_native(written, compiler)

@@ -74,18 +74,35 @@ def test_each_step_is_compared_with_the_network_as_it_was_learned() -> None:
         "adapt_seconds": [1e-3, 2e-3],
         "native_seconds": [],
         "error": 0.5,
+        "many_error": 0.2,
+        "outside_error": None,
     }
-    smaller = first | {"step": "--structure", "adapt_seconds": [5e-4, 5e-4], "error": 0.4, "multiply_adds": 27}
+    smaller = first | {
+        "step": "as exported",
+        "adapt_seconds": [5e-4, 5e-4],
+        "error": 0.4,
+        "many_error": 0.3,
+        "multiply_adds": 27,
+    }
     tied_rows = smaller | {"different_rows": {"layers.0.weight": 3}, "convolutions": ["layers.0.weight"]}
     left = {"case": "a", "zeros": 0.02, "factors": 1.0}
-    rows = [first, smaller, left, first | {"case": "b", "error": 0.1}, tied_rows | {"case": "b"}]
+    rows = [
+        first,
+        smaller,
+        left,
+        first | {"case": "b", "error": 0.1, "outside_error": 0.5},
+        tied_rows | {"case": "b", "outside_error": 1.5},
+    ]
     lines = {line["network: step"]: line for line in structure(rows)}
     assert lines["a: as learned"]["adapt"] == "1.00"
-    assert lines["a: --structure"]["adapt"] == "0.38 (0.25 to 0.50)"
-    assert lines["a: --structure"]["adapt, native"] == MISSING
-    assert lines["a: --structure"]["error over as learned"] == "0.800"
-    assert lines["b: --structure"]["error over as learned"] == "4.000"
-    assert lines["b: --structure"]["different rows"] == "3, a convolution"
+    assert lines["a: as exported"]["adapt"] == "0.38 (0.25 to 0.50)"
+    assert lines["a: as exported"]["adapt, native"] == MISSING
+    assert lines["a: as exported"]["over as learned"] == "0.800"
+    assert lines["a: as exported"]["64 samples"] == "1.500"
+    assert lines["a: as exported"]["outside"] == MISSING
+    assert lines["b: as exported"]["over as learned"] == "4.000"
+    assert lines["b: as exported"]["outside"] == "3.000"
+    assert lines["b: as exported"]["different rows"] == "3, a convolution"
     assert structure_left(rows) == [
         {"network": "a", "zeros in a sparse basis": "2%", "numbers of Kronecker factors": "100%"}
     ]

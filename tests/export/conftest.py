@@ -157,8 +157,9 @@ def assert_updates_of_right_size(export: Export) -> None:
 
 @pytest.fixture(scope="session")
 def export_to() -> Callable[[Path], Path]:
-    """Export a small untrained MSR on the tiny family to a folder. Nothing is rounded."""
+    """Export a small untrained MSR on the tiny family to a folder. Nothing is rounded or left out."""
     known: dict[str, Any] = {"family": FAMILY, "shots": 6, "seed": 3, "config_digest": "0", "validation_tasks": 8}
+    known["structure"] = False
 
     def write(folder: Path) -> Path:
         return export_bundle(build("msr", "mse"), SCALED, folder, precision="float32", **known)
@@ -215,7 +216,7 @@ class Exporter:
     def write(self, export: Export, folder: Path, **options: Any) -> Path:
         """Write the bundle of a frozen learner, with all checks of an export. Labels are those of `Sides`.
 
-        Nothing is rounded: the graphs are those of the exact learner.
+        Nothing is rounded or left out: the graphs are those of the exact learner.
         """
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(writer, "freeze", lambda *_: export.frozen)
@@ -228,6 +229,7 @@ class Exporter:
                 "config_digest": "0",
                 "validation_tasks": 8,
                 "precision": "float32",
+                "structure": False,
             }
             known |= options
             return export_bundle(export.learner, export.normalization, folder, **known)
@@ -235,6 +237,7 @@ class Exporter:
     def write_rounded(self, folder: Path, precision: Precision, method: str, **settings: Any) -> Path:
         """Write the bundle of a learner that is rounded at its export, on the task family `Swivel`."""
         known: dict[str, Any] = {"family": FAMILY, "shots": 6, "seed": 3, "config_digest": "0", "validation_tasks": 8}
+        known["structure"] = False
         return export_bundle(build(method, **settings), SCALED, folder, precision=precision, **known)
 
 

@@ -192,6 +192,7 @@ def test_a_bundle_of_images_adapts_on_the_robot_as_in_torch(tmp_path) -> None:
     """
     learner = _learner("max", "cross_entropy", reparameterized=True)
     arguments = {"family": Blots(), "shots": 6, "seed": 3, "config_digest": "0", "validation_tasks": 8}
+    arguments["structure"] = False
     model = AdaptiveModel.load(export_bundle(learner, SCALED, tmp_path / "bundle", **arguments))
     golden = Bundle.open(tmp_path / "bundle").golden()
     assert golden.support_x.shape == (6, *SHAPE)

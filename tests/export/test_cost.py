@@ -91,7 +91,9 @@ def test_a_rounded_bundle_is_signed_and_its_scales_are_checked(exporter: Any, tm
     """Parity and the golden example hold for the rounded learner. Another scale is found, with any digests."""
     learner = exporter.build("msr", "mse", width=20, filters=12)
     known: dict[str, Any] = {"family": exporter.family, "shots": 6, "seed": 3, "config_digest": "0"}
-    path = export_bundle(learner, exporter.scaled, tmp_path / "bundle", **known, validation_tasks=4, precision="int8")
+    path = export_bundle(
+        learner, exporter.scaled, tmp_path / "bundle", **known, validation_tasks=4, precision="int8", structure=False
+    )
     private, public = tmp_path / "a.pem", tmp_path / "a.pub.pem"
     make_keys(private, public)
     bundle = Bundle.open(path).sign(private)

@@ -1,5 +1,6 @@
 """The exporter leaves out what of U is not needed, keeps the inner loop, and says what it costs and buys."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,16 @@ import pytest
 import torch
 
 from msr_export import export_bundle
+from msr_export.shots import with_most_shots
 from msr_export.structure import choose_structure
-from msr_export.truncation import directions, truncate, turns_freely
+from msr_export.structure_search import applied, cheapest
+from msr_export.truncation import can_truncate, directions, lost, truncate
 from msr_export.tying import tied
 from msr_runtime import AdaptiveModel
 from msr_runtime.bundle.structure import MOST_STRUCTURE_COST
+from msr_runtime.errors import FamilyError
 from msr_runtime.meta.evaluation.predictor import torch_adapt
+from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.symmetry.forms import FullSymmetry
 from msr_runtime.meta.symmetry.reparameterize import fold
 
@@ -61,8 +66,8 @@ def test_a_rotation_keeps_the_inner_loop(exporter: Any, rule: str) -> None:
 
 def test_rates_of_single_numbers_keep_their_v(exporter: Any) -> None:
     """Meta-SGD's rates measure each number of v by itself, so no rotation is tried."""
-    assert turns_freely(exporter.build("msr", "mse"))
-    assert not turns_freely(exporter.build("meta-sgd", "mse", reparameterized=True))
+    assert can_truncate(exporter.build("msr", "mse"))
+    assert not can_truncate(exporter.build("meta-sgd", "mse", reparameterized=True))
 
 
 def test_a_learner_without_u_is_left_alone(exporter: Any) -> None:
@@ -71,14 +76,88 @@ def test_a_learner_without_u_is_left_alone(exporter: Any) -> None:
     assert choose_structure(learner, exporter.scaled, exporter.family, shots=6, seed=3, tasks=4) == (learner, None)
 
 
-@pytest.mark.parametrize("rule", ["gradient", "gauss-newton", pytest.param("recursive", marks=pytest.mark.slow)])
+def test_a_filter_keeps_its_columns(exporter: Any) -> None:
+    """With fewer it would take itself for surer than it is."""
+    learner = exporter.build("msr", "mse", rule="recursive")
+    assert choose_structure(learner, exporter.scaled, exporter.family, shots=6, seed=3, tasks=4) == (learner, None)
+
+
+def test_what_is_lost_gets_less_with_each_direction(exporter: Any) -> None:
+    """Nothing is lost with all of them, and all that moves with none that moves."""
+    symmetry = exporter.build("msr", "mse").network.get_submodule(f"{_WEIGHT}.0")
+    v0, moves = torch.randn(5), torch.randn(9, 5)
+    basis = directions(symmetry, v0, moves)
+    wrong = lost(symmetry, v0, moves, basis)
+    assert wrong.shape == (5,)
+    assert (np.diff(wrong) < 0).all()
+    assert wrong[-1] == pytest.approx(0, abs=1e-12)
+    length = [
+        float((each @ symmetry.U.double().mT).square().sum(-1).mean().sqrt()) for each in (moves.double(), v0.double())
+    ]
+    alone = lost(symmetry, v0, moves, torch.eye(5, dtype=torch.float64)[:1] * 0)
+    assert alone == pytest.approx([length[0] / sum(length)])
+
+
+class _Judge:
+    """Wants so many columns of the first layer, and does not care otherwise."""
+
+    def __init__(self, columns: int) -> None:
+        self.columns = columns
+
+    def errors(self, learner: Learner) -> np.ndarray:
+        v = learner.start()[f"{_WEIGHT}.original"]
+        return np.full(4, 1.0 + 0.1 * max(0, self.columns - len(v)))
+
+
+@pytest.mark.parametrize("columns", [(2, 1), (1, 3), (6, 6)])
+def test_every_judge_has_to_agree(exporter: Any, columns: tuple[int, int]) -> None:
+    """As few columns are left as the one allows that wants most; nothing changes where all are wanted."""
+    learner = exporter.build("msr", "mse", filters=6)
+    moves = {name: torch.randn(20, *tensor.shape) for name, tensor in learner.start().items() if "original" in name}
+    judges: Any = [_Judge(each) for each in columns]
+    forms = cheapest(learner, judges, moves, 0.02, ties=False)
+    left = applied(learner, forms).start()
+    assert len(left[f"{_WEIGHT}.original"]) == max(columns)
+    assert all(v.numel() == 1 for name, v in left.items() if name in moves and not name.startswith(_WEIGHT))
+
+
+class _Recorded:
+    """The tiny family with 20 samples a task."""
+
+    def __init__(self, family: Any) -> None:
+        self.family = family
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.family, name)
+
+    def sample(self, rng: np.random.Generator, tasks: int, shots: int, *rest: Any) -> Any:
+        if shots > 20:
+            raise FamilyError("20 samples a task")
+        return self.family.sample(rng, tasks, shots, *rest)
+
+
+def test_as_many_samples_are_taken_as_the_family_has(exporter: Any) -> None:
+    """64 and 32 are refused, and 16 are not. Those of meta-training are never halved."""
+    learner, family = exporter.build("msr", "mse"), _Recorded(exporter.family)
+    _, found = choose_structure(learner, exporter.scaled, family, shots=6, seed=3, tasks=4)  # type: ignore[arg-type]
+    assert found is not None
+    assert found.many is not None
+    assert found.many.shots == 16
+    _, found = choose_structure(learner, exporter.scaled, family, shots=17, seed=3, tasks=4)  # type: ignore[arg-type]
+    assert found is not None
+    assert found.many is None
+    with pytest.raises(FamilyError, match="20 samples"):
+        with_most_shots(lambda count: family.sample(np.random.default_rng(0), 1, count, 1, "train"), 21, 64)
+
+
+@pytest.mark.parametrize("rule", ["gradient", "gauss-newton"])
 def test_a_smaller_bundle_computes_what_torch_does(exporter: Any, tmp_path: Path, rule: str) -> None:
     """Parity, golden example and limits are those of the smaller learner; its errors stay within the tolerance."""
     learner = exporter.build("msr", "mse", rule=rule, depth=1)
     _convolution(learner.network.get_submodule(f"{_WEIGHT}.0"), 1e-4)
     known: dict[str, Any] = {"shots": 6, "seed": 3}
     smaller, found = choose_structure(learner, exporter.scaled, exporter.family, **known, tasks=20)
-    known |= {"config_digest": "0", "validation_tasks": 20, "precision": "float32", "structure": True}
+    known |= {"config_digest": "0", "validation_tasks": 20, "precision": "float32"}
     path = export_bundle(learner, exporter.scaled, tmp_path / "bundle", family=exporter.family, **known)
     model = AdaptiveModel.load(path)
     structure = model.manifest.structure
@@ -89,11 +168,11 @@ def test_a_smaller_bundle_computes_what_torch_does(exporter: Any, tmp_path: Path
     by_name = {layer.weight: layer for layer in structure.layers}
     layer = by_name["layers.0.weight"]
     assert layer.multiply_adds < layer.multiply_adds_before
-    assert "multiplications a product with U" in structure.describe()
+    assert structure.many is not None
+    assert structure.many.shots == 64
+    assert re.search(r"multiplications a product with U; .* %, with 64 samples [+-]\S+ %; ", structure.describe())
     assert model.manifest.filter_parameters <= learner.adapted_size()
     assert (layer.rows is not None) == (rule == "gradient")
-    if rule == "recursive":
-        return
     batch = exporter.family.sample(np.random.default_rng(0), 1, 6, 4, "test")
     sample = batch.support_x[0], batch.support_y[0]
     wanted = torch_adapt(smaller, exporter.scaled)(*sample)(batch.query_x[0])

@@ -20,7 +20,8 @@ _WEIGHT = "layers.0.parametrizations.weight"
 def _written(exporter: Any, learner: Learner, folder: Path) -> Bundle:
     """Export a learner whose U was changed, with the checks of an export."""
     known: dict[str, Any] = {"shots": 6, "seed": 3, "config_digest": "0", "validation_tasks": 8}
-    path = export_bundle(learner, exporter.scaled, folder, family=exporter.family, precision="float32", **known)
+    known |= {"precision": "float32", "structure": False}
+    path = export_bundle(learner, exporter.scaled, folder, family=exporter.family, **known)
     return Bundle.open(path)
 
 

@@ -1,0 +1,127 @@
+"""The cheapest forms of all U with which a learner stays within a tolerance.
+
+First, all layers lose columns together: of each, those by which its weight moves least. This search may spend half of
+the tolerance. Then one layer after the other, the largest first, takes the cheapest form that passes.
+"""
+
+import copy
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from msr_export.cost import JudgedTasks
+from msr_export.truncation import directions, lost, truncate
+from msr_export.tying import TiedSymmetry, tie, tied
+from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.rules.rule import Tensors
+from msr_runtime.meta.symmetry.forms import EquivariantSymmetry, FullSymmetry, Symmetry
+
+Forms = dict[str, TiedSymmetry | Tensor]
+"""Name of v to what its U becomes: tied rows, or the basis `(r, k)` along which v is kept."""
+_DISTANCES = (0.2, 0.1, 0.05, 0.02)
+"""Distances of rows that count as equal, as shares of the longest. The largest leaves the fewest rows."""
+_COLUMNS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
+"""Numbers of columns that a layer tries."""
+_LOSSES = tuple(10 ** (-step / 4) for step in range(1, 25))
+"""Shares of a weight's length by which its moves may be wrong, the largest first: from half of it to rounding."""
+_TOGETHER = 0.5
+"""The share of the tolerance that all layers together may spend first."""
+_CERTAIN = 2.0
+"""Standard errors by which the difference of errors has to lie below the tolerance."""
+
+
+def cheapest(learner: Learner, judges: Sequence[JudgedTasks], moves: Tensors, most: float, *, ties: bool) -> Forms:
+    """Find the cheapest forms with which no judge sees the error grow by more than a share.
+
+    Args:
+        learner: The learner as it was trained.
+        judges: The tasks to choose on.
+        moves: How tasks move each v, by name: `(tasks, k)`. Of a v that is missing, no column is left out.
+        most: The share.
+        ties: Try tied rows.
+
+    Returns:
+        What is to change. Empty if nothing passes.
+
+    """
+    before = [each.errors(learner) for each in judges]
+
+    def holds(forms: Forms, share: float = 1.0) -> bool:
+        changed = applied(learner, forms)
+        return all(
+            _within(errors, each.errors(changed), share * most) for errors, each in zip(before, judges, strict=True)
+        )
+
+    parts, start = symmetries(learner), learner.start()
+    bases = {
+        name: directions(symmetry, start[name], moves[name])
+        for name, symmetry in parts.items()
+        if name in moves and moves[name].any()
+    }
+    losses = {name: lost(parts[name], start[name], moves[name], basis) for name, basis in bases.items()}
+    together = [_cut(parts, bases, losses, most_lost) for most_lost in _LOSSES]
+    passes = bisect_left(together, True, key=lambda forms: holds(forms, _TOGETHER))
+    forms = together[passes] if passes < len(together) else {}
+    for name in sorted(parts, key=lambda name: -parts[name].U.numel()):
+        symmetry = parts[name]
+        tries: list[TiedSymmetry | Tensor] = []
+        if ties and not isinstance(symmetry, EquivariantSymmetry):
+            tries += [form for near in _DISTANCES if (form := tied(symmetry, near)) is not None]
+        if name in bases:
+            tries += [bases[name][:columns] for columns in _COLUMNS if columns <= len(bases[name])]
+        now = numbers(forms[name], symmetry) if name in forms else symmetry.U.numel()
+        tries = [form for form in tries if numbers(form, symmetry) < now]
+        tries.sort(key=lambda form: numbers(form, symmetry))
+        passes = bisect_left(tries, True, key=lambda form: holds(forms | {name: form}))
+        if passes < len(tries):
+            forms[name] = tries[passes]
+    return forms
+
+
+def applied(learner: Learner, forms: Forms) -> Learner:
+    """Return a copy of a learner whose U have other forms."""
+    changed = copy.deepcopy(learner)
+    for name, form in forms.items():
+        if isinstance(form, TiedSymmetry):
+            tie(changed, name, form)
+        else:
+            truncate(changed, name, form)
+    return changed
+
+
+def numbers(form: TiedSymmetry | Tensor, symmetry: FullSymmetry) -> int:
+    """The numbers that a form stores of a U, each of which costs a multiplication."""
+    return form.R.numel() if isinstance(form, TiedSymmetry) else len(form) * len(symmetry.U)
+
+
+def symmetries(learner: Learner) -> dict[str, FullSymmetry]:
+    """The U whose columns or rows can be left out, by the names of their v."""
+    found = {name: _symmetry(learner, name) for name in learner.adapted_names if name.endswith(".original")}
+    kinds = (FullSymmetry, EquivariantSymmetry)
+    return {name: part for name, part in found.items() if isinstance(part, FullSymmetry) and type(part) in kinds}
+
+
+def _symmetry(learner: Learner, name: str) -> Symmetry:
+    symmetry = learner.network.get_submodule(name.removesuffix("original") + "0")
+    assert isinstance(symmetry, Symmetry)
+    return symmetry
+
+
+def _cut(
+    parts: Mapping[str, FullSymmetry],
+    bases: Mapping[str, Tensor],
+    losses: Mapping[str, NDArray[np.float64]],
+    most_lost: float,
+) -> Forms:
+    """Keep the fewest columns of each U that lose no more than a share."""
+    kept = {name: basis[: 1 + int((losses[name] > most_lost).sum())] for name, basis in bases.items()}
+    return {name: basis for name, basis in kept.items() if len(basis) < parts[name].U.shape[1]}
+
+
+def _within(before: NDArray[np.float64], after: NDArray[np.float64], most: float) -> bool:
+    """Whether the errors of tasks grow by no more than a share, also if these tasks were easier than others."""
+    more = after - before
+    return bool(more.mean() + _CERTAIN * more.std() / np.sqrt(len(more)) <= most * before.mean())
