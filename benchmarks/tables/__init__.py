@@ -14,7 +14,7 @@ from tables.images import discovery, few_shot, learned_group, new_parts
 from tables.learned import NEWTON, demo, demo_short, families, families_by_both, orbit_errors, synthetic
 from tables.online import online_certainty, online_logs, online_outside, online_over, online_stays, online_streams
 from tables.running import faults, guard_drives, guard_faults, guard_updates, recording, serving, soak, soak_counts
-from tables.structure import structure, structure_left
+from tables.structure import structure, structure_left, widths
 from tables.timed import (
     filter_memory,
     gpu,
@@ -55,8 +55,14 @@ _LATER = {
 }
 """Robots that are trained for days: heading and words before their tables."""
 PENDING = {f"{kind}-{robot}{rule}" for robot in _LATER for kind, rule in (("families", "-gauss-newton"), ("drive", ""))}
-PENDING |= {"gpu"}
+PENDING |= {"gpu", "widths"}
 """Results that need not be stored yet. Their tables and pictures are then left out of the pages."""
+_WIDTHS = """## Wider networks
+
+A full U has as many rows as the weights have numbers, so it grows with the square of the width. Fewer columns make it
+smaller, and Kronecker products much smaller. The table compares them on ring-nav, by gradient steps, with three hidden
+layers. The time of an outer step of training is over that of the first line. `over full` compares errors at the same
+width:"""
 _MEMORY = """### What a longer memory buys
 
 The filter's covariance is made of the rows of so many samples. The network was trained with a memory of 64. The table
@@ -99,6 +105,7 @@ TABLES = {
     "shots": Table(("shots",), shots),
     "structure": Table(("structure",), structure),
     "structure/left": Table(("structure",), structure_left),
+    "widths": Table(("widths",), widths, _WIDTHS),
     "throughput": Table(("throughput",), throughput),
     "scaling/processes": Table(("scaling",), processes),
     "scaling/memory": Table(("scaling",), memory),

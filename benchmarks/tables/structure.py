@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tables.cells import MISSING, Lines, Rows, grouped, median, significant
+import numpy as np
+
+from tables.cells import MISSING, Lines, Rows, error, grouped, median, seeds, significant
 
 
 def structure(rows: Rows) -> Lines:
@@ -22,6 +24,25 @@ def structure_left(rows: Rows) -> Lines:
         }
         for row in rows
         if "zeros" in row
+    ]
+
+
+def widths(rows: Rows) -> Lines:
+    """One line per form of U and width. Ratios are over the first form at the same width, or at the first width."""
+    full = {row["width"]: row for row in rows if row["form"] == rows[0]["form"]}
+    return [
+        {
+            "form of U": row["form"],
+            "width": f"{row['width']}",
+            "outer rate": f"{row['outer_rate']:g}",
+            "numbers of U": f"{row['symmetry_numbers']:,}",
+            "numbers of v": f"{row['adapted_parameters']:,}",
+            "an outer step": f"{row['step_seconds'] / rows[0]['step_seconds']:.2f}",
+            "orbit": error(np.mean(row["error_orbit"])),
+            "orbit, lowest and highest seed": seeds(row["error_orbit"], error),
+            "over full": f"{np.mean(row['error_orbit']) / np.mean(full[row['width']]['error_orbit']):.2f}",
+        }
+        for row in rows
     ]
 
 
