@@ -9,8 +9,10 @@ import contextlib
 import io
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +29,7 @@ import onnx
 import torch
 import tyro
 from compiled_peers import IREEPeer, LiteRTPeer
+from numpy.typing import NDArray
 from peers import JaxPeer, TorchPeer
 from store import EXPORT, RUNTIME, Output, begin, keep, settled
 from tables import latency as latency_lines
@@ -51,6 +54,10 @@ from msr_runtime.normalization import Normalization
 from msr_runtime.task import Array, sample_shape
 
 SHOTS = 10
+STARTS = 5
+"""Processes of each engine in a run that import the runtime and load the bundle."""
+ENGINES = {"AdaptiveModel": "onnx", "native": "native"}
+"""Engines of the runtime, by their contenders."""
 Optional = Literal["native", "torch.compile", "JAX jit", "LiteRT", "IREE"]
 """The contenders that can be left out."""
 NEEDS: dict[Optional, tuple[str, ...]] = {
@@ -82,6 +89,8 @@ NETWORKS = {
     "Gauss-Newton": Network(rule="gauss-newton", steps=(1, 2, 5)),
     "hex-drive": Network(family="hex-drive"),
     "256 wide": Network(width=256),
+    "8 columns": Network(filters=8),
+    "Gauss-Newton, 8 columns": Network(filters=8, rule="gauss-newton", steps=(1, 2, 5)),
 }
 """The networks, by what the table calls them."""
 
@@ -174,7 +183,11 @@ def measure(name: str, run: int, options: Options) -> list[Timing]:
         calls = {who: partial(each.adapt, x, y, steps) for who, each in contenders.items()}
         calls["copying U"] = partial(copy_symmetry, steps)
         rows += compare(f"{name}, adapt, steps: {steps}", run, calls, options.rounds // 10, options.calls)
-    return rows
+    engines = {who: engine for who, engine in ENGINES.items() if who not in options.without}
+    with written(model, native="native" in engines) as path:
+        starts = {who: partial(start_seconds, path, engine) for who, engine in engines.items()}
+        taken = [{who: start() for who, start in starts.items()} for _ in range(STARTS)]
+    return rows + [_timing(f"{name}, import and load", who, run, [each[who] for each in taken]) for who in engines]
 
 
 class Runtime:
@@ -246,13 +259,35 @@ def require_agreement(
                 raise SystemExit(f"error: {who} predicts otherwise than the runtime: off by {error:.1e}")
 
 
-def compiled(model: AdaptiveModel) -> AdaptiveModel:
-    """Compile a model's bundle, as `msr compile` does, and load it again with its native code."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+@contextlib.contextmanager
+def written(model: AdaptiveModel, *, native: bool) -> Iterator[Path]:
+    """Write a model's bundle to a folder, until the block ends; with its native code, as `msr compile` adds it."""
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bundle"
         write_bundle(path, model.manifest, model.bundle.files)
-        compile_native(path)
+        if native:
+            with contextlib.redirect_stdout(io.StringIO()):
+                compile_native(path)
+        yield path
+
+
+def compiled(model: AdaptiveModel) -> AdaptiveModel:
+    """Return a model of the same bundle that runs its native code."""
+    with written(model, native=True) as path:
         return AdaptiveModel.load(path, engine="native")
+
+
+def start_seconds(bundle: Path, engine: str) -> float:
+    """Import the runtime and load a bundle in a process of its own, as a robot does when it starts: the time, in s.
+
+    The start of Python itself does not count.
+    """
+    program = (
+        "import sys, time; began = time.perf_counter(); from msr_runtime import AdaptiveModel; "
+        "AdaptiveModel.load(sys.argv[1], engine=sys.argv[2]); print(time.perf_counter() - began)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, bundle, engine], capture_output=True, text=True, check=True)
+    return float(done.stdout)
 
 
 def untrained(
@@ -290,11 +325,12 @@ def untrained(
 def compare(what: str, run: int, calls: dict[str, Callable[[], object]], rounds: int, in_a_row: int) -> list[Timing]:
     """Time the calls in turn, so that whatever else the machine does strikes all alike."""
     times = in_turns(calls, rounds // in_a_row, in_a_row)
-    p50, p99 = np.percentile(np.stack([each.ravel() for each in times.values()], 1), (50, 99), axis=0)
-    return [
-        Timing(what=what, who=who, run=run, p50_seconds=float(half), p99_seconds=float(most))
-        for who, half, most in zip(calls, p50, p99, strict=True)
-    ]
+    return [_timing(what, who, run, each.ravel()) for who, each in times.items()]
+
+
+def _timing(what: str, who: str, run: int, seconds: list[float] | NDArray[np.float64]) -> Timing:
+    half, most = np.percentile(seconds, (50, 99))
+    return Timing(what=what, who=who, run=run, p50_seconds=float(half), p99_seconds=float(most))
 
 
 def _symmetry_bytes(learner: Learner) -> int:

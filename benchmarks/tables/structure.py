@@ -57,6 +57,7 @@ def _line(row: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, str]:
         "bundle, kB": f"{row['bundle_bytes'] / 1e3:,.0f}",
         "adapt": _over(row, first, "adapt_seconds"),
         "adapt, native": _over(row, first, "native_seconds"),
+        "native, µs": f"{1e6 * np.median(row['native_seconds']):,.0f}" if row["native_seconds"] else MISSING,
         "error": significant(row["error"], 3),
         "over as learned": f"{row['error'] / first['error']:.3f}",
         "64 samples": f"{row['many_error'] / first['many_error']:.3f}",
