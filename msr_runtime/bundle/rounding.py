@@ -1,12 +1,12 @@
 """How exactly a bundle's constants are stored, and what their rounding costs."""
 
-import math
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
+from msr_runtime.bundle.cost import growth, percent
 from msr_runtime.bundle.frozen import Frozen, Size
 from msr_runtime.task import Array
 
@@ -46,15 +46,12 @@ class Rounding(Frozen):
     @property
     def cost(self) -> float:
         """By what share the rounding makes the error larger. Below zero: smaller."""
-        if not self.float32_error:
-            return math.inf if self.error else 0.0
-        return self.error / self.float32_error - 1
+        return growth(self.error, self.float32_error)
 
     def describe(self) -> str:
         """Say in one line what was measured and what became of it."""
         sides = f"error {self.error:.5g}, in float32 {self.float32_error:.5g}, on {self.tasks} validation tasks"
-        share = round(100 * self.cost, 3) + 0.0  # the sum makes zero of minus zero
-        found = f"{self.tried}: {sides}: {share:+.3f} %"
+        found = f"{self.tried}: {sides}: {percent(self.cost)}"
         if self.precision == "float32":
             found = f"float32, because {100 * MOST_COST:g} % more error at most is wanted of {found}"
         return f"{found}; float32 stays {', '.join(self.kept)}" if self.kept else found

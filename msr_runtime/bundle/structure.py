@@ -1,9 +1,8 @@
 """What the exporter found in U that saves work, and what leaving the rest out costs."""
 
-import math
-
 from pydantic import PositiveInt
 
+from msr_runtime.bundle.cost import growth, percent
 from msr_runtime.bundle.frozen import Frozen, Size
 
 MOST_STRUCTURE_COST = 0.02
@@ -78,7 +77,7 @@ class Structure(Frozen):
     def cost(self) -> float:
         """By what share the error gets larger, the worse of both. Below zero: smaller."""
         sides = (self, self.many) if self.many else (self,)
-        return max(_cost(each.error, each.full_error) for each in sides)
+        return max(growth(each.error, each.full_error) for each in sides)
 
     def describe(self) -> str:
         """Say in one line what was found, what it buys and what it costs."""
@@ -86,17 +85,7 @@ class Structure(Frozen):
             return f"nothing of U can be left out within {100 * MOST_STRUCTURE_COST:g} % more error"
         bought = f"{self.multiply_adds} of {self.full_multiply_adds} multiplications a product with U"
         sides = f"error {self.error:.5g}, before {self.full_error:.5g}, on {self.tasks} validation tasks"
-        cost = _percent(_cost(self.error, self.full_error))
+        cost = percent(growth(self.error, self.full_error))
         if self.many:
-            cost += f", with {self.many.shots} samples {_percent(_cost(self.many.error, self.many.full_error))}"
+            cost += f", with {self.many.shots} samples {percent(growth(self.many.error, self.many.full_error))}"
         return f"{bought}; {sides}: {cost}; {', '.join(layer.describe() for layer in self.layers)}"
-
-
-def _cost(error: float, full_error: float) -> float:
-    if not full_error:
-        return math.inf if error else 0.0
-    return error / full_error - 1
-
-
-def _percent(share: float) -> str:
-    return f"{round(100 * share, 3) + 0.0:+.3f} %"  # the sum makes zero of minus zero

@@ -14,6 +14,7 @@ from msr_runtime.cli.output import BundlePath, print_rows
 from msr_runtime.control.realtime import RealTime
 from msr_runtime.errors import RealTimeError
 from msr_runtime.inference._onnxruntime import onnxruntime
+from msr_runtime.inference.native import library_name
 from msr_runtime.inference.providers import CPU, CUDA, TENSORRT, installed, why_inactive
 from msr_runtime.task import image_layout
 
@@ -65,6 +66,7 @@ def _bundle(bundle: Bundle) -> dict[str, object]:
         "parity": describe_parity(bundle),
         **({"structure": manifest.structure.describe()} if manifest.structure else {}),
         "precision": manifest.rounding.describe() if manifest.rounding else "float32",
+        "native code": _native(bundle),
         "size": f"{sum(map(len, bundle.files.values()))} bytes",
         "limits": _limits(manifest),
         **({"none of these": _rejection(found)} if (found := manifest.rejection) else {}),
@@ -73,6 +75,14 @@ def _bundle(bundle: Bundle) -> dict[str, object]:
         "exported with": ", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
         **{name: f"{len(bundle.files[name])} bytes, sha256 {digest}" for name, digest in manifest.files.items()},
     }
+
+
+def _native(bundle: Bundle) -> str:
+    compiled = sorted(name for name in bundle.files if name.endswith(".so"))
+    if library_name() in compiled:
+        return "compiled for this processor"
+    found = f"compiled for other processors alone ({', '.join(compiled)})" if compiled else "none"
+    return f"{found}; `msr compile` makes it for this one"
 
 
 def _shots(manifest: Manifest) -> str:

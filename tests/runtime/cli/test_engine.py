@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from msr_runtime import AdaptiveModel, BundleError, PolicyServer
+from msr_runtime.bundle.store import Bundle, write_bundle
 from msr_runtime.recording.recorder import Recorder
 
 Msr = Callable[..., int]
@@ -67,6 +68,26 @@ def test_native_code_gives_the_same_figures(
         errors.append(json.loads((files / "score.json").read_text())[0]["errors"]["adapted"])
     assert errors[3] == pytest.approx(errors[2], rel=1e-3)
     assert msr("replay", files / "a.mcap", bundle, *NATIVE) == 0
+
+
+def test_info_names_the_processor_of_native_code(
+    bundle_path: Path,
+    compiled: Callable[[str, Path], Path],
+    tmp_path: Path,
+    msr: Msr,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """There is none, or it is for this processor, or for others alone."""
+    native, moved = compiled("linear", bundle_path), Bundle.open(compiled("linear", bundle_path))
+    files = {"native.moon-1.so" if name.endswith(".so") else name: data for name, data in moved.files.items()}
+    other = write_bundle(tmp_path / "moon", moved.manifest, files).path
+    for bundle, wanted in (
+        (bundle_path, "none; `msr compile` makes it for this one"),
+        (native, "compiled for this processor"),
+        (other, "compiled for other processors alone (native.moon-1.so); `msr compile` makes it"),
+    ):
+        assert msr("info", bundle) == 0
+        assert wanted in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("native code"))
 
 
 def test_a_checkpoint_has_no_engine(tmp_path: Path, msr: Msr, capsys: pytest.CaptureFixture[str]) -> None:
