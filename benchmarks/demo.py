@@ -116,6 +116,8 @@ def main(options: Options) -> None:
     rows = []
     for method, row in measured.items():
         adapt_seconds, predict_seconds = times.get(method, (None, None))
+        if method in models:  # the export leaves out what no task needs
+            row["adapted_parameters"] = models[method].manifest.filter_parameters
         rows.append(Timed(**row, adapt_seconds=adapt_seconds, predict_seconds=predict_seconds))
 
     say("[bold]4/4[/] drawing")
