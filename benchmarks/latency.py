@@ -317,7 +317,7 @@ def untrained(
             config_digest="",
             validation_tasks=1,
             precision="float16",
-            structure=False,
+            structure=False,  # of a network that was not trained, nothing would be left
         )
         return learner, normalization, AdaptiveModel.load(out)
 

@@ -95,7 +95,15 @@ def export(out: Path, width: int) -> Path:
     learner = MSR(config, sample_shape(family.inputs), sample_shape(family.outputs), family.loss)
     normalization = measure_normalization(family, np.random.default_rng(0), None).normalization
     return export_bundle(
-        learner, normalization, out, family=family, shots=TEN, seed=0, config_digest="", validation_tasks=1
+        learner,
+        normalization,
+        out,
+        family=family,
+        shots=TEN,
+        seed=0,
+        config_digest="",
+        validation_tasks=1,
+        structure=False,  # of a network that was not trained, nothing would be left
     )
 
 
