@@ -72,14 +72,14 @@ class NativeLoop:
         self, x: Array, y: NDArray, steps: int, begin: Array | None = None, check: Callable[[], None] | None = None
     ) -> Adaptation:
         """As `InnerLoop`: one call of the code for all steps, or for each of them where a check comes before each."""
-        block, before = self._start.block if begin is None else begin, 0.0
+        block, before, after = self._start.block if begin is None else begin, 0.0, 0.0
         at_once = 1 if check else steps
         for step in range(0, steps, at_once):
             if check:
                 check()
-            found, block = self._code.adapt(block, x, y, step, at_once)
+            found, after, block = self._code.adapt(block, x, y, step, at_once)
             before = before if step else found
-        return Adaptation(before, self._code.loss(block, x, y), block)
+        return Adaptation(before, after, block)
 
 
 class NativeLoss:

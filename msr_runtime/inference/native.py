@@ -153,7 +153,7 @@ class _Work:
         self._workspace = np.zeros(-(-sizes.workspace // 8), np.float64)
         self.x = np.zeros((sizes.shots, sizes.inputs), FLOAT32)
         self.y = np.zeros(sizes.shots, np.int32) if labels else np.zeros((sizes.shots, sizes.outputs), FLOAT32)
-        self.network, self.loss = np.zeros(sizes.numbers, FLOAT32), np.zeros(1, FLOAT32)
+        self.network, self.loss = np.zeros(sizes.numbers, FLOAT32), np.zeros(2, FLOAT32)
         self.workspace = _pointer(self._workspace)
         self.samples = _pointer(self.x), _pointer(self.y)
         self.network_pointer, self.loss_pointer = _pointer(self.network), _pointer(self.loss)
@@ -222,8 +222,8 @@ class NativeCode:
         self.put_back(work)
         return found
 
-    def adapt(self, block: Array, x: Array, y: NDArray, first: int, steps: int) -> tuple[float, Array]:
-        """Take inner steps from a network, and return the loss before them and the block where they ended.
+    def adapt(self, block: Array, x: Array, y: NDArray, first: int, steps: int) -> tuple[float, float, Array]:
+        """Take inner steps from a network, and return the losses before and after them and the block where they ended.
 
         Raises:
             InputError: If there are more samples than the code takes.
@@ -236,9 +236,10 @@ class NativeCode:
         work = self._filled(x, y)
         ends = work.network_pointer, work.loss_pointer
         self._functions["adapt"](_pointer(block), work.workspace, *work.samples, len(x), first, steps, *ends)
-        found = float(work.loss[0]), work.network.copy()
+        before, after = work.loss.tolist()
+        adapted = work.network.copy()
         self.put_back(work)
-        return found
+        return before, after, adapted
 
     def take(self) -> _Work:
         """Return memory that no other call has, until it is put back."""

@@ -56,20 +56,21 @@ void native_loss(const @name@_network *network, @name@_workspace *work, const fl
 """
 
 _ADAPT = """
-/* Steps `first` to `first` + `steps` - 1 from `from` to `to`, and the loss before the first. */
+/* Steps `first` to `first` + `steps` - 1 from `from` to `to`, and the losses before the first and after the last. */
 void native_adapt(const @name@_network *from, @name@_workspace *work, const float *xs, @label@, int shots, int first,
-                  int steps, @name@_network *to, float *before);
+                  int steps, @name@_network *to, float *losses);
 void native_adapt(const @name@_network *from, @name@_workspace *work, const float *xs, @label@, int shots, int first,
-                  int steps, @name@_network *to, float *before)
+                  int steps, @name@_network *to, float *losses)
 {
     float later;
     for (int i = 0; i < steps; ++i) {
         const int step = first + i;
         @name@_network *next = i == steps - 1 ? to : &work->networks[i % 2];
         (void)step;
-        adapt_graph(shots, from, xs, ys, @step@next, i == 0 ? before : &later, work);
+        adapt_graph(shots, from, xs, ys, @step@next, i == 0 ? losses : &later, work);
         from = next;
     }
+    loss_graph(shots, from, xs, ys, losses + 1, work);
 }
 """
 

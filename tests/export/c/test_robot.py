@@ -34,7 +34,7 @@ int main(void)
     const long long inputs = native_sizes[3], outputs = native_sizes[4], shots = native_sizes[5];
     const long long K = native_sizes[6], rows = native_sizes[7];
     float *xs = floats(shots * inputs), *ys = floats(shots * outputs), *y = floats(shots * outputs);
-    float *loss = floats(1), *found = floats(1), *decays = floats(rows + 1), *kept = floats(rows * K + 1);
+    float *loss = floats(1), *found = floats(2), *decays = floats(rows + 1), *kept = floats(rows * K + 1);
     float *new_rows = floats(outputs * K), *of_y[3] = {floats(outputs), floats(outputs), floats(outputs)};
     @name@_network *from = (void *)floats(native_sizes[1]), *to = (void *)floats(native_sizes[1]);
     @name@_workspace *work = calloc(1, (size_t)native_sizes[2]);
@@ -44,7 +44,7 @@ int main(void)
     native_predict(from, xs, y, shots);
     native_loss(from, work, xs, ys, (int)shots, loss);
     @called@
-    printf(isfinite(*loss) && isfinite(*found) && isfinite(y[shots * outputs - 1]) ? "passed\\n" : "not finite\\n");
+    printf(isfinite(*loss) && isfinite(found[0]) && isfinite(found[1]) && isfinite(y[shots * outputs - 1]) ? "passed\\n" : "not finite\\n");
     free(xs), free(ys), free(y), free(loss), free(found), free(decays), free(kept), free(new_rows);
     free(of_y[0]), free(of_y[1]), free(of_y[2]), free(from), free(to), free(work);
     return 0;
@@ -52,7 +52,7 @@ int main(void)
 """
 _ADAPT = (
     "void native_adapt(const @name@_network *from, @name@_workspace *work, const float *xs, const float *ys, int shots,"
-    " int first, int steps, @name@_network *to, float *before);",
+    " int first, int steps, @name@_network *to, float *losses);",
     "native_adapt(from, work, xs, ys, (int)shots, 0, 3, to, found);",
 )
 _FILTER = (
