@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tables.cells import Lines, Rows, significant
-from tables.images import discovery, few_shot, learned_group, new_parts
+from tables.images import discovery, few_shot, few_shot_bundle, learned_group, new_parts
 from tables.learned import NEWTON, demo, demo_short, families, families_by_both, orbit_errors, synthetic
 from tables.online import online_certainty, online_logs, online_outside, online_over, online_stays, online_streams
 from tables.running import faults, guard_drives, guard_faults, guard_updates, recording, serving, soak, soak_counts
@@ -55,8 +55,13 @@ _LATER = {
 }
 """Robots that are trained for days: heading and words before their tables."""
 PENDING = {f"{kind}-{robot}{rule}" for robot in _LATER for kind, rule in (("families", "-gauss-newton"), ("drive", ""))}
-PENDING |= {"gpu", "widths"}
+PENDING |= {"gpu", "widths", "few-shot-bundle"}
 """Results that need not be stored yet. Their tables and pictures are then left out of the pages."""
+_BUNDLE = """## On the robot
+
+The prototypes of the first table, exported, on the same episodes: by torch, by ONNX Runtime and in native code. `named
+otherwise` is the share of images to which torch gives another name. The times are medians: to teach five classes by one
+image each, and to name one image."""
 _WIDTHS = """## Wider networks
 
 A full U has as many rows as the weights have numbers, so it grows with the square of the width. Fewer columns make it
@@ -95,6 +100,7 @@ TABLES = {
     "synthetic/images-hard": Table(("synthetic-images-hard",), synthetic),
     "few-shot/quick": Table(("few-shot-quick", "few-shot-found-quick"), few_shot),
     "few-shot/night-prototypes": Table(("few-shot-night-prototypes",), few_shot, "## Half an hour of one core"),
+    "few-shot/bundle": Table(("few-shot-bundle",), few_shot_bundle, _BUNDLE),
     "few-shot/discovery": Table(("discovery",), discovery),
     "few-shot/learned-group": Table(("learned-group", "learned-group-control"), learned_group),
     "new-parts": Table(("new-parts",), new_parts),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tables.cells import MISSING, Lines, Rows, grouped
+from tables.cells import MISSING, Lines, Rows, grouped, number
 
 COLUMNS = {"5x1": "5 way 1 shot", "5x5": "5 way 5 shot", "20x1": "20 way 1 shot", "20x5": "20 way 5 shot"}
 """Name of a cell to its head."""
@@ -37,6 +37,28 @@ def few_shot(*results: Rows) -> Lines:
         for method, stated in PAPER.items():
             figures = {head: f"{figure:.1f}" for head, figure in zip(COLUMNS.values(), stated, strict=True)}
             lines.append({"method": f"paper: {method}", **dict.fromkeys(list(lines[0])[1:], MISSING), **figures})
+    return lines
+
+
+def few_shot_bundle(rows: Rows) -> Lines:
+    """One line per method and engine: accuracies in percent, the images that torch names otherwise, and times."""
+    lines = []
+    for (method, who), ours in grouped(rows, "method", "who"):
+        by_cell = {row["cell"]: row for row in ours}
+        accuracies = {
+            head: f"{100 * by_cell[cell]['accuracy']:.2f}" if cell in by_cell else MISSING
+            for cell, head in COLUMNS.items()
+        }
+        lines.append(
+            {
+                "method, by": f"{method}, {who}",
+                **accuracies,
+                "named otherwise": f"{np.mean([row['other'] for row in ours]):.3%}",
+                "bundle, kB": MISSING if who == "torch" else f"{ours[0]['bundle_bytes'] / 1e3:,.0f}",
+                "teach five, ms": number(ours[0]["adapt_seconds"], 1e3, ".2f"),
+                "name one, ms": number(ours[0]["predict_seconds"], 1e3, ".2f"),
+            }
+        )
     return lines
 
 

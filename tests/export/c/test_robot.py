@@ -44,7 +44,8 @@ int main(void)
     native_predict(from, xs, y, shots);
     native_loss(from, work, xs, ys, (int)shots, loss);
     @called@
-    printf(isfinite(*loss) && isfinite(found[0]) && isfinite(found[1]) && isfinite(y[shots * outputs - 1]) ? "passed\\n" : "not finite\\n");
+    const int finite = isfinite(*loss) && isfinite(found[0]) && isfinite(found[1]) && isfinite(y[shots * outputs - 1]);
+    printf(finite ? "passed\\n" : "not finite\\n");
     free(xs), free(ys), free(y), free(loss), free(found), free(decays), free(kept), free(new_rows);
     free(of_y[0]), free(of_y[1]), free(of_y[2]), free(from), free(to), free(work);
     return 0;
