@@ -1,7 +1,8 @@
 """The cheapest forms of all U with which a learner stays within a tolerance.
 
 First, all layers lose columns together: of each, those by which its weight moves least. This search may spend half of
-the tolerance. Then one layer after the other, the largest first, takes the cheapest form that passes.
+the tolerance. Then one layer after the other, the largest first, takes the cheapest form that passes. Small ones, as
+those of biases, stay as they are then: they save next to nothing.
 """
 
 import copy
@@ -29,6 +30,8 @@ _LOSSES = tuple(10 ** (-step / 4) for step in range(1, 25))
 """Shares of a weight's length by which its moves may be wrong, the largest first: from half of it to rounding."""
 _TOGETHER = 0.5
 """The share of the tolerance that all layers together may spend first."""
+_SMALL = 0.01
+"""The share of the numbers of every U below which a layer is small."""
 _CERTAIN = 2.0
 """Standard errors by which the difference of errors has to lie below the tolerance."""
 
@@ -65,7 +68,8 @@ def cheapest(learner: Learner, judges: Sequence[JudgedTasks], moves: Tensors, mo
     together = [_cut(parts, bases, losses, most_lost) for most_lost in _LOSSES]
     passes = bisect_left(together, True, key=lambda forms: holds(forms, _TOGETHER))
     forms = together[passes] if passes < len(together) else {}
-    for name in sorted(parts, key=lambda name: -parts[name].U.numel()):
+    large = [name for name in parts if parts[name].U.numel() > _SMALL * sum(each.U.numel() for each in parts.values())]
+    for name in sorted(large, key=lambda name: -parts[name].U.numel()):
         symmetry = parts[name]
         tries: list[TiedSymmetry | Tensor] = []
         if ties and not isinstance(symmetry, EquivariantSymmetry):
