@@ -31,7 +31,9 @@ def export(
     precision: Annotated[
         Precision | None, option("float32|float16|int8", "float16 if it costs at most 0.1 % more error, else float32")
     ] = None,
-    structure: tyro.conf.FlagCreatePairsOff[bool] = True,
+    structure: Annotated[
+        tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="(default: what adapting needs)")
+    ] = True,
     replace: tyro.conf.FlagCreatePairsOff[bool] = False,
     native: tyro.conf.FlagCreatePairsOff[bool] = False,
     c: Annotated[Path | None, option("FOLDER", "no C source")] = None,
@@ -50,9 +52,9 @@ def export(
         method: A method of your own, likewise.
         precision: How U and the layers that do not adapt are stored. The smaller, the coarser; what it costs in error
             after adapting is measured on validation tasks, and printed.
-        structure: Store all rows and columns of U. Otherwise those are left out that adapting to tasks does not need,
-            so that the robot adapts with less work; at most 2 % more error after adapting is allowed, and what it costs
-            and buys is printed.
+        structure: Store all of U. Otherwise the rows and columns are left out that adapting to tasks does not need, so
+            that the robot adapts with less work. At most 2 % more error after adapting is allowed; what it costs and
+            buys is printed.
         replace: Replace the bundle that is there already. Until the new one is whole, the old one stays.
         native: Also compile the bundle's native code for this machine's processor, as `msr compile` does with its
             defaults.
