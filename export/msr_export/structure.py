@@ -21,6 +21,8 @@ from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import TaskFamily
 
+_EPISODES = 20
+"""Most tasks of images: each has many times the work of a robot's."""
 _TRIES = 3
 """Tries, each with half the tolerance of the one before, until other tasks agree."""
 
@@ -77,11 +79,14 @@ def _judges(
 ) -> tuple[JudgedTasks, ...]:
     """Tasks with the shots of meta-training, and with many. Of stored images, each class has only few."""
 
+    of_images = isinstance(family, EpisodicFamily)
+    tasks = min(tasks, _EPISODES) if of_images else tasks
+
     def draw(count: int) -> JudgedTasks:
         return JudgedTasks(normalization, family, shots=count, seed=seed, tasks=tasks)
 
     few = draw(shots)
-    if isinstance(family, EpisodicFamily) or shots >= MANY_SHOTS:
+    if of_images or shots >= MANY_SHOTS:
         return (few,)
     many = with_most_shots(draw, shots, MANY_SHOTS)
     return (few, many) if many.shots > shots else (few,)

@@ -102,10 +102,14 @@ def numbers(form: TiedSymmetry | Tensor, symmetry: FullSymmetry) -> int:
 
 
 def symmetries(learner: Learner) -> dict[str, FullSymmetry]:
-    """The U whose columns or rows can be left out, by the names of their v."""
+    """The U whose columns or rows can be left out, by the names of their v.
+
+    There is none if only biases have such a U, as with Kronecker products: it would save nothing that takes time.
+    """
     found = {name: _symmetry(learner, name) for name in learner.adapted_names if name.endswith(".original")}
     kinds = (FullSymmetry, EquivariantSymmetry)
-    return {name: part for name, part in found.items() if isinstance(part, FullSymmetry) and type(part) in kinds}
+    full = {name: part for name, part in found.items() if isinstance(part, FullSymmetry) and type(part) in kinds}
+    return full if any(len(part.shape) > 1 for part in full.values()) else {}
 
 
 def _symmetry(learner: Learner, name: str) -> Symmetry:

@@ -178,3 +178,9 @@ def test_a_smaller_bundle_computes_what_torch_does(exporter: Any, tmp_path: Path
     sample = batch.support_x[0], batch.support_y[0]
     wanted = torch_adapt(smaller, exporter.scaled)(*sample)(batch.query_x[0])
     assert np.allclose(model.adapted(*sample)(batch.query_x[0]), wanted, atol=1e-2)
+
+
+def test_biases_alone_are_not_looked_at(exporter: Any) -> None:
+    """With Kronecker products, only biases have a full U."""
+    learner = exporter.build("msr", "mse", form="kronecker")
+    assert choose_structure(learner, exporter.scaled, exporter.family, shots=6, seed=3, tasks=4) == (learner, None)
