@@ -78,7 +78,6 @@ def _judges(
     normalization: Normalization, family: TaskFamily, *, shots: int, seed: int, tasks: int
 ) -> tuple[JudgedTasks, ...]:
     """Tasks with the shots of meta-training, and with many. Of stored images, each class has only few."""
-
     of_images = isinstance(family, EpisodicFamily)
     tasks = min(tasks, _EPISODES) if of_images else tasks
 
