@@ -88,6 +88,14 @@ class JudgedTasks:
 
     def errors(self, learner: Learner) -> NDArray[np.float64]:
         """The error of each task after adapting; where it is not finite, the robot stays at v0, whose error counts."""
+        after, before = self._after_and_before(learner)
+        return np.where(np.isfinite(after), after, before)
+
+    def errors_at_v0(self, learner: Learner) -> NDArray[np.float64]:
+        """The error of each task without adapting."""
+        return self._after_and_before(learner)[1]
+
+    def _after_and_before(self, learner: Learner) -> list[NDArray[np.float64]]:
         normalization, family = self.normalization, self.family
 
         def of_task(x: Tensor, y: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,5 +121,4 @@ class JudgedTasks:
                 each = [np.array([score_sample(family, scales, *pair) for pair in side]) for side in pairs]
                 size = score_sample(family, scales, np.zeros(1), y) or 1.0
                 each = [side / size for side in each]
-        after, before = each
-        return np.where(np.isfinite(after), after, before)
+        return each

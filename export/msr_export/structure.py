@@ -2,6 +2,9 @@
 
 What is kept is chosen on validation tasks, then measured on others, with as many samples as in meta-training and with
 many: with few columns, few samples say more about v, and many samples less.
+
+Tasks can say what adapting needs only if adapting helps on them. On logs of a real robot it hardly may: then the errors
+would stay the same with no columns at all.
 """
 
 import numpy as np
@@ -23,6 +26,8 @@ from msr_runtime.task import TaskFamily
 
 _EPISODES = 20
 """Most tasks of images: each has many times the work of a robot's."""
+_HELPS = 0.5
+"""Adapting helps if this share of the error without it is left, or less."""
 _TRIES = 3
 """Tries, each with half the tolerance of the one before, until other tasks agree."""
 
@@ -40,7 +45,8 @@ def choose_structure(
 ) -> tuple[Learner, Structure | None]:
     """Make U smaller where the error after adapting stays within `MOST_STRUCTURE_COST`.
 
-    If what was chosen costs more on other validation tasks, it is chosen again with half the tolerance.
+    If what was chosen costs more on other validation tasks, it is chosen again with half the tolerance. Where adapting
+    does not take away half of the error, U stays as it is.
 
     Args:
         learner: The learner, as in `export_bundle`.
@@ -61,8 +67,10 @@ def choose_structure(
         return learner, None
     known = {"shots": shots, "tasks": tasks}
     chosen_on, judged = (_judges(normalization, family, seed=seed + more, **known) for more in (0, 1))
+    before, at_v0 = [each.errors(learner) for each in judged], [each.errors_at_v0(learner) for each in judged]
+    if not all(adapted.mean() <= _HELPS * without.mean() for adapted, without in zip(before, at_v0, strict=True)):
+        return learner, _found(learner, {}, judged, before, before, at_v0[0])
     moves = _moves(learner, normalization, family, chosen_on, seed) if truncates else {}
-    before = [each.errors(learner) for each in judged]
     for tries in range(_TRIES):
         forms = cheapest(learner, chosen_on, moves, MOST_STRUCTURE_COST / 2**tries, ties=ties)
         smaller = applied(learner, forms) if forms else learner
@@ -71,7 +79,7 @@ def choose_structure(
             break
     else:
         smaller, forms, after = learner, {}, before
-    return smaller, _found(learner, forms, judged, after, before)
+    return smaller, _found(learner, forms, judged, after, before, at_v0[0])
 
 
 def _judges(
@@ -105,6 +113,7 @@ def _found(
     judged: tuple[JudgedTasks, ...],
     after: list[NDArray[np.float64]],
     before: list[NDArray[np.float64]],
+    at_v0: NDArray[np.float64],
 ) -> Structure:
     """What became of each U that got smaller, and what it costs."""
     parts = symmetries(learner)
@@ -132,6 +141,7 @@ def _found(
         tasks=judged[0].tasks,
         error=few[1],
         full_error=few[2],
+        unadapted_error=mean_error(at_v0),
         many=ManyShots(shots=many[0][0], error=many[0][1], full_error=many[0][2]) if many else None,
         multiply_adds=full - saved,
         full_multiply_adds=full,

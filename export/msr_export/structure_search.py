@@ -3,6 +3,9 @@
 First, all layers lose columns together: of each, those by which its weight moves least. This search may spend half of
 the tolerance. Then one layer after the other, the largest first, takes the cheapest form that passes. Small ones, as
 those of biases, stay as they are then: they save next to nothing.
+
+No weight may lose more than a quarter of its moves, whatever the errors say: tasks that were recorded on a robot may be
+too few to show what another place will ask for.
 """
 
 import copy
@@ -26,8 +29,10 @@ _DISTANCES = (0.2, 0.1, 0.05, 0.02)
 """Distances of rows that count as equal, as shares of the longest. The largest leaves the fewest rows."""
 _COLUMNS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
 """Numbers of columns that a layer tries."""
-_LOSSES = tuple(10 ** (-step / 4) for step in range(1, 25))
-"""Shares of a weight's length by which its moves may be wrong, the largest first: from half of it to rounding."""
+_MOST_LOST = 0.25
+"""The share of its moves that a weight may lose."""
+_LOSSES = tuple(_MOST_LOST * 10 ** (-step / 4) for step in range(24))
+"""Shares that all weights may lose, the largest first, down to rounding."""
 _TOGETHER = 0.5
 """The share of the tolerance that all layers together may spend first."""
 _SMALL = 0.01
@@ -64,7 +69,7 @@ def cheapest(learner: Learner, judges: Sequence[JudgedTasks], moves: Tensors, mo
         for name, symmetry in parts.items()
         if name in moves and moves[name].any()
     }
-    losses = {name: lost(parts[name], start[name], moves[name], basis) for name, basis in bases.items()}
+    losses = {name: lost(parts[name], moves[name], basis) for name, basis in bases.items()}
     together = [_cut(parts, bases, losses, most_lost) for most_lost in _LOSSES]
     passes = bisect_left(together, True, key=lambda forms: holds(forms, _TOGETHER))
     forms = together[passes] if passes < len(together) else {}
@@ -75,7 +80,8 @@ def cheapest(learner: Learner, judges: Sequence[JudgedTasks], moves: Tensors, mo
         if ties and not isinstance(symmetry, EquivariantSymmetry):
             tries += [form for near in _DISTANCES if (form := tied(symmetry, near)) is not None]
         if name in bases:
-            tries += [bases[name][:columns] for columns in _COLUMNS if columns <= len(bases[name])]
+            fewest = 1 + int((losses[name] > _MOST_LOST).sum())
+            tries += [bases[name][:columns] for columns in _COLUMNS if fewest <= columns <= len(bases[name])]
         now = numbers(forms[name], symmetry) if name in forms else symmetry.U.numel()
         tries = [form for form in tries if numbers(form, symmetry) < now]
         tries.sort(key=lambda form: numbers(form, symmetry))

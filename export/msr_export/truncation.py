@@ -71,19 +71,18 @@ def directions(symmetry: FullSymmetry, v0: Tensor, moves: Tensor) -> Tensor:
     return torch.linalg.qr(kept.mT)[0].mT
 
 
-def lost(symmetry: FullSymmetry, v0: Tensor, moves: Tensor, basis: Tensor) -> NDArray[np.float64]:
+def lost(symmetry: FullSymmetry, moves: Tensor, basis: Tensor) -> NDArray[np.float64]:
     """By how much the moves of W are wrong with the first 1, 2, ... directions of a basis alone: `(r,)`.
 
-    The root mean square over tasks, as a share of the length of W and of its moves.
+    The root mean square over tasks, as a share of that of the moves.
 
     Args:
         symmetry: U.
-        v0: Where v starts, `(k,)`.
-        moves: How tasks move it, `(tasks, k)`.
+        moves: How tasks move v, `(tasks, k)`; not all of them are zero.
         basis: Orthonormal directions `(r, k)`.
 
     """
-    U, v0, moves = (each.detach().double() for each in (symmetry.U, v0, moves))
+    U, moves = symmetry.U.detach().double(), moves.double()
     R = torch.linalg.qr(U).R  # as long as U
 
     def length(moved: Tensor) -> Tensor:
@@ -91,7 +90,7 @@ def lost(symmetry: FullSymmetry, v0: Tensor, moves: Tensor, basis: Tensor) -> ND
 
     along = moves @ basis.mT
     wrong = [length(moves - along[:, :count] @ basis[:count]) for count in range(1, len(basis) + 1)]
-    return (torch.stack(wrong) / (length(v0) + length(moves))).numpy()
+    return (torch.stack(wrong) / length(moves)).numpy()
 
 
 def truncate(learner: Learner, name: str, basis: Tensor) -> None:

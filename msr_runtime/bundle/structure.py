@@ -66,6 +66,8 @@ class Structure(Frozen):
     """The mean error of the smaller learner."""
     full_error: Size
     """The mean error of the learner as it was trained."""
+    unadapted_error: Size | None = None
+    """The mean error without adapting."""
     many: ManyShots | None = None
     """The same with many samples. None: the family gives no more than meta-training took."""
     multiply_adds: PositiveInt
@@ -82,10 +84,18 @@ class Structure(Frozen):
     def describe(self) -> str:
         """Say in one line what was found, what it buys and what it costs."""
         if not self.layers:
-            return f"nothing of U can be left out within {100 * MOST_STRUCTURE_COST:g} % more error"
+            return self._nothing()
         bought = f"{self.multiply_adds} of {self.full_multiply_adds} multiplications a product with U"
         sides = f"error {self.error:.5g}, before {self.full_error:.5g}, on {self.tasks} validation tasks"
         cost = percent(growth(self.error, self.full_error))
         if self.many:
             cost += f", with {self.many.shots} samples {percent(growth(self.many.error, self.many.full_error))}"
         return f"{bought}; {sides}: {cost}; {', '.join(layer.describe() for layer in self.layers)}"
+
+    def _nothing(self) -> str:
+        if self.unadapted_error is not None and self.full_error > self.unadapted_error / 2:
+            return (
+                "nothing of U is left out, because adapting helps too little to say what it needs: error "
+                f"{self.full_error:.5g}, without adapting {self.unadapted_error:.5g}, on {self.tasks} validation tasks"
+            )
+        return f"nothing of U can be left out within {100 * MOST_STRUCTURE_COST:g} % more error"
