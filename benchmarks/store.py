@@ -216,9 +216,15 @@ def _git(options: Output, *arguments: str) -> str:
 
 
 def _command() -> str:
-    """The command that is running, with paths relative to the repository."""
-    words = [Path(sys.executable), Path(sys.argv[0]).resolve(), *sys.argv[1:]]
-    return shlex.join(str(w.relative_to(ROOT) if isinstance(w, Path) and w.is_relative_to(ROOT) else w) for w in words)
+    """The command that is running, with paths relative to the repository. Of others, the last part says enough."""
+
+    def shown(word: str | Path) -> str:
+        path = Path(word)
+        if path.is_absolute():
+            return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+        return str(word)
+
+    return shlex.join(map(shown, (Path(sys.executable), Path(sys.argv[0]).resolve(), *sys.argv[1:])))
 
 
 def _processor() -> str:

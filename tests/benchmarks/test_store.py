@@ -75,4 +75,5 @@ def test_every_stored_result_says_where_it_comes_from(path: Path) -> None:
     script = next(word for word in result["command"].split() if word.startswith("benchmarks/"))
     assert (ROOT / script).is_file()
     assert ("--store", path.stem) in pairwise(result["command"].split())
+    assert not any(word.startswith("/") for word in result["command"].split()), "a path of one machine"
     assert f'"{path.stem}"' in (ROOT / script).read_text() or path.stem.startswith(("families-", "drive-"))
