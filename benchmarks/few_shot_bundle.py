@@ -6,10 +6,8 @@ code see the same images. A robot teaches five classes by one image each, and na
 
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
-from io import StringIO
 from pathlib import Path
 from typing import TypedDict
 
@@ -28,9 +26,11 @@ from msr_envs.registry import load_family
 from msr_export import export_checkpoint
 from msr_runtime import AdaptiveModel
 from msr_runtime.adaptation.update_guard import UNLIMITED
+from msr_runtime.bundle.store import Bundle
 from msr_runtime.cli.bench import in_turns
-from msr_runtime.cli.compile import compile_native
+from msr_runtime.cli.compile import add_native
 from msr_runtime.families import EpisodicFamily
+from msr_runtime.inference.native import find_compiler
 from msr_runtime.meta.evaluation.predictor import torch_adapt
 from msr_runtime.meta.training.checkpoint import load_checkpoint
 from msr_runtime.meta.training.episodes import EpisodePool
@@ -105,8 +105,7 @@ def measure(name: str, job: Job, options: Options) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         bundle = export_checkpoint(checkpoint, Path(folder) / "bundle", family=family)
         size = sum(path.stat().st_size for path in bundle.iterdir())
-        with redirect_stdout(StringIO()):
-            compile_native(bundle)
+        add_native(Bundle.open(bundle), find_compiler("cc"))
         models = {engine: AdaptiveModel.load(bundle, engine=engine) for engine in ENGINES}
     adapts: dict[str, Adapt] = {FIRST: torch_adapt(checkpoint.learner, checkpoint.normalization)}
     adapts |= {engine: model.adapted for engine, model in models.items()}

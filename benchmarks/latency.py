@@ -6,7 +6,6 @@ has to give the same predictions after the same adaptation before it is timed. T
 """
 
 import contextlib
-import io
 import os
 import shutil
 import subprocess
@@ -41,9 +40,10 @@ from msr_export.rounding import rounded
 from msr_runtime import AdaptiveModel
 from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.arrays import relative_error
-from msr_runtime.bundle.store import write_bundle
+from msr_runtime.bundle.store import Bundle, write_bundle
 from msr_runtime.cli.bench import in_turns
-from msr_runtime.cli.compile import compile_native
+from msr_runtime.cli.compile import add_native
+from msr_runtime.inference.native import find_compiler
 from msr_runtime.inference.session import make_session
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
@@ -266,8 +266,7 @@ def written(model: AdaptiveModel, *, native: bool) -> Iterator[Path]:
         path = Path(folder) / "bundle"
         write_bundle(path, model.manifest, model.bundle.files)
         if native:
-            with contextlib.redirect_stdout(io.StringIO()):
-                compile_native(path)
+            add_native(Bundle.open(path), find_compiler("cc"))
         yield path
 
 

@@ -8,8 +8,6 @@ tasks, and on robots outside of the ranges of training. It can be interrupted: t
 
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -43,7 +41,9 @@ from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.bundle.rounding import Precision
 from msr_runtime.bundle.store import ADAPT, Bundle
 from msr_runtime.cli.bench import in_turns
+from msr_runtime.cli.compile import add_native
 from msr_runtime.files import write_atomically
+from msr_runtime.inference.native import find_compiler
 from msr_runtime.meta.evaluation.scores import score_all
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
@@ -223,8 +223,7 @@ def measure(case: str, run: Path, native: bool, options: Options) -> list[Row | 
         sizes = {step: sum(map(len, Bundle.open(path).files.values())) for step, path in bundles.items()}
         if native:
             for step, path in bundles.items():
-                msr = Path(sys.executable).with_name("msr")
-                subprocess.run([msr, "compile", path], check=True, stdout=subprocess.DEVNULL)
+                add_native(Bundle.open(path), find_compiler("cc"))
                 models[step + NATIVE] = AdaptiveModel.load(path, engine="native")
     seconds = adapt_seconds(models, family, shots, options)
     adapts = {step: models[step].adapted for step in learners}
