@@ -88,14 +88,10 @@ class JudgedTasks:
 
     def errors(self, learner: Learner) -> NDArray[np.float64]:
         """The error of each task after adapting; where it is not finite, the robot stays at v0, whose error counts."""
-        after, before = self._after_and_before(learner)
-        return np.where(np.isfinite(after), after, before)
+        return self.errors_and_at_v0(learner)[0]
 
-    def errors_at_v0(self, learner: Learner) -> NDArray[np.float64]:
-        """The error of each task without adapting."""
-        return self._after_and_before(learner)[1]
-
-    def _after_and_before(self, learner: Learner) -> list[NDArray[np.float64]]:
+    def errors_and_at_v0(self, learner: Learner) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The same, and the error of each task without adapting."""
         normalization, family = self.normalization, self.family
 
         def of_task(x: Tensor, y: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,4 +117,5 @@ class JudgedTasks:
                 each = [np.array([score_sample(family, scales, *pair) for pair in side]) for side in pairs]
                 size = score_sample(family, scales, np.zeros(1), y) or 1.0
                 each = [side / size for side in each]
-        return each
+        after, before = each
+        return np.where(np.isfinite(after), after, before), before

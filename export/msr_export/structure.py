@@ -17,7 +17,7 @@ from msr_export.shots import MANY_SHOTS, with_most_shots
 from msr_export.structure_search import Forms, applied, cheapest, numbers, symmetries
 from msr_export.truncation import can_truncate, updates
 from msr_export.tying import TiedSymmetry, can_tie
-from msr_runtime.bundle.structure import MOST_STRUCTURE_COST, LayerStructure, ManyShots, Structure
+from msr_runtime.bundle.structure import MOST_ERROR_LEFT, MOST_STRUCTURE_COST, LayerStructure, ManyShots, Structure
 from msr_runtime.families import EpisodicFamily
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.rule import Tensors
@@ -26,8 +26,6 @@ from msr_runtime.task import TaskFamily
 
 _EPISODES = 20
 """Most tasks of images: each has many times the work of a robot's."""
-_HELPS = 0.5
-"""Adapting helps if this share of the error without it is left, or less."""
 _TRIES = 3
 """Tries, each with half the tolerance of the one before, until other tasks agree."""
 
@@ -67,9 +65,10 @@ def choose_structure(
         return learner, None
     known = {"shots": shots, "tasks": tasks}
     chosen_on, judged = (_judges(normalization, family, seed=seed + more, **known) for more in (0, 1))
-    before, at_v0 = [each.errors(learner) for each in judged], [each.errors_at_v0(learner) for each in judged]
-    if not all(adapted.mean() <= _HELPS * without.mean() for adapted, without in zip(before, at_v0, strict=True)):
-        return learner, _found(learner, {}, judged, before, before, at_v0[0])
+    both = [each.errors_and_at_v0(learner) for each in judged]
+    before, at_v0 = [adapted for adapted, _ in both], both[0][1]
+    if any(adapted.mean() > MOST_ERROR_LEFT * without.mean() for adapted, without in both):
+        return learner, _found(learner, {}, judged, before, before, at_v0)
     moves = _moves(learner, normalization, family, chosen_on, seed) if truncates else {}
     for tries in range(_TRIES):
         forms = cheapest(learner, chosen_on, moves, MOST_STRUCTURE_COST / 2**tries, ties=ties)
@@ -79,7 +78,7 @@ def choose_structure(
             break
     else:
         smaller, forms, after = learner, {}, before
-    return smaller, _found(learner, forms, judged, after, before, at_v0[0])
+    return smaller, _found(learner, forms, judged, after, before, at_v0)
 
 
 def _judges(

@@ -7,6 +7,8 @@ from msr_runtime.bundle.frozen import Frozen, Size
 
 MOST_STRUCTURE_COST = 0.02
 """The error after adapting may grow by no more than this share when U is made smaller."""
+MOST_ERROR_LEFT = 0.5
+"""U is made smaller only where adapting leaves no more than this share of the error."""
 
 
 class LayerStructure(Frozen):
@@ -93,7 +95,7 @@ class Structure(Frozen):
         return f"{bought}; {sides}: {cost}; {', '.join(layer.describe() for layer in self.layers)}"
 
     def _nothing(self) -> str:
-        if self.unadapted_error is not None and self.full_error > self.unadapted_error / 2:
+        if self.unadapted_error is not None and self.full_error > MOST_ERROR_LEFT * self.unadapted_error:
             return (
                 "nothing of U is left out, because adapting helps too little to say what it needs: error "
                 f"{self.full_error:.5g}, without adapting {self.unadapted_error:.5g}, on {self.tasks} validation tasks"
