@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 from online_logs import TERRAINS
 from online_methods import BATCH, FILTERED, ONCE, PEERS, candidate, trainings
-from online_outside import broken_robots, curve, found, samples_of, surprise
+from online_outside import Samples, broken_robots, curve, found, innovations, samples_of, surprise
 from online_peers import Sure
 from online_scores import LEVELS, certainty, choose, follow
 from online_worlds import Logs, Simulated, World
@@ -162,14 +164,18 @@ def score(world: World, method: str, seed: int, out: Path) -> dict[str, Any]:
 
 def outside(method: Sure, family: str) -> dict[str, Any]:
     """Return, by the kind of broken robot, false alarms, the share that is found, and the curve of both."""
-    known, inside = (
-        surprise(method, samples_of(load_family(family), split, FRESH)) for split in ("validation", "test")
-    )
-    broken = {name: surprise(method, samples) for name, samples in broken_robots(family, BROKEN)}
+    known, inside = (samples_of(load_family(family), split, FRESH) for split in ("validation", "test"))
+    fresh = innovations(method, known)
+
+    def measured(samples: Samples) -> NDArray[np.float64]:
+        return surprise(known, fresh, samples, innovations(method, samples))
+
+    limits, clean = surprise(known, fresh, known, fresh), measured(inside)
+    broken = {name: measured(samples) for name, samples in broken_robots(family, BROKEN)}
     return {
-        name: {"alarms": alarms, "found": share, "curve": curve(inside, measures)}
+        name: {"alarms": alarms, "found": share, "curve": curve(clean, measures)}
         for name, measures in broken.items()
-        for alarms, share in [found(known, inside, measures)]
+        for alarms, share in [found(limits, clean, measures)]
     }
 
 

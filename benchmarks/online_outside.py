@@ -1,7 +1,8 @@
 """Robots that break what meta-training took for granted, and whether a filter's innovations tell them from fresh ones.
 
 The robot moves anywhere and uses everything that it has: what it never uses, it cannot find broken. The measure of a
-stream is the highest mean of the normalized innovation squared over a window.
+stream is the one of `OnlineAdapter`: how surprising the first samples are, and those of each window, over the limit
+that fresh tasks give. The figures of fresh tasks are each method's own.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,14 +16,17 @@ from msr_envs.hex_drive.family import HexDrive, WeakThruster
 from msr_envs.hex_drive.simulator import HexTask
 from msr_envs.ring_nav.family import RingNav
 from msr_envs.ring_nav.operator import RingTask
+from msr_export.familiarity import familiarity_of
+from msr_runtime.adaptation.family import FamilyCheck
+from msr_runtime.normalization import Normalization
 from msr_runtime.task import Array
 
 SAMPLES = 50
 """Samples of each stream."""
-WINDOW = 20
-"""Samples over which innovations are averaged."""
 ALARMS = 0.01
 """Share of fresh robots that may be taken for broken ones."""
+TICK = 0.1
+"""Time between two samples of both robots, in s."""
 Samples = tuple[Array, Array]
 """Streams of samples: x `(streams, samples, x)`, y `(streams, samples, y)`."""
 
@@ -81,16 +85,39 @@ def changed(family: Any, streams: int, change: Callable[[Array], NDArray]) -> Sa
     return change(x).astype(np.float32), y
 
 
-def surprise(method: Sure, samples: Samples) -> NDArray[np.float64]:
-    """Return the measure of each stream `(streams,)`, see the module."""
+def innovations(method: Sure, samples: Samples) -> NDArray[np.float64]:
+    """Let a method learn streams, and return the normalized innovations squared `(streams, samples)`, over all of y."""
     x, y = samples
     method.start(len(x))
-    innovations = np.empty(x.shape[:2])
+    found = np.empty(x.shape[:2])
     for sample in range(x.shape[1]):
         method.update(x[:, sample], y[:, sample])
-        innovations[:, sample] = method.innovation()
-    sums = np.cumsum(np.pad(innovations, ((0, 0), (1, 0))), 1)
-    return np.max(sums[:, WINDOW:] - sums[:, :-WINDOW], 1) / WINDOW
+        found[:, sample] = method.innovation() * y.shape[-1]
+    return found
+
+
+def surprise(known: Samples, fresh: NDArray, samples: Samples, found: NDArray) -> NDArray[np.float64]:
+    """Return the measure of each stream `(streams,)`, see the module.
+
+    Args:
+        known: Fresh robots.
+        fresh: Their innovations.
+        samples: The robots to measure.
+        found: Their innovations.
+
+    """
+    y = known[1].reshape(-1, known[1].shape[-1])
+    scaling = Normalization(
+        input_center=(0.0,), input_scale=(1.0,), output_center=y.mean(0).tolist(), output_scale=y.std(0).tolist()
+    )
+    familiarity = familiarity_of(fresh, scaling.normalize_y(known[1]))
+    measures = np.zeros(len(found))
+    for stream, each in enumerate(zip(found, samples[1], strict=True)):
+        check = FamilyCheck(familiarity, TICK, scaling, ALARMS)
+        for nis, sample_y in zip(*each, strict=True):
+            check.add(nis, sample_y)
+            measures[stream] = np.fmax(measures[stream], check.now.surprise / check.now.limit)
+    return measures
 
 
 def curve(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> tuple[list[float], list[float]]:

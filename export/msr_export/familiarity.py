@@ -1,6 +1,7 @@
 """How much clean tasks surprise a learner with the rule `recursive`: what the robot compares its own task with."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -8,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import vmap
 
-from msr_runtime.bundle.familiarity import Familiarity, ShotTail, Tail
-from msr_runtime.bundle.surprise import surprise_parts
+from msr_runtime.bundle.familiarity import Familiarity, ShotTail, Tail, UsualInnovation, usual_nis
+from msr_runtime.bundle.surprise import SURPRISE, surprise_parts
 from msr_runtime.errors import FamilyError
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.recursive import Recursive, Sample
@@ -22,6 +23,8 @@ WINDOW = 16
 """Samples of a window: the robot is told after so many, at the earliest."""
 SHOTS = (1, 2, 5, 10, 20, 64)
 """Sizes of support sets."""
+ENDS = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90)
+"""Up to these samples of a task, and up to the last one, it is told how large an innovation usually is."""
 _AT_ONCE = 50
 """Streams that are filtered at once. More would need more memory, and hardly less time."""
 
@@ -57,23 +60,51 @@ def measure_familiarity(
     finite = np.isfinite(nis).all(1)
     if finite.sum() < 2:
         return None
-    flat = normalization.normalize_y(y[finite]).reshape(*nis[finite].shape, -1)
-    errors, sizes = (
-        np.pad(part.astype(np.float64), ((0, 0), (1, 0))).cumsum(1) for part in surprise_parts(nis[finite], flat)
-    )
-    samples = nis.shape[1]
+    nis = nis[finite]
+    return familiarity_of(nis, normalization.normalize_y(y[finite]).reshape(*nis.shape, -1))
+
+
+def familiarity_of(nis: NDArray, y: NDArray) -> Familiarity:
+    """Describe how surprising clean tasks are.
+
+    Args:
+        nis: The normalized innovations squared, over all numbers of y, `(streams, samples)`.
+        y: Normalized, `(streams, samples, out)`.
+
+    """
+    streams, samples = nis.shape
+    usual = usual_innovations(nis / y.shape[-1])
+    parts = surprise_parts(nis, y, [usual_nis(usual, count) for count in range(1, samples + 1)])
+    errors, sizes = (np.pad(part.astype(np.float64), ((0, 0), (1, 0))).cumsum(1) for part in parts)
     window = min(WINDOW, samples)
     largest = (errors[:, window:] - errors[:, :-window]) / (sizes[:, window:] - sizes[:, :-window])
     return Familiarity(
-        tasks=int(finite.sum()),
+        tasks=streams,
         samples=samples,
         window=window,
+        usual=usual,
         largest=tail(largest.max(1)),
         by_shots=tuple(
             ShotTail(shots=count, surprise=tail(errors[:, count] / sizes[:, count]))
             for count in SHOTS
             if count <= samples
         ),
+    )
+
+
+def usual_innovations(nis: NDArray) -> tuple[UsualInnovation, ...]:
+    """Return the usual innovations, by the number of the sample. A single stream that goes astray counts little.
+
+    Args:
+        nis: The normalized innovations squared per number of y, `(streams, samples)`.
+
+    """
+    samples = nis.shape[1]
+    ends = [*(end for end in ENDS if end < samples), samples]
+    parts = [np.minimum(nis[:, first:end], SURPRISE) for first, end in pairwise([0, *ends])]
+    return tuple(
+        UsualInnovation(samples=end, nis=float(f"{max(part.mean(), _SMALLEST):.4g}"))
+        for end, part in zip(ends, parts, strict=True)
     )
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.bundle.familiarity import Familiarity
-from msr_runtime.bundle.manifest import Manifest
+from msr_runtime.bundle.familiarity import Familiarity, usual_nis
 from msr_runtime.bundle.surprise import surprise_parts
 from msr_runtime.errors import InputError
+from msr_runtime.normalization import Normalization
 
 FALSE_ALARMS = 0.01
 """Share of clean tasks that are taken for strange ones: of batches, and by `OnlineAdapter` in each minute."""
@@ -53,23 +53,22 @@ class FamilyCheck:
     while the network is still unsure; the second finds one that becomes strange.
 
     Args:
-        manifest: The manifest of the bundle.
+        known: What is known of clean tasks.
+        tick: The time between two samples of meta-training, in s.
+        normalization: Of y.
         false_alarms: Share of clean tasks that may be taken for strange ones within a minute.
 
     Raises:
         InputError: If the share is not between 0 and 0.1.
     """
 
-    def __init__(self, manifest: Manifest, false_alarms: float) -> None:
-        known, recursion = manifest.familiarity, manifest.recursion
-        assert known is not None
-        assert recursion is not None
+    def __init__(self, known: Familiarity, tick: float, normalization: Normalization, false_alarms: float) -> None:
         if not 0 < false_alarms <= 0.1:
             raise InputError(f"false_alarms is {false_alarms}, but a share above 0 and at most 0.1 a minute is wanted")
-        self._normalization = manifest.normalization
+        self._normalization, self._usual = normalization, known.usual
         # Half of the false alarms are for the windows. The streams that were measured are shorter or longer than a
         # minute.
-        chance = false_alarms / 2 * (known.samples * recursion.tick / 60) ** _GROWTH
+        chance = false_alarms / 2 * (known.samples * tick / 60) ** _GROWTH
         self._limit = known.largest.limit(chance)
         measured = [each for each in known.by_shots if each.shots >= _FEWEST]
         self._starts = {each.shots: each.surprise.limit(false_alarms / 2 / len(measured)) for each in measured}
@@ -96,9 +95,11 @@ class FamilyCheck:
             y: `(*y)` in raw units.
         """
         latest, before = self._latest, self.now
-        error, size = map(float, surprise_parts(np.asarray(nis), self._normalization.normalize_y(y).reshape(-1)))
+        self._seen += 1
+        flat, usual = self._normalization.normalize_y(y).reshape(-1), usual_nis(self._usual, self._seen)
+        error, size = map(float, surprise_parts(np.asarray(nis), flat, usual))
         latest.append((error, size))
-        self._seen, self._errors, self._sizes = self._seen + 1, self._errors + error, self._sizes + size
+        self._errors, self._sizes = self._errors + error, self._sizes + size
         if self._seen in self._starts:
             self._start = FamilyVerdict(self._errors / self._sizes, self._starts[self._seen])
         elif self._seen > max(self._starts, default=0) + len(latest):

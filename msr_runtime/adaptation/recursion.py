@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from msr_runtime.adaptation.backend import Runs
 from msr_runtime.adaptation.inner_loop import Adaptation
+from msr_runtime.bundle.familiarity import usual_nis
 from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.surprise import surprise_parts
 from msr_runtime.errors import InputError
@@ -40,7 +41,7 @@ class Recursion:
             )
         self._settings, self._own = manifest.recursion, manifest.recursion.tau
         self._tau = self._own if time_constant is None else time_constant
-        self._normalization = manifest.normalization
+        self._normalization, self._familiarity = manifest.normalization, manifest.familiarity
         self._runs = runs
         self.outputs = width(manifest.outputs)
         """J, the numbers of one sample's y."""
@@ -115,7 +116,10 @@ class Recursion:
         return end
 
     def _surprise(self, nis: list[float], y: NDArray) -> float:
-        """Return the surprise of samples, see `surprise_parts`."""
+        """Return the surprise of the first samples of a task, see `surprise_parts`. NaN if nothing is known of it."""
+        if self._familiarity is None:
+            return math.nan
         normal = self._normalization.normalize_y(y).reshape(len(y), -1)
-        errors, sizes = surprise_parts(np.array(nis), normal)
+        usual = [usual_nis(self._familiarity.usual, count) for count in range(1, len(y) + 1)]
+        errors, sizes = surprise_parts(np.array(nis), normal, usual)
         return float(errors.sum() / sizes.sum())

@@ -46,7 +46,10 @@ class SampleLearning(Learning):
         detect_changes: bool,
     ) -> None:
         super().__init__(model, window, guard, compare, recorder)
-        self.family = None if model.manifest.familiarity is None else FamilyCheck(model.manifest, false_alarms)
+        known, recursion = model.manifest.familiarity, model.manifest.recursion
+        self.family = None
+        if known and recursion:
+            self.family = FamilyCheck(known, recursion.tick, model.manifest.normalization, false_alarms)
         """Whether the task is like those of meta-training; None if the bundle does not know them."""
         self._detector = ChangeDetector() if detect_changes else None
         self._last: deque[tuple[Array, NDArray, float]] = deque(maxlen=SAMPLES)

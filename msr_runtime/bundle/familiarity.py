@@ -1,6 +1,8 @@
 """What a bundle says of how much the samples of clean tasks surprise its network."""
 
 import math
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -35,13 +37,36 @@ class ShotTail(Frozen):
     """Its surprise, from `v0` on."""
 
 
+class UsualInnovation(Frozen):
+    """How large the normalized innovation squared of a sample is on clean tasks, by the samples learned until then."""
+
+    samples: Count
+    """It holds up to this sample of a task, this one included."""
+    nis: float = Field(gt=0, allow_inf_nan=False)
+    """The mean of the normalized innovations squared, per number of y."""
+
+
+def usual_nis(usual: Sequence[UsualInnovation], count: int) -> float:
+    """Return the usual normalized innovation squared, per number of y.
+
+    Args:
+        usual: As in `Familiarity`.
+        count: Which sample of a task it is; the first one is 1.
+
+    """
+    if not usual:
+        return 1.0
+    found = bisect_left(usual, count, key=lambda each: each.samples)
+    return usual[min(found, len(usual) - 1)].nis
+
+
 class Familiarity(Frozen):
     """How much the samples of clean tasks surprise a network that learns them one by one.
 
-    The surprise of samples is the mean of their normalized innovations squared, per number of y and at most 25 each,
-    over the mean of 1 plus the mean square of normalized y: errors grow with y. The robot compares that of its own
-    samples with these figures. Above them, its task is unlike those of meta-training. They were measured in torch when
-    the bundle was written.
+    A sample counts by its normalized innovation squared per number of y, over the one that is usual after as many
+    samples, and at most 25. The surprise of samples is the mean of these, over the mean of 1 plus the mean square of
+    normalized y: errors grow with y. The robot compares that of its own samples with these figures. Above them, its
+    task is unlike those of meta-training. They were measured in torch when the bundle was written.
     """
 
     tasks: Count
@@ -50,6 +75,9 @@ class Familiarity(Frozen):
     """Samples of each stream."""
     window: Count
     """Samples of a window, at most those of a stream."""
+    usual: tuple[UsualInnovation, ...] = ()
+    """What is usual, fewest samples first. The last one holds for all later samples too. Empty: 1, as in bundles that
+    are older than this field."""
     largest: Tail
     """The largest surprise of a window, in a stream."""
     by_shots: tuple[ShotTail, ...] = Field(min_length=1)

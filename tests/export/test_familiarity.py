@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from msr_envs.ring_nav import RingNav
-from msr_export.familiarity import measure_familiarity, surprises, tail
+from msr_export.familiarity import ENDS, measure_familiarity, surprises, tail, usual_innovations
 from msr_runtime import AdaptiveModel
 from msr_runtime.bundle.familiarity import Familiarity
 from msr_runtime.meta.training.checkpoint import Checkpoint, load_checkpoint
@@ -38,6 +38,17 @@ def test_the_bundle_says_what_is_usual(recursive_bundle: Path) -> None:
     assert (known.samples, known.window) == (128, 16)
     assert [each.shots for each in known.by_shots] == [1, 2, 5, 10, 20, 64]
     assert 0 < known.largest.usual <= 25
+    assert [each.samples for each in known.usual] == [*ENDS, 128]
+    assert all(0 < each.nis <= 25 for each in known.usual)
+
+
+def test_one_stream_that_goes_astray_does_not_change_what_is_usual() -> None:
+    """Clean tasks are as expected; whatever one of a hundred does, it counts at most 25."""
+    nis = np.ones((100, 128))
+    nis[3] = 1e12
+    assert [each.nis for each in usual_innovations(nis)] == [1.24] * (len(ENDS) + 1)
+    short = usual_innovations(np.full((4, 6), 2.0))
+    assert [(each.samples, each.nis) for each in short] == [(1, 2), (2, 2), (3, 2), (5, 2), (6, 2)]
 
 
 def test_other_rules_know_nothing_of_it(ring_run: Path) -> None:
@@ -54,7 +65,8 @@ def test_noise_of_the_sensors_is_part_of_what_is_usual(trained: Checkpoint) -> N
         assert found
         return found
 
-    assert measured(3.0).largest.usual > measured(0.0).largest.usual
+    noisy, clean = (measured(noise).usual for noise in (3.0, 0.0))
+    assert all(one.nis > other.nis for one, other in zip(noisy, clean, strict=True))
 
 
 def test_the_tail_of_a_power_law_is_found() -> None:

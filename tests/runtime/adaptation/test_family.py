@@ -9,7 +9,7 @@ import pytest
 from msr_envs.ring_nav import RingNav
 from msr_runtime import AdaptiveModel, InputError, OnlineAdapter
 from msr_runtime.adaptation.family import FamilyCheck, judge_batch
-from msr_runtime.bundle.familiarity import Familiarity, ShotTail, Tail
+from msr_runtime.bundle.familiarity import Familiarity, ShotTail, Tail, UsualInnovation, usual_nis
 from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.surprise import SURPRISE
 from msr_runtime.recording.messages import ONLINE
@@ -42,8 +42,15 @@ def center(manifest: Manifest) -> np.ndarray:
     return np.array(manifest.normalization.output_center, np.float32)
 
 
+def check_of(manifest: Manifest, false_alarms: float) -> FamilyCheck:
+    """Return the check of a manifest that knows clean tasks."""
+    assert manifest.familiarity
+    assert manifest.recursion
+    return FamilyCheck(manifest.familiarity, manifest.recursion.tick, manifest.normalization, false_alarms)
+
+
 def limit(manifest: Manifest, false_alarms: float) -> float:
-    return FamilyCheck(manifest, false_alarms).now.limit
+    return check_of(manifest, false_alarms).now.limit
 
 
 def test_the_limit_follows_from_the_false_alarms(manifest: Manifest) -> None:
@@ -53,7 +60,7 @@ def test_the_limit_follows_from_the_false_alarms(manifest: Manifest) -> None:
     assert limit(manifest, 0.001) / limit(manifest, 0.01) == pytest.approx(10**0.5, rel=0.01)
     for wrong in (0.0, 0.2, math.nan):
         with pytest.raises(InputError, match=r"a share above 0 and at most 0\.1 a minute"):
-            FamilyCheck(manifest, wrong)
+            check_of(manifest, wrong)
 
 
 def run(check: FamilyCheck, manifest: Manifest, nis: tuple[int, ...]) -> list[tuple[bool, int]]:
@@ -69,7 +76,7 @@ def test_an_alarm_needs_a_whole_window_and_is_counted_once(manifest: Manifest) -
     """It ends when the surprise is below the limit again; a new task forgets the samples, not the count."""
     late = KNOWN.model_copy(update={"by_shots": KNOWN.by_shots[:2]})  # nothing is said of the beginning
     manifest = manifest.model_copy(update={"familiarity": late})
-    check = FamilyCheck(manifest, 0.1)  # the limit is 4.2
+    check = check_of(manifest, 0.1)  # the limit is 4.2
     # the surprise is 7.5 from the fourth sample on, then 5.6 and three times 3.8
     seen = run(check, manifest, (15, 15, 15, 15, 0, 0, 15, 15))
     assert seen == [(True, 0)] * 3 + [(False, 1)] * 2 + [(True, 1)] * 3
@@ -81,23 +88,42 @@ def test_an_alarm_needs_a_whole_window_and_is_counted_once(manifest: Manifest) -
 
 def test_the_beginning_of_a_task_is_judged_by_all_its_samples(manifest: Manifest) -> None:
     """Six samples that each surprise less than a window may are too many. It is said until a whole window later."""
-    check = FamilyCheck(manifest, 0.1)  # the limit is 1.4 for six samples, and 4.2 for a window
+    check = check_of(manifest, 0.1)  # the limit is 1.4 for six samples, and 4.2 for a window
     seen = run(check, manifest, (4,) * 6 + (0,) * 5)
     assert seen == [(True, 0)] * 5 + [(False, 1)] * 5 + [(True, 1)]
 
 
 def test_one_outlier_is_no_other_task(manifest: Manifest) -> None:
     """Whatever it is: it counts at most `SURPRISE`."""
-    check = FamilyCheck(manifest, 0.001)
+    check = check_of(manifest, 0.001)
     for nis in (1, 1, 1, 1e30):
         check.add(nis, center(manifest))
     assert check.now.surprise == pytest.approx((1.5 + SURPRISE) / 4, rel=1e-5)
     assert check.now.inside
 
 
+def test_what_is_usual_after_as_many_samples_is_divided_out(manifest: Manifest) -> None:
+    """A filter that is always too careful with its second and third sample is as surprised by 0.5 as by 5 later on."""
+    usual = (
+        UsualInnovation(samples=1, nis=1.0),
+        UsualInnovation(samples=3, nis=0.1),
+        UsualInnovation(samples=9, nis=1.0),
+    )
+    assert [usual_nis(usual, count) for count in (1, 2, 3, 4, 9, 10, 1000)] == [1.0, 0.1, 0.1, 1.0, 1.0, 1.0, 1.0]
+    assert usual_nis((), 7) == 1.0
+    check = check_of(manifest.model_copy(update={"familiarity": KNOWN.model_copy(update={"usual": usual})}), 0.001)
+    for nis in (10, 1, 1, 10):  # of two numbers in y
+        check.add(nis, center(manifest))
+    assert check.now.surprise == pytest.approx(5, rel=1e-5)
+    check.begin_task()
+    for nis in (10, 10, 10, 10):  # the count begins anew
+        check.add(nis, center(manifest))
+    assert check.now.surprise == pytest.approx((5 + SURPRISE + SURPRISE + 5) / 4, rel=1e-5)
+
+
 def test_errors_may_grow_with_y(manifest: Manifest) -> None:
     """A y that is three scales from the center makes an error ten times as large as usual."""
-    check, scale = FamilyCheck(manifest, 0.01), np.array(manifest.normalization.output_scale)
+    check, scale = check_of(manifest, 0.01), np.array(manifest.normalization.output_scale)
     for _ in range(4):
         check.add(40.0, center(manifest) + 3 * scale)
     assert check.now.surprise == pytest.approx(2.0, rel=1e-4)
