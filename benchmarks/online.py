@@ -18,13 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import tyro
-from numpy.typing import NDArray
 from online_logs import TERRAINS
 from online_methods import BATCH, FILTERED, ONCE, PEERS, candidate, trainings
-from online_outside import Samples, broken_robots, curve, found, innovations, samples_of, surprise
+from online_outside import Measures, Samples, broken_robots, curve, found, learn, samples_of, surprise
 from online_peers import Sure
 from online_scores import LEVELS, certainty, choose, follow
 from online_worlds import Logs, Simulated, World
@@ -164,13 +162,15 @@ def score(world: World, method: str, seed: int, out: Path) -> dict[str, Any]:
 
 def outside(method: Sure, family: str) -> dict[str, Any]:
     """Return, by the kind of broken robot, false alarms, the share that is found, and the curve of both."""
-    known, inside = (samples_of(load_family(family), split, FRESH) for split in ("validation", "test"))
-    fresh = innovations(method, known)
+    loaded = load_family(family)
+    known, inside = (samples_of(loaded, split, FRESH) for split in ("validation", "test"))
+    scale = known[0].reshape(-1, known[0].shape[-1]).std(0)
+    fresh = learn(method, known, scale)
 
-    def measured(samples: Samples) -> NDArray[np.float64]:
-        return surprise(known, fresh, samples, innovations(method, samples))
+    def measured(samples: Samples) -> Measures:
+        return surprise(known, fresh, samples, learn(method, samples, scale), loaded.inputs)
 
-    limits, clean = surprise(known, fresh, known, fresh), measured(inside)
+    limits, clean = surprise(known, fresh, known, fresh, loaded.inputs), measured(inside)
     broken = {name: measured(samples) for name, samples in broken_robots(family, BROKEN)}
     return {
         name: {"alarms": alarms, "found": share, "curve": curve(clean, measures)}

@@ -1,12 +1,12 @@
 """Robots that break what meta-training took for granted, and whether a filter's innovations tell them from fresh ones.
 
 The robot moves anywhere and uses everything that it has: what it never uses, it cannot find broken. The measure of a
-stream is the one of `OnlineAdapter`: how surprising the first samples are, and those of each window, over the limit
-that fresh tasks give. The figures of fresh tasks are each method's own.
+stream is the one of `OnlineAdapter`: how surprising the first samples are, and those of each window, and how strong the
+evidence is that one number of x is at fault, over the limits that fresh tasks give. These are each method's own.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ from msr_envs.ring_nav.family import RingNav
 from msr_envs.ring_nav.operator import RingTask
 from msr_export.familiarity import familiarity_of
 from msr_runtime.adaptation.family import FamilyCheck
+from msr_runtime.adaptation.input_faults import FaultCheck
+from msr_runtime.bundle.input_faults import STEP, Fit
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import Array
+from msr_runtime.task import Array, Field
 
 SAMPLES = 50
 """Samples of each stream."""
@@ -27,6 +29,8 @@ ALARMS = 0.01
 """Share of fresh robots that may be taken for broken ones."""
 TICK = 0.1
 """Time between two samples of both robots, in s."""
+FIT = ("pull", "weight")
+Measures = NDArray[np.float64]
 Samples = tuple[Array, Array]
 """Streams of samples: x `(streams, samples, x)`, y `(streams, samples, y)`."""
 
@@ -85,38 +89,66 @@ def changed(family: Any, streams: int, change: Callable[[Array], NDArray]) -> Sa
     return change(x).astype(np.float32), y
 
 
-def innovations(method: Sure, samples: Samples) -> NDArray[np.float64]:
-    """Let a method learn streams, and return the normalized innovations squared `(streams, samples)`, over all of y."""
+class Learned(NamedTuple):
+    """What streams said while a method learned them."""
+
+    nis: NDArray[np.float64]
+    """The normalized innovations squared, over all numbers of y, `(streams, samples)`."""
+    fit: Fit
+    """What each sample says of gains and offsets of x, `(streams, samples, 2, inputs)`."""
+
+
+def learn(method: Sure, samples: Samples, scale: NDArray[np.float64]) -> Learned:
+    """Let a method learn streams.
+
+    Args:
+        method: The method.
+        samples: The streams.
+        scale: That of each number of x.
+
+    """
     x, y = samples
     method.start(len(x))
-    found = np.empty(x.shape[:2])
+    nis, fits = np.empty(x.shape[:2]), []
     for sample in range(x.shape[1]):
+        one = x[:, sample, None]
+        near = np.concatenate([one, one + np.diag(STEP * scale)], 1).astype(np.float32)
+        outputs, variances = method.predict(near), method.variance(one)[:, 0]
         method.update(x[:, sample], y[:, sample])
-        found[:, sample] = method.innovation() * y.shape[-1]
-    return found
+        nis[:, sample] = method.innovation() * y.shape[-1]
+        slopes = (outputs[:, 1:] - outputs[:, :1]) / STEP
+        each = zip(y[:, sample] - outputs[:, 0], variances, slopes, one[:, 0] / scale, strict=True)
+        fits.append([Fit.of(*said).both(of_x) for *said, of_x in each])
+    streams = list(zip(*fits, strict=True))
+    pull, weight = (np.array([[getattr(fit, name) for fit in stream] for stream in streams]) for name in FIT)
+    return Learned(nis, Fit(pull, weight))
 
 
-def surprise(known: Samples, fresh: NDArray, samples: Samples, found: NDArray) -> NDArray[np.float64]:
+def surprise(known: Samples, fresh: Learned, samples: Samples, learned: Learned, fields: tuple[Field, ...]) -> Measures:
     """Return the measure of each stream `(streams,)`, see the module.
 
     Args:
         known: Fresh robots.
-        fresh: Their innovations.
+        fresh: What they said.
         samples: The robots to measure.
-        found: Their innovations.
+        learned: What these said.
+        fields: The fields of x.
 
     """
     y = known[1].reshape(-1, known[1].shape[-1])
     scaling = Normalization(
         input_center=(0.0,), input_scale=(1.0,), output_center=y.mean(0).tolist(), output_scale=y.std(0).tolist()
     )
-    familiarity = familiarity_of(fresh, scaling.normalize_y(known[1]))
-    measures = np.zeros(len(found))
-    for stream, each in enumerate(zip(found, samples[1], strict=True)):
-        check = FamilyCheck(familiarity, TICK, scaling, ALARMS)
-        for nis, sample_y in zip(*each, strict=True):
-            check.add(nis, sample_y)
-            measures[stream] = np.fmax(measures[stream], check.now.surprise / check.now.limit)
+    familiarity = familiarity_of(fresh.nis, scaling.normalize_y(known[1]), fresh.fit)
+    measures = np.zeros(len(learned.nis))
+    for stream, (nis, pull, weight) in enumerate(zip(learned.nis, learned.fit.pull, learned.fit.weight, strict=True)):
+        family = FamilyCheck(familiarity, TICK, scaling, ALARMS)
+        inputs = FaultCheck(familiarity, fields, TICK, ALARMS)
+        for sample, sample_y in enumerate(samples[1][stream]):
+            family.add(nis[sample], sample_y)
+            inputs.add_fit(Fit(pull[sample], weight[sample]))
+            over = family.now.surprise / family.now.limit, inputs.now.evidence / inputs.now.limit
+            measures[stream] = np.fmax(measures[stream], np.fmax(*over))
     return measures
 
 

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import vmap
 
-from msr_runtime.bundle.familiarity import Familiarity, ShotTail, Tail, UsualInnovation, usual_nis
+from msr_runtime.bundle.familiarity import Familiarity, FaultTail, ShotTail, Tail, UsualInnovation, usual_nis
+from msr_runtime.bundle.input_faults import MOST_INPUTS, STEP, Fit
 from msr_runtime.bundle.surprise import SURPRISE, surprise_parts
 from msr_runtime.errors import FamilyError
 from msr_runtime.meta.learners.learner import Learner
-from msr_runtime.meta.rules.recursive import Recursive, Sample
+from msr_runtime.meta.rules.recursive import Observation, Recursive, Sample
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import TaskBatch, TaskFamily
 
@@ -25,6 +26,8 @@ SHOTS = (1, 2, 5, 10, 20, 64)
 """Sizes of support sets."""
 ENDS = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90)
 """Up to these samples of a task, and up to the last one, it is told how large an innovation usually is."""
+FAULT_SAMPLES = (10, 20, 40, 64, 128)
+"""Samples after which the evidence for faults is measured."""
 _AT_ONCE = 50
 """Streams that are filtered at once. More would need more memory, and hardly less time."""
 
@@ -56,20 +59,23 @@ def measure_familiarity(
     x, y = (np.concatenate(each) for each in zip(*_streams(batch, len(family.query_sets)), strict=True))
     scale = np.asarray(normalization.output_scale)
     y = (y + noise * scale * rng.standard_normal(y.shape)).astype(np.float32)
-    nis = surprises(learner, normalization, x, y)
+    nis, fits = surprises(learner, normalization, x, y)
     finite = np.isfinite(nis).all(1)
     if finite.sum() < 2:
         return None
-    nis = nis[finite]
-    return familiarity_of(nis, normalization.normalize_y(y[finite]).reshape(*nis.shape, -1))
+    nis, fit = nis[finite], None
+    if fits is not None:
+        fit = Fit(fits[0][finite], fits[1][finite]).both(x[finite] / np.asarray(normalization.input_scale))
+    return familiarity_of(nis, normalization.normalize_y(y[finite]).reshape(*nis.shape, -1), fit)
 
 
-def familiarity_of(nis: NDArray, y: NDArray) -> Familiarity:
+def familiarity_of(nis: NDArray, y: NDArray, fit: Fit | None) -> Familiarity:
     """Describe how surprising clean tasks are.
 
     Args:
         nis: The normalized innovations squared, over all numbers of y, `(streams, samples)`.
         y: Normalized, `(streams, samples, out)`.
+        fit: What each sample says of gains and offsets of x, `(streams, samples, 2, inputs)`; None if nothing.
 
     """
     streams, samples = nis.shape
@@ -89,6 +95,22 @@ def familiarity_of(nis: NDArray, y: NDArray) -> Familiarity:
             for count in SHOTS
             if count <= samples
         ),
+        faults=() if fit is None else fault_tails(fit),
+    )
+
+
+def fault_tails(fit: Fit) -> tuple[FaultTail, ...]:
+    """Describe how strong the evidence for faults is on clean tasks.
+
+    Args:
+        fit: What each sample says of gains and offsets, `(streams, samples, 2, inputs)`.
+
+    """
+    evidence = Fit(fit.pull.cumsum(1), fit.weight.cumsum(1)).evidence().max(-1)
+    return tuple(
+        FaultTail(samples=count, gain=tail(evidence[:, count - 1, 0]), offset=tail(evidence[:, count - 1, 1]))
+        for count in FAULT_SAMPLES
+        if count <= evidence.shape[1]
     )
 
 
@@ -144,7 +166,9 @@ def _streams(batch: TaskBatch, sets: int) -> Iterator[tuple[NDArray, NDArray]]:
     yield batch.query_x[:, last : last + samples], batch.query_y[:, last : last + samples]
 
 
-def surprises(learner: Learner, normalization: Normalization, x: NDArray, y: NDArray) -> NDArray[np.float32]:
+def surprises(
+    learner: Learner, normalization: Normalization, x: NDArray, y: NDArray
+) -> tuple[NDArray[np.float32], tuple[NDArray[np.float64], NDArray[np.float64]] | None]:
     """Learn from streams sample by sample, and return how far off each was before it was learned from.
 
     Args:
@@ -155,21 +179,37 @@ def surprises(learner: Learner, normalization: Normalization, x: NDArray, y: NDA
 
     Returns:
         The normalized innovation squared, `(tasks, samples)`: the number of outputs on average, if the variances are
-        right.
+        right. What each sample says of a fault of each number of x: pull and weight of a `Fit`, `(tasks, samples,
+        inputs)`; None for images, and for more than `MOST_INPUTS` numbers.
     """
     rule = learner.rule
     assert isinstance(rule, Recursive)
-    keep = rule.keep()
+    keep, watches = rule.keep(), x.ndim == 3 and x.shape[2] <= MOST_INPUTS
     start = {name: tensor.detach() for name, tensor in learner.start().items()}
+    prior, forward = rule.prior(start), learner.inner_forward
 
-    def stream(x: Tensor, y: Tensor) -> Tensor:
-        samples = (Sample(*sample, keep) for sample in zip(x.unbind(), y.unbind(), strict=True))
-        return torch.stack([seen.nis for _, seen in rule.follow(learner.inner_forward, start, samples)])
+    def stream(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        samples = [Sample(*sample, keep) for sample in zip(x.unbind(), y.unbind(), strict=True)]
+        mean, found = prior.mean, []
+        for sample, (belief, seen) in zip(samples, rule.follow(forward, start, samples), strict=True):
+            found.append((seen.nis, *(fit(sample, seen, mean) if watches else ())))
+            mean = belief.mean
+        return tuple(map(torch.stack, zip(*found, strict=True)))
 
-    found = []
+    def fit(sample: Sample, seen: Observation, mean: Tensor) -> tuple[Tensor, Tensor]:
+        # Time has passed since the sample before, as in the rule.
+        mean = mean if sample.keep is None else sample.keep * mean
+        steps = STEP * torch.eye(len(sample.x))  # x is in scales already
+        outputs = forward(rule.tensors(start, mean), sample.x + steps).flatten(1)
+        slopes = (outputs - (sample.y.flatten() - seen.innovation)) / STEP
+        found = Fit.of(seen.innovation, seen.variance, slopes)  # type: ignore[arg-type]  # tensors
+        return found.pull, found.weight  # type: ignore[return-value]
+
+    parts = []
     with torch.no_grad():
         for first in range(0, len(x), _AT_ONCE):
             part = slice(first, first + _AT_ONCE)
             inputs, targets = map(torch.from_numpy, normalization.normalize(x[part], y[part]))
-            found.append(vmap(stream)(inputs, targets).numpy())
-    return np.concatenate(found)
+            parts.append([each.numpy() for each in vmap(stream)(inputs, targets)])
+    nis, *fits = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return nis, (fits[0].astype(np.float64), fits[1].astype(np.float64)) if fits else None

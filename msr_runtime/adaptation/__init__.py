@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from msr_runtime.adaptation.comparison import Helping, Verdict
     from msr_runtime.adaptation.family import FamilyVerdict
     from msr_runtime.adaptation.inner_loop import InnerLoop
+    from msr_runtime.adaptation.input_faults import FaultVerdict
     from msr_runtime.adaptation.judges import HeldOut
     from msr_runtime.adaptation.measured import Limits
     from msr_runtime.adaptation.model import AdaptiveModel
@@ -36,6 +37,7 @@ _BY_FILE = {
         "Verdict",
     ),
     "msr_runtime.adaptation.family": ("FamilyVerdict",),
+    "msr_runtime.adaptation.input_faults": ("FaultVerdict",),
     "msr_runtime.adaptation.inner_loop": ("InnerLoop",),
     "msr_runtime.adaptation.judges": ("HeldOut",),
     "msr_runtime.adaptation.measured": ("Limits",),
@@ -68,6 +70,7 @@ __all__ = [
     "Classified",
     "Drive",
     "FamilyVerdict",
+    "FaultVerdict",
     "HeldOut",
     "Helping",
     "InnerLoop",

@@ -11,6 +11,7 @@ from msr_runtime.adaptation.recursion import Recursion
 from msr_runtime.adaptation.sessions import Sessions, check_sample
 from msr_runtime.adaptation.update_guard import NOT_FINITE, Objection, Refusal
 from msr_runtime.adaptation.update_result import UpdateResult
+from msr_runtime.bundle.input_faults import slopes
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.errors import InputError
 from msr_runtime.inference.deviation import Prediction
@@ -77,6 +78,21 @@ class LearnsBySample:
         if found is None:
             return _refused(NOT_FINITE, y, began, outside)
         return UpdateResult(True, found.error, found.variance, found.nis, time.perf_counter() - began, outside=outside)
+
+    def slopes(self, x: Array) -> Array:
+        """Return how the acting network's output changes with each number of x, around one observation.
+
+        Args:
+            x: One observation `(obs,)` that is no image, in raw units.
+
+        Returns:
+            The change of y in raw units per scale of the number, `(obs, numbers of y)`. See
+            `msr_runtime.bundle.input_faults`.
+
+        Raises:
+            InputError: If `x` has another shape or is not finite.
+        """
+        return slopes(self._acting, x, np.asarray(self.bundle.manifest.normalization.input_scale))
 
     def inflate(self, factor: float) -> None:
         """Be less sure of what was learned: multiply every variance by `factor`, up to those before the first sample.

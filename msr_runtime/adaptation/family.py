@@ -66,10 +66,8 @@ class FamilyCheck:
         if not 0 < false_alarms <= 0.1:
             raise InputError(f"false_alarms is {false_alarms}, but a share above 0 and at most 0.1 a minute is wanted")
         self._normalization, self._usual = normalization, known.usual
-        # Half of the false alarms are for the windows. The streams that were measured are shorter or longer than a
-        # minute.
-        chance = false_alarms / 2 * (known.samples * tick / 60) ** _GROWTH
-        self._limit = known.largest.limit(chance)
+        # Half of the false alarms are for the windows.
+        self._limit = known.largest.limit(chance_in_stream(known, tick, false_alarms / 2))
         measured = [each for each in known.by_shots if each.shots >= _FEWEST]
         self._starts = {each.shots: each.surprise.limit(false_alarms / 2 / len(measured)) for each in measured}
         """Number of samples since the task began to the limit for all of them."""
@@ -111,6 +109,18 @@ class FamilyCheck:
         worst = max(found, key=lambda each: each.surprise / each.limit, default=FamilyVerdict(math.nan, self._limit))
         alarm = before.inside and not worst.inside
         self.now = FamilyVerdict(worst.surprise, worst.limit, before.alarms + alarm)
+
+
+def chance_in_stream(known: Familiarity, tick: float, false_alarms: float) -> float:
+    """Return the share of the streams that were measured that may raise an alarm. They are no minute long.
+
+    Args:
+        known: What is known of clean tasks.
+        tick: The time between two samples of meta-training, in s.
+        false_alarms: The share of clean tasks that may raise an alarm within a minute.
+
+    """
+    return false_alarms * (known.samples * tick / 60) ** _GROWTH
 
 
 def judge_batch(known: Familiarity | None, surprise: float, shots: int) -> FamilyVerdict | None:

@@ -362,6 +362,7 @@ class OnlineAdapter:
             helping=learning.comparison.now if learning.comparison else None,
             holds_v0=learning.holding is not None and learning.holding.held,
             family=learning.family.now if isinstance(learning, SampleLearning) and learning.family else None,
+            fault=learning.faults.now if isinstance(learning, SampleLearning) and learning.faults else None,
         )
 
     def _run(self) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from msr_runtime.adaptation.comparison import Helping
 from msr_runtime.adaptation.family import FamilyVerdict
+from msr_runtime.adaptation.input_faults import FaultVerdict
 from msr_runtime.adaptation.update_guard import Refusal
 from msr_runtime.inference.input_bounds import Outside, listed
 
@@ -63,6 +64,9 @@ class OnlineReport:
     family: FamilyVerdict | None = None
     """Whether the latest samples look like those of a task of meta-training. None unless the model learns sample by
     sample."""
+    fault: FaultVerdict | None = None
+    """Whether one number of x is at fault, such as the command of a weak actuator. None unless the model learns sample
+    by sample, and its bundle knows how clean tasks look."""
 
     def __str__(self) -> str:
         error = f"\nadapting ended: {self.error}" if self.error else ""
@@ -80,6 +84,7 @@ class OnlineReport:
         late += f", {self.open} without y so far" if self.open else ""
         helping = f"\nerrors    {self.helping}" if self.helping and self.helping.samples else ""
         family = f"\ntask      {self.family}" if self.family and self.entered else ""
+        family += f"\ninputs    {self.fault}" if self.fault and self.entered else ""
         return (
             f"updates   {self.tried} tried, {self.accepted} accepted{cleaned}{kept}, refused: {_list(faults)}{rested}; "
             f"p50 {1e3 * self.seconds_p50:.3f} ms, p95 {1e3 * self.seconds_p95:.3f} ms, "

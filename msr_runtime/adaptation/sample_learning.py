@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from msr_runtime.adaptation.family import FamilyCheck
 from msr_runtime.adaptation.inbox import Change
+from msr_runtime.adaptation.input_faults import FaultCheck
 from msr_runtime.adaptation.learning import Learning
 from msr_runtime.adaptation.measured import Measured
 from msr_runtime.adaptation.model import AdaptiveModel
@@ -51,6 +52,10 @@ class SampleLearning(Learning):
         if known and recursion:
             self.family = FamilyCheck(known, recursion.tick, model.manifest.normalization, false_alarms)
         """Whether the task is like those of meta-training; None if the bundle does not know them."""
+        self.faults = None
+        if known and recursion and known.faults:
+            self.faults = FaultCheck(known, model.manifest.inputs, recursion.tick, false_alarms)
+        """Whether one number of x is at fault; None if the bundle does not know how clean tasks look."""
         self._detector = ChangeDetector() if detect_changes else None
         self._last: deque[tuple[Array, NDArray, float]] = deque(maxlen=SAMPLES)
         """The latest samples that were learned, and the time since the one before, in s."""
@@ -107,7 +112,10 @@ class SampleLearning(Learning):
     def _update(self, x: Array, y: NDArray, elapsed: float) -> UpdateResult:
         if self._recorder:
             self._recorder.update(x, y, elapsed)
+        found = None if self.faults is None else self._learner.slopes(x)  # of the weights that are to be surprised
         result = self._learner.update(x, y, elapsed)
+        if self.faults and found is not None and result.accepted:
+            self.faults.add(x / self._scale, result.innovation.reshape(-1), result.variance.reshape(-1), found)
         if self._recorder:
             self._recorder.swapped()
         return result
@@ -125,8 +133,8 @@ class SampleLearning(Learning):
 
     def _begin_watching(self) -> None:
         """Judge the new task by its own samples."""
-        if self.family:
-            self.family.begin_task()
+        for check in filter(None, (self.family, self.faults)):
+            check.begin_task()
         if self._detector:
             self._detector.begin_task()
 

@@ -46,6 +46,17 @@ class UsualInnovation(Frozen):
     """The mean of the normalized innovations squared, per number of y."""
 
 
+class FaultTail(Frozen):
+    """How strong the evidence is that one number of x is at fault, see `msr_runtime.bundle.input_faults`."""
+
+    samples: Count
+    """After so many samples of a task."""
+    gain: Tail
+    """The largest of all numbers of x, for a gain."""
+    offset: Tail
+    """The same for an offset."""
+
+
 def usual_nis(usual: Sequence[UsualInnovation], count: int) -> float:
     """Return the usual normalized innovation squared, per number of y.
 
@@ -82,6 +93,10 @@ class Familiarity(Frozen):
     """The largest surprise of a window, in a stream."""
     by_shots: tuple[ShotTail, ...] = Field(min_length=1)
     """That of whole support sets, smallest number of shots first."""
+
+    faults: tuple[FaultTail, ...] = ()
+    """That of faults of one number of x, fewest samples first. Empty where they are not watched: x is an image or has
+    more than 64 numbers, or the bundle is older than this field."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -10,6 +10,7 @@ import tyro
 
 from msr_runtime.adaptation.backend import Engine
 from msr_runtime.adaptation.comparison import METHODS
+from msr_runtime.adaptation.input_faults import element_names
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.adaptation.online import OnlineAdapter
 from msr_runtime.adaptation.prequential import STRETCHES, Score
@@ -77,7 +78,7 @@ def _rows(log: Path, bundle: Path, model: AdaptiveModel, found: Score) -> dict[s
         figures = [found.errors[name], *found.by_stretch[name]]
         rows[f"  {_WORDS[name]}"] = _columns(["-" if math.isnan(each) else f"{each:.3g}" for each in figures])
     if not labels and len(found.by_output["adapted"]) > 1:
-        for index, name in enumerate(_outputs(model)):
+        for index, name in enumerate(element_names(model.manifest.outputs)):
             each = ", ".join(f"{_WORDS[method]} {found.by_output[method][index]:.3g}" for method in METHODS)
             rows[f"  output {name}"] = each
     refused = f", refused: {listed(found.refused)}" if found.refused else ""
@@ -90,14 +91,6 @@ def _rows(log: Path, bundle: Path, model: AdaptiveModel, found: Score) -> dict[s
         else "cannot be compared with no adaptation: y never changes in this log, or is always predicted exactly"
     )
     return rows
-
-
-def _outputs(model: AdaptiveModel) -> list[str]:
-    return [
-        field.name if field.size == 1 else f"{field.name}[{index}]"
-        for field in model.manifest.outputs
-        for index in range(field.size)
-    ]
 
 
 def _stretch(first: int, last: int | None) -> str:

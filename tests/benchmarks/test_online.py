@@ -9,7 +9,7 @@ import pytest
 import torch
 from online_learned import Filtered
 from online_methods import Copying, candidate, trainings
-from online_outside import broken_robots, curve, found, innovations, samples_of, surprise
+from online_outside import broken_robots, curve, found, learn, samples_of, surprise
 from online_peers import Features, Kalman, LeastSquares, LowPass, Prior, Scaling
 from online_restarts import Restarting
 from online_scores import CERTAIN, SAMPLES, Followed, certainty, choose, follow, grid
@@ -23,7 +23,7 @@ from msr_envs.ring_nav.family import RingNav
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.methods import learner_class
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import Group
+from msr_runtime.task import Field, Group
 
 FAMILIES = {"ring-nav": RingNav(), "hex-drive": HexDrive()}
 UNIT = Scaling(np.zeros(2), np.ones(2), np.zeros(1), np.ones(1))
@@ -206,9 +206,10 @@ def test_a_broken_robot_surprises_more_than_a_fresh_one() -> None:
         (streams.x, streams.y)
         for streams in (linear_streams(200, 50, 0.3, seed=1), linear_streams(200, 50, 0.3), linear_streams(50, 50, 2.0))
     ]
-    nis = [innovations(method, samples) for samples in robots]
+    learned = [learn(method, samples, np.ones(2)) for samples in robots]
+    fields = (Field(name="x", shape=(2,), unit="1", low=-1.0, high=1.0),)
     known, inside, outside = (
-        surprise(robots[0], nis[0], samples, each) for samples, each in zip(robots, nis, strict=True)
+        surprise(robots[0], learned[0], samples, each, fields) for samples, each in zip(robots, learned, strict=True)
     )
     assert 0.1 < np.median(inside) < 1
     alarms, share = found(known, inside, outside)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from msr_envs.ring_nav import RingNav
-from msr_export.familiarity import ENDS, measure_familiarity, surprises, tail, usual_innovations
+from msr_export.familiarity import ENDS, FAULT_SAMPLES, measure_familiarity, surprises, tail, usual_innovations
 from msr_runtime import AdaptiveModel
 from msr_runtime.bundle.familiarity import Familiarity
+from msr_runtime.bundle.input_faults import Fit
 from msr_runtime.meta.training.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -19,15 +20,25 @@ def trained(recursive_bundle: Path) -> Checkpoint:
 
 
 def test_torch_and_the_robot_are_surprised_alike(trained: Checkpoint, recursive_bundle: Path) -> None:
-    """Sample by sample, beyond the memory of the rule."""
+    """Sample by sample, beyond the memory of the rule. So is what a sample says of faults of x."""
     batch = RingNav().sample(np.random.default_rng(0), 3, 90, 2, "validation")
-    found = surprises(trained.learner, trained.normalization, batch.support_x, batch.support_y)
+    found, fits = surprises(trained.learner, trained.normalization, batch.support_x, batch.support_y)
+    assert fits
     model = AdaptiveModel.load(recursive_bundle)
     for task in range(3):
         robot = model.fork()
         pairs = zip(batch.support_x[task], batch.support_y[task], strict=True)
-        wanted = [robot.update(x, y).nis for x, y in pairs]
-        np.testing.assert_allclose(found[task], wanted, rtol=0.05, atol=1e-3)
+        nis, pulls, weights = [], [], []
+        for x, y in pairs:
+            slopes = robot.slopes(x)
+            result = robot.update(x, y)
+            fit = Fit.of(result.innovation, result.variance, slopes)
+            nis.append(result.nis)
+            pulls.append(fit.pull)
+            weights.append(fit.weight)
+        np.testing.assert_allclose(found[task], nis, rtol=0.05, atol=1e-3)
+        for part, robots in zip(fits, (pulls, weights), strict=True):
+            np.testing.assert_allclose(part[task], robots, rtol=0.05, atol=0.02 * np.abs(robots).max())
 
 
 def test_the_bundle_says_what_is_usual(recursive_bundle: Path) -> None:
@@ -40,6 +51,7 @@ def test_the_bundle_says_what_is_usual(recursive_bundle: Path) -> None:
     assert 0 < known.largest.usual <= 25
     assert [each.samples for each in known.usual] == [*ENDS, 128]
     assert all(0 < each.nis <= 25 for each in known.usual)
+    assert [each.samples for each in known.faults] == list(FAULT_SAMPLES)
 
 
 def test_one_stream_that_goes_astray_does_not_change_what_is_usual() -> None:
