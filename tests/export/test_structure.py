@@ -171,12 +171,8 @@ def test_no_line_is_long_however_many_layers_there_are() -> None:
     at = {"tasks": 100, "error": 0.012345678, "full_error": 0.012345678, "multiply_adds": 10**7}
     many = {"shots": 64, "error": 0.2, "full_error": 0.2}
     lines = Structure(**at, layers=layers, full_multiply_adds=10**8, many=many).describe()  # type: ignore[arg-type]
-    assert list(lines) == [
-        "structure",
-        "structure costs",
-        *(f"U of layers.{i}.weight" for i in range(8)),
-        "U of others",
-    ]
+    names = ["structure", "structure costs", "with 64 samples"]
+    assert list(lines) == [*names, *(f"U of layers.{index}.weight" for index in range(8)), "U of others"]
     assert lines["U of others"] == "12 that save less"
     assert all(len(line) < 80 for line in lines.values())
 
@@ -270,7 +266,7 @@ def test_a_smaller_bundle_computes_what_torch_does(exporter: Any, tmp_path: Path
 
 @pytest.mark.parametrize("form", ["full", "equivariant"])
 def test_columns_of_each_form_are_looked_at(exporter: Any, form: str) -> None:
-    """The coordinates of an equivariant weight are a vector, as a bias is. It is looked at, and stays equivariant."""
+    """The coordinates of an equivariant weight are a vector, as a bias is. So it is looked at."""
     learner = exporter.build("msr", "mse", form=form)
     parts = symmetries(learner)
     assert f"{_WEIGHT}.original" in parts
@@ -279,11 +275,16 @@ def test_columns_of_each_form_are_looked_at(exporter: Any, form: str) -> None:
     forms = cheapest(learner, judges, moves, 0.02, ties=False)
     smaller = applied(learner, forms)
     assert len(smaller.start()[f"{_WEIGHT}.original"]) == 2, "along v0, and along the moves"
-    group = exporter.family.group()
-    x = torch.randn(3, 4)
-    turned = smaller(smaller.start(), x @ torch.tensor(group.inputs[1].T).float())
-    wanted = smaller(smaller.start(), x) @ torch.tensor(group.outputs[1].T).float()
-    assert torch.allclose(turned, wanted, atol=1e-5) == (form == "equivariant")
+    before, after = (fold(each.network, each.start()) for each in (learner, smaller))
+    assert all(torch.allclose(after[name], weight, atol=1e-6) for name, weight in before.items())
+
+
+def test_what_saves_next_to_nothing_is_not_worth_an_error(exporter: Any) -> None:
+    """Columns of a bias take no time."""
+    learner = exporter.build("msr", "mse")
+    name = _WEIGHT.replace("weight", "bias") + ".original"
+    judges: Any = [_Judge(1)]
+    assert not cheapest(learner, judges, {name: torch.ones(20, 5)}, 0.02, ties=False)
 
 
 def test_a_wide_layer_without_a_pattern_takes_no_time() -> None:
