@@ -72,7 +72,13 @@ def choose_structure(
     if kept.unclear:
         return learner, kept
     chosen_on = _judges(normalization, family, seed=seed + 1, **known)
-    moves = _moves(learner, normalization, family, chosen_on, seed) if truncates else {}
+
+    def moves_by(count: int) -> Tensors:
+        return updates(learner, normalization, family, shots=count, seed=seed)
+
+    # Training tasks may have fewer samples than validation tasks.
+    found = [with_most_shots(moves_by, shots, each.shots) for each in chosen_on] if truncates else []
+    moves = {name: torch.cat([each[name] for each in found]) for name in learner.start()} if found else {}
     for tries in range(_TRIES):
         forms = cheapest(learner, chosen_on, moves, MOST_STRUCTURE_COST / 2**tries, ties=ties)
         smaller = applied(learner, forms) if forms else learner
@@ -100,14 +106,6 @@ def _judges(
         return (few,)
     many = with_most_shots(draw, shots, MANY_SHOTS)
     return (few, many) if many.shots > shots else (few,)
-
-
-def _moves(
-    learner: Learner, normalization: Normalization, family: TaskFamily, judges: tuple[JudgedTasks, ...], seed: int
-) -> Tensors:
-    """How training tasks move v, with each number of shots."""
-    found = [updates(learner, normalization, family, shots=each.shots, seed=seed) for each in judges]
-    return {name: torch.cat([each[name] for each in found]) for name in found[0]}
 
 
 def _found(

@@ -197,36 +197,40 @@ def test_repeats_of_a_task_do_not_make_it_surer() -> None:
 
 
 class _Recorded:
-    """The tiny family with 20 samples a task, of few tasks."""
+    """The tiny family with few tasks of 20 samples, and training tasks of 10."""
 
-    def __init__(self, family: Any, tasks: int = 9) -> None:
-        self.family, self.tasks = family, tasks
+    most = {"validation": 20, "train": 10}
+
+    def __init__(self, family: Any) -> None:
+        self.family = family
 
     def count_tasks(self, split: str) -> int:
-        return self.tasks if split == "validation" else 99
+        return 9 if split == "validation" else 99
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.family, name)
 
-    def sample(self, rng: np.random.Generator, tasks: int, shots: int, *rest: Any) -> Any:
-        if shots > 20:
-            raise FamilyError("20 samples a task")
-        return self.family.sample(rng, tasks, shots, *rest)
+    def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: str) -> Any:
+        if shots > self.most[split]:
+            raise FamilyError(f"{self.most[split]} samples a task")
+        return self.family.sample(rng, tasks, shots, queries, split)
 
 
 def test_as_many_samples_are_taken_as_the_family_has(exporter: Any) -> None:
-    """64 and 32 are refused, and 16 are not. Those of meta-training are never halved."""
-    learner, family = exporter.build("msr", "mse"), _Recorded(exporter.family)
+    """64 and 32 are refused, and 16 are not; training tasks give 8. Those of meta-training are never halved."""
+    learner = exporter.build("msr", "mse", rule="gauss-newton", depth=1)
+    family = _Recorded(exporter.family)
     _, found = choose_structure(learner, exporter.scaled, family, shots=6, seed=3, tasks=20)  # type: ignore[arg-type]
     assert found is not None
     assert found.many is not None
     assert found.many.shots == 16
     assert found.tasks == 9, "the others are repeats"
+    assert not found.unclear
     _, found = choose_structure(learner, exporter.scaled, family, shots=17, seed=3, tasks=4)  # type: ignore[arg-type]
     assert found is not None
     assert found.many is None
     with pytest.raises(FamilyError, match="20 samples"):
-        with_most_shots(lambda count: family.sample(np.random.default_rng(0), 1, count, 1, "train"), 21, 64)
+        with_most_shots(lambda count: family.sample(np.random.default_rng(0), 1, count, 1, "validation"), 21, 64)
 
 
 @pytest.mark.parametrize("rule", ["gradient", "gauss-newton"])
@@ -314,7 +318,7 @@ def test_large_samples_are_drawn_some_tasks_at_a_time(exporter: Any, monkeypatch
     class _Seen(_Recorded):
         def sample(self, rng: np.random.Generator, tasks: int, *rest: Any) -> Any:
             seen.append(tasks)
-            return self.family.sample(rng, tasks, *rest)
+            return super().sample(rng, tasks, *rest)
 
     learner, family = exporter.build("msr", "mse"), _Seen(exporter.family)
     known: Any = {"shots": 6, "seed": 3}
