@@ -77,10 +77,11 @@ def choose_structure(
         return updates(learner, normalization, family, shots=count, seed=seed)
 
     # Training tasks may have fewer samples than validation tasks.
-    found = [with_most_shots(moves_by, shots, each.shots) for each in chosen_on] if truncates else []
-    moves = {name: torch.cat([each[name] for each in found]) for name in learner.start()} if found else {}
+    found = [with_most_shots(moves_by, shots, each.shots) for each in chosen_on]
+    moves = {name: torch.cat([each[name] for each in found]) for name in learner.start()}
     for tries in range(_TRIES):
-        forms = cheapest(learner, chosen_on, moves, MOST_STRUCTURE_COST / 2**tries, ties=ties)
+        most = MOST_STRUCTURE_COST / 2**tries
+        forms = cheapest(learner, chosen_on, moves, most, ties=ties, columns=truncates)
         smaller = applied(learner, forms) if forms else learner
         after = [each.by_set(smaller)[0] for each in judged] if forms else before
         if all(

@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -44,15 +45,24 @@ _CERTAIN = 2.0
 """Standard errors by which the difference of errors has to lie below the tolerance."""
 
 
-def cheapest(learner: Learner, judges: Sequence[JudgedTasks], moves: Tensors, most: float, *, ties: bool) -> Forms:
+def cheapest(
+    learner: Learner,
+    judges: Sequence[JudgedTasks],
+    moves: Tensors,
+    most: float,
+    *,
+    ties: bool = True,
+    columns: bool = True,
+) -> Forms:
     """Find the cheapest forms with which no judge sees the error grow by more than a share.
 
     Args:
         learner: The learner as it was trained.
         judges: The tasks to choose on.
-        moves: How tasks move each v, by name: `(tasks, k)`. Of a v that is missing, no column is left out.
+        moves: How tasks move each v, by name: `(tasks, k)`. A v that no task moves stays as it is.
         most: The share.
         ties: Try tied rows.
+        columns: Try fewer columns.
 
     Returns:
         What is to change. Empty if too little can be left out.
@@ -72,7 +82,7 @@ def cheapest(learner: Learner, judges: Sequence[JudgedTasks], moves: Tensors, mo
     bases = {
         name: directions(symmetry, start[name], moves[name])
         for name, symmetry in parts.items()
-        if name in moves and moves[name].any()
+        if columns and name in moves and moves[name].any()
     }
     losses = {name: lost(parts[name], moves[name], basis) for name, basis in bases.items()}
     together = [_cut(parts, bases, losses, most_lost) for most_lost in _LOSSES]
@@ -85,10 +95,11 @@ def cheapest(learner: Learner, judges: Sequence[JudgedTasks], moves: Tensors, mo
         tries: list[TiedSymmetry | Tensor] = []
         if ties and not isinstance(symmetry, EquivariantSymmetry):
             rows = min(len(symmetry.U) // 2, (now - 1) // symmetry.U.shape[1])
-            tries += [form for near in _DISTANCES if (form := tied(symmetry, near, rows)) is not None]
+            patterns = [tied(symmetry, near, rows) for near in _DISTANCES]
+            tries += [form for form in patterns if form and _keeps_moves(form, symmetry, moves[name])]
         if name in bases:
             fewest = 1 + int((losses[name] > _MOST_LOST).sum())
-            tries += [bases[name][:columns] for columns in _COLUMNS if fewest <= columns <= len(bases[name])]
+            tries += [bases[name][:count] for count in _COLUMNS if fewest <= count <= len(bases[name])]
         tries = [form for form in tries if numbers(form, symmetry) < now]
         tries.sort(key=lambda form: numbers(form, symmetry))
         passes = bisect_left(tries, True, key=lambda form: holds(forms | {name: form}))
@@ -130,6 +141,12 @@ def _symmetry(learner: Learner, name: str) -> Symmetry:
     symmetry = learner.network.get_submodule(name.removesuffix("original") + "0")
     assert isinstance(symmetry, Symmetry)
     return symmetry
+
+
+def _keeps_moves(form: TiedSymmetry, symmetry: FullSymmetry, moves: Tensor) -> bool:
+    """Whether tied rows lose no more of a weight's moves than columns may: short rows, which become zero, may be many."""
+    wanted, left = (torch.vmap(each)(moves).flatten(1) for each in (symmetry, form))
+    return bool(torch.linalg.norm(left - wanted) <= _MOST_LOST * torch.linalg.norm(wanted))
 
 
 def _cut(

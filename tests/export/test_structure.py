@@ -14,7 +14,7 @@ from msr_export.shots import with_most_shots
 from msr_export.structure import choose_structure
 from msr_export.structure_search import applied, cheapest, symmetries, within
 from msr_export.truncation import can_truncate, directions, lost, truncate, updates
-from msr_export.tying import tied
+from msr_export.tying import TiedSymmetry, tied
 from msr_runtime import AdaptiveModel
 from msr_runtime.bundle.structure import FEWEST_TASKS, MOST_STRUCTURE_COST, LayerStructure, Structure
 from msr_runtime.errors import FamilyError
@@ -133,6 +133,21 @@ def test_a_weight_keeps_its_moves_whatever_the_errors_say(exporter: Any) -> None
     name = f"{_WEIGHT}.original"
     judges: Any = [_Judge(1)]
     assert not cheapest(learner, judges, {name: torch.randn(99, 6)}, 0.02, ties=False)
+
+
+def test_tied_rows_keep_the_moves_too(exporter: Any) -> None:
+    """One row is long, and all others, equal in pairs, are short: a wide tolerance would take them for zero."""
+    learner = exporter.build("msr", "mse", filters=6)
+    symmetry = learner.network.get_submodule(f"{_WEIGHT}.0")
+    with torch.no_grad():
+        symmetry.U.copy_(torch.eye(6)[torch.arange(len(symmetry.U)) % 6])
+        symmetry.U[0] *= 6
+    judges: Any = [_Judge(1)]
+    moves = {name: torch.randn(20, *v.shape) for name, v in learner.start().items()}
+    form = cheapest(learner, judges, moves, 0.02, columns=False)[f"{_WEIGHT}.original"]
+    assert isinstance(form, TiedSymmetry)
+    assert len(form.R) == 7
+    assert len(tied(symmetry, 0.2).R) == 1  # type: ignore[union-attr]
 
 
 def test_nothing_is_left_out_where_adapting_does_not_help(exporter: Any) -> None:
