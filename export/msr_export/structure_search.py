@@ -144,7 +144,7 @@ def _symmetry(learner: Learner, name: str) -> Symmetry:
 
 
 def _keeps_moves(form: TiedSymmetry, symmetry: FullSymmetry, moves: Tensor) -> bool:
-    """Whether tied rows lose no more of a weight's moves than columns may: short rows, which become zero, may be many."""
+    """Whether tied rows lose no more of a weight's moves than columns may: many short rows may have become zero."""
     wanted, left = (torch.vmap(each)(moves).flatten(1) for each in (symmetry, form))
     return bool(torch.linalg.norm(left - wanted) <= _MOST_LOST * torch.linalg.norm(wanted))
 
