@@ -8,10 +8,11 @@ from torch.func import vmap
 
 from msr_export.rounding import constants, rounded
 from msr_runtime.bundle.rounding import MOST_COST, Precision, Rounding
+from msr_runtime.families import CountedFamily
 from msr_runtime.meta.evaluation.scores import draw_scored, output_scales, score_sample
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.normalization import Normalization
-from msr_runtime.task import TaskFamily
+from msr_runtime.task import Array, TaskFamily
 
 _TASKS = 100
 """Most validation tasks. Both errors are of the same tasks, so their ratio is known far better than either."""
@@ -81,41 +82,50 @@ class JudgedTasks:
 
     def __init__(self, normalization: Normalization, family: TaskFamily, *, shots: int, seed: int, tasks: int) -> None:
         self.normalization, self.family = normalization, family
-        self.shots, self.tasks = shots, min(tasks, _TASKS)
+        self.shots, draws = shots, min(tasks, _TASKS)
+        # A family of recordings repeats its tasks, with other samples of them.
+        self.tasks = min(draws, family.count_tasks("validation")) if isinstance(family, CountedFamily) else draws
         rng = np.random.default_rng(seed)
-        batch, self.queries = draw_scored(family, rng, self.tasks, shots, _QUERIES, "validation")
+        batch, orbit = draw_scored(family, rng, draws, shots, _QUERIES, "validation")
+        self.each = orbit[0].shape[1]
+        self.queries = tuple(
+            np.concatenate(side, 1) for side in zip(orbit, (batch.query_x, batch.query_y), strict=True)
+        )
         self.support = normalization.normalize(batch.support_x, batch.support_y)
 
     def errors(self, learner: Learner) -> NDArray[np.float64]:
-        """The error of each task after adapting; where it is not finite, the robot stays at v0, whose error counts."""
-        return self.errors_and_at_v0(learner)[0]
+        """The error over the orbit of each task after adapting, `(tasks,)`."""
+        return self.by_set(learner)[0][0]
 
-    def errors_and_at_v0(self, learner: Learner) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The same, and the error of each task without adapting."""
-        normalization, family = self.normalization, self.family
+    def by_set(self, learner: Learner) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The errors over the orbit and on each query set, after adapting and without, each `(1 + sets, tasks)`.
+
+        Where what adapted is not finite, the robot stays at v0, whose error counts.
+        """
 
         def of_task(x: Tensor, y: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
             return learner(learner.adapt(x, y), query_x), learner(learner.start(), query_x)
 
-        x, y = self.queries
-        tensors = [torch.from_numpy(each) for each in (*self.support, normalization.normalize_x(x))]
+        x = self.queries[0]
+        tensors = [torch.from_numpy(each) for each in (*self.support, self.normalization.normalize_x(x))]
         at_once = max(1, min(_AT_ONCE, _NUMBERS // (tensors[0][0].numel() + tensors[2][0].numel())))
         with torch.no_grad():
             firsts = range(0, len(x), at_once)
             parts = [vmap(of_task)(*(each[first : first + at_once] for each in tensors)) for first in firsts]
             adapted, at_v0 = (torch.cat(each) for each in zip(*parts, strict=True))
-            if learner.classifies:
-                scores, labels = torch.stack([adapted, at_v0]), torch.from_numpy(y)
-                each = [
-                    torch.nn.functional.cross_entropy(side.movedim(-1, 1), labels, reduction="none").mean(1).numpy()
-                    for side in scores
-                ]
-            else:
-                scales = output_scales(family, y)
-                raw = [normalization.raw_y(side.numpy()) for side in (adapted, at_v0)]
-                pairs = [zip(side, y, strict=True) for side in raw]
-                each = [np.array([score_sample(family, scales, *pair) for pair in side]) for side in pairs]
-                size = score_sample(family, scales, np.zeros(1), y) or 1.0
-                each = [side / size for side in each]
-        after, before = each
-        return np.where(np.isfinite(after), after, before), before
+        sides = [self._judged(learner, side.numpy()) for side in (adapted, at_v0)]
+        return np.where(np.isfinite(sides[0]), *sides), sides[1]
+
+    def _judged(self, learner: Learner, predicted: Array) -> NDArray[np.float64]:
+        """The errors of normalized predictions for all queries: `(1 + sets, tasks)`."""
+        wanted = self.queries[1]
+        if learner.classifies:
+            scores, labels = torch.from_numpy(predicted), torch.from_numpy(wanted)
+            losses = torch.nn.functional.cross_entropy(scores.movedim(-1, 1), labels, reduction="none")
+            return losses.unflatten(1, (-1, self.each)).mean(2).numpy().T
+        scales, raw, found = output_scales(self.family, wanted[:, : self.each]), self.normalization.raw_y(predicted), []
+        for first in range(0, wanted.shape[1], self.each):
+            y, own = (side[:, first : first + self.each] for side in (raw, wanted))
+            size = score_sample(self.family, scales, np.zeros(1), own) or 1.0
+            found.append([score_sample(self.family, scales, *pair) / size for pair in zip(y, own, strict=True)])
+        return np.array(found)

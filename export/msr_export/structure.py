@@ -3,8 +3,8 @@
 What is kept is chosen on validation tasks, then measured on others, with as many samples as in meta-training and with
 many: with few columns, few samples say more about v, and many samples less.
 
-Tasks can say what adapting needs only if adapting helps on them. On logs of a real robot it hardly may: then the errors
-would stay the same with no columns at all.
+Tasks can say what adapting needs only if there are enough of them, and if adapting helps on them. On logs of a real
+robot it hardly may: then the errors would stay the same with no columns at all.
 """
 
 import numpy as np
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from msr_export.cost import JudgedTasks, mean_error
 from msr_export.folding import folded_name
 from msr_export.shots import MANY_SHOTS, with_most_shots
-from msr_export.structure_search import Forms, applied, cheapest, numbers, symmetries
+from msr_export.structure_search import Forms, applied, cheapest, numbers, symmetries, within
 from msr_export.truncation import can_truncate, updates
 from msr_export.tying import TiedSymmetry, can_tie
-from msr_runtime.bundle.structure import MOST_ERROR_LEFT, MOST_STRUCTURE_COST, LayerStructure, ManyShots, Structure
+from msr_runtime.bundle.structure import MOST_STRUCTURE_COST, LayerStructure, ManyShots, Structure
 from msr_runtime.families import EpisodicFamily
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.rule import Tensors
@@ -44,7 +44,7 @@ def choose_structure(
     """Make U smaller where the error after adapting stays within `MOST_STRUCTURE_COST`.
 
     If what was chosen costs more on other validation tasks, it is chosen again with half the tolerance. Where adapting
-    does not take away half of the error, U stays as it is.
+    does not take away half of the error, or the tasks are too few, U stays as it is.
 
     Args:
         learner: The learner, as in `export_bundle`.
@@ -64,21 +64,32 @@ def choose_structure(
     if not symmetries(learner) or not (ties or truncates):
         return learner, None
     known = {"shots": shots, "tasks": tasks}
-    chosen_on, judged = (_judges(normalization, family, seed=seed + more, **known) for more in (0, 1))
-    both = [each.errors_and_at_v0(learner) for each in judged]
-    before, at_v0 = [adapted for adapted, _ in both], both[0][1]
-    if any(adapted.mean() > MOST_ERROR_LEFT * without.mean() for adapted, without in both):
-        return learner, _found(learner, {}, judged, before, before, at_v0)
-    moves = _moves(learner, normalization, family, chosen_on, seed) if truncates else {}
+    # Of the draws by the export's own seed, what rounding costs is measured too: the errors can be compared.
+    judged = _judges(normalization, family, seed=seed, **known)
+    both = [each.by_set(learner) for each in judged]
+    before, at_v0 = [adapted for adapted, _ in both], [without for _, without in both]
+    kept = _found(learner, {}, judged, before, before, at_v0)
+    if kept.unclear:
+        return learner, kept
+    chosen_on = _judges(normalization, family, seed=seed + 1, **known)
+
+    def moves_by(count: int) -> Tensors:
+        return updates(learner, normalization, family, shots=count, seed=seed)
+
+    # Training tasks may have fewer samples than validation tasks.
+    found = [with_most_shots(moves_by, shots, each.shots) for each in chosen_on]
+    moves = {name: torch.cat([each[name] for each in found]) for name in learner.start()}
     for tries in range(_TRIES):
-        forms = cheapest(learner, chosen_on, moves, MOST_STRUCTURE_COST / 2**tries, ties=ties)
+        most = MOST_STRUCTURE_COST / 2**tries
+        forms = cheapest(learner, chosen_on, moves, most, ties=ties, columns=truncates)
         smaller = applied(learner, forms) if forms else learner
-        after = [each.errors(smaller) for each in judged] if forms else before
-        if all(now.mean() <= (1 + MOST_STRUCTURE_COST) * then.mean() for now, then in zip(after, before, strict=True)):
-            break
-    else:
-        smaller, forms, after = learner, {}, before
-    return smaller, _found(learner, forms, judged, after, before, at_v0)
+        after = [each.by_set(smaller)[0] for each in judged] if forms else before
+        if all(
+            within(then, now, MOST_STRUCTURE_COST, tasks=each.tasks)
+            for each, now, then in zip(judged, after, before, strict=True)
+        ):
+            return smaller, _found(learner, forms, judged, after, before, at_v0)
+    return learner, kept
 
 
 def _judges(
@@ -98,21 +109,13 @@ def _judges(
     return (few, many) if many.shots > shots else (few,)
 
 
-def _moves(
-    learner: Learner, normalization: Normalization, family: TaskFamily, judges: tuple[JudgedTasks, ...], seed: int
-) -> Tensors:
-    """How training tasks move v, with each number of shots."""
-    found = [updates(learner, normalization, family, shots=each.shots, seed=seed) for each in judges]
-    return {name: torch.cat([each[name] for each in found]) for name in found[0]}
-
-
 def _found(
     learner: Learner,
     forms: Forms,
     judged: tuple[JudgedTasks, ...],
     after: list[NDArray[np.float64]],
     before: list[NDArray[np.float64]],
-    at_v0: NDArray[np.float64],
+    at_v0: list[NDArray[np.float64]],
 ) -> Structure:
     """What became of each U that got smaller, and what it costs."""
     parts = symmetries(learner)
@@ -133,15 +136,14 @@ def _found(
             )
         )
     few, *many = (
-        (each.shots, mean_error(now), mean_error(then)) for each, now, then in zip(judged, after, before, strict=True)
+        {"error": mean_error(now[0]), "full_error": mean_error(then[0]), "unadapted_error": mean_error(without[0])}
+        for now, then, without in zip(after, before, at_v0, strict=True)
     )
     return Structure(
         layers=tuple(layers),
         tasks=judged[0].tasks,
-        error=few[1],
-        full_error=few[2],
-        unadapted_error=mean_error(at_v0),
-        many=ManyShots(shots=many[0][0], error=many[0][1], full_error=many[0][2]) if many else None,
+        **few,
+        many=ManyShots(shots=judged[1].shots, **many[0]) if many else None,
         multiply_adds=full - saved,
         full_multiply_adds=full,
     )

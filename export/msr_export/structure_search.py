@@ -13,12 +13,14 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from msr_export.cost import JudgedTasks
 from msr_export.truncation import directions, lost, truncate
 from msr_export.tying import TiedSymmetry, tie, tied
+from msr_runtime.bundle.structure import LEAST_SAVED
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.meta.symmetry.forms import EquivariantSymmetry, FullSymmetry, Symmetry
@@ -37,58 +39,74 @@ _TOGETHER = 0.5
 """The share of the tolerance that all layers together may spend first."""
 _SMALL = 0.01
 """The share of the numbers of every U below which a layer is small."""
+_WORST = 10
+"""One of so many tasks may rule the mean of all errors."""
 _CERTAIN = 2.0
 """Standard errors by which the difference of errors has to lie below the tolerance."""
 
 
-def cheapest(learner: Learner, judges: Sequence[JudgedTasks], moves: Tensors, most: float, *, ties: bool) -> Forms:
+def cheapest(
+    learner: Learner,
+    judges: Sequence[JudgedTasks],
+    moves: Tensors,
+    most: float,
+    *,
+    ties: bool = True,
+    columns: bool = True,
+) -> Forms:
     """Find the cheapest forms with which no judge sees the error grow by more than a share.
 
     Args:
         learner: The learner as it was trained.
         judges: The tasks to choose on.
-        moves: How tasks move each v, by name: `(tasks, k)`. Of a v that is missing, no column is left out.
+        moves: How tasks move each v, by name: `(tasks, k)`. A v that no task moves stays as it is.
         most: The share.
         ties: Try tied rows.
+        columns: Try fewer columns.
 
     Returns:
-        What is to change. Empty if nothing passes.
+        What is to change. Empty if too little can be left out.
 
     """
-    before = [each.errors(learner) for each in judges]
+    before = [each.by_set(learner)[0] for each in judges]
 
     def holds(forms: Forms, share: float = 1.0) -> bool:
         changed = applied(learner, forms)
         return all(
-            _within(errors, each.errors(changed), share * most) for errors, each in zip(before, judges, strict=True)
+            within(errors, each.by_set(changed)[0], share * most, tasks=each.tasks, sure=_CERTAIN)
+            for errors, each in zip(before, judges, strict=True)
         )
 
     parts, start = symmetries(learner), learner.start()
+    full = sum(symmetry.U.numel() for symmetry in parts.values())
     bases = {
         name: directions(symmetry, start[name], moves[name])
         for name, symmetry in parts.items()
-        if name in moves and moves[name].any()
+        if columns and name in moves and moves[name].any()
     }
     losses = {name: lost(parts[name], moves[name], basis) for name, basis in bases.items()}
     together = [_cut(parts, bases, losses, most_lost) for most_lost in _LOSSES]
     passes = bisect_left(together, True, key=lambda forms: holds(forms, _TOGETHER))
     forms = together[passes] if passes < len(together) else {}
-    large = [name for name in parts if parts[name].U.numel() > _SMALL * sum(each.U.numel() for each in parts.values())]
+    large = [name for name in parts if parts[name].U.numel() > _SMALL * full]
     for name in sorted(large, key=lambda name: -parts[name].U.numel()):
         symmetry = parts[name]
+        now = numbers(forms[name], symmetry) if name in forms else symmetry.U.numel()
         tries: list[TiedSymmetry | Tensor] = []
         if ties and not isinstance(symmetry, EquivariantSymmetry):
-            tries += [form for near in _DISTANCES if (form := tied(symmetry, near)) is not None]
+            rows = min(len(symmetry.U) // 2, (now - 1) // symmetry.U.shape[1])
+            patterns = [tied(symmetry, near, rows) for near in _DISTANCES]
+            tries += [form for form in patterns if form and _keeps_moves(form, symmetry, moves[name])]
         if name in bases:
             fewest = 1 + int((losses[name] > _MOST_LOST).sum())
-            tries += [bases[name][:columns] for columns in _COLUMNS if fewest <= columns <= len(bases[name])]
-        now = numbers(forms[name], symmetry) if name in forms else symmetry.U.numel()
+            tries += [bases[name][:count] for count in _COLUMNS if fewest <= count <= len(bases[name])]
         tries = [form for form in tries if numbers(form, symmetry) < now]
         tries.sort(key=lambda form: numbers(form, symmetry))
         passes = bisect_left(tries, True, key=lambda form: holds(forms | {name: form}))
         if passes < len(tries):
             forms[name] = tries[passes]
-    return forms
+    left = full - sum(parts[name].U.numel() - numbers(form, parts[name]) for name, form in forms.items())
+    return forms if left <= (1 - LEAST_SAVED) * full else {}
 
 
 def applied(learner: Learner, forms: Forms) -> Learner:
@@ -115,13 +133,20 @@ def symmetries(learner: Learner) -> dict[str, FullSymmetry]:
     found = {name: _symmetry(learner, name) for name in learner.adapted_names if name.endswith(".original")}
     kinds = (FullSymmetry, EquivariantSymmetry)
     full = {name: part for name, part in found.items() if isinstance(part, FullSymmetry) and type(part) in kinds}
-    return full if any(len(part.shape) > 1 for part in full.values()) else {}
+    start = learner.start()
+    return full if any(part(start[name]).ndim > 1 for name, part in full.items()) else {}
 
 
 def _symmetry(learner: Learner, name: str) -> Symmetry:
     symmetry = learner.network.get_submodule(name.removesuffix("original") + "0")
     assert isinstance(symmetry, Symmetry)
     return symmetry
+
+
+def _keeps_moves(form: TiedSymmetry, symmetry: FullSymmetry, moves: Tensor) -> bool:
+    """Whether tied rows lose no more of a weight's moves than columns may: many short rows may have become zero."""
+    wanted, left = (torch.vmap(each)(moves).flatten(1) for each in (symmetry, form))
+    return bool(torch.linalg.norm(left - wanted) <= _MOST_LOST * torch.linalg.norm(wanted))
 
 
 def _cut(
@@ -135,7 +160,26 @@ def _cut(
     return {name: basis for name, basis in kept.items() if len(basis) < parts[name].U.shape[1]}
 
 
-def _within(before: NDArray[np.float64], after: NDArray[np.float64], most: float) -> bool:
-    """Whether the errors of tasks grow by no more than a share, also if these tasks were easier than others."""
-    more = after - before
-    return bool(more.mean() + _CERTAIN * more.std() / np.sqrt(len(more)) <= most * before.mean())
+def within(
+    before: NDArray[np.float64], after: NDArray[np.float64], most: float, *, tasks: int, sure: float = 0.0
+) -> bool:
+    """Whether errors grow by no more than a share: in each query set all, and all but the largest tenth before.
+
+    One robot on which adapting goes wrong may rule the mean: unseen, the errors of all others could get much larger.
+
+    Args:
+        before: The errors, `(sets, draws)`.
+        after: The errors of the same draws, with less of U.
+        most: The share.
+        tasks: How many different tasks the draws are of.
+        sure: Standard errors by which the difference has to lie below the share: other tasks may be harder.
+
+    """
+    order = np.argsort(before, axis=1, kind="stable")
+    before, more = (np.take_along_axis(each, order, 1) for each in (before, after - before))
+    draws = order.shape[1]
+    for count in (draws, draws - draws // _WORST):
+        spread = sure * more[:, :count].std(1) / np.sqrt(min(tasks, count))
+        if not (more[:, :count].mean(1) + spread <= most * before[:, :count].mean(1)).all():
+            return False
+    return True

@@ -23,6 +23,9 @@ from msr_runtime.meta.rules.gradient import GradientSteps
 from msr_runtime.meta.symmetry.forms import FullSymmetry, Symmetry
 from msr_runtime.task import Array
 
+_LONGEST = 64
+"""Different rows after which their number is foreseen."""
+
 
 class TiedSymmetry(Symmetry):
     """W is zero but for copies of the numbers `R v`, with R `(rows, k)` the different rows of U, and v `(k,)`.
@@ -82,18 +85,20 @@ def can_tie(learner: Learner) -> bool:
     return isinstance(learner.rule, GradientSteps)
 
 
-def tied(symmetry: FullSymmetry, tolerance: float) -> TiedSymmetry | None:
+def tied(symmetry: FullSymmetry, tolerance: float, most: int | None = None) -> TiedSymmetry | None:
     """Tie the weights whose rows of U are nearly equal.
 
-    The result is None if more than half of the rows are different, or all are zero, or if the numbers of copies differ
-    so much that twice as many places as W has would be filled.
+    The result is None if too many rows are different, or all are zero, or if the numbers of copies differ so much that
+    twice as many places as W has would be filled.
 
     The rows are taken by their length, the longest first. Each takes all rows that are not further from it than the
-    tolerance, and their mean stands for them. Rows near zero become zero.
+    tolerance, and their mean stands for them. Rows near zero become zero. The longest rows say early on whether there
+    is a pattern at all: without one, each row of a wide layer would be compared with all the others, for hours.
 
     Args:
         symmetry: A full U.
         tolerance: The distance of two rows that count as equal, as a share of the longest row.
+        most: How many rows may be different. None: half of them.
 
     """
     U = symmetry.U.detach().numpy().astype(np.float64)
@@ -104,14 +109,18 @@ def tied(symmetry: FullSymmetry, tolerance: float) -> TiedSymmetry | None:
     # Rows whose lengths differ by more than the tolerance are further apart than that: few rows are to be compared.
     ends = np.searchsorted(-lengths, near - lengths, side="right")
     found, rows = np.full(len(U), -1), []
-    for first, end in enumerate(ends[lengths > near]):
+    most, taken, long = len(U) // 2 if most is None else most, 0, int((lengths > near).sum())
+    for first, end in enumerate(ends[:long]):
         if found[first] >= 0:
             continue
-        if 2 * len(rows) >= len(U):
+        # After some rows: as many as there will be, if each of the others takes as many copies as these did.
+        expected = long * len(rows) / taken if rows and len(rows) % _LONGEST == 0 else len(rows)
+        if max(expected, len(rows)) >= most:
             return None
         others = first + np.flatnonzero(found[first:end] < 0)
         group = others[np.linalg.norm(U[others] - U[first], axis=1) <= near]
         found[group] = len(rows)
+        taken += len(group)
         rows.append(U[group].mean(0))
     if not rows:
         return None

@@ -151,7 +151,8 @@ def export_bundle(
             more error after adapting, on validation tasks, and float32 otherwise (`Manifest.rounding`).
         structure: Leave out rows and columns of U, before it is rounded, as long as the error after adapting grows by
             at most 2 % on validation tasks, with the shots of meta-training and with 64 (`Manifest.structure`). With
-            the rule `recursive` every column stays, since its deviations would be too small without.
+            fewer than 8 validation tasks U stays as it is. With the rule `recursive` every column stays, since its
+            deviations would be too small without.
 
     Returns:
         The bundle's folder.

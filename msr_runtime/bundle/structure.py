@@ -9,6 +9,12 @@ MOST_STRUCTURE_COST = 0.02
 """The error after adapting may grow by no more than this share when U is made smaller."""
 MOST_ERROR_LEFT = 0.5
 """U is made smaller only where adapting leaves no more than this share of the error."""
+LEAST_SAVED = 0.1
+"""U is made smaller only if this takes away so large a share of the multiplications, or more."""
+FEWEST_TASKS = 8
+"""U is made smaller only if there are so many different validation tasks."""
+_MOST_LINES = 8
+"""Most layers that have a line of their own."""
 
 
 class LayerStructure(Frozen):
@@ -38,8 +44,8 @@ class LayerStructure(Frozen):
     def describe(self) -> str:
         """Say in a few words what U became."""
         if self.rows is not None:
-            return f"{self.weight} {self.rows} different rows of {self.numbers}"
-        return f"{self.weight} {self.columns} columns of {self.columns_before}"
+            return f"{self.rows} different rows of {self.numbers}"
+        return f"{self.columns} columns of {self.columns_before}"
 
 
 class ManyShots(Frozen):
@@ -51,19 +57,23 @@ class ManyShots(Frozen):
     """The mean error of the smaller learner."""
     full_error: Size
     """The mean error of the learner as it was trained."""
+    unadapted_error: Size | None = None
+    """The mean error without adapting."""
 
 
 class Structure(Frozen):
     """The smaller U of each layer, and what it costs.
 
     It is found before U is rounded, and before anything is traced, measured or compared with torch. The errors are
-    measured as those of `Rounding`, on validation tasks by which nothing was chosen.
+    measured as those of `Rounding`, on draws of validation tasks by which nothing was chosen. A family of few recorded
+    tasks gives other samples of the same tasks.
     """
 
     layers: tuple[LayerStructure, ...]
-    """The layers whose U got smaller. Empty: nothing could be left out within the tolerance."""
+    """The layers whose U got smaller. Empty: too little could be left out within the tolerance, or the tasks could not
+    say what."""
     tasks: PositiveInt
-    """The number of validation tasks."""
+    """The number of different validation tasks."""
     error: Size
     """The mean error of the smaller learner."""
     full_error: Size
@@ -78,26 +88,46 @@ class Structure(Frozen):
     """The same, of the learner as it was trained."""
 
     @property
+    def _sides(self) -> "tuple[Structure | ManyShots, ...]":
+        return (self, self.many) if self.many else (self,)
+
+    @property
     def cost(self) -> float:
         """By what share the error gets larger, the worse of both. Below zero: smaller."""
-        sides = (self, self.many) if self.many else (self,)
-        return max(growth(each.error, each.full_error) for each in sides)
+        return max(growth(each.error, each.full_error) for each in self._sides)
 
-    def describe(self) -> str:
-        """Say in one line what was found, what it buys and what it costs."""
+    @property
+    def unclear(self) -> str:
+        """Why validation tasks cannot say what adapting needs of U. Empty if they can."""
+        if self.tasks < FEWEST_TASKS:
+            return f"{self.tasks} validation tasks are too few to say what it needs; {FEWEST_TASKS} are wanted"
+        for each in self._sides:
+            if each.unadapted_error is not None and each.full_error > MOST_ERROR_LEFT * each.unadapted_error:
+                shots = "" if each is self or self.many is None else f" with {self.many.shots} samples"
+                return (
+                    f"adapting helps too little to say what it needs: error {each.full_error:.5g}{shots}, without "
+                    f"adapting {each.unadapted_error:.5g}"
+                )
+        return ""
+
+    def describe(self) -> dict[str, str]:
+        """Say in a few short lines what was found, what it buys and what it costs: name of a line to its text."""
         if not self.layers:
-            return self._nothing()
-        bought = f"{self.multiply_adds} of {self.full_multiply_adds} multiplications a product with U"
-        sides = f"error {self.error:.5g}, before {self.full_error:.5g}, on {self.tasks} validation tasks"
-        cost = percent(growth(self.error, self.full_error))
-        if self.many:
-            cost += f", with {self.many.shots} samples {percent(growth(self.many.error, self.many.full_error))}"
-        return f"{bought}; {sides}: {cost}; {', '.join(layer.describe() for layer in self.layers)}"
-
-    def _nothing(self) -> str:
-        if self.unadapted_error is not None and self.full_error > MOST_ERROR_LEFT * self.unadapted_error:
-            return (
-                "nothing of U is left out, because adapting helps too little to say what it needs: error "
-                f"{self.full_error:.5g}, without adapting {self.unadapted_error:.5g}, on {self.tasks} validation tasks"
+            why = self.unclear or (
+                f"less than {100 * LEAST_SAVED:g} % could be left out within {100 * MOST_STRUCTURE_COST:g} % more error"
             )
-        return f"nothing of U can be left out within {100 * MOST_STRUCTURE_COST:g} % more error"
+            return {"structure": f"all of U is kept: {why}"}
+        large = sorted(self.layers, key=lambda layer: layer.multiply_adds - layer.multiply_adds_before)[:_MOST_LINES]
+        others = len(self.layers) - len(large)
+        return {
+            "structure": f"{self.multiply_adds} of {self.full_multiply_adds} multiplications a product with U",
+            "structure costs": f"{_compared(self)}, on {self.tasks} validation tasks",
+            **({f"with {self.many.shots} samples": _compared(self.many)} if self.many else {}),
+            **{f"U of {layer.weight}": layer.describe() for layer in self.layers if layer in large},
+            **({"U of others": f"{others} that save less"} if others else {}),
+        }
+
+
+def _compared(side: Structure | ManyShots) -> str:
+    cost = percent(growth(side.error, side.full_error))
+    return f"{cost} error, {side.error:.5g} in place of {side.full_error:.5g}"

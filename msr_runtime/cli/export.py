@@ -88,7 +88,7 @@ def export(
         {
             "bundle": bundle,  # as it was given, so that the next command can be copied
             "parity": describe_parity(written),
-            **({"structure": found_in_u.describe()} if found_in_u else {}),
+            **(found_in_u.describe() if found_in_u else {}),
             "precision": rounding.describe() if rounding else "float32",
             **{name: f"{len(data)} bytes" for name, data in written.files.items()},
         }

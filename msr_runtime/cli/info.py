@@ -64,7 +64,7 @@ def _bundle(bundle: Bundle) -> dict[str, object]:
         "group": manifest.group or "none",
         "equivariance": "not measured" if error is None else f"{error:.2e} relative error at v0",
         "parity": describe_parity(bundle),
-        **({"structure": manifest.structure.describe()} if manifest.structure else {}),
+        **(manifest.structure.describe() if manifest.structure else {}),
         "precision": manifest.rounding.describe() if manifest.rounding else "float32",
         "native code": _native(bundle),
         "size": f"{sum(map(len, bundle.files.values()))} bytes",
