@@ -104,7 +104,8 @@ enum {
     @NAME@_NOT_FINITE_RESULT = 6  /* a result is NaN or infinite: the samples lead nowhere */
 };
 
-/* Filter parameters v, and the weights that are folded from them. Matrices are (inputs, outputs). */
+/* Filter parameters v, and the weights that are folded from them. Matrices are (inputs, outputs),
+   filters (inputs, taps, outputs). */
 typedef struct {
 @network@
 } @name@_network;

@@ -1,0 +1,90 @@
+"""The sizes of a convolution, how much of it is computed at a time, and the memory that this takes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from msr_c.graphs.dims import Dims
+
+_FRAME = 4096
+"""A frame has so many numbers, unless one row of an image needs more: 16 kB stay in the nearest cache."""
+_POSITIONS = 64
+"""Small images are computed together, up to so many positions."""
+
+
+class Window(NamedTuple):
+    """A convolution of images, from the large ones (inner channels) to the small ones (outer channels)."""
+
+    inner: int
+    outer: int
+    groups: int
+    large: Sequence[int]
+    """Height and width. A signal has a height of one."""
+    small: Sequence[int]
+    taps: Sequence[int]
+    steps: Sequence[int]
+    """Strides."""
+    pads: Sequence[int]
+    apart: Sequence[int]
+    """Dilations."""
+
+    @classmethod
+    def of(cls, large: Dims, small: Dims, settings: Mapping[str, Any]) -> "Window":
+        """Return the window of images `(n, *size, channels)` and the settings of an operation."""
+        inner, outer = (shape[-1].at(1) for shape in (large, small))
+        sizes = [_two([dim.at(1) for dim in shape[1:-1]]) for shape in (large, small)]
+        others = [_two(settings[name]) for name in ("taps", "strides")]
+        pads, apart = _two(settings["pads"], 0), _two(settings["dilations"])
+        return cls(inner, outer, settings["groups"], *sizes, *others, pads, apart)
+
+    def convolved(self, samples: int) -> "Part":
+        """Return how a result or a gradient by filters is computed, of at most so many images."""
+        reach = [(tap - 1) * apart + 1 for tap, apart in zip(self.taps, self.apart, strict=True)]
+        across = (self.small[1] - 1) * self.steps[1] + reach[1]
+        depth = self.inner // self.groups * self.taps[0] * self.taps[1]
+        part = self._part(samples, self.small, self.steps[0], reach[0], across * self.inner)
+        return part._replace(depth=depth)
+
+    def spread(self, samples: int) -> "Part":
+        """Return how a gradient by images is computed, of at most so many images."""
+        axes = list(zip(self.large, self.steps, self.pads, strict=True))
+        whole = [(size - 1 + pad) // step + 1 for size, step, pad in axes]
+        over = [(tap - 1) * a // step for tap, a, step in zip(self.taps, self.apart, self.steps, strict=True)]
+        reaching = [
+            max(sum(tap * a % step == phase for tap in range(taps)) for phase in range(step))
+            for taps, a, step in zip(self.taps, self.apart, self.steps, strict=True)
+        ]
+        part = self._part(samples, whole, 1, over[0] + 1, (whole[1] + over[1]) * self.outer)
+        return part._replace(depth=reaching[0] * reaching[1] * self.outer // self.groups)
+
+    def _part(self, samples: int, sizes: Sequence[int], step: int, reach: int, row: int) -> "Part":
+        """As many rows of one image as a frame takes, or as many whole images, with rows of so many numbers."""
+        rows, columns = sizes
+        band = min(rows, max(1, (_FRAME // row - reach) // step + 1))
+        frame = ((band - 1) * step + reach) * row
+        images = 1
+        if band == rows:
+            images = max(1, min(samples, _FRAME // frame, _POSITIONS // (rows * columns)))
+        return Part(images, band, images * frame, images * band * columns, 0)
+
+    def text(self, part: "Part") -> str:
+        """Return the structure in C."""
+        pairs = (self.large, self.small, self.taps, self.steps, self.pads, self.apart, (part.images, part.band))
+        numbers = [self.inner, self.outer, self.groups, *(each for pair in pairs for each in pair)]
+        return f"(window){{{', '.join(map(str, numbers))}}}"
+
+
+class Part(NamedTuple):
+    """How much of a convolution is computed at a time."""
+
+    images: int
+    band: int
+    """Rows of each image."""
+    frame: int
+    """Numbers of the frames."""
+    positions: int
+    depth: int
+    """Products that are summed up, within a group."""
+
+
+def _two(numbers: Sequence[int], missing: int = 1) -> list[int]:
+    return [missing] * (2 - len(numbers)) + list(numbers)
