@@ -82,10 +82,11 @@ def _patches(image: NDArray, conv: Op, out: list[int]) -> NDArray:
     """The places that each tap reads at each position: `(groups, in / groups * taps, n * positions)`."""
     settings, (samples, channels, *lengths) = conv.attributes, image.shape
     axes = zip(out[2:], lengths, *(settings[name] for name in ("taps", "strides", "pads", "dilations")), strict=True)
-    ends = [max(0, (count - 1) * step + (tap - 1) * apart + 1 - pad - length) for count, length, tap, step, pad, apart in axes]
-    padded = np.pad(
-        image, [(0, 0), (0, 0), *zip(settings["pads"], ends, strict=True)], constant_values=ZERO
-    )
+    ends = [
+        max(0, (count - 1) * step + (tap - 1) * apart + 1 - pad - length)
+        for count, length, tap, step, pad, apart in axes
+    ]
+    padded = np.pad(image, [(0, 0), (0, 0), *zip(settings["pads"], ends, strict=True)], constant_values=ZERO)
     read = np.empty((samples, channels, *settings["taps"], *out[2:]), image.dtype)
     for tap in np.ndindex(*settings["taps"]):
         cut = [

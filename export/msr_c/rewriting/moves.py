@@ -39,7 +39,9 @@ def _moves(graph: Graph, op: Op) -> bool:
     return not constant and (padded or op.kind in ("view", "strided", "concat"))
 
 
-def _places(graph: Graph, name: str, op: Op | None, parts: list[tuple[str, NDArray]], samples: int) -> tuple[str, NDArray]:
+def _places(
+    graph: Graph, name: str, op: Op | None, parts: list[tuple[str, NDArray]], samples: int
+) -> tuple[str, NDArray]:
     shape = [dim.at(samples) for dim in graph[name].shape]
     roots = {root for root, _ in parts}
     if op is None or len(roots) != 1:

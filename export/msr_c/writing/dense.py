@@ -15,9 +15,7 @@ def _product_block(count: int) -> str:
     return row_block(count, 16, following, named, "first[l]", "p * step", "columns", "out[{} * columns + l]")
 
 
-def row_block(
-    count: int, lanes: int, following: str, named: str, first: str, step: str, pitch: str, out: str
-) -> str:
+def row_block(count: int, lanes: int, following: str, named: str, first: str, step: str, pitch: str, out: str) -> str:
     """Write a loop over blocks of rows. A compiler unrolls no array of arrays, so each row is written out.
 
     Args:

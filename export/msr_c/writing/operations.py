@@ -237,4 +237,3 @@ class Writer:
         J = self._graph[op.inputs[0]]
         arrays = map(self._pointer, (*op.inputs, *op.attributes["scratch"], op.output))
         return [self._call(f"damped_{J.dtype}", *J.shape, *arrays)]
-
