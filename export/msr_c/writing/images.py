@@ -8,16 +8,16 @@ zeros first, so that nothing asks where the image ends, and no patch is written 
 
 from msr_c.writing.dense import row_block
 
-_ROWS = 4
+ROWS = 4
 """Rows of a block: a power of two, as sizes of maps often are. With 16 lanes they keep two units busy."""
 
 
 def _lanes(count: int) -> str:
     """The loops of `gathered` over so many columns at a time."""
-    places = [f"*restrict a{row} = a + at[i + {row}]" for row in range(_ROWS)]
-    ends = [f"*restrict c{row} = c + j + to[i + {row}]" for row in range(_ROWS)]
+    places = [f"*restrict a{row} = a + at[i + {row}]" for row in range(ROWS)]
+    ends = [f"*restrict c{row} = c + j + to[i + {row}]" for row in range(ROWS)]
     lines = ["    const {T} *restrict column = b + j;", "    int i = 0;"]
-    for rows in (_ROWS, 1):
+    for rows in (ROWS, 1):
         named = f"const {{T}} {', '.join(places[:rows])};\n            {{T}} {', '.join(ends[:rows])};"
         lines.append(row_block(rows, count, f"i += {rows}", named, "c{}[l]", "steps[p]", "pitch", "c{}[l]"))
     body = "\n".join(lines)
@@ -35,24 +35,16 @@ typedef struct {
 } window;
 
 //: gathered_{T}
-/* c += a b, with b (depth, columns) in rows of `pitch` numbers. Number (i, p) of a is a[at[i] + steps[p]], and row i of c
-   begins at c[to[i]]. */
+/* c += a b, with b (depth, columns) in rows of `pitch` numbers. Number (i, p) of a is a[at[i] + steps[p]], and row i of
+   c begins at c[to[i]]. */
 static void gathered_{T}(int rows, int columns, int depth, const {T} *restrict a, const int *restrict at,
                          const int *restrict steps, const {T} *restrict b, int pitch, {T} *restrict c,
                          const int *restrict to)
 {
     int j = 0;
 """
-    + "\n".join(map(_lanes, (16, 8)))
+    + "\n".join(map(_lanes, (16, 8, 4, 1)))
     + r"""
-    for (; j < columns; ++j)
-        for (int i = 0; i < rows; ++i) {
-            const {T} *restrict place = a + at[i];
-            {T} sum = c[to[i] + j];
-            for (int p = 0; p < depth; ++p)
-                sum += place[steps[p]] * b[p * pitch + j];
-            c[to[i] + j] = sum;
-        }
 }
 
 //: frame_{T}
@@ -86,7 +78,8 @@ static void begin_{T}(int count, int channels, const {T} *restrict bias, {T} *re
 }
 
 //: taps_of window
-/* How far in a frame of so many columns each number that a filter reads lies from the first. Returns how many they are. */
+/* How far in a frame of so many columns each number that a filter reads lies from the first. Returns how many they
+   are. */
 static int taps_of(const window s, int columns, int *restrict taps)
 {
     int count = 0;

@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msr_c.graphs.dims import Dims
+from msr_c.writing.images import ROWS
 
-_FRAME = 4096
-"""A frame has so many numbers, unless one row of an image needs more: 16 kB stay in the nearest cache."""
+_FRAME = 16384
+"""The most numbers of a frame, unless one row of an image needs more: 64 kB stay in the second cache."""
 _POSITIONS = 64
 """Small images are computed together, up to so many positions."""
+_SLOWER = 1.06
+"""What smaller frames may cost: so much more time."""
 
 
 class Window(NamedTuple):
@@ -31,10 +34,10 @@ class Window(NamedTuple):
     def of(cls, large: Dims, small: Dims, settings: Mapping[str, Any]) -> "Window":
         """Return the window of images `(n, *size, channels)` and the settings of an operation."""
         inner, outer = (shape[-1].at(1) for shape in (large, small))
-        sizes = [_two([dim.at(1) for dim in shape[1:-1]]) for shape in (large, small)]
-        others = [_two(settings[name]) for name in ("taps", "strides")]
+        large_size, small_size = (_two([dim.at(1) for dim in shape[1:-1]]) for shape in (large, small))
+        taps, steps = (_two(settings[name]) for name in ("taps", "strides"))
         pads, apart = _two(settings["pads"], 0), _two(settings["dilations"])
-        return cls(inner, outer, settings["groups"], *sizes, *others, pads, apart)
+        return cls(inner, outer, settings["groups"], large_size, small_size, taps, steps, pads, apart)
 
     def convolved(self, samples: int) -> "Part":
         """Return how a result or a gradient by filters is computed, of at most so many images."""
@@ -57,14 +60,20 @@ class Window(NamedTuple):
         return part._replace(depth=reaching[0] * reaching[1] * self.outer // self.groups)
 
     def _part(self, samples: int, sizes: Sequence[int], step: int, reach: int, row: int) -> "Part":
-        """As many rows of one image as a frame takes, or as many whole images, with rows of so many numbers."""
+        """The smallest part that takes hardly longer than the fastest, with frames whose rows have so many numbers."""
         rows, columns = sizes
-        band = min(rows, max(1, (_FRAME // row - reach) // step + 1))
-        frame = ((band - 1) * step + reach) * row
-        images = 1
-        if band == rows:
-            images = max(1, min(samples, _FRAME // frame, _POSITIONS // (rows * columns)))
-        return Part(images, band, images * frame, images * band * columns, 0)
+        found = []
+        for band in range(1, rows + 1):
+            frame = ((band - 1) * step + reach) * row
+            together = min(samples, _POSITIONS // (rows * columns)) if band == rows else 1
+            found += [
+                Part(images, band, images * frame, images * band * columns, 0)
+                for images in range(1, max(1, together) + 1)
+                if images * frame <= _FRAME or images == band == 1
+            ]
+        cost = {part: part.cost(rows, columns) for part in found}
+        least = min(cost.values())
+        return min((part for part in found if cost[part] <= least * _SLOWER), key=lambda part: part.frame)
 
     def text(self, part: "Part") -> str:
         """Return the structure in C."""
@@ -84,6 +93,12 @@ class Part(NamedTuple):
     positions: int
     depth: int
     """Products that are summed up, within a group."""
+
+    def cost(self, rows: int, columns: int) -> float:
+        """Return in how many blocks of rows the positions of an image are computed, and one for each part."""
+        bands = [self.band] * (rows // self.band) + [rows % self.band] * (rows % self.band > 0)
+        positions = [self.images * band * columns for band in bands]
+        return sum(count // ROWS + count % ROWS + 1 for count in positions) / self.images
 
 
 def _two(numbers: Sequence[int], missing: int = 1) -> list[int]:
