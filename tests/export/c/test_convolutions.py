@@ -1,36 +1,27 @@
 """Convolutions and their gradients in C equal those of ONNX Runtime, for each way in which a filter reads an image."""
 
-import ctypes
 import math
-import shutil
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from msr_c.graphs.constants import Constants
 from msr_c.graphs.dims import Dim
 from msr_c.graphs.graph import Graph, Op
 from msr_c.reading.model import read_graph
 from msr_c.rewriting.channels import CONVOLUTIONS, channels_last
 from msr_c.rewriting.filters import find_filter_gradients
-from msr_c.rewriting.layout import absorb_transposes, drop_views
-from msr_c.writing.kernels import kernels
-from msr_c.writing.operations import Writer, add_scratch
-from msr_c.writing.text import array, identifier
 from msr_export import convolutions
 from msr_export.lowering import encode, lower
 from msr_export.traced import Traced
-from msr_runtime.inference.native import compile_source, find_compiler
 
 _MOST = 7
-"""The most samples. So a part of a few images may be left over."""
+"""The most samples of the functions in C. So a part of a few images may be left over."""
 
 
 class Case(NamedTuple):
@@ -108,48 +99,6 @@ def _model(case: Case) -> bytes:
     ).SerializeToString()
 
 
-class _Code:
-    """Functions in C from graphs, by name."""
-
-    def __init__(self, graphs: dict[str, Graph], compiler: str, folder: Path) -> None:
-        constants, called, functions = Constants(), set[str](), []
-        self.graphs, self.memory = graphs, dict[str, dict[str, int]]()
-        for name, graph in graphs.items():
-            for _ in range(2):
-                absorb_transposes(graph)
-                drop_views(graph)
-            add_scratch(graph, constants, _MOST)
-            arrays = [*graph.inputs, *graph.outputs]
-            writer = Writer(graph, constants, _MOST, {each: identifier(each) for each in arrays})
-            body = "\n".join(f"    {line}" for line in writer.lines())
-            called |= writer.kernels
-            self.memory[name] = {dtype: writer.memory.sizes.get(dtype, 0) for dtype in ("float", "int")}
-            places = [f"float *restrict {identifier(each)}" for each in arrays]
-            places += ["float *restrict work_float", "int *restrict work_int"]
-            functions.append(f"void {name}(int n, {', '.join(places)});")
-            functions.append(
-                f"void {name}(int n, {', '.join(places)})\n{{\n    (void)work_float;\n    (void)work_int;\n{body}\n}}"
-            )
-        known = [array(name, value) for name, value in constants.arrays.items()]
-        includes = "#include <math.h>\n#include <stdint.h>\n#include <string.h>\n"
-        source = "\n".join([includes, *known, kernels(called), *functions])
-        path = folder / "code.so"
-        path.write_bytes(compile_source(source.encode(), find_compiler(compiler)))
-        self.library = ctypes.CDLL(str(path))
-
-    def run(self, name: str, given: dict[str, NDArray]) -> dict[str, NDArray]:
-        """Call a function with arrays by name, and return its results. It must not write past its memory."""
-        graph, n = self.graphs[name], len(given["image"])
-        made = {each: np.full(graph[each].size.at(n), np.nan, np.float32) for each in graph.outputs}
-        types = {"float": np.float32, "int": np.int32}
-        work = [np.full(size + 16, 77, types[dtype]) for dtype, size in self.memory[name].items()]
-        sent = [given[each] for each in graph.inputs] + list(made.values())
-        pointers = [ctypes.c_void_p(each.ctypes.data) for each in (*sent, *work)]
-        getattr(self.library, name)(n, *pointers)
-        assert all(np.all(each[-16:] == 77) for each in work)
-        return {each: value.reshape([dim.at(n) for dim in graph[each].shape]) for each, value in made.items()}
-
-
 def _graph(case: Case) -> Graph:
     """The model of a case, and the gradient by its filters."""
     graph = read_graph(_model(case), "adapt", Dim.samples())
@@ -162,16 +111,13 @@ def _graph(case: Case) -> Graph:
 
 
 @pytest.fixture(scope="module", params=["gcc", pytest.param("clang", marks=pytest.mark.slow)])
-def code(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> _Code:
+def code(request: pytest.FixtureRequest, in_c: Callable[..., Any]) -> Any:
     """The functions of all cases."""
-    if shutil.which(request.param) is None:
-        pytest.skip(f"{request.param} is not installed")
-    graphs = {f"case_{index}": _graph(case) for index, case in enumerate(_CASES.values())}
-    return _Code(graphs, request.param, tmp_path_factory.mktemp("convolutions"))
+    return in_c({f"case_{index}": _graph(case) for index, case in enumerate(_CASES.values())}, request.param)
 
 
 @pytest.mark.parametrize("name", list(_CASES))
-def test_it_is_the_convolution_of_onnx_runtime(code: _Code, name: str) -> None:
+def test_it_is_the_convolution_of_onnx_runtime(code: Any, name: str) -> None:
     """One image, and several; the gradient by filters is torch's, because ONNX has no operator for it."""
     case, rng = _CASES[name], np.random.default_rng(0)
     session = onnxruntime.InferenceSession(_model(case), providers=["CPUExecutionProvider"])
@@ -207,7 +153,7 @@ class _Gradients(nn.Module):
         return by_first, by_second
 
 
-def test_gradients_by_filters_are_found_in_what_the_exporter_writes(tmp_path: Path) -> None:
+def test_gradients_by_filters_are_found_in_what_the_exporter_writes(in_c: Callable[..., Any]) -> None:
     """No patch is cut out: only convolutions, elementwise operations and copies into another order are left."""
     arguments = {"image": torch.randn(5, 3, 9, 8), "first": torch.randn(8, 3, 3, 3), "second": torch.randn(6, 4, 2, 2)}
     axes = {"arguments": {"image": {0: torch.export.Dim("n")}, "first": None, "second": None}}
@@ -222,7 +168,7 @@ def test_gradients_by_filters_are_found_in_what_the_exporter_writes(tmp_path: Pa
     given = {
         key: np.random.default_rng(0).normal(size=each.shape).astype(np.float32) for key, each in arguments.items()
     }
-    seen = _Code({"gradients": graph}, "gcc", tmp_path).run("gradients", given)
+    seen = in_c({"gradients": graph}).run("gradients", given)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     for key, wanted in zip(seen, map(np.asarray, session.run(list(seen), given)), strict=True):
         np.testing.assert_allclose(seen[key], wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
