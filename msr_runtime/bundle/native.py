@@ -2,7 +2,7 @@
 
 import re
 
-INTERFACE = 3
+INTERFACE = 4
 """The version that is written and called."""
 _VERSION = re.compile(rb"native_sizes\[\d+\] = \{(\d+),")
 

@@ -127,7 +127,7 @@ def _load(data: bytes, where: str) -> ctypes.CDLL:
 
 
 class NetworkState(State):
-    """As `State`, laid out as the C code reads it: one tensor after another, matrices transposed."""
+    """As `State`, laid out as the C code reads it: one tensor after another, of weights the first axis last."""
 
     def __init__(self, tensors: Mapping[str, Array], numbers: int) -> None:
         self.device, self.values = HOST, {}
@@ -135,8 +135,9 @@ class NetworkState(State):
         self.tensors, begin = {}, 0
         for name, tensor in tensors.items():
             flat = self.block[begin : begin + tensor.size]
-            turned = name != "v" and tensor.ndim == 2
-            view = flat.reshape(tensor.shape[::-1]).T if turned else flat.reshape(tensor.shape)
+            turned = name != "v" and tensor.ndim > 1
+            stored = flat.reshape(*tensor.shape[1:], tensor.shape[0]) if turned else flat.reshape(tensor.shape)
+            view = np.moveaxis(stored, -1, 0) if turned else stored
             view[...] = tensor
             self.tensors[name], begin = view, begin + tensor.size
 

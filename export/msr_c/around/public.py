@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_c.around.filtering import HEADER, SOURCE, WORKSPACE, filter_words
+from msr_c.graphs.graph import Graph
 from msr_c.rewriting.translation import Translation
 from msr_c.writing.text import array, filled, identifier, plain
-from msr_runtime.bundle.manifest import STEP, Manifest
+from msr_runtime.bundle.manifest import LOSS_AFTER, STEP, Manifest
 from msr_runtime.bundle.store import ADAPT
 from msr_runtime.task import SLACK, Field, output_shape, sample_shape
 
@@ -104,7 +105,8 @@ enum {
     @NAME@_NOT_FINITE_RESULT = 6  /* a result is NaN or infinite: the samples lead nowhere */
 };
 
-/* Filter parameters v, and the weights that are folded from them. Matrices are (inputs, outputs). */
+/* Filter parameters v, and the weights that are folded from them. Matrices are (inputs, outputs),
+   filters (inputs, taps, outputs). */
 typedef struct {
 @network@
 } @name@_network;
@@ -157,12 +159,28 @@ def public_functions(manifest: Manifest, sizes: Sizes, translation: Translation)
     }
     parts.append(_PLAIN)
     if ADAPT in translation.graphs:
-        words["step"] = "&step, " if STEP in translation.graphs[ADAPT].inputs else ""
+        words |= adapt_words(translation.graphs[ADAPT], "&loss", "    loss_graph(shots, from, xs, ys, &loss, work);\n")
         parts.append(_ADAPT_FUNCTION)
     if manifest.recursion:
         parts += [_usual_bounds(manifest.outputs), SOURCE]
         words |= filter_words(manifest, translation)
     return filled("\n".join(parts), words)
+
+
+def adapt_words(graph: Graph, loss: str, last: str) -> dict[str, str]:
+    """What the functions that adapt call: a step that gives the loss after it too needs no graph of the loss.
+
+    Args:
+        graph: The graph of a step.
+        loss: Where the loss after the last step goes.
+        last: How it is computed by itself.
+    """
+    given = LOSS_AFTER in graph.outputs
+    return {
+        "step": "&step, " if STEP in graph.inputs else "",
+        "next": f"{loss}, " if given else "",
+        "last": "" if given else last,
+    }
 
 
 def _bounds(manifest: Manifest) -> str:
@@ -277,7 +295,7 @@ _ADAPT_FUNCTION = """
 int @name@_adapt(@name@_network *network, @name@_workspace *work, const float *xs, @label@, int shots, int steps,
                  float *loss_before, float *loss_after)
 {
-    float before = 0.0f, loss = 0.0f;
+    float before = 0.0f, later, loss = 0.0f;
     const @name@_network *from = network;
     const int status = check_samples(xs, ys, shots);
     if (status != @NAME@_OK)
@@ -286,11 +304,10 @@ int @name@_adapt(@name@_network *network, @name@_workspace *work, const float *x
         return @NAME@_WRONG_STEPS;
     for (int step = 0; step < steps; ++step) {
         @name@_network *to = &work->networks[step % 2];
-        adapt_graph(shots, from, xs, ys, @step@to, step == 0 ? &before : &loss, work);
+        adapt_graph(shots, from, xs, ys, @step@to, step == 0 ? &before : &later, @next@work);
         from = to;
     }
-    loss_graph(shots, from, xs, ys, &loss, work);
-    if (!all_finite(&before, 1) || !all_finite(&loss, 1) ||
+@last@    if (!all_finite(&before, 1) || !all_finite(&loss, 1) ||
         !all_finite((const float *)from, (int)(sizeof *from / sizeof(float))))
         return @NAME@_NOT_FINITE_RESULT;
     *network = *from;

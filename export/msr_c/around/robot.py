@@ -5,9 +5,10 @@ Python has checked shapes, bounds and values before, and says better what is wro
 
 from collections.abc import Mapping
 
+from msr_c.around.public import adapt_words
 from msr_c.graphs.graph import Graph
 from msr_c.writing.text import filled
-from msr_runtime.bundle.manifest import STEP, Manifest
+from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.native import INTERFACE
 from msr_runtime.bundle.store import ADAPT
 
@@ -27,8 +28,9 @@ def robot_functions(manifest: Manifest, name: str, graphs: Mapping[str, Graph]) 
         "NAME": name.upper(),
         "version": INTERFACE,
         "label": "const int *ys" if manifest.loss == "cross_entropy" else "const float *ys",
-        "step": "&step, " if ADAPT in graphs and STEP in graphs[ADAPT].inputs else "",
     }
+    if ADAPT in graphs:
+        words |= adapt_words(graphs[ADAPT], "losses + 1", "    loss_graph(shots, from, xs, ys, losses + 1, work);\n")
     return filled(_FUNCTIONS + (_FILTER if manifest.recursion else _ADAPT), words)
 
 
@@ -67,11 +69,10 @@ void native_adapt(const @name@_network *from, @name@_workspace *work, const floa
         const int step = first + i;
         @name@_network *next = i == steps - 1 ? to : &work->networks[i % 2];
         (void)step;
-        adapt_graph(shots, from, xs, ys, @step@next, i == 0 ? losses : &later, work);
+        adapt_graph(shots, from, xs, ys, @step@next, i == 0 ? losses : &later, @next@work);
         from = next;
     }
-    loss_graph(shots, from, xs, ys, losses + 1, work);
-}
+@last@}
 """
 
 _FILTER = """

@@ -38,7 +38,8 @@ def _add(
     channels, sizes = shape
     x = graph[inputs[0]]
     graph.add(output, x.dtype, (x.shape[0], channels, *sizes))
-    settings = {"strides": strides, "pads": before, "dilations": apart, "groups": attributes.get("group", 1)}
+    settings = {"taps": _taps(graph, inputs[1]), "strides": strides, "pads": before, "dilations": apart}
+    settings["groups"] = attributes.get("group", 1)
     graph.ops.append(Op(kind, [name for name in inputs if name], [output], settings))
 
 

@@ -1,5 +1,7 @@
 """Store each matrix of weights transposed, `(inputs, outputs)`, so that a layer's inner loop runs over its outputs.
 
+Filters are stored as a matrix too: `(inputs and taps, outputs)`.
+
 Transposes are then moved into the matrix products, which read their operands either way.
 """
 
@@ -8,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from msr_c.graphs.building import strided, strides, view
-from msr_c.graphs.dims import Dim, size
+from msr_c.graphs.dims import Dim, Dims, size
 from msr_c.graphs.graph import Graph, Op
 
 
@@ -29,22 +31,34 @@ def store_transposed(graph: Graph, weights: Iterable[str], next_name: str) -> No
         next_name: The name of an output, for the name of a weight: `{}_next` or `{}`.
     """
     for weight in weights:
-        if weight in graph.inputs and len(graph[weight].shape) == 2:
+        if weight in graph.inputs and len(graph[weight].shape) > 1:
             tensor = graph[weight]
-            tensor.shape = tensor.shape[::-1]
+            shape = tensor.shape
+            tensor.shape = size(shape[1:]), shape[0]
             graph.ops, rest = [], graph.ops
-            logical = transposed(graph, weight)
+            logical = _reshaped(graph, transposed(graph, weight), shape)
             made = graph.ops
             graph.ops = rest
             graph.replace(weight, logical)
             graph.ops = made + rest
         output = next_name.format(weight)
-        if output in graph.outputs and len(graph[output].shape) == 2:
-            graph.outputs[graph.outputs.index(output)] = transposed(graph, output)
+        if output in graph.outputs and len(graph[output].shape) > 1:
+            shape = graph[output].shape
+            stored = transposed(graph, _reshaped(graph, output, (shape[0], size(shape[1:]))))
+            graph.outputs[graph.outputs.index(output)] = stored
     _transpose_constants(graph)
     flatten_products(graph)
     absorb_transposes(graph)
     graph.tidy()
+
+
+def _reshaped(graph: Graph, name: str, shape: Dims) -> str:
+    """Return a tensor in another shape."""
+    if graph[name].shape == shape:
+        return name
+    output = graph.new(name, shape, graph[name].dtype)
+    view(graph, name, output, shape)
+    return output
 
 
 def is_transpose(graph: Graph, op: Op | None) -> bool:

@@ -9,11 +9,13 @@ from msr_c.graphs.constants import Constants
 from msr_c.graphs.dims import Dim
 from msr_c.graphs.graph import Graph
 from msr_c.reading.model import read_graph
+from msr_c.rewriting.channels import channels_last
+from msr_c.rewriting.filters import find_filter_gradients
 from msr_c.rewriting.layout import absorb_transposes, drop_views, join_biases, store_transposed
 from msr_c.rewriting.parts import merge_equal, part_by_part, use_known_weights
 from msr_c.rewriting.solving import join_steps, solve_by_cholesky, solve_the_smaller_system
 from msr_c.rewriting.symmetry import find_folds, find_products
-from msr_runtime.bundle.manifest import LOSS_AFTER, LOSSES, next_name
+from msr_runtime.bundle.manifest import LOSSES, next_name
 from msr_runtime.bundle.store import ADAPT, DEVIATION, LOSS, PREDICT, UPDATE, Bundle
 
 _ROUNDS = 3
@@ -39,16 +41,21 @@ def translate_bundle(bundle: Bundle) -> Translation:
         ExportError: If a graph computes something that cannot be written in C.
     """
     weights = [weight.name for weight in bundle.manifest.weights]
-    start = {name: value.T if name != "v" and value.ndim == 2 else value for name, value in bundle.start().items()}
+    start = {
+        name: np.moveaxis(value, 0, -1) if name != "v" and value.ndim > 1 else value
+        for name, value in bundle.start().items()
+    }
     start = {name: np.ascontiguousarray(value) for name, value in start.items()}
     translation = Translation({}, {}, Constants(), start)
     for file in (ADAPT, UPDATE, LOSS, PREDICT, DEVIATION):  # the first ones say what U is
         if file in bundle.files:
             samples = Dim.of(1) if file == PREDICT else Dim.samples()
             graph = read_graph(bundle.files[file], file.removesuffix(".onnx"), samples)
-            graph.outputs = [name for name in graph.outputs if name not in (LOSSES, LOSS_AFTER)]
+            graph.outputs = [name for name in graph.outputs if name != LOSSES]
             graph.tidy()
             named = list(graph.outputs)
+            find_filter_gradients(graph)
+            channels_last(graph)
             store_transposed(graph, weights, next_name("{}"))
             translation.graphs[file] = graph
             translation.outputs[file] = dict(zip(graph.outputs, named, strict=True))

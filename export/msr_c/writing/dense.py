@@ -5,29 +5,48 @@ from collections.abc import Iterable
 
 def row_blocks(counts: Iterable[int]) -> str:
     """Write the loops of `product` over rows: as many rows at a time as the first count, then as the next ones."""
-    return "\n".join(_row_block(count) for count in counts)
+    return "\n".join(_product_block(count) for count in counts)
 
 
-def _row_block(count: int) -> str:
-    """The loop over blocks of so many rows. A compiler unrolls no array of arrays, so each row is written out."""
-    each, more = range(count), "".join(f", *restrict a{i} = a{i - 1} + row" for i in range(1, count))
+def _product_block(count: int) -> str:
+    more = ", ".join(f"*restrict a{row} = a{row - 1} + row" for row in range(1, count))
+    named = f"const {{T}} {more};" if more else ""
+    following = f"i += {count}, a0 += {count} * row, out += {count} * columns"
+    return row_block(count, 16, following, named, "first[l]", "p * step", "columns", "out[{} * columns + l]")
+
+
+def row_block(count: int, lanes: int, following: str, named: str, first: str, step: str, pitch: str, out: str) -> str:
+    """Write a loop over blocks of rows. A compiler unrolls no array of arrays, so each row is written out.
+
+    Args:
+        count: Rows of a block.
+        lanes: Columns that are summed up at a time.
+        following: How the loop goes on to the next block.
+        named: Definitions of the rows `a0`, `a1` and so on, if they are not known yet.
+        first: Where the sum of a lane `l` begins, and `{}` is the row.
+        step: Where number `p` of a row lies in it.
+        pitch: How far apart rows of b are.
+        out: Where the sum goes.
+    """
+    each = range(count)
     lines = [
-        f"for (; i + {count} <= rows; i += {count}, a0 += {count} * row, out += {count} * columns) {{",
-        *([f"    const {{T}} {more.removeprefix(', ')};"] if more else []),
-        f"    {{T}} {', '.join(f's{i}[16]' for i in each)};",
-        "    for (int l = 0; l < 16; ++l)",
-        f"        {' = '.join(f's{i}[l]' for i in each)} = first[l];",
+        f"for (; i + {count} <= rows; {following}) {{",
+        *([f"    {named}"] if named else []),
+        f"    {{T}} {', '.join(f's{row}[{lanes}]' for row in each)};",
+        f"    for (int l = 0; l < {lanes}; ++l) {{",
+        *(f"        s{row}[l] = {first.format(row)};" for row in each),
+        "    }",
         "    for (int p = 0; p < depth; ++p) {",
-        f"        const {{T}} {', '.join(f'x{i} = a{i}[p * step]' for i in each)};",
-        "        const {T} *restrict y = column + p * columns;",
+        f"        const {{T}} {', '.join(f'x{row} = a{row}[{step}]' for row in each)};",
+        f"        const {{T}} *restrict y = column + p * {pitch};",
         *(
             line
-            for i in each
-            for line in ("        for (int l = 0; l < 16; ++l)", f"            s{i}[l] += x{i} * y[l];")
+            for row in each
+            for line in (f"        for (int l = 0; l < {lanes}; ++l)", f"            s{row}[l] += x{row} * y[l];")
         ),
         "    }",
-        "    for (int l = 0; l < 16; ++l) {",
-        *(f"        out[{f'{i} * columns + ' if i else ''}l] = s{i}[l];" for i in each),
+        f"    for (int l = 0; l < {lanes}; ++l) {{",
+        *(f"        {out.format(row)} = s{row}[l];" for row in each),
         "    }",
         "}",
     ]

@@ -28,16 +28,20 @@ def squeezed(shape: Dims) -> Dims:
 
 
 def hidden(graph: Graph) -> set[str]:
-    """Return the tensors that need not be stored: one elementwise operation or reduction reads them, as they are."""
+    """Return the tensors that need not be stored: one elementwise operation or reduction reads them, as they are.
+
+    A copy in another order is read where it comes from.
+    """
     found = set()
     for op in graph.ops:
-        if op.kind != "elementwise" or op.output in graph.outputs or graph[op.output].size == 1:
+        if op.kind not in ("elementwise", "strided") or op.output in graph.outputs or graph[op.output].size == 1:
             continue
         reader, name = _reader(graph, op.output)
         if reader is None or squeezed(graph[name].shape) != squeezed(graph[op.output].shape):
             continue
         if reader.kind == "elementwise":
-            if reader.inputs.count(name) == 1 and squeezed(graph[reader.output].shape) == squeezed(graph[name].shape):
+            once = op.kind == "strided" or reader.inputs.count(name) == 1
+            if once and squeezed(graph[reader.output].shape) == squeezed(graph[name].shape):
                 found.add(op.output)
         elif reader.kind == "reduce":
             found.add(op.output)
@@ -85,13 +89,15 @@ class Loops:
 
     def strided(self, op: Op) -> list[str]:
         """Write the copy of some numbers."""
+        shape = self._graph[op.output].shape
+        leaves = [self._leaf(op.output, shape, shape), self._copied(op)]
+        return self._loop(squeezed(shape), leaves, lambda at: f"{at[0]} = {at[1]};")
+
+    def _copied(self, op: Op) -> Leaf:
+        """The array from which an operation copies."""
         shape, (array, offset) = self._graph[op.output].shape, self.array(op.inputs[0])
         steps = [step for step, dim in zip(op.attributes["strides"], shape, strict=True) if dim != 1]
-        leaves = [
-            self._leaf(op.output, shape, shape),
-            Leaf(array, offset + op.attributes["offset"], steps),
-        ]
-        return self._loop(squeezed(shape), leaves, lambda at: f"{at[0]} = {at[1]};")
+        return Leaf(array, offset + op.attributes["offset"], steps)
 
     def concat(self, op: Op) -> list[str]:
         """Write the copies that join arrays. What lies in its place already is not copied."""
@@ -143,16 +149,27 @@ class Loops:
 
         scale = f" / ({dtype})({count})" if kind == "mean" else ""
         reduced = [axis for axis, step in enumerate(steps) if step == 0]
-        if not loop or reduced == list(range(len(loop) - len(reduced), len(loop))):
+        inner = _innermost(leaves)
+        if not loop or (inner is None and reduced == list(range(len(loop) - len(reduced), len(loop)))):
             outer = len(loop) - len(reduced)
             names = [f"i{axis}" for axis in range(len(loop))]
             texts = [_at(leaf, names) for leaf in leaves]
             body = [f"{dtype} total = {begin};"]
-            body += _nest(loop[outer:], names[outer:], [combine("total", value(texts))])
+            if kind in ("sum", "mean") and loop and (loop[-1].fixed or 0) >= 2 * _LANES:
+                lanes = [*names[:-1], f"({names[-1]} + l)"]
+                body += _in_lanes(loop[outer:], names[outer:], dtype, value([_at(leaf, lanes) for leaf in leaves]))
+                left = loop[-1].at(1) // _LANES * _LANES
+                rest = [f"for (int {names[-1]} = {left}; {names[-1]} < {loop[-1]}; ++{names[-1]}) {{"]
+                rest += [f"    {combine('total', value(texts))}", "}"]
+                body += _nest(loop[outer:-1], names[outer:-1], rest) if loop[-1] != left else []
+            else:
+                body += _nest(loop[outer:], names[outer:], [combine("total", value(texts))])
             return _nest(loop[:outer], names[:outer], [*body, f"{texts[0]} = total{scale};"], scope=True)
         out = self._graph[op.output]
         target = self._leaf(op.output, out.shape, out.shape)
         lines = self._loop(squeezed(out.shape), [target], lambda at: f"{at[0]} = {begin};")
+        if inner is not None:
+            loop, leaves = _moved_inside(loop, leaves, inner)
         lines += self._loop(loop, leaves, lambda at: combine(at[0], value(at)))
         if scale:
             lines += self._loop(squeezed(out.shape), [target], lambda at: f"{at[0]} = {at[0]}{scale};")
@@ -241,8 +258,11 @@ class Loops:
         if root in self._hidden:
             made = self._graph.producer(root)
             assert made is not None
-            return self._expression(made, leaves)
-        leaves.append(self._leaf(name, tensor.shape, shape))
+            if made.kind == "elementwise":
+                return self._expression(made, leaves)
+            leaves.append(self._copied(made))
+        else:
+            leaves.append(self._leaf(name, tensor.shape, shape))
         index = len(leaves) - 1
         return lambda at: at[index]
 
@@ -258,6 +278,42 @@ class Loops:
         shape, leaves = _merged(shape, leaves)
         names = [f"i{axis}" for axis in range(len(shape))]
         return _nest(shape, names, [body([_at(leaf, names) for leaf in leaves])])
+
+
+_LANES = 8
+"""Sums of so many lanes run side by side: a sum of one waits for each addition."""
+
+
+def _innermost(leaves: list[Leaf]) -> int | None:
+    """The axis to pass last, if a reduction reads in larger steps along the last one: it stays, and is in order."""
+    target, *read = (leaf.steps for leaf in leaves)
+    if not target or all(steps[-1] in (0, 1) for steps in read):
+        return None
+    kept = (axis for axis, step in enumerate(target) if step == 1)
+    return next((axis for axis in kept if all(steps[axis] in (0, 1) for steps in read)), None)
+
+
+def _moved_inside(shape: Dims, leaves: list[Leaf], axis: int) -> tuple[Dims, list[Leaf]]:
+    """Pass an axis last."""
+    order = [*range(axis), *range(axis + 1, len(shape)), axis]
+    return tuple(shape[each] for each in order), [
+        leaf._replace(steps=[leaf.steps[each] for each in order]) for leaf in leaves
+    ]
+
+
+def _in_lanes(shape: Dims, names: list[str], dtype: str, value: str) -> list[str]:
+    """Write a sum over a shape, but for what is left of the last axis, in lanes that are added up to `total`."""
+    last, name = shape[-1].at(1) // _LANES * _LANES, names[-1]
+    zeros = literal(0.0, dtype)
+    lines = [
+        f"for (int {name} = 0; {name} < {last}; {name} += {_LANES}) {{",
+        f"    for (int l = 0; l < {_LANES}; ++l) {{",
+        f"        lanes[l] += {value};",
+        "    }",
+        "}",
+    ]
+    body = [f"{dtype} lanes[{_LANES}] = {{{zeros}}};", *_nest(shape[:-1], names[:-1], lines)]
+    return [*body, f"for (int l = 0; l < {_LANES}; ++l) {{", "    total += lanes[l];", "}"]
 
 
 def _merged(shape: Dims, leaves: list[Leaf]) -> tuple[Dims, list[Leaf]]:

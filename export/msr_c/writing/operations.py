@@ -1,6 +1,6 @@
 """Write each operation of a graph in C: as a loop, or as a call of a kernel."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from msr_c.graphs.building import broadcast, strides
 from msr_c.graphs.constants import Constants
@@ -9,6 +9,7 @@ from msr_c.graphs.graph import Graph, Op
 from msr_c.writing.loops import Loops, hidden
 from msr_c.writing.memory import Memory
 from msr_c.writing.text import comment, identifier
+from msr_c.writing.windows import Window
 from msr_runtime.errors import ExportError
 
 
@@ -23,6 +24,8 @@ def add_scratch(graph: Graph, constants: Constants, most: int) -> None:
         if op.kind == "solve":
             rows = graph[op.inputs[0]].shape[0]
             op.attributes["scratch"] = (graph.new("factor", (rows, rows), graph[op.inputs[0]].dtype),)
+        elif op.kind in ("conv", "conv transpose", "conv filters"):
+            _add_frames(graph, op, most)
         elif op.kind in ("fold", "pull", "step", "slopes"):
             symmetry = constants.symmetries[op.attributes["U"]]
             plain = symmetry.stored.precision == "float32"
@@ -32,6 +35,23 @@ def add_scratch(graph: Graph, constants: Constants, most: int) -> None:
                 inputs, outputs = symmetry.weight
                 samples = graph[op.inputs[0]].size // inputs
                 op.attributes["scratch"] += (graph.new("part", (samples, outputs)),)
+
+
+def _add_frames(graph: Graph, op: Op, most: int) -> None:
+    """Plan how much of a convolution is computed at a time."""
+    images = op.inputs[0], op.inputs[1] if op.kind == "conv filters" else op.output
+    dtype, turned = graph[op.output].dtype, op.kind == "conv transpose"
+    small, large = (graph[name].shape for name in (images if turned else images[::-1]))
+    window = Window.of(large, small, op.attributes)
+    most = large[0].at(most)
+    part = window.spread(most) if turned else window.convolved(most)
+    floats, ints = [part.frame], [part.depth, part.positions]
+    if turned:
+        floats.append(part.depth * window.inner // window.groups)
+    ints.append(part.depth if op.kind == "conv filters" else part.positions)
+    names = [graph.new("frame", (size,), dtype) for size in floats]
+    names += [graph.new("places", (size,), "int") for size in ints]
+    op.attributes["scratch"], op.attributes["window"] = tuple(names), (window, part)
 
 
 class Writer:
@@ -95,6 +115,7 @@ class Writer:
             "damped": self._damped,
             "conv": self._convolve,
             "conv transpose": self._convolve,
+            "conv filters": self._convolve,
         }
         return plain[op.kind](op)
 
@@ -196,21 +217,15 @@ class Writer:
         return [self._call(kernel, *sizes, first, second, U, part, out)]
 
     def _convolve(self, op: Op) -> list[str]:
-        """A convolution, or a transposed one, in which the image that is computed is the large one."""
-        graph, settings = self._graph, op.attributes
-        small, large = (graph[name].shape for name in (op.output, op.inputs[0]))
-        kernel = "convolve"
-        if op.kind == "conv transpose":
-            small, large, kernel = large, small, "spread"
-        # One row stands for an axis that is not there.
-        sizes = [_two(shape[2:]) for shape in (large, small, graph[op.inputs[1]].shape)]
-        pairs = [_two(settings[name], 0 if name == "pads" else 1) for name in ("strides", "pads", "dilations")]
-        numbers = [large[1], small[1], settings["groups"], *(each for pair in (*sizes, *pairs) for each in pair)]
-        dtype = graph[op.output].dtype
-        image, filters, *bias = map(self._pointer, op.inputs)
-        given = f"(sizes_{dtype}){{{', '.join(map(str, numbers))}}}"
-        out = self._pointer(op.output)
-        return [self._call(f"{kernel}_{dtype}", small[0], given, image, filters, *(bias or ["NULL"]), out)]
+        """A convolution, or a gradient of one."""
+        window, part = op.attributes["window"]
+        kernel = {"conv": "convolve", "conv transpose": "spread", "conv filters": "filters"}[op.kind]
+        n, dtype = self._graph[op.inputs[0]].shape[0], self._graph[op.output].dtype
+        given = [*map(self._pointer, op.inputs)]
+        if op.kind != "conv filters" and len(given) == 2:
+            given.append("NULL")  # there is no bias
+        places = map(self._pointer, (op.output, *op.attributes["scratch"]))
+        return [self._call(f"{kernel}_{dtype}", n, window.text(part), *given, *places)]
 
     def _solve(self, op: Op) -> list[str]:
         A, b = op.inputs
@@ -222,7 +237,3 @@ class Writer:
         J = self._graph[op.inputs[0]]
         arrays = map(self._pointer, (*op.inputs, *op.attributes["scratch"], op.output))
         return [self._call(f"damped_{J.dtype}", *J.shape, *arrays)]
-
-
-def _two(numbers: Sequence[Dim | int], missing: int = 1) -> list[Dim | int]:
-    return [missing] * (2 - len(numbers)) + list(numbers)

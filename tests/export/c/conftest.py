@@ -13,11 +13,19 @@ import torch
 from numpy.typing import NDArray
 
 from msr_c import Written, write_c
+from msr_c.graphs.constants import Constants
+from msr_c.graphs.graph import Graph
+from msr_c.rewriting.layout import absorb_transposes, drop_views
+from msr_c.writing.kernels import kernels
+from msr_c.writing.operations import Writer, add_scratch
+from msr_c.writing.text import array, identifier
 from msr_runtime import AdaptiveModel
 from msr_runtime.bundle.rounding import Precision
 from msr_runtime.bundle.store import Bundle
+from msr_runtime.inference.native import compile_source, find_compiler
 
 SHOTS = 9
+MOST = 7
 SETTINGS: dict[str, dict[str, Any]] = {
     "gradient": {"method": "msr", "loss": "mse"},
     "steps apart": {"method": "msr", "loss": "huber", "step_rates": True},
@@ -136,3 +144,58 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
         return ran.stdout
 
     return run
+
+
+class GraphsInC:
+    """Functions in C from graphs, by name, for at most `MOST` samples."""
+
+    def __init__(self, graphs: dict[str, Graph], compiler: str, folder: Path) -> None:
+        constants, called, functions = Constants(), set[str](), []
+        self.graphs, self.memory = graphs, dict[str, dict[str, int]]()
+        for name, graph in graphs.items():
+            for _ in range(2):
+                absorb_transposes(graph)
+                drop_views(graph)
+            add_scratch(graph, constants, MOST)
+            arrays = [*graph.inputs, *graph.outputs]
+            writer = Writer(graph, constants, MOST, {each: identifier(each) for each in arrays})
+            body = "\n".join(f"    {line}" for line in writer.lines())
+            called |= writer.kernels
+            self.memory[name] = {dtype: writer.memory.sizes.get(dtype, 0) for dtype in ("float", "int")}
+            places = [f"float *restrict {identifier(each)}" for each in arrays]
+            places += ["float *restrict work_float", "int *restrict work_int"]
+            functions.append(f"void {name}(int n, {', '.join(places)});")
+            functions.append(
+                f"void {name}(int n, {', '.join(places)})\n{{\n    (void)work_float;\n    (void)work_int;\n{body}\n}}"
+            )
+        known = [array(name, value) for name, value in constants.arrays.items()]
+        includes = "#include <math.h>\n#include <stdint.h>\n#include <string.h>\n"
+        source = "\n".join([includes, *known, kernels(called), *functions])
+        path = folder / "code.so"
+        path.write_bytes(compile_source(source.encode(), find_compiler(compiler)))
+        self.library = ctypes.CDLL(str(path))
+
+    def run(self, name: str, given: dict[str, NDArray]) -> dict[str, NDArray]:
+        """Call a function with arrays by name, and return its results. It must not write past its memory."""
+        graph = self.graphs[name]
+        n = len(given[graph.inputs[0]])
+        made = {each: np.full(graph[each].size.at(n), np.nan, np.float32) for each in graph.outputs}
+        types = {"float": np.float32, "int": np.int32}
+        work = [np.full(size + 16, 77, types[dtype]) for dtype, size in self.memory[name].items()]
+        sent = [given[each] for each in graph.inputs] + list(made.values())
+        pointers = [ctypes.c_void_p(each.ctypes.data) for each in (*sent, *work)]
+        getattr(self.library, name)(n, *pointers)
+        assert all(np.all(each[-16:] == 77) for each in work)
+        return {each: value.reshape([dim.at(n) for dim in graph[each].shape]) for each, value in made.items()}
+
+
+@pytest.fixture(scope="session")
+def in_c(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., GraphsInC]:
+    """A function from graphs by name, and a compiler, to their functions in C. Their first input counts the samples."""
+
+    def make(graphs: dict[str, Graph], compiler: str = "gcc") -> GraphsInC:
+        if shutil.which(compiler) is None:
+            pytest.skip(f"{compiler} is not installed")
+        return GraphsInC(graphs, compiler, tmp_path_factory.mktemp("graphs"))
+
+    return make
