@@ -13,13 +13,13 @@ from msr_runtime.adaptation.backend import Engine
 from msr_runtime.adaptation.by_sample import LearnsBySample
 from msr_runtime.adaptation.classifying import USUAL, Classified, classified, require_prototypes, taught_classes
 from msr_runtime.adaptation.result import AdaptResult
-from msr_runtime.adaptation.sample_recorder import WeightsRecorder
 from msr_runtime.adaptation.saved import SavedAdaptations
 from msr_runtime.adaptation.self_test import replay_golden_example
 from msr_runtime.adaptation.sessions import Check, Sessions, take_held_out, take_samples
 from msr_runtime.adaptation.start import Start, check_start
 from msr_runtime.adaptation.update import make_update
 from msr_runtime.adaptation.update_guard import UNMEASURED_GUARD, USUAL_GUARD, UpdateGuard
+from msr_runtime.adaptation.weights_recorder import WeightsRecorder
 from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.signing import PathLike
 from msr_runtime.bundle.store import Bundle

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from msr_runtime.adaptation.backend import Backend, Engine
 from msr_runtime.adaptation.measured import Measured
-from msr_runtime.adaptation.native_backend import NativeBackend
 from msr_runtime.adaptation.onnx_backend import OnnxBackend
 from msr_runtime.adaptation.recursion import Recursion
 from msr_runtime.arrays import all_finite, norm
@@ -76,8 +75,7 @@ class Sessions:
             )
         self.engine = engine
         """What computes."""
-        opened = NativeBackend if engine == "native" else OnnxBackend
-        self._backend: Backend = opened(bundle, providers)
+        self._backend = _open(bundle, providers, engine)
         self.support = support_x, support_y = self._backend.support
         """What one sample of a support set is: its x and its y."""
         self.most = self._backend.most
@@ -200,6 +198,14 @@ class Sessions:
     def moved(self, network: BoundPredictor) -> float:
         """Return how far the v of a network is from `v0`: `|v - v0| / |v0|`, or `|v|` where `v0` is zero."""
         return norm(network.state.tensors["v"] - self.start.state.tensors["v"]) / (self.scale or 1.0)
+
+
+def _open(bundle: Bundle, providers: Sequence[Provider], engine: Engine) -> Backend:
+    if engine == "onnx":
+        return OnnxBackend(bundle, providers)
+    from msr_runtime.adaptation.native_backend import NativeBackend  # most robots do without
+
+    return NativeBackend(bundle, providers)
 
 
 def check_sample(specs: tuple[SampleSpec, SampleSpec], x: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray]:

@@ -9,8 +9,6 @@ import hashlib
 import os
 import platform
 import shutil
-import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -95,6 +93,9 @@ def compile_source(source: bytes, compiler: str) -> bytes:
     Raises:
         InputError: If it refuses the source.
     """
+    import subprocess  # a robot imports neither to load and to run what was compiled
+    import tempfile
+
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "native.c", Path(folder) / "native.so"
         given.write_bytes(source)
@@ -156,9 +157,12 @@ class _Work:
         self.network, self.loss = np.zeros(sizes.numbers, FLOAT32), np.zeros(2, FLOAT32)
         self.workspace = _pointer(self._workspace)
         self.samples = _pointer(self.x), _pointer(self.y)
-        self.each = list(zip(map(_pointer, self.x), map(_pointer, self.y.reshape(len(self.x), -1)), strict=True))
-        """Where each sample lies: its x and its y."""
         self.network_pointer, self.loss_pointer = _pointer(self.network), _pointer(self.loss)
+        self._places = [(array.ctypes.data, array.strides[0]) for array in (self.x, self.y)]
+
+    def sample(self, index: int) -> list[ctypes.c_void_p]:
+        """Where one sample lies: its x and its y."""
+        return [ctypes.c_void_p(begin + index * size) for begin, size in self._places]
 
 
 class NativeCode:
@@ -219,7 +223,7 @@ class NativeCode:
     def losses(self, network: State, x: Array, y: NDArray) -> NDArray[np.float64]:
         """Return the loss of a network on each of any number of samples that were checked, `(samples,)`."""
         parts = self._parts(x, y)
-        return np.array([self._loss(network, work, at, 1) for work, count in parts for at in work.each[:count]])
+        return np.array([self._loss(network, work, work.sample(i), 1) for work, count in parts for i in range(count)])
 
     def _parts(self, x: Array, y: NDArray) -> Iterator[tuple[_Work, int]]:
         """Copy samples into memory of this call, as many at once as the code takes. Returns it, and how many they are.
