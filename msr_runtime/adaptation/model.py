@@ -328,7 +328,6 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
         check_start(start)
         sessions = self._sessions
         support = take_samples(sessions.support, self.bounds, support_x, support_y)
-        judges = None if held_out is None else take_held_out(sessions.held_out, self.bounds, held_out)
         with self._changing():
             acting = self._acting  # read once: another thread may swap it during this call
             result, network = make_update(
@@ -339,7 +338,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
                 acting=acting,
                 steps=sessions.steps(steps),
                 start=start,
-                held_out=judges,
+                held_out=None if held_out is None else take_held_out(sessions.held_out, self.bounds, held_out),
                 guard=guard or (USUAL_GUARD if sessions.measured.known else UNMEASURED_GUARD),
                 check=check,
                 in_order=in_order,

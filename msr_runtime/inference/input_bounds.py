@@ -153,7 +153,7 @@ class SampleBounds:
         # NaN is neither. `all` would take several times as long.
         found = np.count_nonzero(numbers >= look.low) == np.count_nonzero(numbers <= look.high) == numbers.size
         pool.append(look)
-        return found
+        return bool(found)
 
     def count(
         self, specs: tuple[SampleSpec, SampleSpec], x: NDArray, y: NDArray, into: Counting | None = None
