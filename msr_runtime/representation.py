@@ -19,7 +19,6 @@ Example:
     True
 """
 
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -42,7 +41,8 @@ def _tuples(value: Any) -> Any:
 
 
 class _Kind(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Each class is built at its first use: a field's own build covers all kinds.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())  # fields are hashed, and a dict is not
@@ -282,6 +282,8 @@ def _found(part: Part, known: tuple[str, ...], count: int, what: str, where: str
             raise ValueError(f"{where} hold {what} {part}, but there are {count}, numbered from 0")
         return part
     if part not in known:
+        import difflib  # a robot does without
+
         close = difflib.get_close_matches(part, known, n=1)
         hint = f" Did you mean '{close[0]}'?" if close else ""
         raise ValueError(

@@ -243,7 +243,8 @@ def _many(learner: Learner, frozen: Frozen) -> ManySamples | None:
     if frozen.sums is None or frozen.solve is None:
         return None
     sums = make_session(frozen.sums, "sums.onnx", _CPU, prepack=False)
-    return ManySamples(sums, make_session(frozen.solve, "solve.onnx", _CPU, optimize=False), math.prod(learner.outputs))
+    solve = make_session(frozen.solve, "solve.onnx", _CPU, optimize=False)
+    return ManySamples(sums, lambda: solve, math.prod(learner.outputs))
 
 
 def _nan_last(error: float) -> float:

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from msr_runtime.adaptation.prequential import Drive, Score, score
     from msr_runtime.adaptation.report import OnlineReport
     from msr_runtime.adaptation.result import AdaptResult
-    from msr_runtime.adaptation.sample_recorder import SampleRecorder, WeightsRecorder
+    from msr_runtime.adaptation.sample_recorder import SampleRecorder
     from msr_runtime.adaptation.sample_window import SampleWindow
     from msr_runtime.adaptation.start import Start
     from msr_runtime.adaptation.update_guard import Refusal, UpdateGuard
     from msr_runtime.adaptation.update_result import UpdateResult
+    from msr_runtime.adaptation.weights_recorder import WeightsRecorder
 
 _BY_FILE = {
     "msr_runtime.adaptation.classifying": ("Classified",),
@@ -50,10 +51,7 @@ _BY_FILE = {
     ),
     "msr_runtime.adaptation.report": ("OnlineReport",),
     "msr_runtime.adaptation.result": ("AdaptResult",),
-    "msr_runtime.adaptation.sample_recorder": (
-        "SampleRecorder",
-        "WeightsRecorder",
-    ),
+    "msr_runtime.adaptation.sample_recorder": ("SampleRecorder",),
     "msr_runtime.adaptation.sample_window": ("SampleWindow",),
     "msr_runtime.adaptation.start": ("Start",),
     "msr_runtime.adaptation.update_guard": (
@@ -61,6 +59,7 @@ _BY_FILE = {
         "UpdateGuard",
     ),
     "msr_runtime.adaptation.update_result": ("UpdateResult",),
+    "msr_runtime.adaptation.weights_recorder": ("WeightsRecorder",),
 }
 __getattr__ = at_first_use(__name__, _BY_FILE)
 

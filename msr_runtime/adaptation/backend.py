@@ -1,6 +1,6 @@
 """What computes the networks of a bundle: ONNX Runtime, or the bundle's native code, behind one Protocol."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 from numpy.typing import NDArray
@@ -22,7 +22,13 @@ class Loop(Protocol):
     """Runs inner steps."""
 
     def __call__(
-        self, x: Array, y: NDArray, steps: int, begin: Array | None = None, check: Callable[[], None] | None = None
+        self,
+        x: Array,
+        y: NDArray,
+        steps: int,
+        into: State,
+        begin: State | None = None,
+        check: Callable[[], None] | None = None,
     ) -> Adaptation:
         """Adapt to one support set, see `InnerLoop`."""
         ...
@@ -31,11 +37,11 @@ class Loop(Protocol):
 class Losses(Protocol):
     """Measures the loss of any network."""
 
-    def mean(self, x: Array, y: NDArray, tensors: Mapping[str, Array]) -> float:
+    def mean(self, x: Array, y: NDArray, network: State) -> float:
         """The mean loss on samples, see `SupportLoss`."""
         ...
 
-    def each(self, x: Array, y: NDArray, tensors: Mapping[str, Array]) -> Array:
+    def each(self, x: Array, y: NDArray, network: State) -> NDArray:
         """The loss on each sample, see `SupportLoss`."""
         ...
 

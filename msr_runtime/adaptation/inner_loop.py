@@ -21,14 +21,12 @@ from msr_runtime.task import Array
 
 
 class Adaptation(NamedTuple):
-    """The result of one run of the inner loop."""
+    """What one run of the inner loop led to. The caller checks that the losses and the adapted network are finite."""
 
     loss_before: float
     """Support loss where it began."""
     loss_after: float
     """Support loss where it ended."""
-    block: Array
-    """The adapted v and its folded weights, as the block of a `State`. The caller checks that it is finite."""
     belief: Belief | None = None
     """How sure the rule `recursive` is of this v. None with other rules."""
     surprise: float = math.nan
@@ -55,7 +53,13 @@ class InnerLoop:
         """The loss of any weights on any samples."""
 
     def __call__(
-        self, x: Array, y: NDArray, steps: int, begin: Array | None = None, check: Callable[[], None] | None = None
+        self,
+        x: Array,
+        y: NDArray,
+        steps: int,
+        into: State,
+        begin: State | None = None,
+        check: Callable[[], None] | None = None,
     ) -> Adaptation:
         """Adapt to one support set.
 
@@ -63,14 +67,17 @@ class InnerLoop:
             x: `(shots, *x)` in raw units, already checked.
             y: `(shots, *y)` in raw units, already checked; labels for a classifier.
             steps: Number of inner steps, 1 or more.
-            begin: The block of another state to begin from, copied before the first step. None begins at the start.
+            into: Where the adapted v and its folded weights are written. After an error it holds anything.
+            begin: The network to begin at, copied before the first step. None begins at the start.
             check: Called before each step, and between parts of many samples. What it raises ends the adaptation.
         """
         K = self._start.tensors["v"].size
         if self._many and self._many.suits(len(x), K):
-            v = (self._start.block if begin is None else begin)[:K][None].copy()
+            v = (begin or self._start).tensors["v"].copy()
             before, tensors = self._many(x, y, steps, v, check)
-            return Adaptation(before, self.losses.mean(x, y, tensors), State(tensors).block)
+            for name, tensor in tensors.items():
+                into.tensors[name][...] = tensor
+            return Adaptation(before, self.losses.mean(x, y, into))
         if check:
             check()
         try:
@@ -83,7 +90,7 @@ class InnerLoop:
         if begin is None:
             self._adapt.run_with_iobinding(buffers.first)
         else:
-            buffers.states[1].block[...] = begin
+            buffers.states[1].block[...] = begin.block
             buffers.states[1].send()
             self._adapt.run_with_iobinding(buffers.steps[0])
         before = float(buffers.before if begin is None else buffers.between)  # read now: `between` is overwritten
@@ -97,7 +104,8 @@ class InnerLoop:
         if not self._gives_after:
             self._loss.run_with_iobinding(buffers.losses[end])
         buffers.states[end].fetch()
-        result = Adaptation(before, float(buffers.after), buffers.states[end].block.copy())
+        into.block[...] = buffers.states[end].block
+        result = Adaptation(before, float(buffers.after))
         # Buffers are not put back after an error: they may be bound to the x of one support set and the y of another.
         self._pool.append(buffers)
         return result

@@ -11,10 +11,11 @@ from msr_runtime.adaptation.comparison import Comparison
 from msr_runtime.adaptation.holding import Holding
 from msr_runtime.adaptation.inbox import Change, Observed
 from msr_runtime.adaptation.model import AdaptiveModel
-from msr_runtime.adaptation.sample_recorder import SampleRecorder, WeightsRecorder
+from msr_runtime.adaptation.sample_recorder import SampleRecorder
 from msr_runtime.adaptation.sample_window import LeftOut, SampleWindow
 from msr_runtime.adaptation.tally import Tally
 from msr_runtime.adaptation.update_guard import UpdateGuard
+from msr_runtime.adaptation.weights_recorder import WeightsRecorder
 from msr_runtime.errors import InputError
 from msr_runtime.inference.input_bounds import OutsideCounter
 from msr_runtime.task import Array

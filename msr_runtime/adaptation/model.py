@@ -13,13 +13,13 @@ from msr_runtime.adaptation.backend import Engine
 from msr_runtime.adaptation.by_sample import LearnsBySample
 from msr_runtime.adaptation.classifying import USUAL, Classified, classified, require_prototypes, taught_classes
 from msr_runtime.adaptation.result import AdaptResult
-from msr_runtime.adaptation.sample_recorder import WeightsRecorder
 from msr_runtime.adaptation.saved import SavedAdaptations
 from msr_runtime.adaptation.self_test import replay_golden_example
-from msr_runtime.adaptation.sessions import Check, Sessions, check_held_out, check_samples
+from msr_runtime.adaptation.sessions import Check, Sessions, take_held_out, take_samples
 from msr_runtime.adaptation.start import Start, check_start
 from msr_runtime.adaptation.update import make_update
 from msr_runtime.adaptation.update_guard import UNMEASURED_GUARD, USUAL_GUARD, UpdateGuard
+from msr_runtime.adaptation.weights_recorder import WeightsRecorder
 from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.signing import PathLike
 from msr_runtime.bundle.store import Bundle
@@ -29,6 +29,8 @@ from msr_runtime.inference.input_bounds import Outside, OutsideCounter, SampleBo
 from msr_runtime.inference.sample_spec import SampleSpec
 from msr_runtime.inference.session import Provider
 from msr_runtime.task import Array, Predict
+
+_FREE = contextlib.nullcontext()
 
 
 class AdaptiveModel(LearnsBySample, SavedAdaptations):
@@ -325,7 +327,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
         began = time.perf_counter()
         check_start(start)
         sessions = self._sessions
-        support = check_samples(sessions.support, support_x, support_y)
+        support = take_samples(sessions.support, self.bounds, support_x, support_y)
         with self._changing():
             acting = self._acting  # read once: another thread may swap it during this call
             result, network = make_update(
@@ -336,7 +338,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
                 acting=acting,
                 steps=sessions.steps(steps),
                 start=start,
-                held_out=None if held_out is None else check_held_out(sessions.held_out, held_out),
+                held_out=None if held_out is None else take_held_out(sessions.held_out, self.bounds, held_out),
                 guard=guard or (USUAL_GUARD if sessions.measured.known else UNMEASURED_GUARD),
                 check=check,
                 in_order=in_order,
@@ -367,9 +369,8 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
             InputError: As in `adapt`.
         """
         sessions = self._sessions
-        support = check_samples(sessions.support, support_x, support_y)
-        self.bounds.count(sessions.support, *support)
-        return sessions.adapt(*support, sessions.steps(steps), self._acting).predictor or sessions.start
+        x, y, _ = take_samples(sessions.support, self.bounds, support_x, support_y)
+        return sessions.adapt(x, y, sessions.steps(steps), self._acting).predictor or sessions.start
 
     def reset(self) -> None:
         """Return to the meta-learned `v0`. With the rule `recursive`, also to how sure the model was of it."""
@@ -396,4 +397,4 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
 
     def _changing(self) -> contextlib.AbstractContextManager[object]:
         """Inside, no other thread changes the model, where a change must wait for another one."""
-        return self._changes if self._sessions.recursion else contextlib.nullcontext()
+        return self._changes if self._sessions.recursion else _FREE

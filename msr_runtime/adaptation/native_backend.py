@@ -1,7 +1,7 @@
 """The native code of a bundle, and the inner loop and the losses that run it. ONNX Runtime makes no session for it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from msr_runtime.inference.native_filter import NativeDeviation, NativeUpdate
 from msr_runtime.inference.predictor import Predictors
 from msr_runtime.inference.providers import CPU, Provider
 from msr_runtime.inference.sample_spec import SampleSpec
+from msr_runtime.inference.state import State
 from msr_runtime.inference.time_limit import TimeLimit
 from msr_runtime.inference.updater import Updater
 from msr_runtime.task import Array, output_shape, sample_shape, width
@@ -54,7 +55,7 @@ class NativeBackend:
     def runs(self, limit: TimeLimit | None = None) -> Runs:  # noqa: ARG002 - nothing ends machine code
         """As in `Backend`."""
         code, start, x, y = self._code, self.start, self._x, self._y
-        losses, predictors = NativeLoss(code, start), Predictors(code, x, y, start)
+        losses, predictors = NativeLoss(code), Predictors(code, x, y, start)
         recursion = self._manifest.recursion
         if recursion is None:
             return Runs(predictors, losses, NativeLoop(code, start), None, None)
@@ -69,40 +70,31 @@ class NativeLoop:
         self._code, self._start = code, start
 
     def __call__(
-        self, x: Array, y: NDArray, steps: int, begin: Array | None = None, check: Callable[[], None] | None = None
+        self,
+        x: Array,
+        y: NDArray,
+        steps: int,
+        into: State,
+        begin: State | None = None,
+        check: Callable[[], None] | None = None,
     ) -> Adaptation:
         """As `InnerLoop`: one call of the code for all steps, or for each of them where a check comes before each."""
-        block, before, after = self._start.block if begin is None else begin, 0.0, 0.0
-        at_once = 1 if check else steps
-        for step in range(0, steps, at_once):
-            if check:
-                check()
-            found, after, block = self._code.adapt(block, x, y, step, at_once)
-            before = before if step else found
-        return Adaptation(before, after, block)
+        return Adaptation(*self._code.adapt(begin or self._start, into, x, y, steps, check))
 
 
 class NativeLoss:
     """As `SupportLoss`, by native code. Any thread may call it."""
 
-    def __init__(self, code: NativeCode, start: NetworkState) -> None:
-        self._code, self._start = code, start
+    def __init__(self, code: NativeCode) -> None:
+        self._code = code
 
-    def mean(self, x: Array, y: NDArray, tensors: Mapping[str, Array]) -> float:
+    def mean(self, x: Array, y: NDArray, network: State) -> float:
         """The mean loss on any number of samples."""
-        return self._code.loss(self._block(tensors), x, y)
+        return self._code.loss(network, x, y)
 
-    def each(self, x: Array, y: NDArray, tensors: Mapping[str, Array]) -> Array:
+    def each(self, x: Array, y: NDArray, network: State) -> NDArray:
         """The loss of each sample, `(samples,)`."""
-        block = self._block(tensors)
-        one_by_one = (slice(index, index + 1) for index in range(len(x)))
-        return np.array([self._code.loss(block, x[one], y[one]) for one in one_by_one])
-
-    def _block(self, tensors: Mapping[str, Array]) -> Array:
-        state = self._start.another()
-        for name, tensor in tensors.items():
-            state.tensors[name][...] = tensor
-        return state.block
+        return self._code.losses(network, x, y)
 
 
 def _open(bundle: Bundle, providers: Sequence[Provider]) -> NativeCode:

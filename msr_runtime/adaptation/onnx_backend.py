@@ -1,6 +1,7 @@
 """The sessions of a bundle in ONNX Runtime, checked against its manifest."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from msr_runtime.adaptation.backend import Runs
 from msr_runtime.adaptation.first_run import check_parts, run_first
@@ -41,8 +42,8 @@ class OnnxBackend:
         check_providers(providers)
         run_first(bundle)
         given = {PREDICT: providers, ADAPT: varying, LOSS: varying, SUMS: varying}
-        # An update reads U twice, and does little with it. And solve.onnx has many operators of a few numbers each.
-        given |= dict.fromkeys((UPDATE, DEVIATION, SOLVE), (CPU,))
+        # An update reads U twice, and does little with it.
+        given |= dict.fromkeys((UPDATE, DEVIATION), (CPU,))
         self._graphs: Mapping[str, onnxruntime.InferenceSession] = {
             file: make_session(
                 bundle.files[file],
@@ -51,12 +52,11 @@ class OnnxBackend:
                 # These multiply by U and by its transpose. Both are fast without packing, and packing would copy U for
                 # each of the two products.
                 prepack=file not in (ADAPT, SUMS),
-                optimize=file != SOLVE,
             )
             for file, wanted in given.items()
             if file in bundle.files
         }
-        self._manifest = manifest
+        self._bundle, self._manifest = bundle, manifest
         predict, of_support = self._graphs[PREDICT], self._graphs.get(ADAPT, self._graphs[LOSS])
         self._x = read_spec(predict, "x", manifest.inputs)
         self._y = read_spec(predict, "y", manifest.outputs, output=True)
@@ -69,24 +69,36 @@ class OnnxBackend:
         """As in `Backend`."""
         self.start = State(bundle.start(), device_of(providers))
         """As in `Backend`."""
-        if SOLVE in self._graphs:
-            self._check_solve(f"bundle '{bundle.path}'")
 
-    def _check_solve(self, where: str) -> None:
-        """Compare solve.onnx with the manifest: `run_first` leaves it out."""
-        K, solve = self._manifest.filter_parameters, self._graphs[SOLVE]
+    @cached_property
+    def _solve(self) -> onnxruntime.InferenceSession:
+        """The session of solve.onnx, which `run_first` leaves out.
+
+        It has thousands of operators of a few numbers each, so it runs on the CPU, and to make it takes as long as all
+        other sessions together. Only an adaptation to many samples needs it. Two threads may make it twice.
+
+        Raises:
+            BundleError: If the graph does not match the manifest.
+        """
+        K, where = self._manifest.filter_parameters, f"bundle '{self._bundle.path}'"
+        solve = make_session(self._bundle.files[SOLVE], f"{where}: {SOLVE}", (CPU,), optimize=False)
         given = {"sums": [K, K + 1], "samples": [1], "v": [1, K]}
         check_parts(where, SOLVE, [part for part in solve.get_inputs() if part.name != STEP], given)
         check_parts(where, SOLVE, solve.get_outputs(), {next_name("v"): [1, K]})
+        return solve
 
     def runs(self, limit: TimeLimit | None = None) -> Runs:
         """As in `Backend`."""
         graphs = {file: limit.limited(graph) if limit else graph for file, graph in self._graphs.items()}
         start, x, y = self.start, self._x, self._y
         inner_loop = updater = deviations = None
+
+        def solve() -> onnxruntime.InferenceSession:
+            return limit.limited(self._solve) if limit else self._solve
+
         if ADAPT in graphs:
             # A bundle has both graphs for many samples, or none.
-            many = ManySamples(graphs[SUMS], graphs[SOLVE], width(self._manifest.outputs)) if SUMS in graphs else None
+            many = ManySamples(graphs[SUMS], solve, width(self._manifest.outputs)) if SUMS in graphs else None
             inner_loop = InnerLoop(graphs[ADAPT], graphs[LOSS], start, many)
         if recursion := self._manifest.recursion:
             host = State(start.tensors)

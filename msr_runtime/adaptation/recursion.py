@@ -17,6 +17,7 @@ from msr_runtime.errors import InputError
 from msr_runtime.inference.belief import Belief
 from msr_runtime.inference.deviation import Deviations
 from msr_runtime.inference.predictor import BoundPredictor
+from msr_runtime.inference.state import State
 from msr_runtime.inference.updater import Updater
 from msr_runtime.task import Array, width
 
@@ -87,13 +88,19 @@ class Recursion:
         return 1.0 if self._tau is None else math.exp(-elapsed / self._tau)
 
     def adapt(
-        self, x: Array, y: NDArray, begin: BoundPredictor | None = None, check: Callable[[], None] | None = None
+        self,
+        x: Array,
+        y: NDArray,
+        into: State,
+        begin: BoundPredictor | None = None,
+        check: Callable[[], None] | None = None,
     ) -> Adaptation:
         """Take the samples of a support set one after another, with the time of meta-training between them.
 
         Args:
             x: `(shots, *x)` in raw units, checked.
             y: `(shots, *y)` in raw units, checked.
+            into: Where the network after all samples is written. If a number is not finite, it holds anything.
             begin: The network to begin at, whose belief stays as it is. None begins at `v0`.
             check: Called before each update. What it raises ends the adaptation.
         """
@@ -101,17 +108,18 @@ class Recursion:
         assert belief is not None
         # The prior is nobody's, so it needs no copy.
         run = self.updater.begin(block, belief if begin is None else belief.copy())
-        before, keep, nis = self._runs.losses.mean(x, y, run.tensors), self.keep(None), []
+        before, keep, nis = self._runs.losses.mean(x, y, run.state), self.keep(None), []
         for sample_x, sample_y in zip(x, y, strict=True):
             if check:
                 check()
             found = run.update(sample_x, sample_y, keep)
             if found is None:
                 self.updater.end(run)
-                return Adaptation(before, math.nan, block.copy(), None)
+                return Adaptation(before, math.nan)
             nis.append(found.nis)
-        after = self._runs.losses.mean(x, y, run.tensors)
-        end = Adaptation(before, after, run.block.copy(), run.belief, self._surprise(nis, y))
+        after = self._runs.losses.mean(x, y, run.state)
+        into.block[...] = run.block
+        end = Adaptation(before, after, run.belief, self._surprise(nis, y))
         self.updater.end(run)
         return end
 

@@ -1,7 +1,7 @@
 """The result of one adaptation."""
 
 import math
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from msr_runtime.adaptation.family import FamilyVerdict
 from msr_runtime.adaptation.judges import HeldOut
@@ -10,8 +10,7 @@ from msr_runtime.adaptation.update_guard import Refusal
 from msr_runtime.inference.input_bounds import Outside
 
 
-@dataclass(frozen=True)
-class AdaptResult:
+class AdaptResult(NamedTuple):
     """What one adaptation did. `AdaptiveModel.adapt` returns it.
 
     Example:
@@ -41,7 +40,7 @@ class AdaptResult:
     """Why the update was refused, as a name to count by; None if it was accepted."""
     held_out: HeldOut | None
     """Loss on the held-out samples. None if there were no such samples, or if the adapted weights were not finite."""
-    outside: Outside = field(default_factory=dict)
+    outside: Outside
     """Samples of the support set with a value outside the bounds of its field, by side and field: `{"x.goal": 3}`."""
     left_out: tuple[int, ...] = ()
     """Indices of the support samples that were not learned from: their y is outside the bounds of its field, they

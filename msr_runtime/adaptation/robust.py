@@ -6,7 +6,6 @@ These are a few outliers, or all samples of the task before, where samples in th
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -51,8 +50,7 @@ class Fit(NamedTuple):
         return self.limits.missed_by(self.adapted.loss_after, self.move)
 
 
-@dataclass(frozen=True)
-class Fitting:
+class Fitting(NamedTuple):
     """Adapts to one support set, or to parts of it."""
 
     sessions: Sessions
@@ -124,7 +122,7 @@ class Fitting:
         # Samples that are all alike always agree: the robot may rest.
         if any(alike(measured.scale, self.x[part[-measured.enough :]]) for part in (earlier, newest)):
             return None
-        fresh = replace(self, begin=None)
+        fresh = self._replace(begin=None)
         fit = fresh._trimmed(fresh.to(earlier), len(earlier) // SHARE)
         if not fit.missed <= 1 or not np.median(fresh._losses(fit, latest)) <= limit:
             return None

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from msr_runtime.adaptation.backend import Backend, Engine
 from msr_runtime.adaptation.measured import Measured
-from msr_runtime.adaptation.native_backend import NativeBackend
 from msr_runtime.adaptation.onnx_backend import OnnxBackend
 from msr_runtime.adaptation.recursion import Recursion
 from msr_runtime.arrays import all_finite, norm
@@ -18,6 +17,7 @@ from msr_runtime.bundle.manifest import MOST_STEPS
 from msr_runtime.bundle.store import PREDICT, Bundle
 from msr_runtime.bundle.stream import Stream
 from msr_runtime.errors import BundleError, InputError
+from msr_runtime.inference.input_bounds import Outside, SampleBounds
 from msr_runtime.inference.predictor import BoundPredictor, Predictors
 from msr_runtime.inference.sample_spec import SampleSpec
 from msr_runtime.inference.session import Provider
@@ -75,8 +75,7 @@ class Sessions:
             )
         self.engine = engine
         """What computes."""
-        opened = NativeBackend if engine == "native" else OnnxBackend
-        self._backend: Backend = opened(bundle, providers)
+        self._backend = _open(bundle, providers, engine)
         self.support = support_x, support_y = self._backend.support
         """What one sample of a support set is: its x and its y."""
         self.most = self._backend.most
@@ -161,14 +160,18 @@ class Sessions:
             begin: The network whose v the inner loop begins at. None begins at `v0`.
             check: Called before each inner step.
         """
+        # The inner loop writes where the new network acts from: no copy is made between the two.
+        network = self._runs.predictors.blank(like)
         if self.recursion:
-            end = self.recursion.adapt(x, y, begin, check)
+            end = self.recursion.adapt(x, y, network.state, begin, check)
         else:
             assert self._runs.inner_loop is not None
-            end = self._runs.inner_loop(x, y, steps, begin.block if begin else None, check)
-        if not (math.isfinite(end.loss_before) and math.isfinite(end.loss_after) and all_finite(end.block)):
+            end = self._runs.inner_loop(x, y, steps, network.state, begin.state if begin else None, check)
+        if not (math.isfinite(end.loss_before) and math.isfinite(end.loss_after) and all_finite(network.block)):
             return Adapted(end.loss_before, end.loss_after, None)
-        return Adapted(end.loss_before, end.loss_after, self.predictors.make(end.block, like, end.belief), end.surprise)
+        network.state.send()
+        network.belief = end.belief
+        return Adapted(end.loss_before, end.loss_after, network, end.surprise)
 
     def replay(self, stream: Stream) -> Stream:
         """Return a stream with what the graphs compute of its samples here, of a bundle with the rule `recursive`."""
@@ -190,11 +193,19 @@ class Sessions:
             y: `(samples, *y)` in raw units; labels for a classifier.
             network: The network.
         """
-        return self._runs.losses.each(x, y, network.tensors)
+        return self._runs.losses.each(x, y, network.state)
 
     def moved(self, network: BoundPredictor) -> float:
         """Return how far the v of a network is from `v0`: `|v - v0| / |v0|`, or `|v|` where `v0` is zero."""
-        return norm(network.tensors["v"] - self.start.tensors["v"]) / (self.scale or 1.0)
+        return norm(network.state.tensors["v"] - self.start.state.tensors["v"]) / (self.scale or 1.0)
+
+
+def _open(bundle: Bundle, providers: Sequence[Provider], engine: Engine) -> Backend:
+    if engine == "onnx":
+        return OnnxBackend(bundle, providers)
+    from msr_runtime.adaptation.native_backend import NativeBackend  # most robots do without
+
+    return NativeBackend(bundle, providers)
 
 
 def check_sample(specs: tuple[SampleSpec, SampleSpec], x: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray]:
@@ -212,19 +223,43 @@ def check_sample(specs: tuple[SampleSpec, SampleSpec], x: ArrayLike, y: ArrayLik
     return sample[0], sample[1]
 
 
-def check_held_out(
-    specs: tuple[SampleSpec, SampleSpec], held_out: tuple[ArrayLike, ArrayLike]
-) -> tuple[NDArray, NDArray]:
+class Samples(NamedTuple):
+    """Checked samples in raw units."""
+
+    x: Array
+    """`(samples, *x)`."""
+    y: NDArray
+    """`(samples, *y)`; labels for a classifier."""
+    outside: Outside
+    """How many of them have a value outside its bounds, by field."""
+
+
+def take_held_out(
+    specs: tuple[SampleSpec, SampleSpec], bounds: SampleBounds, held_out: tuple[ArrayLike, ArrayLike]
+) -> Samples:
     """Convert the pair of x `(samples, *x)` and y `(samples, *y)`, and check them.
 
     Raises:
-        InputError: As `check_samples`, and if it is no pair: an array alone is taken for one if it has two rows.
+        InputError: As `take_samples`, and if it is no pair: an array alone is taken for one if it has two rows.
     """
     if not isinstance(held_out, tuple | list) or len(held_out) != 2:
         kind = type(held_out).__name__
         parts = f" of {len(held_out)}" if isinstance(held_out, tuple | list) else ""
         raise InputError(f"held_out is a {kind}{parts}, but a pair of x and y is wanted: held_out=(x, y)")
-    return check_samples(specs, *held_out)
+    return take_samples(specs, bounds, *held_out)
+
+
+def take_samples(specs: tuple[SampleSpec, SampleSpec], bounds: SampleBounds, x: ArrayLike, y: ArrayLike) -> Samples:
+    """Convert x `(samples, *x)` and y `(samples, *y)`, check them, and compare them with their bounds.
+
+    Raises:
+        InputError: As `check_samples`, or if a value is so far outside its bounds that `SampleBounds.count` refuses it.
+    """
+    xs, ys = specs[0].convert(x), specs[1].convert(y)
+    if specs[0].is_batch(xs) and specs[1].is_batch(ys) and len(xs) == len(ys) and bounds.hold(xs, ys):
+        return Samples(xs, ys, {})
+    check_samples(specs, xs, ys)
+    return Samples(xs, ys, bounds.count(specs, xs, ys))
 
 
 def check_samples(specs: tuple[SampleSpec, SampleSpec], x: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray]:

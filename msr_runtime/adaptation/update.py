@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,15 +13,11 @@ from msr_runtime.adaptation.judges import HeldOut, judge
 from msr_runtime.adaptation.repeats import stuck
 from msr_runtime.adaptation.result import AdaptResult
 from msr_runtime.adaptation.robust import SHARE, Fit, Fitting
-from msr_runtime.adaptation.sessions import Check, Sessions
+from msr_runtime.adaptation.sessions import Check, Samples, Sessions
 from msr_runtime.adaptation.start import Start
 from msr_runtime.adaptation.update_guard import NOT_FINITE, Objection, UpdateGuard, stuck_y, too_many_outside
 from msr_runtime.inference.input_bounds import Outside, SampleBounds
 from msr_runtime.inference.predictor import BoundPredictor
-from msr_runtime.task import Array
-
-Samples = tuple[Array, NDArray]
-"""x `(samples, *x)` and y `(samples, *y)` in raw units, checked by `check_samples`."""
 
 
 class Update(NamedTuple):
@@ -61,21 +58,20 @@ def make_update(
         in_order: Whether the support set is in the order of time.
 
     Raises:
-        InputError: As `SampleBounds.count` and `UpdateGuard.limits` do.
+        InputError: As `UpdateGuard.limits` does.
     """
-    x, y = support
-    outside = bounds.count(sessions.support, x, y)
+    x, y, outside = support
     # A y outside its bounds is no measurement: it is never learned from, and never judges. Which samples are meant is
     # looked up only where some value is outside.
-    if held_out and bounds.count(sessions.held_out, *held_out):
-        inside = ~bounds.y.outside(held_out[1])
-        held_out = (held_out[0][inside], held_out[1][inside]) if inside.any() else None
+    if held_out and held_out.outside:
+        inside = ~bounds.y.outside(held_out.y)
+        held_out = Samples(held_out.x[inside], held_out.y[inside], {}) if inside.any() else None
     limits = guard.limits(sessions.measured, steps, start, sessions.scale)
-    kept = np.flatnonzero(~bounds.y.outside(y)) if outside else np.arange(len(x))
+    kept = np.flatnonzero(~bounds.y.outside(y)) if outside else _all(len(x))
     wrong, most = len(x) - len(kept), len(x) // SHARE
     if wrong > most:
         return _untried(too_many_outside(wrong, len(x)), steps, began, outside)
-    inside = (x[kept], y[kept]) if wrong else support
+    inside = (x[kept], y[kept]) if wrong else (x, y)
     found = stuck(sessions.support[1].fields, sessions.measured.scale, *inside)
     if found and found[0] and not guard.constant_y:
         return _untried(stuck_y(found[1]), steps, began, outside)
@@ -113,6 +109,12 @@ def make_update(
     return Update(result, adapted.predictor if objection is None else None)
 
 
+@lru_cache(32)
+def _all(samples: int) -> NDArray[np.intp]:
+    """The indices of so many samples. Only read them."""
+    return np.arange(samples)
+
+
 def _untried(objection: Objection, steps: int, began: float, outside: Outside) -> Update:
     """The update to samples that are refused as they are. Nothing was computed."""
     seconds = time.perf_counter() - began
@@ -124,5 +126,5 @@ def _verdict(sessions: Sessions, acting: BoundPredictor, fit: Fit, held_out: Sam
     adapted = fit.adapted.predictor
     if held_out is None or adapted is None:
         return None
-    before, after = (sessions.losses(*held_out, network) for network in (acting, adapted))
+    before, after = (sessions.losses(held_out.x, held_out.y, network) for network in (acting, adapted))
     return judge(before, after)

@@ -7,7 +7,8 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Self
+from functools import lru_cache
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,13 @@ from numpy.typing import NDArray
 from msr_runtime.arrays import FLOAT32
 from msr_runtime.errors import InputError
 from msr_runtime.inference.sample_spec import SampleSpec
-from msr_runtime.task import SLACK, Field, field_slices
+from msr_runtime.task import SLACK, Field, Shape, field_slices
+
+_FEW = 2**12
+"""Most numbers of x that are compared with their bounds in one pass."""
+_KEPT = 16
+"""Shapes of samples whose memory is kept for it."""
+_LARGEST = float(np.finfo(np.float32).max)
 
 Counting = Callable[[Mapping[str, int]], None]
 """Takes the counts of some samples, for example `OutsideCounter.add`."""
@@ -43,7 +50,7 @@ class InputBounds:
         """
         self._side, self._fields, self._slices = side, fields, field_slices(fields)
         # float32, as samples are: numpy would convert every sample to float64 to compare it
-        self._low, self._high = (
+        self.low, self.high = (
             np.array([b for f in fields for b in [bound(f)] * f.size], FLOAT32) for bound in (_low, _high)
         )
         self._limit = math.inf if limit is None else limit
@@ -52,23 +59,23 @@ class InputBounds:
         """Return whether no value of the samples `(*shape)` or `(samples, *shape)` is outside. NaN is not outside."""
         if not self._fields:
             return True
-        flat = samples.reshape(-1, len(self._low))
+        flat = samples.reshape(-1, len(self.low))
         # Nearly always it is so, and control loops wait for the answer. `any` would take several times as long.
-        return not (np.count_nonzero(flat < self._low) or np.count_nonzero(flat > self._high))
+        return not (np.count_nonzero(flat < self.low) or np.count_nonzero(flat > self.high))
 
     def outside(self, samples: NDArray) -> NDArray[np.bool_]:
         """Return which of the samples `(samples, *shape)` have a value outside, `(samples,)`."""
         if not self._fields:
             return np.zeros(len(samples), bool)
-        flat = samples.reshape(-1, len(self._low))
-        return np.any((flat < self._low) | (flat > self._high), axis=1)
+        flat = samples.reshape(-1, len(self.low))
+        return np.any((flat < self.low) | (flat > self.high), axis=1)
 
     def absurd(self, samples: NDArray) -> NDArray[np.bool_]:
         """Return which of the samples `(samples, *shape)`, finite, `count` would refuse, `(samples,)`."""
         found = np.zeros(len(samples), bool)
         if self.hold(samples):
             return found
-        flat = samples.reshape(-1, len(self._low))
+        flat = samples.reshape(-1, len(self.low))
         for field in self._fields:
             found |= (_beyond(field, flat[:, self._slices[field.name]]) > self._limit).any(1)
         return found
@@ -86,8 +93,8 @@ class InputBounds:
         """
         if self.hold(samples):
             return {}
-        flat = samples.reshape(-1, len(self._low))
-        outside = (flat < self._low) | (flat > self._high)
+        flat = samples.reshape(-1, len(self.low))
+        outside = (flat < self.low) | (flat > self.high)
         found = {field: int(outside[:, self._slices[field.name]].any(1).sum()) for field in self._fields}
         counts = {f"{self._side}.{field.name}": number for field, number in found.items() if number}
         if into:
@@ -112,11 +119,12 @@ class InputBounds:
             )
 
 
-class SampleBounds(NamedTuple):
-    """The bounds of both sides of a sample."""
+class SampleBounds:
+    """The bounds of both sides of a sample. Any thread may call it."""
 
-    x: InputBounds
-    y: InputBounds
+    def __init__(self, x: InputBounds, y: InputBounds) -> None:
+        self.x, self.y = x, y
+        self._pools: Callable[..., list[_Look]] = lru_cache(_KEPT)(lambda *_: [])
 
     @classmethod
     def of(cls, inputs: Sequence[Field], outputs: Sequence[Field], limit: float | None) -> Self:
@@ -124,14 +132,48 @@ class SampleBounds(NamedTuple):
         return cls(InputBounds("x", inputs, limit), InputBounds("y", outputs, limit))
 
     def hold(self, x: NDArray, y: NDArray) -> bool:
-        """Return whether no value of one sample x `(*x)`, y `(*y)`, or of several, is outside."""
-        return self.x.hold(x) and self.y.hold(y)
+        """Return whether a quick look finds every number finite and not outside. If not, look closer.
+
+        Adaptations and updates wait for it. For a few samples, numpy takes most of the time to begin an operation, and
+        more where it repeats the bounds for each sample. So all numbers are compared at once, each with its own bound.
+
+        Args:
+            x: One sample `(*x)`, or some `(samples, *x)`, in raw units.
+            y: The same of y. If y are labels, or there are many numbers, the result is False.
+        """
+        if not self.y.low.size or x.size > _FEW:
+            return False
+        pool = self._pools(x.shape, y.shape)
+        try:
+            look = pool.pop()  # list.pop and list.append are atomic, so two threads never get the same memory
+        except IndexError:
+            look = _Look(self, x.shape, y.shape)
+        look.x[...], look.y[...] = x, y
+        numbers = look.numbers
+        # NaN is neither. `all` would take several times as long.
+        found = np.count_nonzero(numbers >= look.low) == np.count_nonzero(numbers <= look.high) == numbers.size
+        pool.append(look)
+        return bool(found)
 
     def count(
         self, specs: tuple[SampleSpec, SampleSpec], x: NDArray, y: NDArray, into: Counting | None = None
     ) -> Outside:
         """Count the samples with a value outside, as `InputBounds.count` does; `specs` name x and y in errors."""
         return self.x.count(specs[0].name, x, into) | self.y.count(specs[1].name, y, into)
+
+
+class _Look:
+    """Memory for the numbers of some samples, all of x and then all of y, beside the bounds of each."""
+
+    def __init__(self, bounds: SampleBounds, x: Shape, y: Shape) -> None:
+        of_x, of_y = math.prod(x), math.prod(y)
+        self.numbers = np.empty(of_x + of_y, FLOAT32)
+        self.x, self.y = self.numbers[:of_x].reshape(x), self.numbers[of_x:].reshape(y)
+        repeats = of_x // bounds.x.low.size
+        self.low, self.high = (
+            np.concatenate([np.tile(side, repeats) for side in sides]).clip(-_LARGEST, _LARGEST)  # finite
+            for sides in ((bounds.x.low, bounds.y.low), (bounds.x.high, bounds.y.high))
+        )
 
 
 class OutsideCounter:

@@ -42,15 +42,16 @@ class ManySamples:
 
     Args:
         sums: The session of sums.onnx.
-        solve: The session of solve.onnx.
+        solve: Returns the session of solve.onnx. It is not called before the first step.
         outputs: Numbers of one sample's y; for classes, their number.
     """
 
-    def __init__(self, sums: onnxruntime.InferenceSession, solve: onnxruntime.InferenceSession, outputs: int) -> None:
+    def __init__(
+        self, sums: onnxruntime.InferenceSession, solve: Callable[[], onnxruntime.InferenceSession], outputs: int
+    ) -> None:
         self._sums, self._solve, self._outputs = sums, solve, outputs
         _, _, *weights = sums.get_outputs()
         self._weights = [weight.name for weight in weights]
-        self._step = [part.name for part in solve.get_inputs()[3:]]
         entries = sum(math.prod(weight.shape) for weight in weights)
         self._part = max(1, _PART // (outputs * entries))
 
@@ -84,10 +85,10 @@ class ManySamples:
         self, x: Array, y: NDArray, v: Array, index: int, check: Callable[[], None] | None = None
     ) -> tuple[Array, float]:
         """Take the inner step number `index`, from 0. Returns v `(1, K)` after it, and the support loss before it."""
-        sums, loss = self._add_up(x, y, v, check)
+        solve, (sums, loss) = self._solve(), self._add_up(x, y, v, check)
         feed: dict[str, NDArray] = {"sums": sums, "samples": np.array([len(x)]), "v": v}
-        feed |= dict.fromkeys(self._step, np.array([index]))
-        (v_next,) = self._solve.run(None, feed)
+        feed |= {part.name: np.array([index]) for part in solve.get_inputs()[3:]}
+        (v_next,) = solve.run(None, feed)
         return np.asarray(v_next), loss
 
     def fold(self, x: Array, y: NDArray, v: Array) -> dict[str, Array]:

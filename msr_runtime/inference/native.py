@@ -9,10 +9,8 @@ import hashlib
 import os
 import platform
 import shutil
-import subprocess
-import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -95,6 +93,9 @@ def compile_source(source: bytes, compiler: str) -> bytes:
     Raises:
         InputError: If it refuses the source.
     """
+    import subprocess  # a robot imports neither to load and to run what was compiled
+    import tempfile
+
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "native.c", Path(folder) / "native.so"
         given.write_bytes(source)
@@ -158,6 +159,11 @@ class _Work:
         self.workspace = _pointer(self._workspace)
         self.samples = _pointer(self.x), _pointer(self.y)
         self.network_pointer, self.loss_pointer = _pointer(self.network), _pointer(self.loss)
+        self._places = [(array.ctypes.data, array.strides[0]) for array in (self.x, self.y)]
+
+    def sample(self, index: int) -> list[ctypes.c_void_p]:
+        """Where one sample lies: its x and its y."""
+        return [ctypes.c_void_p(begin + index * size) for begin, size in self._places]
 
 
 class NativeCode:
@@ -195,8 +201,7 @@ class NativeCode:
 
     def bind_predict(self, state: State, x: Array, y: Array) -> Callable[[], object]:
         """As `Network.bind_predict`."""
-        pointers = map(_pointer, (state.block, x, y))
-        return partial(self._functions["predict"], *pointers, ctypes.c_longlong(len(x)))
+        return partial(self._functions["predict"], state.pointer, _pointer(x), _pointer(y), ctypes.c_longlong(len(x)))
 
     def bind_with_rows(
         self, function: str, networks: Sequence[State], given: Sequence[Array], made: Sequence[NDArray]
@@ -209,22 +214,45 @@ class NativeCode:
             given: The other arrays that it reads: the rows come before the last of them.
             made: What it writes.
         """
-        return _WithRows(self, self._functions[function], [each.block for each in networks], given, made)
+        return _WithRows(self, self._functions[function], networks, given, made)
 
-    def loss(self, block: Array, x: Array, y: NDArray) -> float:
-        """Return the mean loss of a network, as the block of a state, on any number of samples that were checked."""
-        most = self.sizes.shots
-        if len(x) > most:
-            parts = [slice(begin, begin + most) for begin in range(0, len(x), most)]
-            return sum(self.loss(block, x[part], y[part]) * len(x[part]) for part in parts) / len(x)
-        work = self._filled(x, y)
-        self._functions["loss"](_pointer(block), work.workspace, *work.samples, len(x), work.loss_pointer)
-        found = float(work.loss[0])
-        self.put_back(work)
-        return found
+    def loss(self, network: State, x: Array, y: NDArray) -> float:
+        """Return the mean loss of a network on any number of samples that were checked."""
+        means = [(self._loss(network, work, work.samples, count), count) for work, count in self._parts(x, y)]
+        return means[0][0] if len(means) == 1 else sum(mean * count for mean, count in means) / len(x)
 
-    def adapt(self, block: Array, x: Array, y: NDArray, first: int, steps: int) -> tuple[float, float, Array]:
-        """Take inner steps from a network, and return the losses before and after them and the block where they ended.
+    def losses(self, network: State, x: Array, y: NDArray) -> NDArray[np.float64]:
+        """Return the loss of a network on each of any number of samples that were checked, `(samples,)`."""
+        parts = self._parts(x, y)
+        return np.array([self._loss(network, work, work.sample(i), 1) for work, count in parts for i in range(count)])
+
+    def _parts(self, x: Array, y: NDArray) -> Iterator[tuple[_Work, int]]:
+        """Copy samples into memory of this call, as many at once as the code takes. Returns it, and how many they are.
+
+        When the caller asks for the next part, the one before is given back.
+        """
+        for begin in range(0, len(x), self.sizes.shots):
+            part = slice(begin, begin + self.sizes.shots)
+            work = self._filled(x[part], y[part])
+            yield work, len(x[part])
+            self.put_back(work)
+
+    def _loss(self, network: State, work: _Work, samples: Sequence[ctypes.c_void_p], count: int) -> float:
+        self._functions["loss"](network.pointer, work.workspace, *samples, count, work.loss_pointer)
+        return float(work.loss[0])
+
+    def adapt(
+        self, begin: State, into: State, x: Array, y: NDArray, steps: int, check: Callable[[], None] | None = None
+    ) -> tuple[float, float]:
+        """Take inner steps, and return the losses before and after them.
+
+        Args:
+            begin: The network where they begin.
+            into: Where the adapted one is written.
+            x: `(shots, *x)` in raw units, checked.
+            y: `(shots, *y)` in raw units, checked.
+            steps: How many.
+            check: Called before each step. What it raises ends the adaptation.
 
         Raises:
             InputError: If there are more samples than the code takes.
@@ -235,12 +263,21 @@ class NativeCode:
                 f"more (`msr compile --shots {len(x)}`), or load the model without engine='native'"
             )
         work = self._filled(x, y)
-        ends = work.network_pointer, work.loss_pointer
-        self._functions["adapt"](_pointer(block), work.workspace, *work.samples, len(x), first, steps, *ends)
-        before, after = work.loss.tolist()
-        adapted = work.network.copy()
+        adapt, given, ends = self._functions["adapt"], (*work.samples, len(x)), (into.pointer, work.loss_pointer)
+        if check is None:
+            adapt(begin.pointer, work.workspace, *given, 0, steps, *ends)
+            before, after = work.loss.tolist()
+        else:
+            before = after = 0.0
+            for step in range(steps):
+                check()
+                if step:  # a step must not write over the network that it reads
+                    work.network[...] = into.block
+                adapt(work.network_pointer if step else begin.pointer, work.workspace, *given, step, 1, *ends)
+                found, after = work.loss.tolist()
+                before = before if step else found
         self.put_back(work)
-        return before, after, adapted
+        return before, after
 
     def take(self) -> _Work:
         """Return memory that no other call has, until it is put back."""
@@ -256,8 +293,9 @@ class NativeCode:
     def _filled(self, x: Array, y: NDArray) -> _Work:
         """Copy samples into memory that no other call has: another thread may write to x meanwhile."""
         work = self.take()
-        work.x[: len(x)] = x.reshape(len(x), -1)
-        work.y[: len(x)] = y if self._labels else y.reshape(len(x), -1)
+        count = len(x)
+        work.x[:count] = x if x.ndim == 2 else x.reshape(count, -1)
+        work.y[:count] = y if y.ndim <= 2 else y.reshape(count, -1)
         return work
 
 
@@ -265,11 +303,11 @@ class _WithRows:
     """A function of a filter and its arguments, but for the rows of a belief. One thread at a time may call it."""
 
     def __init__(
-        self, code: NativeCode, function: Callable[..., object], networks: Sequence[Array], *others: Sequence[NDArray]
+        self, code: NativeCode, function: Callable[..., object], networks: Sequence[State], *others: Sequence[NDArray]
     ) -> None:
         (*given, decays), made = others
         self._code, self._function, self._kept = code, function, (networks, others)
-        self._before = [*map(_pointer, networks)], [*map(_pointer, given)]
+        self._before = [each.pointer for each in networks], [*map(_pointer, given)]
         self._after = [*map(_pointer, (decays, *made))]
         self._memory: State | None = None
         self._rows = ctypes.c_void_p()

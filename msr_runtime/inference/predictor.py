@@ -80,12 +80,12 @@ class BoundPredictor:
     It is safe to call from several threads. Each call takes buffers from a pool and returns them at its end.
     """
 
-    def __init__(self, bound: _Bound, spare: list[_Bound], belief: Belief | None) -> None:
+    def __init__(self, bound: _Bound, spare: list[_Bound]) -> None:
         """Predict with `bound`. When the last reference to this predictor is gone, `bound` goes to `spare`."""
-        self.belief = belief
+        self.belief: Belief | None = None
         """How sure the network is of its v. None without the rule `recursive`."""
         self._bound, self._spare = bound, spare
-        self._pools, self.x = bound.pools, bound.x
+        self._pools, self.x, self.state = bound.pools, bound.x, bound.state
 
     def __del__(self) -> None:
         # No call can be running here, because a call holds a reference to the predictor. So all slots are back in
@@ -98,12 +98,12 @@ class BoundPredictor:
 
         Only read them, and keep a reference to the predictor meanwhile: its memory is used again after that.
         """
-        return self._bound.state.tensors
+        return self.state.tensors
 
     @property
     def block(self) -> Array:
         """The same tensors in one block of memory, as in `State`."""
-        return self._bound.state.block
+        return self.state.block
 
     def __call__(self, x: ArrayLike) -> Array:
         """Return the network's output in raw units, float32, in an array of its own.
@@ -168,15 +168,25 @@ class Predictors:
             like: A predictor that acted before. The new one is made ready for all input shapes that this one has seen.
             belief: How sure the network is of its v, see `BoundPredictor.belief`.
         """
+        predictor = self.blank(like)
+        predictor.state.block[...] = block
+        predictor.state.send()
+        predictor.belief = belief
+        return predictor
+
+    def blank(self, like: BoundPredictor | None = None) -> BoundPredictor:
+        """Make a predictor without weights. Before it acts, fill its `state` and send it.
+
+        Args:
+            like: As in `make`.
+        """
         try:
             bound = self._spare.pop()  # list.pop is atomic, so no other thread gets the same memory
         except IndexError:
             bound = _Bound(self._network, self._x, self._y, self._start.another())
-        bound.state.block[...] = block
-        bound.state.send()
         for shape in list(like._pools) if like else ():  # a copy, because another thread may add a shape
             bound.open(shape)
-        return BoundPredictor(bound, self._spare, belief)
+        return BoundPredictor(bound, self._spare)
 
     def block(self, tensors: Mapping[str, Array]) -> Array:
         """Return the block of a state with these tensors, laid out as the network reads it."""

@@ -76,9 +76,14 @@ class SampleSpec(NamedTuple):
             )
         return array
 
+    def is_batch(self, array: NDArray) -> bool:
+        """Return whether `array` is `(samples, *shape)` with at least one sample."""
+        shape = array.shape
+        return len(shape) == 1 + len(self.shape) and shape[1:] == self.shape and shape[0] > 0
+
     def check_batch(self, array: NDArray) -> None:
         """Raise InputError unless `array` is `(samples, *shape)` with at least one sample."""
-        if array.ndim != 1 + len(self.shape) or array.shape[1:] != self.shape or not len(array):
+        if not self.is_batch(array):
             raise InputError(self.shape_error(array.shape))
 
     def shape_error(self, seen: tuple[int, ...]) -> str:

@@ -1,6 +1,8 @@
 """The filter parameters and their folded weights in one block of memory."""
 
+import ctypes
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,11 @@ class State:
             view[...] = tensor
             self.tensors[name], self.values[name] = view, device.place(view)
             begin += size
+
+    @cached_property
+    def pointer(self) -> ctypes.c_void_p:
+        """Where the block lies, for native code. To ask numpy takes longer than many a call of it."""
+        return ctypes.c_void_p(self.block.ctypes.data)
 
     def another(self) -> "State":
         """Return a state of the same layout, with copies of these tensors."""

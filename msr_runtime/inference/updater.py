@@ -146,14 +146,19 @@ class Run:
             self._belief = belief
 
     @property
+    def state(self) -> State:
+        """The present v and folded weights. Valid until the next update."""
+        return self._states[self._at]
+
+    @property
     def block(self) -> Array:
-        """The present v and folded weights, as the block of a `State`. Valid until the next update."""
-        return self._states[self._at].block
+        """The same in one block of memory, as in `State`."""
+        return self.state.block
 
     @property
     def tensors(self) -> dict[str, Array]:
         """The same tensors by name."""
-        return self._states[self._at].tensors
+        return self.state.tensors
 
     @property
     def belief(self) -> Belief:

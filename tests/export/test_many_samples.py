@@ -102,3 +102,15 @@ def test_half_of_the_graphs_is_refused_and_a_bundle_without_them_adapts(exporter
     for model in models:
         model.adapt(*_support(exporter, 150), guard=UNLIMITED)
     np.testing.assert_allclose(models[0].v, models[1].v, rtol=1e-5, atol=1e-6)
+
+
+def test_a_system_of_another_bundle_is_refused_when_it_is_needed(exporter, newton, tmp_path) -> None:
+    """Its session is made by the first adaptation to many samples. The earlier weights stay."""
+    whole = Bundle.open(newton)
+    files = {**whole.files, SOLVE: whole.files[SUMS]}
+    model = AdaptiveModel.load(write_bundle(tmp_path / "mixed", whole.manifest, files))
+    model.adapt(*_support(exporter, 2), guard=UNLIMITED)
+    before = model.v
+    with pytest.raises(BundleError, match=r"solve\.onnx has .* but its manifest wants"):
+        model.adapt(*_support(exporter, 1000), guard=UNLIMITED)
+    assert np.array_equal(model.v, before)

@@ -16,22 +16,23 @@ CPU = ("CPUExecutionProvider",)
 def test_the_inner_loop_on_a_device_keeps_its_states_there(linear: Any, linear_files: dict[str, bytes]) -> None:
     """Each step reads the values of the step before on the device. Only the last state is copied back."""
     adapt, loss = (make_session(linear_files[f"{name}.onnx"], name, CPU) for name in ("adapt", "loss"))
-    inner_loop = InnerLoop(adapt, loss, State(linear.start(), Device(copies=True)))
+    start = State(linear.start(), Device(copies=True))
+    inner_loop, adapted, further = InnerLoop(adapt, loss, start), start.another(), start.another()
     rng = np.random.default_rng(0)
     for steps in (1, 2, 5):
         x, y = (rng.standard_normal((6, size)).astype(np.float32) for size in (3, 2))
-        end = inner_loop(x, y, steps)
-        np.testing.assert_allclose(end.block[:4][None], linear.adapt(x, y, steps), rtol=1e-4, atol=1e-5)
+        end = inner_loop(x, y, steps, adapted)
+        np.testing.assert_allclose(adapted.tensors["v"], linear.adapt(x, y, steps), rtol=1e-4, atol=1e-5)
         assert end.loss_before == pytest.approx(linear.step(linear.v0, x, y)[1], rel=1e-4)
         assert end.loss_after == pytest.approx(linear.step(linear.adapt(x, y, steps), x, y)[1], rel=1e-4)
-        on = inner_loop(x, y, 1, begin=end.block)
-        np.testing.assert_allclose(on.block[:4][None], linear.adapt(x, y, steps + 1), rtol=1e-4, atol=1e-5)
+        inner_loop(x, y, 1, further, begin=adapted)
+        np.testing.assert_allclose(further.tensors["v"], linear.adapt(x, y, steps + 1), rtol=1e-4, atol=1e-5)
 
 
 def test_a_check_runs_before_each_step_and_may_end_the_adaptation(linear: Any, linear_files: dict[str, bytes]) -> None:
     """What the check raises comes out, and the next adaptation is not affected."""
     adapt, loss = (make_session(linear_files[f"{name}.onnx"], name, CPU) for name in ("adapt", "loss"))
-    inner_loop = InnerLoop(adapt, loss, State(linear.start()))
+    inner_loop, adapted = InnerLoop(adapt, loss, State(linear.start())), State(linear.start())
     x, y = (np.random.default_rng(0).standard_normal((6, size)).astype(np.float32) for size in (3, 2))
     steps: list[int] = []
 
@@ -40,11 +41,12 @@ def test_a_check_runs_before_each_step_and_may_end_the_adaptation(linear: Any, l
         if len(steps) == 8:
             raise KeyError("enough")
 
-    inner_loop(x, y, 5, check=check)
+    inner_loop(x, y, 5, adapted, check=check)
     assert steps == [0, 1, 2, 3, 4]
     with pytest.raises(KeyError, match="enough"):
-        inner_loop(x, y, 5, check=check)
-    np.testing.assert_allclose(inner_loop(x, y, 5).block[:4][None], linear.adapt(x, y, 5), rtol=1e-4, atol=1e-5)
+        inner_loop(x, y, 5, adapted, check=check)
+    inner_loop(x, y, 5, adapted)
+    np.testing.assert_allclose(adapted.tensors["v"], linear.adapt(x, y, 5), rtol=1e-4, atol=1e-5)
 
 
 def test_the_losses_of_all_samples_take_one_run(
@@ -55,8 +57,9 @@ def test_the_losses_of_all_samples_take_one_run(
     inner_loop, run, runs = InnerLoop(adapt, loss, State(linear.start())), type(loss).run, []
     x, y = (np.random.default_rng(0).standard_normal((6, size)).astype(np.float32) for size in (3, 2))
     monkeypatch.setattr(type(loss), "run", lambda *given: runs.append(1) or run(*given))
-    losses = inner_loop.losses.each(x, y, linear.start())
+    start = State(linear.start())
+    losses = inner_loop.losses.each(x, y, start)
     assert len(runs) == 1
     alone = [linear.step(linear.v0, x[each : each + 1], y[each : each + 1])[1] for each in range(6)]
     np.testing.assert_allclose(losses, alone, rtol=1e-5)
-    assert inner_loop.losses.mean(x, y, linear.start()) == pytest.approx(losses.mean(), rel=1e-6)
+    assert inner_loop.losses.mean(x, y, start) == pytest.approx(losses.mean(), rel=1e-6)

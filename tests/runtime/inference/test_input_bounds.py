@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from msr_runtime import Field, InputError
-from msr_runtime.inference.input_bounds import InputBounds, OutsideCounter
+from msr_runtime.inference.input_bounds import InputBounds, OutsideCounter, SampleBounds
 
 FIELDS = (
     Field(name="proximity", shape=(2,), unit="1", low=0.0, high=1.0),
@@ -40,6 +40,33 @@ def test_samples_inside_hold() -> None:
     assert not bounds.hold(samples([0, 0, 0, 0], [0, 0, 1.2, 0]))
     assert not bounds.hold(samples([0, -0.06, 0, 0])[0])
     assert InputBounds("y", (), 10.0).hold(np.array([3, 4]))
+
+
+SIDES = SampleBounds.of(FIELDS, FIELDS[1:3], 10.0)
+
+
+@pytest.mark.parametrize("count", [1, 7, 2000])
+def test_a_quick_look_at_both_sides_finds_each_number(count: int) -> None:
+    """One number that is outside or not finite is enough, wherever it stands."""
+    x, y = samples(*[[0.5, 1.0, -1.0, 1e30]] * count), samples(*[[0.9, 0.0]] * count)
+    few = x.size <= 2**12
+    assert SIDES.hold(x, y) is few  # many numbers are compared elsewhere
+    for side in (x, y):
+        for place in ((0, 0), (count // 2, side.shape[1] - 1), (count - 1, 0)):
+            for wrong in (math.nan, math.inf, -math.inf, -1.2):
+                kept, side[place] = side[place], wrong
+                assert not SIDES.hold(x, y), (place, wrong)
+                side[place] = kept
+    assert SIDES.hold(x, y) is few
+
+
+def test_a_quick_look_takes_one_sample_strided_ones_and_no_labels() -> None:
+    """As adaptations and updates hand them over."""
+    x, y = samples(*[[0.5, 1.0, -1.0, 1e30]] * 6), samples(*[[0.9, 0.0]] * 6)
+    assert SIDES.hold(x[0], y[0])
+    assert not SIDES.hold(x[0], y[0] + 2)
+    assert SIDES.hold(np.asfortranarray(x)[::2], y[1::2])
+    assert not SampleBounds.of(FIELDS, (), 10.0).hold(x, np.array([0, 1, 2, 0, 1, 2]))
 
 
 def test_no_rounding_puts_a_bound_outside() -> None:
