@@ -30,7 +30,9 @@ ALARMS = 0.01
 TICK = 0.1
 """Time between two samples of both robots, in s."""
 FIT = ("pull", "weight")
+"""The parts of a `Fit`."""
 Measures = NDArray[np.float64]
+"""The measure of each stream, `(streams,)`: above 1, it is beyond the limits."""
 Samples = tuple[Array, Array]
 """Streams of samples: x `(streams, samples, x)`, y `(streams, samples, y)`."""
 

@@ -49,13 +49,13 @@ class SampleLearning(Learning):
         super().__init__(model, window, guard, compare, recorder)
         known, recursion = model.manifest.familiarity, model.manifest.recursion
         self.family = None
+        """Whether the task is like those of meta-training; None if the bundle does not know them."""
         if known and recursion:
             self.family = FamilyCheck(known, recursion.tick, model.manifest.normalization, false_alarms)
-        """Whether the task is like those of meta-training; None if the bundle does not know them."""
         self.faults = None
+        """Whether one number of x is at fault; None if the bundle does not know how clean tasks look."""
         if known and recursion and known.faults:
             self.faults = FaultCheck(known, model.manifest.inputs, recursion.tick, false_alarms)
-        """Whether one number of x is at fault; None if the bundle does not know how clean tasks look."""
         self._detector = ChangeDetector() if detect_changes else None
         self._last: deque[tuple[Array, NDArray, float]] = deque(maxlen=SAMPLES)
         """The latest samples that were learned, and the time since the one before, in s."""

@@ -93,10 +93,9 @@ class Familiarity(Frozen):
     """The largest surprise of a window, in a stream."""
     by_shots: tuple[ShotTail, ...] = Field(min_length=1)
     """That of whole support sets, smallest number of shots first."""
-
     faults: tuple[FaultTail, ...] = ()
-    """That of faults of one number of x, fewest samples first. Empty where they are not watched: x is an image or has
-    more than 64 numbers, or the bundle is older than this field."""
+    """How strong the evidence for faults of one number of x is, fewest samples first. Empty where none is watched: x is
+    an image or has more than 64 numbers, or the bundle is older than this field."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
