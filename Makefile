@@ -27,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo tables pictures docs test nightly lowest static format image sbom clean
+.PHONY: help setup peers demo tables pictures docs test nightly lowest static format image sbom clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 | \2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -45,6 +45,13 @@ $(READY): pyproject.toml
 	@# The policy server's peer in the tests. It asks for a numpy below 2, works with a newer one, and so comes alone.
 	@$(BIN)/python -m pip install -qq --no-deps "openpi-client>=0.1.2"
 	@touch $@
+
+# LiteRT's converter makes what it runs, from JAX and without TensorFlow. It wants an older typing-extensions than tyro
+# does, works with a newer one, and so comes without what it names.
+peers: $(READY)  ## Install what latency.py and updates.py time beside the runtime: JAX, LiteRT, IREE
+	@$(BIN)/python -m pip install -qq --editable ".[cpu,train,peers]"
+	@$(BIN)/python -m pip install -qq --no-deps "litert-converter>=0.5" "xdsl==0.28.0" "immutabledict<4.2.2" \
+	  "ordered-set==4.1.0" "lark>=1.2" "backports.strenum>=1.2" "tqdm>=4"
 
 demo: $(READY)  ## Meta-train, export, adapt on ONNX Runtime, drive; results under runs/demo/
 	@echo "==> Demo: a ring of range beams learns its symmetry, then adapts on board; results go to runs/demo/"

@@ -2,7 +2,7 @@
 
 All in one run, on one thread, taking turns. The networks are not trained: what a step costs does not depend on the
 numbers. U is rounded to float16 first, as bundles store it, so that all hold the same float32 weights. Every contender
-has to give the same predictions after the same adaptation before it is timed. The peers need: pip install ".[peers]".
+has to give the same predictions after the same adaptation before it is timed. `make peers` installs the peers.
 """
 
 import contextlib
@@ -147,7 +147,7 @@ def require_peers(without: tuple[str, ...]) -> None:
         if who not in without and (missing := [module for module in modules if not find_spec(module)]):
             raise SystemExit(
                 f"error: {who} is among the contenders, but '{missing[0]}' is not installed; install the peers "
-                f"(pip install '.[peers]'), or leave it out (--without '{who}')"
+                f"(make peers), or leave it out (--without '{who}')"
             )
     if "native" not in without and not shutil.which("cc"):
         raise SystemExit(

@@ -2,7 +2,7 @@
 
 All in one run, on one thread, taking turns, with a network of ring-nav's shape that is not trained: what an update
 costs does not depend on the numbers. Every contender has to give the same predictions after the same samples before it
-is timed. The memory of rows is full. JAX is a peer where it is installed: pip install ".[peers]".
+is timed. The memory of rows is full. JAX is a peer where it is installed (`make peers`).
 
 Then one model learns from many samples. What its rows take of the prior's variance must never exceed 1: the covariance
 would have a negative eigenvalue.

@@ -31,7 +31,7 @@ SMALL = Network(width=8, filters=4, steps=(1, 2))
     ids=("full U", "kronecker U", "Gauss-Newton"),
 )
 def test_all_contenders_that_are_installed_adapt_alike(network: Network) -> None:
-    """Eager torch and native code always; JAX, LiteRT and IREE with the extra `peers`."""
+    """Eager torch and native code always; JAX, LiteRT and IREE with what `make peers` installs."""
     learner, normalization, model = make_learner(network)
     x, y, one = draw_samples(network)
     contenders = make_contenders(learner, normalization, model, (x, y), (*WITHOUT, "torch.compile"))
@@ -47,7 +47,7 @@ def test_all_contenders_that_are_installed_adapt_alike(network: Network) -> None
 
 def test_a_contender_that_cannot_run_is_named_before_anything_is_measured(monkeypatch) -> None:
     monkeypatch.setattr("latency.find_spec", lambda name: None if name == "iree" else True)
-    with pytest.raises(SystemExit, match=r"IREE is among .* 'iree' is not installed; .*'.\[peers\]'.*--without 'IREE'"):
+    with pytest.raises(SystemExit, match=r"IREE is among .* 'iree' is not installed; .*make peers.*--without 'IREE'"):
         main(Settings(networks=("full U",)))
     require_peers(("IREE",))
     monkeypatch.setenv("PATH", "")
