@@ -1,4 +1,4 @@
-"""What learning from one sample costs: `update` and `predict(std=True)` beside `predict`, torch and JAX.
+"""What learning from one sample costs: `update` and `predict(std=True)` by both engines, beside torch and JAX.
 
 All in one run, on one thread, taking turns, with a network of ring-nav's shape that is not trained: what an update
 costs does not depend on the numbers. Every contender has to give the same predictions after the same samples before it
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import tyro
 from filter_peers import JaxFilter, TorchFilter
-from latency import Timing, compare, untrained
+from latency import Timing, compare, compiled, untrained
 from numpy.typing import NDArray
 from store import EXPORT, RUNTIME, Output, begin, keep, settled
 from tables.timed import updates as update_lines
@@ -88,6 +88,7 @@ def measure(run: int, options: Options) -> list[Timing]:
     """Time everybody once."""
     torch.set_num_threads(1)
     learner, normalization, model = _network(options)
+    native = compiled(model)
     x, y = _samples(model)
     peers: dict[str, TorchFilter | JaxFilter] = {"torch eager": TorchFilter(learner, normalization, compiled=False)}
     if options.compile:
@@ -95,11 +96,10 @@ def measure(run: int, options: Options) -> list[Timing]:
     if find_spec("jax"):
         peers["JAX jit"] = JaxFilter(learner, normalization)
     filled = 2 * model.manifest.recursion.memory if model.manifest.recursion else 0
-    for index in range(filled):
-        model.update(x[index], y[index])
-    for who, peer in peers.items():
+    for each in (model, native, *peers.values()):
         for index in range(filled):
-            peer.update(x[index], y[index])
+            each.update(x[index], y[index])
+    for who, peer in {"native": native, **peers}.items():
         if not (error := relative_error(peer.predict(x[:1]), model.predict(x[:1]))) < 1e-3:
             raise SystemExit(f"error: {who} predicts otherwise than the runtime: off by {error:.1e}")
     one_x, one_y = x[0], y[0]
@@ -107,6 +107,9 @@ def measure(run: int, options: Options) -> list[Timing]:
         "predict": lambda: model.predict(one_x),
         "predict, std": lambda: model.predict(one_x, std=True),
         "AdaptiveModel": lambda: model.update(one_x, one_y),
+        "predict, native": lambda: native.predict(one_x),
+        "predict, std, native": lambda: native.predict(one_x, std=True),
+        "native": lambda: native.update(one_x, one_y),
     }
     calls |= {who: partial(peer.update, one_x, one_y) for who, peer in peers.items()}
     numbers = len(model.v.ravel())

@@ -74,8 +74,8 @@ The filter's covariance is made of the rows of so many samples. The network was 
 has the errors over the orbit, how often 90 % intervals hold, and the time of an update once the memory is full:"""
 _UPDATES = """## An update by one sample
 
-The rule `recursive` on ring-nav's network, with a full memory of 64 samples. The peers compute the same update in torch
-and in JAX:"""
+The rule `recursive` on ring-nav's network, with a full memory of 64 samples. `native` is the runtime's other engine.
+The peers compute the same update in torch and in JAX. All are compared with `predict` on ONNX Runtime:"""
 _ENDLESS = """One model that never stops. Each variance is that of a number of v, over what it was before the first
 sample. So it lies between 0 and 1. NIS is the squared error of the prediction over the variance that was
 expected, per output:"""

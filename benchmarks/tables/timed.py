@@ -60,6 +60,16 @@ def gpu_training(rows: Rows) -> Lines:
     ]
 
 
+_CALLS = {
+    "predict": "predict",
+    "predict, std": "predict(std=True)",
+    "AdaptiveModel": "update",
+    "predict, native": "predict, native",
+    "predict, std, native": "predict(std=True), native",
+}
+"""What a contender of `updates.py` does, if it is not the update of a peer."""
+
+
 def updates(rows: Rows) -> Lines:
     """One line per contender: its median over that of `predict` in the same run."""
     timed = [row for row in rows if "who" in row]
@@ -69,13 +79,12 @@ def updates(rows: Rows) -> Lines:
         ours = [row for row in timed if row["who"] == who]
         lines.append(
             {
-                "call": {"AdaptiveModel": "update", "predict, std": "predict(std=True)"}.get(who, f"update, {who}"),
+                "call": _CALLS.get(who, f"update, {who}"),
                 "over predict": median([row["p50_seconds"] / plain[row["run"]] for row in ours], ".1f"),
                 "p50, µs": f"{1e6 * np.median([row['p50_seconds'] for row in ours]):,.1f}",
                 "p99, µs": f"{1e6 * np.median([row['p99_seconds'] for row in ours]):,.1f}",
             }
         )
-    lines[0]["call"] = "predict"
     return lines
 
 
