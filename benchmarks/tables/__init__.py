@@ -78,8 +78,8 @@ _UPDATES = """## An update by one sample
 The rule `recursive` on ring-nav's network, with a full memory of 64 samples. The peers compute the same update in torch
 and in JAX:"""
 _ENDLESS = """One model learns from sample after sample. Each number of v has a variance, here divided by what it was
-before the first sample. So it lies between 0 and 1. The table has the smallest and the largest. NIS is the squared error
-of the prediction over the variance that was expected, per output:"""
+before the first sample. So it lies between 0 and 1. The table has the smallest and the largest. NIS is the squared
+error of the prediction over the variance that was expected, per output:"""
 TABLES = {
     "demo": Table(("demo",), demo),
     "demo/short": Table(("demo",), demo_short),

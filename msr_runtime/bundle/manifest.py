@@ -74,8 +74,9 @@ class ShotFigures(Frozen):
     shots: Count
     """Support samples per task."""
     usual_spread: Size
-    """The largest spread of x in the support sets that are drawn as in meta-training: the variance of each normalized
-    number over the samples, averaged over the numbers. A support set that is not wider counts as usual."""
+    """The largest spread of x in the support sets that are drawn as in meta-training. The spread is the variance of
+    each normalized number over the samples, averaged over the numbers. A support set that is not wider counts as
+    usual."""
     usual_loss: Size
     """The largest support loss after adapting, on normalized outputs, among the adaptations to usual support sets that
     helped."""
