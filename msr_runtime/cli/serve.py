@@ -58,7 +58,7 @@ def serve(
 
     The traffic is not encrypted: in a network that you do not trust, use a TLS proxy or tunnel.
 
-    After SIGTERM or Ctrl-C, the server first answers the requests that it has received, for 5 s at most.
+    When it is stopped, the server first answers the requests that it has received, for 5 s at most.
 
     Exit code: 0 after SIGTERM, 130 after Ctrl-C.
 
