@@ -1,11 +1,11 @@
 """Learning at every tick: MSR under the recursive rule beside its peers under the same filter, on streams of samples.
 
 Each method follows the same streams: it predicts each sample before it learns from it, and beside it samples over the
-orbit. The settings of every method (noise, time constant, and what else it has) are chosen on validation streams, for
-each kind of stream. All methods that are trained take as many outer steps.
+orbit. The settings of every method, such as noise and time constant, are chosen on validation streams, for each kind of
+stream. All methods that are trained take the same number of outer steps.
 
 * ring-nav and hex-drive: the task stays, jumps, or drifts. After 3, 10 and 40 samples it is counted how often the
-  intervals over the orbit hold, with the noise as it was trained. Broken robots are told from fresh ones.
+  intervals over the orbit hold, with the noise as it was trained. It is measured how many broken robots are found.
 * husky: logs of a real robot, which the option `logs` names. One terrain at a time is left out of the training. The
   robot turns one way for a while, then the other way. The methods know its mirror, or do not.
 

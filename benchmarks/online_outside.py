@@ -1,8 +1,9 @@
-"""Robots that break what meta-training took for granted, and whether a filter's innovations tell them from fresh ones.
+"""Broken robots: does the filter of a method find them among fresh ones?
 
 The robot moves anywhere and uses everything that it has: what it never uses, it cannot find broken. The measure of a
 stream is the one of `OnlineAdapter`: how surprising the first samples are, and those of each window, and how strong the
-evidence is that one number of x is at fault, over the limits that fresh tasks give. These are each method's own.
+evidence is that one number of x is at fault. Each is divided by its limit. The limits come from fresh tasks, for each
+method by itself.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,8 +1,8 @@
 """What a policy server costs: round trips through openpi's client over loopback, beside predict in the same process.
 
-`msr serve` and a server that only sends a ready reply of the same size back run in processes of their own; they and
-predict take turns. Then eight clients, each a process, ask at once: at a robot's pace, and as fast as they can. At last
-one client asks while fifteen others adapt without a pause.
+`msr serve` and a server that only sends back a prepared reply of the same size run in processes of their own. They
+and predict take turns. Then eight clients, each a process, ask at once: at a robot's pace, and as fast as they can.
+Finally, one client asks while fifteen others adapt without a pause.
 """
 
 import asyncio

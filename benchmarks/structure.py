@@ -1,9 +1,9 @@
-"""What of U a robot needs: bytes, adapt time and held-out error before and after each step of compression.
+"""How much of U a robot needs: bytes, adapt time and error before and after each step of compression.
 
-Each network is trained shortly, then exported: as it was learned, rounded, with fewer columns of U, with equal rows
-tied, and as `msr export` takes both. All bundles of a network adapt in turns, in one run and on
-one thread, on ONNX Runtime and in native code where a C compiler is found. Errors are those of these bundles on fresh
-tasks, and on robots outside of the ranges of training. It can be interrupted: trained and measured networks are kept.
+Each network is trained for a short time, then exported: as it was learned, rounded, with fewer columns of U, with equal
+rows tied, and as `msr export` combines them. All bundles of a network adapt in turns, in one run and on one thread, on
+ONNX Runtime and in native code where a C compiler is found. Errors are those of these bundles on fresh tasks, and on
+robots outside of the ranges of training. It can be interrupted: trained and measured networks are kept.
 """
 
 import json
@@ -153,7 +153,7 @@ class Row(TypedDict):
     many_error: float
     """The same after `MANY` samples."""
     outside_error: float | None
-    """The same as `error`, on tasks outside of the ranges of training; for robots."""
+    """The same as `error`, on tasks outside of the ranges of training; only for robots."""
 
 
 class Left(TypedDict):

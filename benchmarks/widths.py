@@ -1,8 +1,8 @@
 """Forms of U at growing widths: numbers of U, the time of an outer gradient, and the error beside the full form's.
 
 A full U has as many rows as W has numbers, so it grows with the square of the width. The others do not: fewer columns,
-or Kronecker products. All adapt by gradient steps on one robot. Of the outer rates, the lower validation loss of the
-first seed decides. It can be interrupted: finished runs are kept.
+or Kronecker products. All adapt by gradient steps on one robot. Each takes the outer rate with which its first seed has
+the lower validation loss. It can be interrupted: finished runs are kept.
 """
 
 import math

@@ -59,26 +59,27 @@ PENDING |= {"gpu", "widths", "few-shot-bundle"}
 """Results that need not be stored yet. Their tables and pictures are then left out of the pages."""
 _BUNDLE = """## On the robot
 
-The prototypes of the first table, exported, on the same episodes: by torch, by ONNX Runtime and in native code. `named
-otherwise` is the share of images to which torch gives another name. The times are medians: to teach five classes by one
-image each, and to name one image."""
+The prototypes of the first table are exported, and run on the same episodes: by torch, by ONNX Runtime and in native
+code. `named otherwise` is the share of images to which torch gives another name. The times are medians: to teach five
+classes from one image each, and to name one image."""
 _WIDTHS = """## Wider networks
 
 A full U has as many rows as the weights have numbers, so it grows with the square of the width. Fewer columns make it
 smaller, and Kronecker products much smaller. The table compares them on ring-nav, by gradient steps, with three hidden
-layers. The time of an outer step of training is over that of the first line. `over full` compares errors at the same
-width:"""
+layers. The time of an outer step is divided by that of the first line. `over full` is the error divided by that of the
+full U of the same width:"""
 _MEMORY = """### What a longer memory buys
 
-The filter's covariance is made of the rows of so many samples. The network was trained with a memory of 64. The table
-has the errors over the orbit, how often 90 % intervals hold, and the time of an update once the memory is full:"""
+The filter's covariance is made of the rows of a limited number of samples, its memory. The network was trained with a
+memory of 64. The table has the errors over the orbit, how often 90 % intervals hold, and the time of an update once the
+memory is full, over that of a prediction:"""
 _UPDATES = """## An update by one sample
 
 The rule `recursive` on ring-nav's network, with a full memory of 64 samples. `native` is the runtime's other engine.
 The peers compute the same update in torch and in JAX. All are compared with `predict` on ONNX Runtime:"""
-_ENDLESS = """One model that never stops. Each variance is that of a number of v, over what it was before the first
-sample. So it lies between 0 and 1. NIS is the squared error of the prediction over the variance that was
-expected, per output:"""
+_ENDLESS = """One model learns from sample after sample. Each number of v has a variance, here divided by what it was
+before the first sample. So it lies between 0 and 1. The table has the smallest and the largest. NIS is the squared
+error of the prediction over the variance that was expected, per output:"""
 TABLES = {
     "demo": Table(("demo",), demo),
     "demo/short": Table(("demo",), demo_short),

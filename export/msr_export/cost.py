@@ -1,4 +1,4 @@
-"""In what precision a learner is stored: what rounding costs is measured on validation tasks first."""
+"""Choose in what precision a learner is stored, by what rounding costs on validation tasks."""
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ def mean_error(errors: NDArray[np.float64]) -> float:
 
 
 class JudgedTasks:
-    """Validation tasks, drawn once, on which learners are compared: their ratio is known better than their errors.
+    """Validation tasks, drawn once, on which learners are compared: the ratio of two errors is known better than each.
 
     Args:
         normalization: The learners' normalization.

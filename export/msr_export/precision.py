@@ -15,12 +15,12 @@ from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.gauss_newton import GaussNewton
 
 _MOST = 1000.0
-"""Largest bound of the condition number for float32. A sum of float32 is exact to about 1e-7 of its size, so z to about
-1e-4 of its length if all errors add up, and measured to 1e-6. Rows ten times as long, far outside the field's range,
-leave the system positive definite.
+"""Largest bound of the condition number for float32. A sum of float32 is exact to about 1e-7 of its size. So the step z
+is exact to about 1e-4 of its length if all errors add up; 1e-6 was measured. Rows ten times as long, far outside the
+field's range, leave the system positive definite.
 """
 _SAMPLES = 256
-"""Samples by which the mean is measured."""
+"""Samples over which the mean of |row|² is taken."""
 
 
 def sum_dtype(learner: Learner, rule: GaussNewton) -> torch.dtype:

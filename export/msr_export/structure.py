@@ -4,7 +4,7 @@ What is kept is chosen on validation tasks, then measured on others, with as man
 many: with few columns, few samples say more about v, and many samples less.
 
 Tasks can say what adapting needs only if there are enough of them, and if adapting helps on them. On logs of a real
-robot it hardly may: then the errors would stay the same with no columns at all.
+robot, adapting may hardly help: then the errors would stay the same with no columns at all.
 """
 
 import numpy as np
@@ -64,7 +64,7 @@ def choose_structure(
     if not symmetries(learner) or not (ties or truncates):
         return learner, None
     known = {"shots": shots, "tasks": tasks}
-    # Of the draws by the export's own seed, what rounding costs is measured too: the errors can be compared.
+    # What rounding costs is measured on draws by the same seed, the export's: so the errors can be compared.
     judged = _judges(normalization, family, seed=seed, **known)
     both = [each.by_set(learner) for each in judged]
     before, at_v0 = [adapted for adapted, _ in both], [without for _, without in both]

@@ -40,7 +40,7 @@ _TOGETHER = 0.5
 _SMALL = 0.01
 """The share of the numbers of every U below which a layer is small."""
 _WORST = 10
-"""One of so many tasks may rule the mean of all errors."""
+"""One task in so many may rule the mean of all errors."""
 _CERTAIN = 2.0
 """Standard errors by which the difference of errors has to lie below the tolerance."""
 

@@ -1,4 +1,4 @@
-"""Leave out of a graph what no runtime needs: long names, notes, and attributes that say what holds anyway.
+"""Leave out of a graph what no runtime needs: long names, notes, and attributes that have their default value.
 
 The linear system of a Gauss-Newton step has thousands of nodes. Half of its file would be their names.
 """

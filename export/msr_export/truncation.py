@@ -7,9 +7,9 @@ A rotation of v changes no inner loop that measures v by its plain length: gradi
 damped Gauss-Newton steps, ridge regression and the filter, whose damping or variance is one number a tensor. Rates for
 single numbers of v measure it in another way, and rules of one's own may: their v stays as it is.
 
-So does the v of the filter. Its errors would stay, but it would be surer than it may be: it would no longer doubt the
-directions that it has lost. Measured on ring-nav, after 40 samples: a mean normalized innovation squared of 1.7, not
-1.0.
+The v of the filter stays too. With fewer directions its errors would stay the same, but it would be too sure of itself:
+it would no longer doubt the directions that it has lost. Measured on ring-nav, after 40 samples: a mean normalized
+innovation squared of 1.7, not 1.0.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Does adapting help here? A running comparison of the adapted network with three answers that need no adapting."""
+"""Does adapting help here? A running comparison of the adapted network with three answers that do not adapt."""
 
 import math
 from dataclasses import dataclass
@@ -170,7 +170,7 @@ class Comparison:
 
     @property
     def better(self) -> bool:
-        """Whether the adapted network is no worse than `v0` by the running errors, be it by chance."""
+        """Whether the running error of the adapted network is no larger than that of `v0`, even if only by chance."""
         return bool(self._rises[0] <= 0)
 
     def _verdict(self) -> Verdict:

@@ -106,9 +106,10 @@ class OnlineAdapter:
                 so if the bundle can.
             false_alarms: Share of clean tasks that `OnlineReport.family` may call strange within a minute, above 0 and
                 at most 0.1. The fewer, the later a strange task is found.
-            detect_changes: Forget the task before when samples show another one. From a window, it takes some samples
-                that one network explains, and not the one that acts, nor one together with those before: see
-                `AdaptiveModel.adapt`, `in_order`. By sample, two very surprising samples after a calm time are enough.
+            detect_changes: Forget the earlier task when samples show another one. From a window, this takes some
+                samples that one network explains, but not the network that acts; and no network explains them together
+                with the earlier samples: see `AdaptiveModel.adapt`, `in_order`. By sample, two very surprising samples
+                after a calm time are enough.
 
         Raises:
             InputError: If a number is out of its range; if the guard has a trust region of its own and the model's
@@ -289,14 +290,14 @@ class OnlineAdapter:
         self._step()
 
     def task_changed(self, inflate: float | None = None) -> None:
-        """Tell that the robot does another task from now on, such as with another load.
+        """Say that the robot does another task from now on, for example with another load.
 
         Samples whose x was observed before are left out and counted, even if their y comes later. Inside the `with`,
         the thread does it before its next adaptation.
 
         Args:
-            inflate: None begins at `v0` again, with an empty window. A factor of at least 1 keeps what was learned, and
-                is less sure of it, see `AdaptiveModel.inflate`: for a task that resembles the one before.
+            inflate: None begins at `v0` again, with an empty window. A factor of at least 1 is for a task that
+                resembles the one before: what was learned is kept, and is less sure. See `AdaptiveModel.inflate`.
 
         Raises:
             InputError: If the factor is below 1, or the model does not learn sample by sample.

@@ -50,9 +50,9 @@ class OnlineReport:
     open: int = 0
     """Observed x whose y has not come yet."""
     late: int = 0
-    """Samples that entered after one of a later time."""
+    """Samples that entered after a sample of a later time."""
     tasks: int = 1
-    """Tasks so far: one more than the changes of the task that the robot told."""
+    """Tasks so far: one more than the calls of `OnlineAdapter.task_changed`."""
     restarts: int = 0
     """Changes of the task that samples showed: what was learned before was forgotten, see `detect_changes`."""
     frozen: bool = False

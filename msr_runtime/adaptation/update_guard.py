@@ -72,12 +72,12 @@ class UpdateGuard:
     """The largest accepted support loss after adapting, on normalized outputs. `math.inf` switches this check off. None
     takes the measured one, or no limit where none was measured."""
     constant_y: bool = False
-    """Whether y may be the same in all samples of a support set although their x differ. Else such an update is
+    """Whether y may be the same in all samples of a support set although their x differ. If not, such an update is
     refused: it is what a stuck sensor gives. Set it where one y for all is meant, such as a saturated command."""
     hold_v0: bool = False
     """Whether `OnlineAdapter` acts with `v0` while adapting hurts: while the adapted network predicts new samples worse
     than `v0` does, by more than chance, see `OnlineReport.helping`. It goes on adapting, and acts with what it has
-    learned when that is better again. `AdaptiveModel.adapt` cannot know, and does not look at it."""
+    learned when that is better again. `AdaptiveModel.adapt` cannot know whether adapting hurts, and ignores this."""
 
     def __post_init__(self) -> None:
         for name, value, what in (("trust", self.trust, "distance"), ("loss", self.loss, "loss")):

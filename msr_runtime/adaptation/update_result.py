@@ -31,7 +31,7 @@ class UpdateResult:
     refusal: Refusal | None = None
     """Why the update was refused, as a name to count by; None if it was accepted."""
     outside: Outside = field(default_factory=dict)
-    """What of the sample was outside the bounds of its field, by side and field: `{"x.goal": 1}`."""
+    """Whether the sample has a value outside the bounds of its field, by side and field: `{"x.goal": 1}`."""
 
     @property
     def deviation(self) -> Array:

@@ -74,8 +74,9 @@ class ShotFigures(Frozen):
     shots: Count
     """Support samples per task."""
     usual_spread: Size
-    """The largest spread of x in the support sets that are drawn as in meta-training: the variance of each normalized
-    number over the samples, averaged over the numbers. A support set that is not wider counts as usual."""
+    """The largest spread of x in the support sets that are drawn as in meta-training. The spread is the variance of
+    each normalized number over the samples, averaged over the numbers. A support set that is not wider counts as
+    usual."""
     usual_loss: Size
     """The largest support loss after adapting, on normalized outputs, among the adaptations to usual support sets that
     helped."""
@@ -112,18 +113,18 @@ class Recursion(Frozen):
     """How a bundle with the rule `recursive` learns sample by sample. See `AdaptiveModel.update`."""
 
     memory: int = Bounded(ge=1, le=2**16)
-    """How many samples count in the covariance of v: those that tell most. The others count in v alone."""
+    """How many samples count in the covariance of v: those that say most about v. The others count in v alone."""
     relinearize: int = Bounded(ge=0, le=2**10)
-    """The first so many samples are linearized again, where v is by then, each time that their number has grown by a
-    half: after 2, 3, 4, 6, 8, 12 and so on."""
+    """After 2, 3, 4, 6, 8, 12 samples and so on, up to this number, all samples so far are linearized again, at the v
+    of that moment. 0: no sample is linearized again."""
     tick: float = Bounded(gt=0, allow_inf_nan=False)
     """The time between two samples of meta-training, in s: 1 / `rate_hz`. It is 1 where the data has no rate."""
     tau: float | None = Bounded(gt=0, allow_inf_nan=False)
     """The time constant, in s, with which v and its covariance return to what they were before the first sample. None:
     nothing is forgotten."""
     gate: float | None = Bounded(gt=0, allow_inf_nan=False)
-    """A number of expected standard deviations. A larger error may be an outlier, and moves v only as much as this one.
-    None: every error counts alike."""
+    """A number of expected standard deviations. A larger error may be an outlier, and moves v only as much as an error
+    of this size. None: every error counts in full."""
 
 
 class TrainingSamples(Frozen):
@@ -132,13 +133,13 @@ class TrainingSamples(Frozen):
     augmented: bool
     """Whether the queries were moved by random group elements, so that the symmetry could be learned."""
     fewest_shots: PositiveInt
-    """The smallest number of support samples per task. The largest one is `Manifest.shots`."""
+    """The smallest number of support samples per task. The largest number is `Manifest.shots`."""
     noise: Size
     """Standard deviation of the noise on y of the support samples, on normalized outputs."""
     outliers: float = Bounded(ge=0, le=1)
     """Share of the support samples whose y was wrong."""
     outlier_size: Size
-    """How far off such a y was, on normalized outputs."""
+    """How far off a wrong y was, on normalized outputs."""
 
 
 class Provenance(Frozen):

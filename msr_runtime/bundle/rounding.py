@@ -26,7 +26,7 @@ class Rounding(Frozen):
 
     The errors were measured in torch when the bundle was written, on the same validation tasks: over the orbit, after
     adapting with the shots of meta-training. An error is the mean squared error over the mean square of y, as in `msr
-    evaluate`; for a classifier it is the cross entropy, because rounding turns too few labels to be counted.
+    evaluate`; for a classifier it is the cross entropy, because rounding changes too few labels to be counted.
     """
 
     precision: Precision
@@ -34,8 +34,7 @@ class Rounding(Frozen):
     tried: Precision
     """The rounding whose error was measured."""
     kept: tuple[str, ...] = ()
-    """Parameters that the rounding would not leave as they are but for a rounding error: their numbers are too large or
-    too small. They stay float32."""
+    """Parameters whose numbers are too large or too small for the rounding. They stay float32."""
     tasks: PositiveInt
     """The number of validation tasks."""
     error: Size

@@ -29,7 +29,7 @@ class LayerStructure(Frozen):
     columns_before: PositiveInt
     """The columns of U that were learned."""
     rows: PositiveInt | None = None
-    """How many different rows U has beside zero, if equal rows are stored once. None: each number has its own row."""
+    """How many different rows U has besides zero, if equal rows are stored once. None: each number has its own row."""
 
     @property
     def multiply_adds(self) -> int:
@@ -65,13 +65,13 @@ class Structure(Frozen):
     """The smaller U of each layer, and what it costs.
 
     It is found before U is rounded, and before anything is traced, measured or compared with torch. The errors are
-    measured as those of `Rounding`, on draws of validation tasks by which nothing was chosen. A family of few recorded
-    tasks gives other samples of the same tasks.
+    measured as those of `Rounding`, on validation tasks that had no part in the choice. A family of few recorded tasks
+    gives other samples of the same tasks.
     """
 
     layers: tuple[LayerStructure, ...]
     """The layers whose U got smaller. Empty: too little could be left out within the tolerance, or the tasks could not
-    say what."""
+    say what is needed."""
     tasks: PositiveInt
     """The number of different validation tasks."""
     error: Size

@@ -4,15 +4,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 SURPRISE = 25.0
-"""The largest innovation that counts, as a multiple of a usual one. One outlier is no other task."""
+"""The largest innovation that counts, as a multiple of a usual one: one outlier must not look like another task."""
 
 
 def surprise_parts(nis: NDArray, y: NDArray, usual: ArrayLike) -> tuple[NDArray, NDArray]:
-    """Return the two sums' terms of which the surprise of some samples is the ratio.
+    """Return the error and the size of each sample. Surprise is the sum of the errors over the sum of the sizes.
 
     The errors of a network grow with y: a strong robot would look strange beside a weak one. Divided by the size of y,
-    tasks of one family resemble each other much more, and a strange one stands out. A filter that is too sure of itself
-    after some samples, or too little, is so on every task: so what is usual after as many samples is divided out too.
+    tasks of one family resemble each other much more, and a strange one stands out. After some numbers of samples a
+    filter is too sure of itself, or not sure enough, on every task. So the errors are divided by what is usual then.
 
     Args:
         nis: The normalized innovation squared of each sample, over all numbers of y, `(...)`.

@@ -28,15 +28,15 @@ Key = TypeVar("Key", str, int)
 def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = (), engine: Engine = "onnx") -> int:
     """Time predict and adapt of a bundle on this machine.
 
-    predict is timed for one sample, after an adaptation; adapt for the shots of the training.
+    predict is timed for one sample, after an adaptation. adapt is timed for the shots of meta-training.
 
     A "bare session" is timed too: ONNX Runtime alone, with constant weights that cannot adapt.
 
-    It and predict take turns, so that a change of the machine's speed affects both.
+    The session and predict take turns, so that a change of the machine's speed affects both.
 
     With the rule recursive, update and predict with deviations are timed too, in turns with predict.
 
-    So is the longest update, which linearizes the first samples again.
+    The longest update, which linearizes the first samples again, is timed as well.
 
     Args:
         bundle: The folder of the bundle.

@@ -21,7 +21,7 @@ def check(
 ) -> int:
     """Compare a policy with the symmetry that a family declares.
 
-    It says which output breaks which turn or mirror, by how much, and what does not fit.
+    It says which output breaks which turn or mirror, by how much, and which field does not fit.
 
     The family is checked first, as `check_family` does. Exit code 1: a symmetry is broken.
 

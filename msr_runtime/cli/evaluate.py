@@ -56,7 +56,7 @@ def evaluate(
 
     A filter also predicts how large its errors are. Two figures say whether it is right:
     - the share of answers over the orbit that lie in its 90 % intervals
-    - its squared errors over those that it expected: 1 is right, below 1 it is too careful
+    - its squared errors over those that it expected: 1 is right, below 1 it is too cautious
 
     Below the network are the errors of simple methods without meta-learning, on the same tasks.
 
@@ -71,8 +71,9 @@ def evaluate(
         json: Write the figures to this file too.
         key: Public keys (Ed25519). The bundle must be signed by one of them.
         engine: What computes: ONNX Runtime, or the bundle's native code (`msr compile`), a program to trust.
-        learner: A network or rule of your own, on which the run was trained. Needed for the same reason.
-        method: A method of your own, likewise.
+        learner: A network or rule of your own, on which the run was trained. A checkpoint never runs what it names, so
+            name it again. A bundle needs none.
+        method: The method of the run, if it is one of your own: name it again too.
     """
     require_folder(json)
     for name, value, least in (("tasks", tasks, 1), ("closed-loop-tasks", closed_loop_tasks, 0), ("seed", seed, 0)):

@@ -48,13 +48,14 @@ def export(
         family: The task family that the network was trained on: a built-in name, module:attribute, file.py:attribute,
             file.npz or file.yaml. Needed for a family of your own: it is a program, and none is run only because a file
             names it.
-        learner: A network or rule of your own, on which the checkpoint was trained. Needed for the same reason.
-        method: A method of your own, likewise.
-        precision: How U and the layers that do not adapt are stored. The smaller, the coarser; what it costs in error
-            after adapting is measured on validation tasks, and printed.
-        structure: Store all of U. Otherwise the rows and columns are left out that adapting to tasks does not need, so
-            that the robot adapts with less work. At most 2 % more error after adapting is allowed; what it costs and
-            buys is printed.
+        learner: A network or rule of your own, on which the checkpoint was trained. A checkpoint never runs what it
+            names, so name it again.
+        method: The method of the checkpoint, if it is one of your own: name it again too.
+        precision: How U and the layers that do not adapt are stored. Fewer bytes are less exact. The error that this
+            adds after adapting is measured on validation tasks, and printed.
+        structure: Store all of U. Otherwise, rows and columns that are not needed for adapting to tasks are left out,
+            so that the robot adapts with less work. At most 2 % more error after adapting is allowed. What this costs
+            and saves is printed.
         replace: Replace the bundle that is there already. Until the new one is whole, the old one stays.
         native: Also compile the bundle's native code for this machine's processor, as `msr compile` does with its
             defaults.

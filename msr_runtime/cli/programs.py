@@ -33,7 +33,7 @@ class Programs(BaseModel):
     network: Annotated[str | None, option("FILE.py:NAME", _NEEDED)] = None
     """The network, as it was named in training: package.module:attribute or path/to/file.py:attribute."""
     rule: Annotated[str | None, option("FILE.py:NAME", _NEEDED)] = None
-    """The rule, likewise."""
+    """The rule, as it was named in training."""
 
 
 MethodOfCheckpoint = Annotated[str | None, option("FILE.py:NAME", _NEEDED)]

@@ -31,8 +31,9 @@ def samples(
     Args:
         family: The task family: a built-in name, module:attribute, file.py:attribute, file.npz or file.yaml.
         out: The .npz file to write: support_x, support_y, query_x and query_y, in raw units.
-        shots: Number of support samples; of images, that of each class.
-        queries: Number of query samples per query set of the family; of images, that of each class, if it has so many.
+        shots: Number of support samples. For images: per class.
+        queries: Number of query samples per query set of the family. For images: per class, and fewer if a class has
+            fewer images.
         split: The split from which the task is drawn. Training has not seen those of `test`.
         seed: Seed of the task and its samples.
     """

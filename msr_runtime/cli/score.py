@@ -46,11 +46,11 @@ def score(
             .npz file with x (samples, inputs), y (samples, outputs) and optionally time (samples,) in s. Several drives
             of equal length have one more axis in front.
         bundle: The folder of the bundle.
-        split: Of a description of logs, score only the tasks of train, validation or test.
+        split: Score only the tasks of train, validation or test. Only for a description of logs.
         window: Size of the support set, as in OnlineAdapter.
         hz: Adaptations per second of the log, at most, as in OnlineAdapter.
-        time_constant: The time after which 1/e of what was learned is left, as the robot loads the bundle. Only for the
-            rule recursive.
+        time_constant: The time after which 1/e of what was learned is left. Give it if the robot loads the bundle with
+            a time constant of its own. Only for the rule recursive.
         json: Write the figures to this file too.
         key: Public keys (Ed25519). The bundle must be signed by one of them.
         engine: What computes: ONNX Runtime, or the bundle's native code (`msr compile`), a program to trust.

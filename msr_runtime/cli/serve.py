@@ -41,7 +41,7 @@ def serve(
 
     Without NAME= the name of a bundle is the name of its folder.
 
-    Each connection starts at v0. Its adaptation ends with it, also when the connection breaks.
+    Each connection starts at v0. Its adaptation ends with the connection, also if it breaks.
 
     On the same port, three paths answer plain GET requests:
     - /healthz: the process runs
@@ -58,18 +58,18 @@ def serve(
 
     The traffic is not encrypted: in a network that you do not trust, use a TLS proxy or tunnel.
 
-    A stopped server answers the requests in flight first, for 5 s at most.
+    When it is stopped, the server first answers the requests that it has received, for 5 s at most.
 
     Exit code: 0 after SIGTERM, 130 after Ctrl-C.
 
     Args:
         bundles: Folders of bundles, with or without a name.
-        host: The address to listen at, IPv4 or IPv6. With 127.0.0.1 or ::1, only programs on this machine can connect.
+        host: The address to listen on, IPv4 or IPv6. With 127.0.0.1 or ::1, only programs on this machine can connect.
         port: The port. With 0, any free port; the log tells which.
         token_file: A file that holds the token and nothing else.
         key: Public keys (Ed25519). Each bundle must be signed by one of them.
         engine: What computes: ONNX Runtime, or each bundle's native code (`msr compile`), a program to trust.
-        ignore: Keys that may stand beside the fields of an observation, and are not read, such as prompt.
+        ignore: Keys of an observation that are allowed beside the fields and not read, such as prompt.
         limits: Limits that keep one client from using up the server for all others.
     """
     token = _token(token_file)

@@ -49,23 +49,23 @@ class LearnerConfig(BaseModel):
     activation: Activation = "silu"
     """What stands between the layers of a built-in network."""
     norm: Norm = "none"
-    """What normalizes the hidden layers of a `conv` network: `none`, or `layer`, each sample's whole map. `batch` is
-    refused: a robot's answer must not depend on the other samples of a batch."""
+    """What normalizes the hidden layers of a `conv` network: `none`, or `layer` over each sample's whole map. `batch`
+    is refused: a robot's answer must not depend on the other samples of a batch."""
     head: Head = "linear"
-    """What follows the last map of a `conv` network that ends in a vector: `linear` on all of it, linear on its `mean`
-    over positions, or, as an embedding for prototypes, the `map` itself."""
+    """What follows the last map of a `conv` network that ends in a vector: `linear`, a linear layer on all of the map;
+    `mean`, a linear layer on its mean over positions; or `map`, nothing: the map is the embedding for prototypes."""
     grid_group: GridName | Literal["found"] | None = None
-    """The flips and turns that a `conv-grid` network holds, with the form `equivariant` or method `orbit-prototypes`,
-    or at which the form `kronecker` starts: `D1` (a left-right flip), `C2` (a half turn), `D2` (both flips), `C4`
-    (quarter turns), `D4` (quarter turns and flips). `found`: what is found in the family's augmentation."""
+    """The flips and turns of a `conv-grid` network: `D1` (a left-right flip), `C2` (a half turn), `D2` (both flips),
+    `C4` (quarter turns), `D4` (quarter turns and flips), or `found`, what is found in the family's augmentation. The
+    form `equivariant` and the method `orbit-prototypes` are built on them, and the form `kronecker` starts at them."""
     adapt: tuple[str, ...] = ("*",)
     """Patterns of the weights that adapt, such as `layers.2.*` or `*.bias`. The others are learned by the outer loop
     alone."""
     rule: str | None = None
     """`gradient` steps; `gauss-newton` steps; `ridge`, one exact step if the network is linear in what adapts;
     `recursive`, a Kalman filter that takes the samples one by one; or a rule of your own, named like a network. None:
-    the best one in measurements, which is `gauss-newton` for `msr` and `cavia`, unless the network is convolutional or
-    y is a class, and `gradient` in all other cases."""
+    `gauss-newton` for `msr` and `cavia`, the best one in measurements. If y is a class or the network is convolutional,
+    and for all other methods: `gradient`."""
     inner_steps: PositiveInt | None = None
     """Inner steps: steps on the support set. None: 2 for `gauss-newton`, 5 for others. Rules `ridge` and `recursive`
     take one."""
@@ -79,13 +79,13 @@ class LearnerConfig(BaseModel):
     first_order: bool = False
     """Treat the derivatives of the inner loop as constants in the outer loop."""
     memory: Annotated[int, Limits(ge=1, le=10_000)] = 64
-    """Number of samples that make up the covariance. Those that say most are kept. Only for `recursive`."""
+    """Number of samples that make up the covariance. Those that say most about v are kept. Only for `recursive`."""
     gate: PositiveFloat | None = 3.0
     """A number of standard deviations. A larger error is an outlier, and moves v only as much as an error of this size.
     None: all errors count in full. Only for `recursive`."""
     relinearize: Annotated[int, Limits(ge=0, le=1024)] = 16
-    """Up to this number, all samples so far are linearized again at the network as it is by then: after 2, 3, 4, 6, 8,
-    12 samples and so on. 0: no sample is linearized again. Only for `recursive`."""
+    """After 2, 3, 4, 6, 8, 12 samples and so on, up to this number, all samples so far are linearized again, at the
+    network as it is then. 0: no sample is linearized again. Only for `recursive`."""
     time_constant: PositiveFloat | None = None
     """After this time, in samples, 1/e of what was learned is left. It is learned, and starts here. None: nothing is
     forgotten. Only for `recursive`."""
@@ -97,12 +97,14 @@ class LearnerConfig(BaseModel):
     form: Form = "full"
     """The form of the symmetry matrix. Only for reparameterized networks."""
     terms: PositiveInt = 1
-    """Terms of the form `kronecker`. Only for reparameterized networks; with a `grid_group` it has one per element."""
+    """Terms of the form `kronecker`. Only for reparameterized networks. With a `grid_group`, there is one per element
+    of the group."""
     reparameterized: bool = False
     """Put a symmetry matrix behind every weight, for any method. MSR is MAML on such a network."""
     temperature: PositiveFloat | None = None
-    """Where the learned temperature of prototypes starts: a class's score is its mean squared distance per number,
-    negative, over it. None: 0.1 for `orbit-prototypes`; `protonets` then scores by plain squared distances."""
+    """Where the learned temperature of prototypes starts. The score of a class is minus its mean squared distance per
+    number, over the temperature. None: 0.1 for `orbit-prototypes`; `protonets` then scores by plain squared distances.
+    """
     context: PositiveInt = 32
     """Length of the context vector of method `cavia`; number of basis functions of method `function-encoder`."""
 

@@ -38,9 +38,9 @@ class TrainSettings(BaseModel):
     outliers: Annotated[float, Limits(ge=0, le=1)] = 0.0
     """Share of the support samples whose y is wrong: each of its numbers is off by `outlier_size`, up or down."""
     outlier_size: PositiveFloat = 10.0
-    """How far off the numbers of such a y are, in normalized units."""
+    """How far off the numbers of a wrong y are, in normalized units."""
     switches: Annotated[float, Limits(ge=0, le=1)] = 0.0
-    """Share of the support sets in which the task changes: their first samples, a random number, are another task's."""
+    """Share of the support sets in which the task changes: a random number of first samples is of another task."""
     queries: PositiveInt = 32
     """Query samples per task, over all query sets together."""
     training_tasks: PositiveInt = 1000
@@ -50,13 +50,14 @@ class TrainSettings(BaseModel):
     outer_rate: PositiveFloat = 8e-3
     """Highest learning rate of the outer optimizer (Adam with a one-cycle schedule)."""
     multi_step: NonNegativeInt = 0
-    """First outer steps in which the query losses after all inner steps count, with falling weights (MAML++)."""
+    """Number of first outer steps in which the query losses after every inner step count, with falling weights
+    (MAML++)."""
     recompute: bool = False
-    """Keep one inner step in memory: the backward pass computes each step again. Slower, equal up to rounding."""
+    """Keep only one inner step in memory: the backward pass computes each step again. Slower; equal up to rounding."""
     clip: PositiveFloat = 1.0  # with 10, some measured runs ended in NaN
     """Largest norm of the outer gradient; a longer gradient is scaled down to it."""
     normalize: bool = True
-    """Measure a center and a scale of x and y. Off: raw units, for a network that was trained elsewhere in them."""
+    """Measure a center and a scale of x and y. Off: raw units, for a network that was trained on raw units."""
     augment: bool = True
     """Augment the queries by random group elements (Algorithm 2). Off: the outer loss uses the queries as simulated."""
     insist_on_augmentation: bool = False
