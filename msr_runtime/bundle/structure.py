@@ -120,11 +120,11 @@ class Structure(Frozen):
         large = sorted(self.layers, key=lambda layer: layer.multiply_adds - layer.multiply_adds_before)[:_MOST_LINES]
         others = len(self.layers) - len(large)
         return {
-            "structure": f"{self.multiply_adds} of {self.full_multiply_adds} multiplications a product with U",
+            "structure": f"{self.multiply_adds} of {self.full_multiply_adds} multiplications per product with U",
             "structure costs": f"{_compared(self)}, on {self.tasks} validation tasks",
             **({f"with {self.many.shots} samples": _compared(self.many)} if self.many else {}),
             **{f"U of {layer.weight}": layer.describe() for layer in self.layers if layer in large},
-            **({"U of others": f"{others} that save less"} if others else {}),
+            **({"other weights": f"{others}, of which each saves less"} if others else {}),
         }
 
 

@@ -187,8 +187,8 @@ def test_no_line_is_long_however_many_layers_there_are() -> None:
     many = {"shots": 64, "error": 0.2, "full_error": 0.2}
     lines = Structure(**at, layers=layers, full_multiply_adds=10**8, many=many).describe()  # type: ignore[arg-type]
     names = ["structure", "structure costs", "with 64 samples"]
-    assert list(lines) == [*names, *(f"U of layers.{index}.weight" for index in range(8)), "U of others"]
-    assert lines["U of others"] == "12 that save less"
+    assert list(lines) == [*names, *(f"U of layers.{index}.weight" for index in range(8)), "other weights"]
+    assert lines["other weights"] == "12 that save less"
     assert all(len(line) < 80 for line in lines.values())
 
 
@@ -269,7 +269,7 @@ def test_a_smaller_bundle_computes_what_torch_does(exporter: Any, tmp_path: Path
     assert structure.many is not None
     assert structure.many.shots == 64
     lines = structure.describe()
-    assert re.fullmatch(r"\d+ of \d+ multiplications a product with U", lines["structure"])
+    assert re.fullmatch(r"\d+ of \d+ multiplications per product with U", lines["structure"])
     assert lines["structure costs"].endswith(" on 20 validation tasks")
     assert re.match(r"[+-]\S+ % error, \S+ in place of ", lines["with 64 samples"])
     assert lines["U of layers.0.weight"] == layer.describe()
