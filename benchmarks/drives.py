@@ -1,11 +1,12 @@
-"""One drive of a robot before and after adaptation, for a picture: a trained run, or an exported bundle, drives twice.
+"""One drive of a robot before and after adaptation, for a picture: MSR by Gauss-Newton steps, trained as in `families.py`.
 
 The robot is one of the test tasks, the same in both drives. Its ten samples lie in the sector that a support set shows.
-`--store drive-ROBOT --model FOLDER` writes benchmarks/results/drive-ROBOT.json, from which `make pictures` draws.
+`--store drive-ROBOT` writes benchmarks/results/drive-ROBOT.json, from which `make pictures` draws. The training takes
+about ten minutes of one core. Run again, it goes on where it was interrupted.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ import torch
 import tyro
 from numpy.typing import NDArray
 from store import Output, begin, keep, settled
-from training import ROOTS
+from tables import NEWTON
+from training import ROOTS, Job, learner_config, train
 
 from msr_envs.ant import Ant, AntEnv
 from msr_envs.ant.controller import trot
@@ -23,10 +25,9 @@ from msr_envs.arm import Arm
 from msr_envs.arm.course import REACHES
 from msr_envs.quadrotor import ModelLaw, Quadrotor
 from msr_envs.quadrotor.flight import draw_weather
-from msr_runtime import AdaptiveModel
-from msr_runtime.bundle.manifest import MANIFEST
 from msr_runtime.meta.evaluation.predictor import torch_adapt, torch_unadapted
 from msr_runtime.meta.training.checkpoint import load_checkpoint
+from msr_runtime.meta.training.config import TrainSettings
 from msr_runtime.task import Adapt, Predict, TaskFamily
 
 SHOTS = 10
@@ -41,8 +42,10 @@ class Options(Output):
 
     robot: str = "quadrotor"
     """quadrotor, arm or ant."""
-    model: Path | None = field(default=None, metadata={"place": True})
-    """The folder of a run, a checkpoint file, or the folder of a bundle."""
+    steps: int = 1000
+    """Outer steps of the training."""
+    out: Path = Path("runs/drives")
+    """Folder of the runs; a finished one in it is kept."""
 
 
 STORED = {f"drive-{robot}": Options(robot=robot) for robot in ("quadrotor", "arm", "ant")}
@@ -67,24 +70,24 @@ class Driven(NamedTuple):
 
 
 def main(options: Options) -> None:
-    """Drive twice, and keep what the picture shows."""
+    """Train, drive twice, and keep what the picture shows."""
     torch.set_num_threads(1)
     options = settled(options, STORED)
-    if options.model is None:
-        raise SystemExit("error: no model is given; name a run, a checkpoint or a bundle: --model FOLDER")
+    if options.robot not in ROBOTS:
+        raise SystemExit(f"error: --robot is '{options.robot}', but there are {', '.join(ROBOTS)}")
     begun = begin(options, (*ROOTS, "benchmarks/drives.py"), seeds=(0,))
-    driven = ROBOTS[options.robot](*models(options.model))
+    driven = ROBOTS[options.robot](*models(options))
     print(*(f"{options.robot}, {title}: {error}" for title, (_, error) in driven.paths.items()), sep="\n")
     rows = [{"robot": options.robot, "when": title, "error": error} for title, (_, error) in driven.paths.items()]
     keep(options, begun, rows, {f"drive-{options.robot}": driven.data()})
 
 
-def models(path: Path) -> tuple[Adapt, Adapt]:
-    """Return what does not adapt, and what does: of a bundle on ONNX Runtime, of a checkpoint in torch."""
-    if (path / MANIFEST).is_file():
-        model = AdaptiveModel.load(path)
-        return lambda *_: model.predict, model.adapted
-    checkpoint = load_checkpoint(path)
+def models(options: Options) -> tuple[Adapt, Adapt]:
+    """Train a network, and return what does not adapt, and what does."""
+    method = "msr" + NEWTON
+    settings = TrainSettings(steps=options.steps, outer_rate=8e-3, training_tasks=600)
+    run = train(Job(options.out / options.robot, options.robot, method, learner_config(method), settings))
+    checkpoint = load_checkpoint(run)
     return torch_unadapted(checkpoint.learner, checkpoint.normalization), torch_adapt(
         checkpoint.learner, checkpoint.normalization
     )
