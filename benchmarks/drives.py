@@ -1,4 +1,4 @@
-"""One drive of a robot before and after adaptation, for a picture: MSR by Gauss-Newton steps, trained as in `families.py`.
+"""One drive of a robot before and after adaptation, for a picture: MSR by Gauss-Newton steps, as in `families.py`.
 
 The robot is one of the test tasks, the same in both drives. Its ten samples lie in the sector that a support set shows.
 `--store drive-ROBOT` writes benchmarks/results/drive-ROBOT.json, from which `make pictures` draws. The training takes
@@ -8,7 +8,7 @@ about ten minutes of one core. Run again, it goes on where it was interrupted.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from msr_runtime.meta.training.checkpoint import load_checkpoint
 from msr_runtime.meta.training.config import TrainSettings
 from msr_runtime.task import Adapt, Predict, TaskFamily
 
+Robot = Literal["quadrotor", "arm", "ant"]
 SHOTS = 10
 BEFORE, AFTER = "no adaptation", "after ten samples"
 _TASK, _WORLD = 11, 7
@@ -40,15 +41,14 @@ _TASK, _WORLD = 11, 7
 class Options(Output):
     """What to drive."""
 
-    robot: str = "quadrotor"
-    """quadrotor, arm or ant."""
+    robot: Robot = "quadrotor"
     steps: int = 1000
     """Outer steps of the training."""
     out: Path = Path("runs/drives")
     """Folder of the runs; a finished one in it is kept."""
 
 
-STORED = {f"drive-{robot}": Options(robot=robot) for robot in ("quadrotor", "arm", "ant")}
+STORED = {f"drive-{robot}": Options(robot=robot) for robot in get_args(Robot)}
 """The stored results, and what each of them measures."""
 
 
@@ -73,8 +73,6 @@ def main(options: Options) -> None:
     """Train, drive twice, and keep what the picture shows."""
     torch.set_num_threads(1)
     options = settled(options, STORED)
-    if options.robot not in ROBOTS:
-        raise SystemExit(f"error: --robot is '{options.robot}', but there are {', '.join(ROBOTS)}")
     begun = begin(options, (*ROOTS, "benchmarks/drives.py"), seeds=(0,))
     driven = ROBOTS[options.robot](*models(options))
     print(*(f"{options.robot}, {title}: {error}" for title, (_, error) in driven.paths.items()), sep="\n")
@@ -157,7 +155,7 @@ def _support(family: TaskFamily, rng: np.random.Generator, model: Predict) -> tu
     return x, model(x)
 
 
-ROBOTS: dict[str, Callable[[Adapt, Adapt], Driven]] = {"quadrotor": fly, "arm": reach, "ant": walk}
+ROBOTS: dict[Robot, Callable[[Adapt, Adapt], Driven]] = {"quadrotor": fly, "arm": reach, "ant": walk}
 
 if __name__ == "__main__":
     main(tyro.cli(Options, description=__doc__))
