@@ -42,6 +42,7 @@ class Options(Output):
     """What to drive."""
 
     robot: Robot = "quadrotor"
+    """The robot."""
     steps: int = 1000
     """Outer steps of the training."""
     out: Path = Path("runs/drives")
