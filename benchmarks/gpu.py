@@ -29,7 +29,8 @@ from terminal import print_lines
 from msr_envs.registry import load_family
 from msr_runtime import AdaptiveModel
 from msr_runtime.errors import ProviderError
-from msr_runtime.inference.providers import CPU, CUDA, Provider, check_providers
+from msr_runtime.inference.device import CPU, CUDA, Provider
+from msr_runtime.inference.providers import check_providers
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.methods import MSR
 from msr_runtime.meta.training.outer import OuterLoss, traced_gradient

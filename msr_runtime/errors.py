@@ -5,10 +5,9 @@ it. All exceptions share the base `MsrError`. The `msr` command catches it, prin
 """
 
 import contextlib
+import functools
 import os
 import sys
-import sysconfig
-import traceback
 from pathlib import Path
 
 
@@ -124,6 +123,8 @@ def line_of_users_code(error: BaseException, family: object = None) -> str | Non
         None
 
     """
+    import traceback  # a robot does without
+
     names = {part.__module__ for part in type(family).__mro__ if part.__module__.partition(".")[0] not in _PROJECT}
     own = {getattr(sys.modules.get(name), "__file__", None) for name in names}
     frames = traceback.extract_tb(error.__traceback__)
@@ -132,17 +133,23 @@ def line_of_users_code(error: BaseException, family: object = None) -> str | Non
 
 
 _PROJECT = ("msr_runtime", "msr_envs", "msr_export", "msr_c")
-_ROOT = Path(__file__).parents[1]
-_OTHERS = (
-    *(f"{_ROOT / place}{os.sep}" for place in ("msr_runtime", "envs/msr_envs", "export/msr_export", "export/msr_c")),
-    *(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib")),
-    "<",  # code without a file, such as that of Python's own importer
-)
-"""Where code is not the user's: this project, also as a checkout, Python and installed packages."""
+
+
+@functools.cache
+def _others() -> tuple[str, ...]:
+    """Where code is not the user's: this project, also as a checkout, Python and installed packages."""
+    import sysconfig
+
+    root, places = Path(__file__).parents[1], ("msr_runtime", "envs/msr_envs", "export/msr_export", "export/msr_c")
+    return (
+        *(f"{root / place}{os.sep}" for place in places),
+        *(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib")),
+        "<",  # code without a file, such as that of Python's own importer
+    )
 
 
 def _is_users(path: str) -> bool:
-    return not path.startswith(_OTHERS)
+    return not path.startswith(_others())
 
 
 def _name(family: object) -> str:

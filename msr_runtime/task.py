@@ -283,7 +283,7 @@ class TaskFamily(Protocol):
     For example, `("sector", "wide")` means: the first half of the query samples comes from the region of the support
     set, and the second half from the whole input space."""
 
-    def sample(self, rng: np.random.Generator, tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
+    def sample(self, rng: "np.random.Generator", tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
         """Draw new tasks of one split, with a support set and a query set per task. No sample is augmented.
 
         Args:
@@ -295,7 +295,7 @@ class TaskFamily(Protocol):
         """
         ...
 
-    def augment(self, rng: np.random.Generator, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
+    def augment(self, rng: "np.random.Generator", x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
         """Transform x `(..., *x)` and y `(..., *y)` together, by one random element of the group per sample."""
         ...
 
@@ -330,7 +330,7 @@ class ClosedLoopFamily(TaskFamily, Protocol):
     rate_hz: float
     """The control rate of the simulation, in Hz."""
 
-    def evaluate(self, adapt: Adapt | None, rng: np.random.Generator, tasks: int, split: Split) -> ClosedLoop:
+    def evaluate(self, adapt: Adapt | None, rng: "np.random.Generator", tasks: int, split: Split) -> ClosedLoop:
         """Drive the robot in new tasks and measure how well it does.
 
         The same state of `rng` gives the same tasks, support sets and episodes. So two controllers can be compared task

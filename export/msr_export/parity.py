@@ -244,7 +244,7 @@ def _many(learner: Learner, frozen: Frozen) -> ManySamples | None:
         return None
     sums = make_session(frozen.sums, "sums.onnx", _CPU, prepack=False)
     solve = make_session(frozen.solve, "solve.onnx", _CPU, optimize=False)
-    return ManySamples(sums, lambda: solve, math.prod(learner.outputs))
+    return ManySamples(lambda: sums, lambda: solve, math.prod(learner.outputs))
 
 
 def _nan_last(error: float) -> float:

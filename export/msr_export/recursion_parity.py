@@ -24,8 +24,8 @@ from msr_runtime.inference.belief import Belief
 from msr_runtime.inference.deviation import Deviations
 from msr_runtime.inference.onnx_network import OnnxDeviation, OnnxNetwork, OnnxUpdate
 from msr_runtime.inference.predictor import Predictors
-from msr_runtime.inference.sample_spec import read_spec
 from msr_runtime.inference.session import make_session
+from msr_runtime.inference.session_spec import read_spec
 from msr_runtime.inference.state import State
 from msr_runtime.inference.updater import Replayed, Updater
 from msr_runtime.meta.learners.learner import Learner

@@ -1,11 +1,12 @@
 """What computes the networks of a bundle: ONNX Runtime, or the bundle's native code, behind one Protocol."""
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
-from msr_runtime.adaptation.inner_loop import Adaptation
+from msr_runtime.inference.belief import Belief
 from msr_runtime.inference.deviation import Deviations
 from msr_runtime.inference.predictor import Predictors
 from msr_runtime.inference.sample_spec import SampleSpec
@@ -16,6 +17,19 @@ from msr_runtime.task import Array
 
 Engine = Literal["onnx", "native"]
 """What computes: ONNX Runtime, or the native code of the bundle."""
+
+
+class Adaptation(NamedTuple):
+    """What one run of the inner loop led to. The caller checks that the losses and the adapted network are finite."""
+
+    loss_before: float
+    """Support loss where it began."""
+    loss_after: float
+    """Support loss where it ended."""
+    belief: Belief | None = None
+    """How sure the rule `recursive` is of this v. None with other rules."""
+    surprise: float = math.nan
+    """With the rule `recursive`: the surprise of the samples, see `Familiarity`. NaN with other rules."""
 
 
 class Loop(Protocol):

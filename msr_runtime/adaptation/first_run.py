@@ -15,15 +15,12 @@ from msr_runtime.bundle.store import ADAPT, DEVIATION, LOSS, PREDICT, SUMS, UPDA
 from msr_runtime.errors import BundleError
 from msr_runtime.inference._onnxruntime import onnxruntime
 from msr_runtime.inference.deviation import OUTPUTS
-from msr_runtime.inference.providers import CPU
+from msr_runtime.inference.device import CPU
+from msr_runtime.inference.limited import limited
 from msr_runtime.inference.session import make_session
-from msr_runtime.inference.time_limit import TimeLimit
+from msr_runtime.inference.time_limit import LONGEST, TimeLimit
 from msr_runtime.relinearization import LINEARIZED
 from msr_runtime.task import sample_shape, width
-
-LONGEST = 60.0
-"""Longest time of a test at load, in s: of the first run of all graphs, and of the self-test. Small networks take
-milliseconds."""
 
 
 def run_first(bundle: Bundle, longest: float = LONGEST) -> None:
@@ -52,7 +49,7 @@ def run_first(bundle: Bundle, longest: float = LONGEST) -> None:
         for file, graph in graphs.items():
             feed = {part.name: start.get(part.name, _zeros(part)) for part in graph.get_inputs()}
             try:
-                limit.limited(graph).run(None, feed)
+                limited(graph, limit).run(None, feed)
             except Exception as error:  # the bindings of ONNX Runtime raise many types for a malformed graph
                 if limit.over:
                     raise BundleError(limit.message(f"{where}: a run of {file}")) from error

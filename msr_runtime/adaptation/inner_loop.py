@@ -4,33 +4,19 @@ Where adapt.onnx itself gives the loss after its step, loss.onnx does not run. W
 samples, they take the steps of adapt.onnx when they are cheaper.
 """
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from msr_runtime.adaptation.backend import Adaptation
 from msr_runtime.adaptation.support_loss import SupportLoss
 from msr_runtime.bundle.manifest import LOSS_AFTER, STEP, next_name
 from msr_runtime.inference._onnxruntime import onnxruntime
-from msr_runtime.inference.belief import Belief
 from msr_runtime.inference.many_samples import ManySamples
 from msr_runtime.inference.state import State
 from msr_runtime.task import Array
-
-
-class Adaptation(NamedTuple):
-    """What one run of the inner loop led to. The caller checks that the losses and the adapted network are finite."""
-
-    loss_before: float
-    """Support loss where it began."""
-    loss_after: float
-    """Support loss where it ended."""
-    belief: Belief | None = None
-    """How sure the rule `recursive` is of this v. None with other rules."""
-    surprise: float = math.nan
-    """With the rule `recursive`: the surprise of the samples, see `Familiarity`. NaN with other rules."""
 
 
 class InnerLoop:

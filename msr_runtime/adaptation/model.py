@@ -25,9 +25,9 @@ from msr_runtime.bundle.signing import PathLike
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.errors import InputError
 from msr_runtime.inference.deviation import Prediction
+from msr_runtime.inference.device import Provider
 from msr_runtime.inference.input_bounds import Outside, OutsideCounter, SampleBounds
 from msr_runtime.inference.sample_spec import SampleSpec
-from msr_runtime.inference.session import Provider
 from msr_runtime.task import Array, Predict
 
 _FREE = contextlib.nullcontext()
@@ -122,7 +122,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
             ('ring-nav', 10.0)
         """
         if not isinstance(bundle, Bundle):
-            bundle = Bundle.open(bundle, trusted_keys)
+            bundle = Bundle.read(bundle, trusted_keys)  # what runs the graphs checks them
         elif trusted_keys is not None:
             bundle.check_signature(trusted_keys)
         model = cls(bundle, providers, check_inputs, time_constant, engine)

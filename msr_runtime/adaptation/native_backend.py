@@ -6,18 +6,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.adaptation.backend import Runs
-from msr_runtime.adaptation.inner_loop import Adaptation
+from msr_runtime.adaptation.backend import Adaptation, Runs
 from msr_runtime.arrays import FLOAT32
 from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.native import INTERFACE
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.errors import BundleError, InputError
 from msr_runtime.inference.deviation import Deviations
+from msr_runtime.inference.device import CPU, Provider
 from msr_runtime.inference.native import NativeCode, NetworkState, library_name
 from msr_runtime.inference.native_filter import NativeDeviation, NativeUpdate
 from msr_runtime.inference.predictor import Predictors
-from msr_runtime.inference.providers import CPU, Provider
 from msr_runtime.inference.sample_spec import SampleSpec
 from msr_runtime.inference.state import State
 from msr_runtime.inference.time_limit import TimeLimit

@@ -8,8 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from msr_runtime.adaptation.backend import Runs
-from msr_runtime.adaptation.inner_loop import Adaptation
+from msr_runtime.adaptation.backend import Adaptation, Runs
 from msr_runtime.bundle.familiarity import usual_nis
 from msr_runtime.bundle.manifest import Manifest
 from msr_runtime.bundle.surprise import surprise_parts

@@ -5,11 +5,10 @@ A bundle with the rule `recursive` has a golden stream too.
 
 import numpy as np
 
-from msr_runtime.adaptation.first_run import LONGEST
 from msr_runtime.adaptation.sessions import Sessions
 from msr_runtime.bundle.store import Bundle
 from msr_runtime.errors import BundleError
-from msr_runtime.inference.time_limit import TimeLimit
+from msr_runtime.inference.time_limit import LONGEST, TimeLimit
 
 
 def replay_golden_example(bundle: Bundle, sessions: Sessions, longest: float = LONGEST) -> float:

@@ -10,17 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from msr_runtime.adaptation.backend import Backend, Engine
 from msr_runtime.adaptation.measured import Measured
-from msr_runtime.adaptation.onnx_backend import OnnxBackend
 from msr_runtime.adaptation.recursion import Recursion
 from msr_runtime.arrays import all_finite, norm
 from msr_runtime.bundle.manifest import MOST_STEPS
 from msr_runtime.bundle.store import PREDICT, Bundle
 from msr_runtime.bundle.stream import Stream
 from msr_runtime.errors import BundleError, InputError
+from msr_runtime.inference.device import Provider
 from msr_runtime.inference.input_bounds import Outside, SampleBounds
 from msr_runtime.inference.predictor import BoundPredictor, Predictors
 from msr_runtime.inference.sample_spec import SampleSpec
-from msr_runtime.inference.session import Provider
 from msr_runtime.inference.time_limit import TimeLimit
 from msr_runtime.task import Array
 
@@ -201,9 +200,12 @@ class Sessions:
 
 
 def _open(bundle: Bundle, providers: Sequence[Provider], engine: Engine) -> Backend:
+    # Each brings packages that the other does without.
     if engine == "onnx":
+        from msr_runtime.adaptation.onnx_backend import OnnxBackend
+
         return OnnxBackend(bundle, providers)
-    from msr_runtime.adaptation.native_backend import NativeBackend  # most robots do without
+    from msr_runtime.adaptation.native_backend import NativeBackend
 
     return NativeBackend(bundle, providers)
 

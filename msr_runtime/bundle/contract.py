@@ -1,6 +1,5 @@
 """Compare the fields and the control rate of a bundle with those of a robot, before the first action."""
 
-import difflib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -75,6 +74,8 @@ def _align(wanted: Sequence[Field], seen: Sequence[Field]) -> Iterator[_Pair]:
     if sorted(ours) == sorted(robots):
         yield from zip(wanted, seen, strict=True)
         return
+    import difflib  # a robot that fits does without
+
     for _, a, b, c, d in difflib.SequenceMatcher(None, ours, robots, autojunk=False).get_opcodes():
         yield from itertools.zip_longest(wanted[a:b], seen[c:d])
 

@@ -20,7 +20,6 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from msr_runtime.bundle.golden import Golden, read_golden
-from msr_runtime.bundle.graphs import check_graph
 from msr_runtime.bundle.limits import (
     MAX_GOLDEN,
     MAX_LINE,
@@ -83,6 +82,8 @@ class Bundle:
     def open(cls, path: PathLike, trusted_keys: Sequence[PathLike] | None = None) -> Self:
         """Read the bundle in the folder `path` and check every byte of it.
 
+        This is `read` and `check_graphs`.
+
         Args:
             path: The bundle's folder.
             trusted_keys: PEM files of Ed25519 public keys. Only a bundle that one of these keys signed is opened.
@@ -101,6 +102,26 @@ class Bundle:
             ('ring-nav', 10.0)
             >>> "predict.onnx" in opened.files
             True
+        """
+        bundle = cls.read(path, trusted_keys)
+        bundle.check_graphs()
+        return bundle
+
+    @classmethod
+    def read(cls, path: PathLike, trusted_keys: Sequence[PathLike] | None = None) -> Self:
+        """Read the bundle in the folder `path` as `open` does, but do not look into its graphs.
+
+        It is for a program that runs the bundle's native code, and no graph. Before a graph is run, `check_graphs` has
+        to look into it.
+
+        Args:
+            path: As in `open`.
+            trusted_keys: As in `open`.
+
+        Raises:
+            BundleError: As in `open`, but for the graphs.
+            SignatureError: As in `open`.
+            KeyFileError: As in `open`.
         """
         folder = local_path(path)
         if not folder.is_dir():
@@ -139,9 +160,18 @@ class Bundle:
                     f"bundle '{folder}': {name} ({len(files[name])} bytes) has sha256 {seen}, but {MANIFEST} wants "
                     f"{wanted}; the file was changed or the copy is incomplete: copy the bundle again, or export again"
                 )
-        for name in files.keys() & set(GRAPHS):
-            check_graph(files[name], largest_constant(manifest), f"bundle '{folder}': {name}")
         return cls(folder, manifest, digest, files, signature)
+
+    def check_graphs(self) -> None:
+        """Refuse graphs that hold what no bundle's graph does, see `msr_runtime.bundle.graphs`.
+
+        Raises:
+            BundleError: If one does.
+        """
+        from msr_runtime.bundle.graphs import check_graph  # it brings protobuf, which native code does without
+
+        for name in sorted(self.files.keys() & set(GRAPHS)):
+            check_graph(self.files[name], largest_constant(self.manifest), f"bundle '{self.path}': {name}")
 
     def check_signature(self, trusted_keys: Sequence[PathLike]) -> str:
         """Return the fingerprint of the trusted key that signed this bundle.

@@ -13,7 +13,7 @@ from msr_runtime.adaptation.backend import Engine
 from msr_runtime.adaptation.model import AdaptiveModel
 from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.arrays import FLOAT32
-from msr_runtime.bundle.store import PREDICT
+from msr_runtime.bundle.store import PREDICT, Bundle
 from msr_runtime.cli.output import BundlePath, JsonPath, TrustedKeys, print_rows, require_folder, write_json
 from msr_runtime.inference._onnxruntime import onnxruntime
 from msr_runtime.inference.session import make_session
@@ -45,7 +45,8 @@ def bench(bundle: BundlePath, /, json: JsonPath = None, key: TrustedKeys = (), e
         engine: What computes: ONNX Runtime, or the bundle's native code (`msr compile`), a program to trust.
     """
     require_folder(json)
-    model = AdaptiveModel.load(bundle, trusted_keys=key or None, engine=engine)
+    opened = Bundle.open(bundle, key or None)  # a graph of it is run with every engine
+    model = AdaptiveModel.load(opened, engine=engine)
     golden = model.bundle.golden()
     session = make_session(model.bundle.files[PREDICT], PREDICT, ["CPUExecutionProvider"])
     x = np.ascontiguousarray(golden.x[0])

@@ -14,8 +14,9 @@ from msr_runtime.cli.output import BundlePath, print_rows
 from msr_runtime.control.realtime import RealTime
 from msr_runtime.errors import RealTimeError
 from msr_runtime.inference._onnxruntime import onnxruntime
+from msr_runtime.inference.device import CPU, CUDA, TENSORRT
 from msr_runtime.inference.native import library_name
-from msr_runtime.inference.providers import CPU, CUDA, TENSORRT, installed, why_inactive
+from msr_runtime.inference.providers import installed, why_inactive
 from msr_runtime.task import image_layout
 
 MaybeBundlePath = Annotated[BundlePath | None, tyro.conf.arg(metavar="[BUNDLE]", help_behavior_hint="(default: none)")]

@@ -41,19 +41,18 @@ class ManySamples:
     """Runs sums.onnx and solve.onnx. It keeps nothing between two calls, so any thread may call it.
 
     Args:
-        sums: The session of sums.onnx.
-        solve: Returns the session of solve.onnx. It is not called before the first step.
+        sums: Returns the session of sums.onnx. Neither is called before the first step.
+        solve: Returns the session of solve.onnx.
         outputs: Numbers of one sample's y; for classes, their number.
     """
 
     def __init__(
-        self, sums: onnxruntime.InferenceSession, solve: Callable[[], onnxruntime.InferenceSession], outputs: int
+        self,
+        sums: Callable[[], onnxruntime.InferenceSession],
+        solve: Callable[[], onnxruntime.InferenceSession],
+        outputs: int,
     ) -> None:
         self._sums, self._solve, self._outputs = sums, solve, outputs
-        _, _, *weights = sums.get_outputs()
-        self._weights = [weight.name for weight in weights]
-        entries = sum(math.prod(weight.shape) for weight in weights)
-        self._part = max(1, _PART // (outputs * entries))
 
     def suits(self, samples: int, filter_parameters: int) -> bool:
         """Return whether this is the cheaper way to adapt to so many samples."""
@@ -94,20 +93,29 @@ class ManySamples:
     def fold(self, x: Array, y: NDArray, v: Array) -> dict[str, Array]:
         """Return the folded weights of v, by name."""
         # One sample is enough: of its outputs only the weights are wanted.
-        weights = self._sums.run(self._weights, {"support_x": x[:1], "support_y": y[:1], "v": v})
-        return dict(zip(self._weights, map(np.asarray, weights), strict=True))
+        sums = self._sums()
+        names = [weight.name for weight in _weights(sums)]
+        weights = sums.run(names, {"support_x": x[:1], "support_y": y[:1], "v": v})
+        return dict(zip(names, map(np.asarray, weights), strict=True))
 
     def _add_up(
         self, x: Array, y: NDArray, v: Array, check: Callable[[], None] | None
     ) -> tuple[NDArray[np.float64], float]:
         """Return the sums and the mean loss of all samples."""
-        total, loss = np.zeros((v.shape[1], v.shape[1] + 1)), 0.0
-        parts = -(-len(x) // self._part)
+        total, loss, sums = np.zeros((v.shape[1], v.shape[1] + 1)), 0.0, self._sums()
+        entries = sum(math.prod(weight.shape) for weight in _weights(sums))
+        parts = -(-len(x) // max(1, _PART // (self._outputs * entries)))
         for part_x, part_y in zip(np.array_split(x, parts), np.array_split(y, parts), strict=True):
             if check:
                 check()
             names, feed = ["sums", "loss"], {"support_x": part_x, "support_y": part_y, "v": v}
-            part, mean = map(np.asarray, self._sums.run(names, feed))
+            part, mean = map(np.asarray, sums.run(names, feed))
             total += part
             loss += float(mean) * len(part_x) / len(x)
         return total, loss
+
+
+def _weights(sums: onnxruntime.InferenceSession) -> list[onnxruntime.NodeArg]:
+    """The outputs of sums.onnx that are folded weights."""
+    _, _, *weights = sums.get_outputs()
+    return weights

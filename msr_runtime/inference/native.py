@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from msr_runtime.arrays import FLOAT32
 from msr_runtime.errors import BundleError, InputError
-from msr_runtime.inference.providers import HOST
+from msr_runtime.inference.device import HOST
 from msr_runtime.inference.state import State
 from msr_runtime.task import Array
 
@@ -131,7 +131,7 @@ class NetworkState(State):
     """As `State`, laid out as the C code reads it: one tensor after another, of weights the first axis last."""
 
     def __init__(self, tensors: Mapping[str, Array], numbers: int) -> None:
-        self.device, self.values = HOST, {}
+        self.device = HOST
         self.block = np.zeros(numbers, FLOAT32)
         self.tensors, begin = {}, 0
         for name, tensor in tensors.items():

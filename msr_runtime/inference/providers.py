@@ -1,4 +1,4 @@
-"""Execution providers of ONNX Runtime: which ones start on this machine, why others do not, and where tensors are kept.
+"""Execution providers of ONNX Runtime: which ones start on this machine, and why others do not.
 
 The installed build may contain a provider that cannot start on this machine, for example because a library is missing.
 So each requested provider is first tried on a graph with one node.
@@ -7,32 +7,23 @@ So each requested provider is first tried on a graph with one node.
 import contextlib
 import functools
 import io
-import itertools
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple, cast
-
-from numpy.typing import NDArray
+from typing import BinaryIO, cast
 
 from msr_runtime.errors import ProviderError
 from msr_runtime.inference._onnxruntime import DISTRIBUTION, onnxruntime
+from msr_runtime.inference.device import CPU, CUDA, GRAPHS, TENSORRT, Provider, provider_name
 
-Provider = str | tuple[str, dict[str, Any]]
-"""An execution provider of ONNX Runtime: its name, or its name and options.
-
-For example `"CPUExecutionProvider"` or `("CUDAExecutionProvider", {"device_id": 1})`."""
-CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
-_GRAPHS = "enable_cuda_graph"
 # The ONNX model y = Relu(x) for one number, opset 14, IR 7. It is stored as bytes because the robot has no package to
 # build a model with.
 _ONE_NODE = (
     b'\x08\x07\x12\x00:3\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x0e"
 )
-_graph_ids = itertools.count(1)
 
 
 def check_providers(providers: Sequence[Provider]) -> None:
@@ -78,7 +69,7 @@ def why_inactive(provider: Provider) -> str | None:
         None if the provider starts. Otherwise the reason why it does not, for example a missing library.
     """
     name, options = (provider, {}) if isinstance(provider, str) else provider
-    return _try(name, tuple((key, str(value)) for key, value in options.items() if key != _GRAPHS))
+    return _try(name, tuple((key, str(value)) for key, value in options.items() if key != GRAPHS))
 
 
 @functools.cache
@@ -114,11 +105,6 @@ def preload_cuda() -> str:
     with contextlib.redirect_stdout(said):
         onnxruntime.preload_dlls()
     return said.getvalue()
-
-
-def provider_name(provider: Provider) -> str:
-    """Return the name of a provider that is given as a name, or as a name and options."""
-    return provider if isinstance(provider, str) else provider[0]
 
 
 def installed() -> str:
@@ -165,70 +151,3 @@ def _anonymous_file() -> BinaryIO:
     if sys.platform == "linux":
         return os.fdopen(os.memfd_create("stderr"), "w+b")
     return cast(BinaryIO, tempfile.TemporaryFile())
-
-
-class Device(NamedTuple):
-    """Where the tensors of a session are stored."""
-
-    kind: str = "cpu"
-    """`cpu` or `cuda`."""
-    index: int = 0
-    """The number of the GPU."""
-    copies: bool = False
-    """Whether ONNX Runtime's values have their own memory. If not, they share the memory of numpy arrays."""
-    graphs: bool = False
-    """Whether runs are captured as CUDA graphs. One graph belongs to one shape and fixed memory."""
-
-    def place(self, array: NDArray) -> Any:
-        """Return an OrtValue with the numbers of `array`. It shares the array's memory, or is a copy on the device."""
-        if not self.copies:
-            return onnxruntime.OrtValue.ortvalue_from_numpy(array)
-        value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype.type, self.kind, self.index)
-        value.update_inplace(array)
-        return value
-
-    def run_options(self) -> Any:
-        """Return the run options for one binding. Each binding gets a CUDA graph of its own.
-
-        A CUDA graph replays with the memory of the binding that it was captured with, so two bindings cannot share one.
-        """
-        if not self.graphs:
-            return None
-        options = onnxruntime.RunOptions()
-        options.add_run_config_entry("gpu_graph_id", str(next(_graph_ids)))
-        return options
-
-
-HOST = Device()
-"""The memory of the CPU, shared with numpy."""
-
-
-def device_of(providers: Sequence[Provider]) -> Device:
-    """Return where to store tensors for the first of `providers`: on its GPU, or in memory shared with numpy.
-
-    With `("CUDAExecutionProvider", {"enable_cuda_graph": "1"})`, predictions are captured as CUDA graphs, one per batch
-    size. This needs fewer kernel launches, but every node must run on the GPU.
-    """
-    name, options = (providers[0], {}) if isinstance(providers[0], str) else providers[0]
-    if name not in (CUDA, TENSORRT):
-        return HOST
-    graphs = name == CUDA and str(options.get(_GRAPHS, "0")).lower() in ("1", "true")
-    return Device("cuda", int(options.get("device_id", 0)), copies=True, graphs=graphs)
-
-
-def in_float32(providers: Sequence[Provider]) -> list[Provider]:
-    """Return `providers` with CUDA's matrix products in float32, unless the options set `use_tf32`.
-
-    CUDA's default, TF32, keeps 10 bits of the mantissa. Its relative error is about 1e-3, so the self-test with the
-    golden example would fail.
-    """
-    pairs = [(provider, {}) if isinstance(provider, str) else provider for provider in providers]
-    return [(name, {"use_tf32": "0", **options}) if name == CUDA else (name, options) for name, options in pairs]
-
-
-def without_graphs(providers: Sequence[Provider]) -> list[Provider]:
-    """Return `providers` without CUDA graphs, for models whose shapes change between calls, such as the inner loop."""
-    return [
-        provider if isinstance(provider, str) else (provider[0], {k: v for k, v in provider[1].items() if k != _GRAPHS})
-        for provider in providers
-    ]

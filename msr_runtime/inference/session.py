@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from msr_runtime.errors import BundleError, ProviderError
 from msr_runtime.inference._onnxruntime import onnxruntime
-from msr_runtime.inference.providers import CPU, Provider, check_providers, in_float32, provider_name
+from msr_runtime.inference.device import CPU, Provider, in_float32, provider_name
+from msr_runtime.inference.providers import check_providers
 
 _NOWHERE = "/dev/null/no-external-data"
 """A folder inside a file: no file system can hold it."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from msr_runtime.arrays import FLOAT32
-from msr_runtime.inference.providers import HOST, Device
+from msr_runtime.inference.device import HOST, Device
 from msr_runtime.task import Array
 
 _ALIGNMENT = 16
@@ -37,14 +37,17 @@ class State:
         """All tensors, flattened and in order, float32. Zeros pad each to a whole number of cache lines."""
         self.tensors: dict[str, Array] = {}
         """Views of the block, by name."""
-        self.values: dict[str, Any] = {}
-        """Values of ONNX Runtime (OrtValue), by name."""
         begin = 0
         for (name, tensor), size in zip(tensors.items(), sizes, strict=True):
             view = self.block[begin : begin + tensor.size].reshape(tensor.shape)
             view[...] = tensor
-            self.tensors[name], self.values[name] = view, device.place(view)
+            self.tensors[name] = view
             begin += size
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """Values of ONNX Runtime (OrtValue), by name. Native code, which asks for none, runs without ONNX Runtime."""
+        return {name: self.device.place(tensor) for name, tensor in self.tensors.items()}
 
     @cached_property
     def pointer(self) -> ctypes.c_void_p:

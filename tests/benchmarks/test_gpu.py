@@ -9,7 +9,7 @@ from latency import Network
 from tables import TABLES
 
 from msr_runtime.inference._onnxruntime import onnxruntime
-from msr_runtime.inference.providers import CPU, CUDA
+from msr_runtime.inference.device import CPU, CUDA
 
 without_gpu = pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="ONNX Runtime may find a GPU")
 

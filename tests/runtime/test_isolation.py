@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 import venv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,15 @@ import sys
 import numpy as np
 from msr_runtime import AdaptiveModel
 
-bundle, folder = sys.argv[1:]
+bundle, folder, engine = sys.argv[1:]
 data = {name: array.astype(np.float32) for name, array in np.load(f"{folder}/in.npz").items()}
-model = AdaptiveModel.load(bundle)
+model = AdaptiveModel.load(bundle, engine=engine)
 assert model.adapt(data["support_x"], data["support_y"], steps=3).accepted
 np.save(f"{folder}/out.npy", model.predict(data["x"]))
 """
 
 
+LOAD = "import sys; from msr_runtime import AdaptiveModel; AdaptiveModel.load(sys.argv[1])"
 _CAPTURED: dict[str, Any] = {"capture_output": True, "text": True}
 
 
@@ -95,27 +97,39 @@ def test_robot_has_no_training_package(robot: Environment) -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_robot_adapts_and_leaves_nothing_at_home(
-    robot: Environment, bundle_path: Path, linear: Any, tmp_path: Path
-) -> None:
-    """A bundle adapts and predicts like the numpy reference, and ONNX Runtime's telemetry writes no file under HOME."""
+def require_adaptation(environment: Environment, bundle: Path, engine: str, linear: Any, folder: Path) -> None:
+    """Adapt a bundle and predict in an environment: as the numpy reference does, and without a file under HOME."""
     rng = np.random.default_rng(0)
     support_x, support_y, x = rng.standard_normal((5, 3)), rng.standard_normal((5, 2)), rng.standard_normal((4, 3))
-    np.savez(tmp_path / "in.npz", support_x=support_x, support_y=support_y, x=x)
-    home = tmp_path / "home"
+    np.savez(folder / "in.npz", support_x=support_x, support_y=support_y, x=x)
+    home = folder / "home"
     home.mkdir()
-    ran = robot.python("-W", "error", "-c", ROBOT, str(bundle_path), str(tmp_path), HOME=home)
+    ran = environment.python("-W", "error", "-c", ROBOT, str(bundle), str(folder), engine, HOME=home)
     assert ran.returncode == 0, ran.stderr
     predicted = linear.predict(linear.adapt(support_x, support_y, 3), x)
-    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), predicted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.load(folder / "out.npy"), predicted, rtol=1e-4, atol=1e-5)
     assert list(home.rglob("*")) == []
 
 
-def test_import_without_onnxruntime_names_the_extras(bare: Environment) -> None:
-    """Without ONNX Runtime, the import error names the two extras to choose from."""
-    imported = bare.python("-c", "from msr_runtime import AdaptiveModel")
-    assert imported.returncode == 1
-    last = imported.stderr.strip().splitlines()[-1]
+def test_robot_adapts_and_leaves_nothing_at_home(
+    robot: Environment, bundle_path: Path, linear: Any, tmp_path: Path
+) -> None:
+    """ONNX Runtime's telemetry writes no file."""
+    require_adaptation(robot, bundle_path, "onnx", linear, tmp_path)
+
+
+def test_native_code_runs_without_onnxruntime(
+    bare: Environment, bundle_path: Path, compiled: Callable[[str, Path], Path], linear: Any, tmp_path: Path
+) -> None:
+    """A robot with native code needs neither of the extras `cpu` and `gpu`."""
+    require_adaptation(bare, compiled("linear", bundle_path), "native", linear, tmp_path)
+
+
+def test_load_without_onnxruntime_names_the_extras(bare: Environment, bundle_path: Path) -> None:
+    """Without ONNX Runtime, the error names the two extras to choose from."""
+    loaded = bare.python("-c", LOAD, str(bundle_path))
+    assert loaded.returncode == 1
+    last = loaded.stderr.strip().splitlines()[-1]
     assert last.startswith(("ImportError: ", "ModuleNotFoundError: "))
     assert 'pip install "msr-runtime[cpu]"' in last
     assert "[gpu]" in last
@@ -133,17 +147,17 @@ def test_what_needs_no_network_works_without_onnxruntime(bare: Environment, bund
     assert 'pip install "msr-runtime[cpu]"' in refused.stderr
 
 
-def test_both_onnxruntimes_are_refused(robot: Environment, tmp_path: Path) -> None:
-    """ONNX Runtime for CPU and for GPU overwrite each other in one environment, so the import refuses both together.
+def test_both_onnxruntimes_are_refused(robot: Environment, bundle_path: Path, tmp_path: Path) -> None:
+    """ONNX Runtime for CPU and for GPU overwrite each other in one environment, so a load refuses both together.
 
     The test adds only the metadata of the second distribution, as pip would write it.
     """
     metadata = tmp_path / "onnxruntime_gpu-1.23.0.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.23.0\n", encoding="utf-8")
-    imported = robot.python("-c", "from msr_runtime import AdaptiveModel", PYTHONPATH=tmp_path)
-    assert imported.returncode == 1
-    last = imported.stderr.strip().splitlines()[-1]
+    loaded = robot.python("-c", LOAD, str(bundle_path), PYTHONPATH=tmp_path)
+    assert loaded.returncode == 1
+    last = loaded.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: ")
     assert "onnxruntime-gpu" in last
     assert "uninstall both" in last

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from msr_runtime.adaptation.inner_loop import InnerLoop
-from msr_runtime.inference.providers import Device
+from msr_runtime.inference.device import Device
 from msr_runtime.inference.session import make_session
 from msr_runtime.inference.state import State
 

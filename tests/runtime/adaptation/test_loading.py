@@ -15,7 +15,6 @@ from msr_runtime.adaptation.first_run import run_first
 from msr_runtime.adaptation.self_test import replay_golden_example
 from msr_runtime.adaptation.sessions import Sessions
 from msr_runtime.bundle.store import ADAPT, GOLDEN, LOSS, PREDICT, START, Golden, encode_start
-from msr_runtime.inference._onnxruntime import onnxruntime
 
 Write = Callable[..., Path]
 
@@ -150,18 +149,3 @@ def test_swapped_graphs_are_refused(write: Write, linear_files: dict[str, bytes]
     for one, other in ((PREDICT, ADAPT), (ADAPT, LOSS), (PREDICT, LOSS)):
         with pytest.raises(BundleError, match="not of one export"):
             AdaptiveModel.load(write({one: linear_files[other], other: linear_files[one]}))
-
-
-def test_native_code_makes_no_session(
-    bundle_path: Path, compiled: Callable[[str, Path], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its golden example is compared with the numbers in the bundle."""
-    path = compiled("linear", bundle_path)
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a session is made")
-
-    monkeypatch.setattr(onnxruntime.InferenceSession, "__init__", refuse)
-    assert AdaptiveModel.load(path, engine="native").self_test() < 1e-5
-    with pytest.raises(BundleError, match="a session is made"):
-        AdaptiveModel.load(path)

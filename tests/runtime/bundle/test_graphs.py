@@ -1,11 +1,13 @@
 """A graph that reads another file, loops, calls foreign code or makes huge arrays is refused by name."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from fault_robot import vouch
 from google.protobuf import descriptor_pb2
 from hostile import ADDITIONS
 from onnx import TensorProto, helper, numpy_helper
@@ -112,6 +114,21 @@ def test_the_fields_are_those_of_onnx() -> None:
             _, number, kind = field.split()
             repeated = theirs[int(number)].label == descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
             assert repeated == kind.endswith("*"), field
+
+
+def test_a_graph_is_looked_into_before_it_runs_and_not_for_native_code(
+    bundle_path: Path, compiled: Callable[[str, Path], Path], tmp_path: Path
+) -> None:
+    """Every way to ONNX Runtime refuses the graph. Native code loads, because it runs none."""
+    path = shutil.copytree(compiled("linear", bundle_path), tmp_path / "hostile")
+    model = onnx.load(path / ADAPT)
+    ADDITIONS["Loop"](model)
+    (path / ADAPT).write_bytes(model.SerializeToString())
+    vouch(path)
+    assert AdaptiveModel.load(path, engine="native").self_test() < 1e-5
+    for way in (Bundle.open, AdaptiveModel.load, lambda path: AdaptiveModel(Bundle.read(path))):
+        with pytest.raises(BundleError, match=rf"{ADAPT} is refused.*\(Loop\), which runs a graph of its own"):
+            way(path)
 
 
 def test_the_graphs_of_a_bundle_pass(bundle_path: Path) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from msr_runtime.inference.device import HOST, Device
 from msr_runtime.inference.onnx_network import OnnxNetwork
 from msr_runtime.inference.predictor import BoundPredictor, Predictors
-from msr_runtime.inference.providers import HOST, Device
-from msr_runtime.inference.sample_spec import read_spec
 from msr_runtime.inference.session import make_session
+from msr_runtime.inference.session_spec import read_spec
 from msr_runtime.inference.state import State
 
 

@@ -10,7 +10,8 @@ import pytest
 from msr_runtime import AdaptiveModel
 from msr_runtime.errors import ProviderError
 from msr_runtime.inference._onnxruntime import onnxruntime
-from msr_runtime.inference.providers import CPU, CUDA, check_providers
+from msr_runtime.inference.device import CPU, CUDA
+from msr_runtime.inference.providers import check_providers
 from msr_runtime.inference.session import make_session
 
 

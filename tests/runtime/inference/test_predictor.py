@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from msr_runtime.errors import InputError
+from msr_runtime.inference.device import Device
 from msr_runtime.inference.predictor import _MAX_ROWS, BoundPredictor, Predictors
-from msr_runtime.inference.providers import Device
 from msr_runtime.inference.state import State
 
 

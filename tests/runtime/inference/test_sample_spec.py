@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from msr_runtime.errors import BundleError, InputError
-from msr_runtime.inference.sample_spec import SampleSpec, read_spec
+from msr_runtime.inference.sample_spec import SampleSpec
 from msr_runtime.inference.session import make_session
+from msr_runtime.inference.session_spec import read_spec
 from msr_runtime.task import Field
 
 LABELS = SampleSpec("support_y", (), np.dtype(np.int64), (), classes=3)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from msr_runtime.inference.providers import Device
+from msr_runtime.inference.device import Device
 from msr_runtime.inference.state import State
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from msr_runtime.inference import make_session
 from msr_runtime.inference._onnxruntime import onnxruntime
+from msr_runtime.inference.limited import limited
 from msr_runtime.inference.time_limit import TimeLimit
 
 X = np.zeros((1, 3), np.float32)
@@ -22,12 +23,12 @@ def test_within_the_time_nothing_changes(session: onnxruntime.InferenceSession) 
     """The same result, by both ways to run; the timer ends with the `with`."""
     (wanted,) = session.run(None, {"x": X})
     with TimeLimit(3600.0) as limit:
-        limited = limit.limited(session)
-        np.testing.assert_array_equal(limited.run(None, {"x": X})[0], wanted)
-        binding = limited.io_binding()
+        bounded = limited(session, limit)
+        np.testing.assert_array_equal(bounded.run(None, {"x": X})[0], wanted)
+        binding = bounded.io_binding()
         binding.bind_cpu_input("x", X)
         binding.bind_output("y")
-        limited.run_with_iobinding(binding)
+        bounded.run_with_iobinding(binding)
         np.testing.assert_array_equal(binding.copy_outputs_to_cpu()[0], wanted)
         assert not limit.over
     limit._timer.join(60)
@@ -40,12 +41,13 @@ def test_after_the_time_every_run_ends(session: onnxruntime.InferenceSession, ow
     """Also with options of the caller, as a GPU needs, whether they came before or come later."""
     early, late = (onnxruntime.RunOptions() if own_options else None for _ in range(2))
     with TimeLimit(0.01) as limit:
-        limited = limit.limited(session)
-        limit.watched(early)
+        bounded = limited(session, limit)
+        if early:
+            limit.watch(early)
         limit._timer.join(60)
         assert limit.over
         for options in (early, late):
             with pytest.raises(Exception, match="terminate"):
-                limited.run(None, {"x": X}, options)
+                bounded.run(None, {"x": X}, options)
     assert "the graph takes longer than the 0.01 s allowed" in limit.message("the graph")
     session.run(None, {"x": X})
