@@ -1,8 +1,9 @@
 """Load a bundle, adapt it to the robot in a few inner steps, and predict actions, with ONNX Runtime and numpy only.
 
 Everything that a robot's program needs can be imported from here. `Recorder`, `RecorderReport`, `Recording` and
-`replay` need the extra `log`. `PolicyServer` needs the extra `serve`. Each name is imported at its first use. So keys,
-signatures and manifests can be handled without ONNX Runtime and without extras.
+`replay` need the extra `log`. `PolicyServer` needs the extra `serve`. Each name is imported at its first use, and
+ONNX Runtime where a graph is to run. So keys, signatures and manifests can be handled, and native code can run, without
+ONNX Runtime and without extras.
 
 Example:
     The robot's side, with random numbers in place of measurements. `bundle` is the folder that `msr export` wrote:

@@ -114,6 +114,7 @@ class AdaptiveModel(LearnsBySample, SavedAdaptations):
             SignatureError: If `trusted_keys` are given, and the bundle is unsigned or signed by none of them.
             ProviderError: If a requested provider does not start.
             InputError: If a time constant is not above 0, or if it or the engine does not fit the bundle's rule.
+            ImportError: If the engine is `onnx`, and ONNX Runtime is missing or installed twice.
 
         Example:
             >>> from msr_runtime import AdaptiveModel
