@@ -10,6 +10,7 @@ from msr_envs.ring_nav import RingNav
 from msr_runtime import AdaptiveModel, Field, OnlineAdapter
 from msr_runtime.adaptation.input_faults import FaultCheck, element_names
 from msr_runtime.bundle.familiarity import Familiarity, FaultTail, ShotTail, Tail
+from msr_runtime.bundle.input_faults import Fit
 from msr_runtime.recording.messages import ONLINE
 from msr_runtime.recording.reader import Recording
 from msr_runtime.recording.recorder import Recorder
@@ -33,16 +34,32 @@ KNOWN = Familiarity(
 )
 
 
-def robot(samples: int, gain: tuple[float, ...] = (1, 1, 1, 1), offset: float = 0.0, seed: int = 0) -> FaultCheck:
-    """Watch a linear robot with two numbers in y. The network knows how it is built, and no fault."""
-    rng = np.random.default_rng(seed)
-    matrix = rng.normal(size=(4, 2))
-    check = FaultCheck(KNOWN, FIELDS, 0.1, 0.01)
+def robot(
+    samples: int, gain: tuple[float, ...] = (1, 1, 1, 1), offset: float = 0.0, seed: int = 0, noise: float = 0.1
+) -> FaultCheck:
+    """Watch a linear robot with two numbers in y. The network knows how it is built, and no fault.
+
+    It expects a noise of 0.1.
+    """
+    check, rng = FaultCheck(KNOWN, FIELDS, 0.1, 0.01), np.random.default_rng(seed)
+    drive(check, rng, rng.normal(size=(4, 2)), samples, gain, offset, noise)
+    return check
+
+
+def drive(
+    check: FaultCheck,
+    rng: np.random.Generator,
+    matrix: np.ndarray,
+    samples: int,
+    gain: tuple[float, ...] = (1, 1, 1, 1),
+    offset: float = 0.0,
+    noise: float = 0.1,
+) -> None:
+    """Let a robot drive on."""
     for _ in range(samples):
         x = rng.uniform(-1, 1, 4)
         true = x * gain + offset * np.eye(4)[3]
-        check.add(x, (true - x) @ matrix + 0.1 * rng.normal(size=2), np.full(2, 0.01), matrix)
-    return check
+        check.add(x, (true - x) @ matrix + noise * rng.normal(size=2), np.full(2, 0.01), matrix)
 
 
 def test_names_are_those_of_the_fields() -> None:
@@ -96,12 +113,40 @@ def test_the_samples_of_long_ago_no_longer_count() -> None:
     assert not check.now.found
 
 
+def test_noise_is_no_fault() -> None:
+    """Sensors five times as noisy as in meta-training raise no alarm; a fault is found in spite of twice the noise."""
+    for seed in range(20):
+        assert not robot(200, seed=seed, noise=0.5).now.alarms, seed
+    found = robot(40, offset=-0.3, noise=0.2).now
+    assert (found.input, found.seems, found.found) == ("rate", "is lower", True)
+
+
+def test_one_fault_is_one_alarm() -> None:
+    """Though its evidence falls each time that older samples no longer count. It is two if it was gone for a while."""
+    check, found = FaultCheck(KNOWN, FIELDS, 0.1, 0.01), list[bool]()
+
+    def add(samples: int, pull: float) -> None:
+        for _ in range(samples):
+            pulls = pull * np.array([[0, 0, 0, 0], [0, 0, 0, 1]])
+            check.add_fit(Fit(pulls, np.full((2, 4), 100.0), np.full((1, 1), 2.0)), 2)
+            found.append(check.now.found)
+
+    add(60, 12.0)
+    assert found[10:].count(False) > 10  # each time that half of the samples are left
+    assert check.now.alarms == 1
+    add(20, 0.0)
+    add(20, 12.0)
+    assert check.now.alarms == 2
+
+
 def test_numbers_that_are_not_finite_say_nothing() -> None:
-    """A network that has diverged has no slopes. The check stays as it was."""
+    """A network that has diverged has no slopes, and no variance is no error. The check stays as it was, silently."""
     check = robot(20)
     before = check.now
     check.add(np.ones(4), np.ones(2), np.full(2, 0.01), np.full((4, 2), np.inf))
     check.add(np.ones(4), np.array([np.nan, 0.0]), np.full(2, 0.01), np.ones((4, 2)))
+    for variance in (0.0, -1.0):
+        check.add(np.ones(4), np.ones(2), np.full(2, variance), np.ones((4, 2)))
     assert check.now is before
 
 
