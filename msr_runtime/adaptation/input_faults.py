@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.adaptation.family import chance_in_stream
+from msr_runtime.arrays import all_finite
 from msr_runtime.bundle.familiarity import Familiarity
 from msr_runtime.bundle.input_faults import Fit, by_count
 from msr_runtime.task import Field
@@ -96,7 +97,7 @@ class FaultCheck:
             outputs: The numbers of its y.
 
         """
-        if not all(np.isfinite(part).all() for part in (found.pull, found.weight, found.squares)):
+        if not all(map(all_finite, (found.pull, found.weight, found.squares))):
             return
         self._count, self._fit = self._count + 1, self._fit + found
         if self._count > self._half:
@@ -105,7 +106,7 @@ class FaultCheck:
             return
         evidence, limit = self._fit.evidence(self._count * outputs), self._limits[self._count - 1]
         over = evidence / limit[:, None]
-        kind, number = np.unravel_index(np.argmax(over), over.shape)
+        kind, number = divmod(int(over.argmax()), len(self._names))
         largest, seems = over[kind, number], _WORDS[kind][int(self._fit.pull[kind, number] > 0)]
         alarm = largest > 1 and not self._alarmed
         self._alarmed = bool(largest > (0.5 if self._alarmed else 1))

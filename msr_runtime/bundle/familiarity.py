@@ -57,8 +57,8 @@ class FaultTail(Frozen):
     On one stream in ten, the evidence is larger than `usual` for a gain or an offset, after any number of samples.
     """
 
-    samples: Count
-    """After so many samples of a task."""
+    samples: int = Field(ge=2, le=4096)
+    """After so many samples of a task. The robot keeps a limit for each number of samples up to the last one."""
     gain: Tail
     """The largest of all numbers of x, for a gain."""
     offset: Tail
@@ -118,6 +118,4 @@ class Familiarity(Frozen):
         ):
             if any(later <= earlier for earlier, later in pairwise(counts)):
                 raise ValueError(f"{name} was measured after {counts} samples, but rising numbers are wanted")
-        if self.faults and self.faults[-1].samples < 2:
-            raise ValueError(f"faults end after {self.faults[-1].samples} sample, but 2 or more are wanted")
         return self
