@@ -255,7 +255,7 @@ class Manifest(Frozen):
             raise ValueError(
                 f"validation.by_shots has the shots {measured}, but each must be larger than the one before"
             )
-        if self.familiarity and self.familiarity.faults and (len(shapes[0]) > 1 or shapes[0][0] > MOST_INPUTS):
+        if self.familiarity and self.familiarity.faults and (len(shapes[0]) > 1 or math.prod(shapes[0]) > MOST_INPUTS):
             raise ValueError(
                 f"familiarity.faults is there, but x has the shape {shapes[0]}, and its numbers are watched only if it "
                 f"is a vector of at most {MOST_INPUTS}"
