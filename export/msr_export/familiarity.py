@@ -84,7 +84,8 @@ def familiarity_of(nis: NDArray, y: NDArray, fit: Fit | None) -> Familiarity:
     """
     streams, samples = nis.shape
     usual = usual_innovations(nis / y.shape[-1])
-    parts = surprise_parts(nis, y, [usual_nis(usual, count) for count in range(1, samples + 1)])
+    expected = np.array([usual_nis(usual, count) for count in range(1, samples + 1)])
+    parts = surprise_parts(nis, y, expected)
     errors, sizes = (np.pad(part.astype(np.float64), ((0, 0), (1, 0))).cumsum(1) for part in parts)
     window = min(WINDOW, samples)
     largest = (errors[:, window:] - errors[:, :-window]) / (sizes[:, window:] - sizes[:, :-window])
@@ -99,7 +100,7 @@ def familiarity_of(nis: NDArray, y: NDArray, fit: Fit | None) -> Familiarity:
             for count in SHOTS
             if count <= samples
         ),
-        faults=() if fit is None else fault_tails(fit, y.shape[-1]),
+        faults=() if fit is None else fault_tails(fit.over(expected[:, None, None]), y.shape[-1]),
     )
 
 
@@ -110,7 +111,7 @@ def fault_tails(fit: Fit, outputs: int) -> tuple[FaultTail, ...]:
     how much a whole stream exceeds these at most: so all looks together raise as few false alarms as one may.
 
     Args:
-        fit: What each sample says of gains and offsets, `(streams, samples, 2, inputs)`.
+        fit: What each sample says of gains and offsets, `(streams, samples, 2, inputs)`, over what is usual.
         outputs: The numbers of y.
 
     """

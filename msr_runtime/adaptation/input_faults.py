@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from msr_runtime.adaptation.family import chance_in_stream
 from msr_runtime.arrays import all_finite
-from msr_runtime.bundle.familiarity import Familiarity
+from msr_runtime.bundle.familiarity import Familiarity, usual_nis
 from msr_runtime.bundle.input_faults import Fit, by_count
 from msr_runtime.task import Field
 
@@ -64,6 +64,7 @@ class FaultCheck:
         self._names, chance = element_names(fields), chance_in_stream(known, tick, false_alarms / 2)
         counts = [each.samples for each in known.faults]
         limits = np.array([[each.gain.limit(chance), each.offset.limit(chance)] for each in known.faults])
+        self._usual = known.usual
         self._limits, self._fewest, self._half = by_count(counts, limits), counts[0], counts[-1] // 2
         self.now = FaultVerdict()
         """The verdict so far."""
@@ -72,7 +73,7 @@ class FaultCheck:
     def begin_task(self) -> None:
         """Forget the samples of the task before."""
         self._count, self._fit, self._newer = 0, _nothing(len(self._names)), _nothing(len(self._names))
-        self._alarmed = False
+        self._seen, self._alarmed = 0, False
         self.now = FaultVerdict(alarms=self.now.alarms)
 
     def add(self, x: NDArray, errors: NDArray, variances: NDArray, slopes: NDArray) -> None:
@@ -90,13 +91,15 @@ class FaultCheck:
         self.add_fit(found, len(errors))
 
     def add_fit(self, found: Fit, outputs: int) -> None:
-        """Add one sample by what it says of gains and offsets, `(2, inputs)`. What is not finite does not count.
+        """Add one sample by what it says of gains and offsets, `(2, inputs)`. What is not finite is no evidence.
 
         Args:
             found: What it says.
             outputs: The numbers of its y.
 
         """
+        self._seen += 1
+        found = found.over(usual_nis(self._usual, self._seen))
         if not all(map(all_finite, (found.pull, found.weight, found.squares))):
             return
         self._count, self._fit = self._count + 1, self._fit + found

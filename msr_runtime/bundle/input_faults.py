@@ -4,9 +4,10 @@ A weak actuator acts as if its command were smaller: number j of x counts `1 + g
 off shows x without an offset o. To first order, such a fault moves y by `g x_j dy/dx_j` or by `o dy/dx_j`. The evidence
 for it is how much the best g or o raises twice the log likelihood of the innovations, with a normal prior on it.
 
-Where innovations are larger than was expected, the sensors are noisier, or the network is worse, than in meta-training.
-Then any fault would explain a part of them. So all variances may also be larger than expected, by the factor that fits
-best, with the fault and without it. A fault has much evidence only if it leaves much less to be explained by noise.
+A filter may expect too much or too little, so variances are corrected by what is usual after as many samples of a task.
+Where innovations are larger still, the sensors are noisier, or the network is worse, than in meta-training. Then any
+fault would explain a part of them. So all variances may also be larger than usual, by the factor that fits best, with
+the fault and without it. A fault has much evidence only if it leaves much less to be explained by noise.
 
 A fault that moves all alike, as a symmetry does, is learned by the filter and leaves no evidence.
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 STEP = 0.02
 """How far each number of x is moved to see what it does, as a share of its scale."""
@@ -94,6 +95,10 @@ class Fit:
 
     def __add__(self, other: "Fit") -> "Fit":
         return Fit(self.pull + other.pull, self.weight + other.weight, self.squares + other.squares)
+
+    def over(self, usual: ArrayLike) -> "Fit":
+        """Return the same with all variances multiplied, such as by what `usual_nis` returns."""
+        return Fit(self.pull / usual, self.weight / usual, self.squares / usual)
 
     def evidence(self, numbers: Any) -> NDArray:
         """Return the evidence for each fault, of the shape of `pull`.
