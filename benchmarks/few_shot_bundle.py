@@ -16,6 +16,7 @@ import torch
 import tyro
 from few_shot import CELLS, DATA, QUERIES, Size, name_files, plan, train_timed
 from few_shot import Options as FewShot
+from native import compile_native
 from numpy.typing import NDArray
 from store import EXPORT, RUNTIME, Output, begin, keep, settled
 from tables.images import few_shot_bundle as lines_of
@@ -26,11 +27,8 @@ from msr_envs.registry import load_family
 from msr_export import export_checkpoint
 from msr_runtime import AdaptiveModel
 from msr_runtime.adaptation.update_guard import UNLIMITED
-from msr_runtime.bundle.store import Bundle
 from msr_runtime.cli.bench import in_turns
-from msr_runtime.cli.compile import add_native
 from msr_runtime.families import EpisodicFamily
-from msr_runtime.inference.native import find_compiler
 from msr_runtime.meta.evaluation.predictor import torch_adapt
 from msr_runtime.meta.training.checkpoint import load_checkpoint
 from msr_runtime.meta.training.episodes import EpisodePool
@@ -85,7 +83,7 @@ def main(options: Options) -> None:
     """Train, export, score, time and print."""
     torch.set_num_threads(1)
     options = settled(options, STORED)
-    files = (f"benchmarks/few_shot{part}.py" for part in ("", "_bundle"))
+    files = (f"benchmarks/{name}.py" for name in ("few_shot", "few_shot_bundle", "native"))
     begun = begin(options, (*ROOTS, *EXPORT, *RUNTIME, *files), seeds=(0,))
     few_shot = FewShot(
         methods=options.methods, budget=options.budget, seeds=1, out=options.out, omniglot=options.omniglot
@@ -105,7 +103,7 @@ def measure(name: str, job: Job, options: Options) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         bundle = export_checkpoint(checkpoint, Path(folder) / "bundle", family=family)
         size = sum(path.stat().st_size for path in bundle.iterdir())
-        add_native(Bundle.open(bundle), find_compiler("cc"))
+        compile_native(bundle)
         models = {engine: AdaptiveModel.load(bundle, engine=engine) for engine in ENGINES}
     adapts: dict[str, Adapt] = {FIRST: torch_adapt(checkpoint.learner, checkpoint.normalization)}
     adapts |= {engine: model.adapted for engine, model in models.items()}

@@ -28,6 +28,7 @@ import onnx
 import torch
 import tyro
 from compiled_peers import IREEPeer, LiteRTPeer
+from native import compile_native
 from numpy.typing import NDArray
 from peers import JaxPeer, TorchPeer
 from store import EXPORT, RUNTIME, Output, begin, keep, settled
@@ -40,10 +41,8 @@ from msr_export.rounding import rounded
 from msr_runtime import AdaptiveModel
 from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.arrays import relative_error
-from msr_runtime.bundle.store import Bundle, write_bundle
+from msr_runtime.bundle.store import write_bundle
 from msr_runtime.cli.bench import in_turns
-from msr_runtime.cli.compile import add_native
-from msr_runtime.inference.native import find_compiler
 from msr_runtime.inference.session import make_session
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
@@ -131,7 +130,7 @@ def main(options: Options) -> None:
     require_peers(options.without)
     if unknown := [name for name in options.networks if name not in NETWORKS]:
         raise SystemExit(f"error: --networks names '{unknown[0]}', but there are {', '.join(NETWORKS)}")
-    sources = (f"benchmarks/{name}.py" for name in ("latency", "peers", "compiled_peers"))
+    sources = (f"benchmarks/{name}.py" for name in ("latency", "native", "peers", "compiled_peers"))
     begun = begin(options, (*RUNTIME, *EXPORT, "export/msr_c", *sources), seeds=(0,))
     # Each run in a process of its own: torch.compile keeps what it compiled, and gives up after eight variants.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
@@ -266,7 +265,7 @@ def written(model: AdaptiveModel, *, native: bool) -> Iterator[Path]:
         path = Path(folder) / "bundle"
         write_bundle(path, model.manifest, model.bundle.files)
         if native:
-            add_native(Bundle.open(path), find_compiler("cc"))
+            compile_native(path)
         yield path
 
 

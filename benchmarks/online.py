@@ -22,7 +22,7 @@ import torch
 import tyro
 from online_logs import TERRAINS
 from online_methods import BATCH, FILTERED, ONCE, PEERS, candidate, trainings
-from online_outside import Measures, Samples, broken_robots, curve, found, learn, samples_of, surprise
+from online_outside import Measures, Samples, Usual, broken_robots, curve, found, learn, samples_of, surprise
 from online_peers import Sure
 from online_scores import LEVELS, certainty, choose, follow
 from online_worlds import Logs, Simulated, World
@@ -166,11 +166,12 @@ def outside(method: Sure, family: str) -> dict[str, Any]:
     known, inside = (samples_of(loaded, split, FRESH) for split in ("validation", "test"))
     scale = known[0].reshape(-1, known[0].shape[-1]).std(0)
     fresh = learn(method, known, scale)
+    usual = Usual.of(known, fresh)
 
     def measured(samples: Samples) -> Measures:
-        return surprise(known, fresh, samples, learn(method, samples, scale), loaded.inputs)
+        return surprise(usual, samples, learn(method, samples, scale), loaded.inputs)
 
-    limits, clean = surprise(known, fresh, known, fresh, loaded.inputs), measured(inside)
+    limits, clean = surprise(usual, known, fresh, loaded.inputs), measured(inside)
     broken = {name: measured(samples) for name, samples in broken_robots(family, BROKEN)}
     return {
         name: {"alarms": alarms, "found": share, "curve": curve(clean, measures)}

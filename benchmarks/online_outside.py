@@ -20,7 +20,8 @@ from msr_envs.ring_nav.operator import RingTask
 from msr_export.familiarity import familiarity_of
 from msr_runtime.adaptation.family import FamilyCheck
 from msr_runtime.adaptation.input_faults import FaultCheck
-from msr_runtime.bundle.input_faults import STEP, Fit
+from msr_runtime.bundle.familiarity import Familiarity
+from msr_runtime.bundle.input_faults import Fit, slopes, steps_of
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Array, Field
 
@@ -30,8 +31,6 @@ ALARMS = 0.01
 """Share of fresh robots that may be taken for broken ones."""
 TICK = 0.1
 """Time between two samples of both robots, in s."""
-FIT = ("pull", "weight")
-"""The parts of a `Fit`."""
 Measures = NDArray[np.float64]
 """The measure of each stream, `(streams,)`: above 1, it is beyond the limits."""
 Samples = tuple[Array, Array]
@@ -112,44 +111,53 @@ def learn(method: Sure, samples: Samples, scale: NDArray[np.float64]) -> Learned
     """
     x, y = samples
     method.start(len(x))
-    nis, fits = np.empty(x.shape[:2]), []
+    nis, fits, steps = np.empty(x.shape[:2]), [], steps_of(scale)
     for sample in range(x.shape[1]):
-        one = x[:, sample, None]
-        near = np.concatenate([one, one + np.diag(STEP * scale)], 1).astype(np.float32)
-        outputs, variances = method.predict(near), method.variance(one)[:, 0]
-        method.update(x[:, sample], y[:, sample])
+        one = x[:, sample]
+        found, predicted = slopes(method.predict, one, steps), method.predict(one[:, None])[:, 0]
+        variances = method.variance(one[:, None])[:, 0]
+        method.update(one, y[:, sample])
         nis[:, sample] = method.innovation() * y.shape[-1]
-        slopes = (outputs[:, 1:] - outputs[:, :1]) / STEP
-        each = zip(y[:, sample] - outputs[:, 0], variances, slopes, one[:, 0] / scale, strict=True)
-        fits.append([Fit.of(*said).both(of_x) for *said, of_x in each])
-    streams = list(zip(*fits, strict=True))
-    pull, weight = (np.array([[getattr(fit, name) for fit in stream] for stream in streams]) for name in FIT)
-    return Learned(nis, Fit(pull, weight))
+        fits.append(Fit.of(y[:, sample] - predicted, variances, found).both(one / scale))
+    pull, weight, squares = (np.stack(part, 1) for part in zip(*(vars(fit).values() for fit in fits), strict=True))
+    return Learned(nis, Fit(pull, weight, squares))
 
 
-def surprise(known: Samples, fresh: Learned, samples: Samples, learned: Learned, fields: tuple[Field, ...]) -> Measures:
+class Usual(NamedTuple):
+    """What a method says of fresh robots."""
+
+    familiarity: Familiarity
+    """What is usual."""
+    scaling: Normalization
+    """That of y."""
+
+    @classmethod
+    def of(cls, samples: Samples, learned: Learned) -> "Usual":
+        """Describe fresh robots by their samples, and by what these said."""
+        y = samples[1].reshape(-1, samples[1].shape[-1])
+        scaling = Normalization(
+            input_center=(0.0,), input_scale=(1.0,), output_center=y.mean(0).tolist(), output_scale=y.std(0).tolist()
+        )
+        return cls(familiarity_of(learned.nis, scaling.normalize_y(samples[1]), learned.fit), scaling)
+
+
+def surprise(usual: Usual, samples: Samples, learned: Learned, fields: tuple[Field, ...]) -> Measures:
     """Return the measure of each stream `(streams,)`, see the module.
 
     Args:
-        known: Fresh robots.
-        fresh: What they said.
+        usual: Fresh robots.
         samples: The robots to measure.
         learned: What these said.
         fields: The fields of x.
 
     """
-    y = known[1].reshape(-1, known[1].shape[-1])
-    scaling = Normalization(
-        input_center=(0.0,), input_scale=(1.0,), output_center=y.mean(0).tolist(), output_scale=y.std(0).tolist()
-    )
-    familiarity = familiarity_of(fresh.nis, scaling.normalize_y(known[1]), fresh.fit)
-    measures = np.zeros(len(learned.nis))
-    for stream, (nis, pull, weight) in enumerate(zip(learned.nis, learned.fit.pull, learned.fit.weight, strict=True)):
-        family = FamilyCheck(familiarity, TICK, scaling, ALARMS)
-        inputs = FaultCheck(familiarity, fields, TICK, ALARMS)
-        for sample, sample_y in enumerate(samples[1][stream]):
-            family.add(nis[sample], sample_y)
-            inputs.add_fit(Fit(pull[sample], weight[sample]))
+    measures, fit = np.zeros(len(learned.nis)), learned.fit
+    for stream, parts in enumerate(zip(learned.nis, samples[1], fit.pull, fit.weight, fit.squares, strict=True)):
+        family = FamilyCheck(usual.familiarity, TICK, usual.scaling, ALARMS)
+        inputs = FaultCheck(usual.familiarity, fields, TICK, ALARMS)
+        for nis, y, *said in zip(*parts, strict=True):
+            family.add(nis, y)
+            inputs.add_fit(Fit(*said), len(y))
             over = family.now.surprise / family.now.limit, inputs.now.evidence / inputs.now.limit
             measures[stream] = np.fmax(measures[stream], np.fmax(*over))
     return measures

@@ -20,6 +20,7 @@ import onnx
 import structure_left
 import torch
 import tyro
+from native import compile_native
 from online_outside import FarHexDrive, FarRingNav
 from store import EXPORT, ROOT, RUNTIME, Output, Result, begin, keep, settled
 from synthetic import PROBLEMS
@@ -41,9 +42,7 @@ from msr_runtime.adaptation.update_guard import UNLIMITED
 from msr_runtime.bundle.rounding import Precision
 from msr_runtime.bundle.store import ADAPT, Bundle
 from msr_runtime.cli.bench import in_turns
-from msr_runtime.cli.compile import add_native
 from msr_runtime.files import write_atomically
-from msr_runtime.inference.native import find_compiler
 from msr_runtime.meta.evaluation.scores import score_all
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
@@ -170,7 +169,7 @@ def main(options: Options) -> None:
     options = settled(options, STORED)
     if unknown := [case for case in options.cases if case not in CASES]:
         raise SystemExit(f"error: there is no network '{unknown[0]}'; there are {', '.join(CASES)}")
-    own = ("structure", "structure_left", "synthetic", "online_outside")
+    own = ("structure", "structure_left", "synthetic", "online_outside", "native")
     files = (*(f"benchmarks/{name}.py" for name in own), "examples/four_wheels.py")
     begun = begin(options, (*ROOTS, *EXPORT, *RUNTIME, *files), seeds=(0,))
     if not (compiler := shutil.which("cc")):
@@ -223,7 +222,7 @@ def measure(case: str, run: Path, native: bool, options: Options) -> list[Row | 
         sizes = {step: sum(map(len, Bundle.open(path).files.values())) for step, path in bundles.items()}
         if native:
             for step, path in bundles.items():
-                add_native(Bundle.open(path), find_compiler("cc"))
+                compile_native(path)
                 models[step + NATIVE] = AdaptiveModel.load(path, engine="native")
     seconds = adapt_seconds(models, family, shots, options)
     adapts = {step: models[step].adapted for step in learners}

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from msr_runtime.bundle.familiarity import Familiarity, FaultTail, ShotTail, Tail, UsualInnovation, usual_nis
-from msr_runtime.bundle.input_faults import MOST_INPUTS, STEP, Fit
+from msr_runtime.bundle.input_faults import MOST_INPUTS, Fit, by_count, slopes, steps_of
 from msr_runtime.bundle.surprise import SURPRISE, surprise_parts
 from msr_runtime.errors import FamilyError
 from msr_runtime.meta.learners.learner import Learner
@@ -28,6 +28,8 @@ ENDS = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90)
 """Up to these samples of a task, and up to the last one, it is told how large an innovation usually is."""
 FAULT_SAMPLES = (10, 20, 40, 64, 128)
 """Samples after which the evidence for faults is measured."""
+_KINDS = ("gain", "offset")
+"""The kinds of faults, as `FaultTail` names them."""
 _AT_ONCE = 50
 """Streams that are filtered at once. More would need more memory, and hardly less time."""
 
@@ -59,13 +61,15 @@ def measure_familiarity(
     x, y = (np.concatenate(each) for each in zip(*_streams(batch, len(family.query_sets)), strict=True))
     scale = np.asarray(normalization.output_scale)
     y = (y + noise * scale * rng.standard_normal(y.shape)).astype(np.float32)
-    nis, fits = surprises(learner, normalization, x, y)
+    nis, fit = surprises(learner, normalization, x, y)
     finite = np.isfinite(nis).all(1)
+    if fit is not None:
+        fit = fit.both(x / np.asarray(normalization.input_scale))
+        finite &= np.isfinite(fit.pull).all((1, 2, 3)) & np.isfinite(fit.weight).all((1, 2, 3))
+        fit = Fit(fit.pull[finite], fit.weight[finite], fit.squares[finite])
     if finite.sum() < 2:
         return None
-    nis, fit = nis[finite], None
-    if fits is not None:
-        fit = Fit(fits[0][finite], fits[1][finite]).both(x[finite] / np.asarray(normalization.input_scale))
+    nis = nis[finite]
     return familiarity_of(nis, normalization.normalize_y(y[finite]).reshape(*nis.shape, -1), fit)
 
 
@@ -80,7 +84,8 @@ def familiarity_of(nis: NDArray, y: NDArray, fit: Fit | None) -> Familiarity:
     """
     streams, samples = nis.shape
     usual = usual_innovations(nis / y.shape[-1])
-    parts = surprise_parts(nis, y, [usual_nis(usual, count) for count in range(1, samples + 1)])
+    expected = np.array([usual_nis(usual, count) for count in range(1, samples + 1)])
+    parts = surprise_parts(nis, y, expected)
     errors, sizes = (np.pad(part.astype(np.float64), ((0, 0), (1, 0))).cumsum(1) for part in parts)
     window = min(WINDOW, samples)
     largest = (errors[:, window:] - errors[:, :-window]) / (sizes[:, window:] - sizes[:, :-window])
@@ -95,22 +100,35 @@ def familiarity_of(nis: NDArray, y: NDArray, fit: Fit | None) -> Familiarity:
             for count in SHOTS
             if count <= samples
         ),
-        faults=() if fit is None else fault_tails(fit),
+        faults=() if fit is None else fault_tails(fit.over(expected[:, None, None]), y.shape[-1]),
     )
 
 
-def fault_tails(fit: Fit) -> tuple[FaultTail, ...]:
+def fault_tails(fit: Fit, outputs: int) -> tuple[FaultTail, ...]:
     """Describe how strong the evidence for faults is on clean tasks.
 
+    The robot looks after every sample, at gains and at offsets. Each look has its own usual figure, and it is measured
+    how much a whole stream exceeds these at most: so all looks together raise as few false alarms as one may.
+
     Args:
-        fit: What each sample says of gains and offsets, `(streams, samples, 2, inputs)`.
+        fit: What each sample says of gains and offsets, `(streams, samples, 2, inputs)`, over what is usual.
+        outputs: The numbers of y.
 
     """
-    evidence = Fit(fit.pull.cumsum(1), fit.weight.cumsum(1)).evidence().max(-1)
+    streams, samples, *_ = fit.pull.shape
+    counts = [count for count in FAULT_SAMPLES if count <= samples]
+    if not counts:
+        return ()
+    evidence = np.empty((streams, samples, 2))
+    for stream, parts in enumerate(zip(fit.pull, fit.weight, fit.squares, strict=True)):  # one by one saves memory
+        numbers = outputs * np.arange(1, samples + 1)[:, None, None]
+        evidence[stream] = Fit(*(part.cumsum(0) for part in parts)).evidence(numbers).max(-1)
+    usual = np.array([[tail(evidence[:, count - 1, kind]).usual for kind in range(2)] for count in counts])
+    watched = slice(counts[0] - 1, counts[-1])
+    exceeds = tail((evidence[:, watched] / by_count(counts, usual)[counts[0] - 1 :]).max((1, 2)))
     return tuple(
-        FaultTail(samples=count, gain=tail(evidence[:, count - 1, 0]), offset=tail(evidence[:, count - 1, 1]))
-        for count in FAULT_SAMPLES
-        if count <= evidence.shape[1]
+        FaultTail(samples=count, **{kind: exceeds.times(figure) for kind, figure in zip(_KINDS, each, strict=True)})
+        for count, each in zip(counts, usual.tolist(), strict=True)
     )
 
 
@@ -168,7 +186,7 @@ def _streams(batch: TaskBatch, sets: int) -> Iterator[tuple[NDArray, NDArray]]:
 
 def surprises(
     learner: Learner, normalization: Normalization, x: NDArray, y: NDArray
-) -> tuple[NDArray[np.float32], tuple[NDArray[np.float64], NDArray[np.float64]] | None]:
+) -> tuple[NDArray[np.float32], Fit | None]:
     """Learn from streams sample by sample, and return how far off each was before it was learned from.
 
     Args:
@@ -179,14 +197,15 @@ def surprises(
 
     Returns:
         The normalized innovation squared, `(tasks, samples)`: the number of outputs on average, if the variances are
-        right. What each sample says of a fault of each number of x: pull and weight of a `Fit`, `(tasks, samples,
-        inputs)`; None for images, and for more than `MOST_INPUTS` numbers.
+        right. What each sample says of an offset of each number of x, `(tasks, samples, inputs)`; None for images, and
+        for more than `MOST_INPUTS` numbers.
     """
     rule = learner.rule
     assert isinstance(rule, Recursive)
     keep, watches = rule.keep(), x.ndim == 3 and x.shape[2] <= MOST_INPUTS
     start = {name: tensor.detach() for name, tensor in learner.start().items()}
     prior, forward = rule.prior(start), learner.inner_forward
+    steps = torch.from_numpy(steps_of(np.ones(x.shape[2]))) if watches else None  # x is in scales already
 
     def stream(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         samples = [Sample(*sample, keep) for sample in zip(x.unbind(), y.unbind(), strict=True)]
@@ -196,14 +215,12 @@ def surprises(
             mean = belief.mean
         return tuple(map(torch.stack, zip(*found, strict=True)))
 
-    def fit(sample: Sample, seen: Observation, mean: Tensor) -> tuple[Tensor, Tensor]:
+    def fit(sample: Sample, seen: Observation, mean: Tensor) -> tuple[Tensor, ...]:
         # Time has passed since the sample before, as in the rule.
-        mean = mean if sample.keep is None else sample.keep * mean
-        steps = STEP * torch.eye(len(sample.x))  # x is in scales already
-        outputs = forward(rule.tensors(start, mean), sample.x + steps).flatten(1)
-        slopes = (outputs - (sample.y.flatten() - seen.innovation)) / STEP
-        found = Fit.of(seen.innovation, seen.variance, slopes)  # type: ignore[arg-type]  # tensors
-        return found.pull, found.weight  # type: ignore[return-value]
+        tensors = rule.tensors(start, mean if sample.keep is None else sample.keep * mean)
+        found = slopes(lambda near: forward(tensors, near).flatten(1), sample.x, steps)
+        one = Fit.of(seen.innovation, seen.variance, found)  # type: ignore[arg-type]  # tensors
+        return one.pull, one.weight, one.squares  # type: ignore[return-value]
 
     parts = []
     with torch.no_grad():
@@ -212,4 +229,4 @@ def surprises(
             inputs, targets = map(torch.from_numpy, normalization.normalize(x[part], y[part]))
             parts.append([each.numpy() for each in vmap(stream)(inputs, targets)])
     nis, *fits = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return nis, (fits[0].astype(np.float64), fits[1].astype(np.float64)) if fits else None
+    return nis, Fit(*(each.astype(np.float64) for each in fits)) if watches else None

@@ -79,20 +79,21 @@ class LearnsBySample:
             return _refused(NOT_FINITE, y, began, outside)
         return UpdateResult(True, found.error, found.variance, found.nis, time.perf_counter() - began, outside=outside)
 
-    def slopes(self, x: Array) -> Array:
+    def slopes(self, x: Array, steps: Array) -> Array:
         """Return how the acting network's output changes with each number of x, around one observation.
 
         Args:
             x: One observation `(obs,)` that is no image, in raw units.
+            steps: How far to move it, see `msr_runtime.bundle.input_faults.steps_of`.
 
         Returns:
-            The change of y in raw units per scale of the number, `(obs, numbers of y)`. See
-            `msr_runtime.bundle.input_faults`.
+            The change of y in raw units per scale of the number, `(obs, numbers of y)`.
 
         Raises:
             InputError: If `x` has another shape or is not finite.
         """
-        return slopes(self._acting, x, np.asarray(self.bundle.manifest.normalization.input_scale))
+        acting = self._acting  # one for all: another thread may swap it
+        return slopes(lambda near: acting(near).reshape(len(near), -1), x, steps)
 
     def inflate(self, factor: float) -> None:
         """Be less sure of what was learned: multiply every variance by `factor`, up to those before the first sample.

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msr_runtime.adaptation.family import chance_in_stream
-from msr_runtime.bundle.familiarity import Familiarity
-from msr_runtime.bundle.input_faults import Fit
+from msr_runtime.arrays import all_finite
+from msr_runtime.bundle.familiarity import Familiarity, usual_nis
+from msr_runtime.bundle.input_faults import Fit, by_count
 from msr_runtime.task import Field
 
 _WORDS = (("acts more weakly", "acts more strongly"), ("is lower", "is higher"))
@@ -19,17 +20,18 @@ _WORDS = (("acts more weakly", "acts more strongly"), ("is lower", "is higher"))
 class FaultVerdict:
     """The number of x that is most likely at fault, and whether it is. See `msr_runtime.bundle.input_faults`."""
 
-    input: str
+    input: str = ""
     """The number of x, for example `commands[2]`."""
-    seems: str
+    seems: str = ""
     """What it does, compared with what its value says: `acts more weakly`, `acts more strongly`, `is lower` or
     `is higher`."""
-    evidence: float
+    evidence: float = math.nan
     """How strong the evidence is. NaN while there are too few samples."""
-    limit: float
+    limit: float = math.nan
     """What it exceeds on a clean task only by a false alarm."""
     alarms: int = 0
-    """How often it has risen above the limit."""
+    """How often it has risen above the limit. It may rise again only after it was below half of the limit, or in
+    another task: evidence grows and falls while one fault stays."""
 
     @property
     def found(self) -> bool:
@@ -60,18 +62,19 @@ class FaultCheck:
 
     def __init__(self, known: Familiarity, fields: tuple[Field, ...], tick: float, false_alarms: float) -> None:
         self._names, chance = element_names(fields), chance_in_stream(known, tick, false_alarms / 2)
-        self._limits = [
-            (each.samples, np.array([each.gain.limit(chance), each.offset.limit(chance)])) for each in known.faults
-        ]
-        self._half = self._limits[-1][0] // 2
-        self.now = FaultVerdict("", "", math.nan, math.nan)
+        counts = [each.samples for each in known.faults]
+        limits = np.array([[each.gain.limit(chance), each.offset.limit(chance)] for each in known.faults])
+        self._usual = known.usual
+        self._limits, self._fewest, self._half = by_count(counts, limits), counts[0], counts[-1] // 2
+        self.now = FaultVerdict()
         """The verdict so far."""
         self.begin_task()
 
     def begin_task(self) -> None:
         """Forget the samples of the task before."""
         self._count, self._fit, self._newer = 0, _nothing(len(self._names)), _nothing(len(self._names))
-        self.now = FaultVerdict("", "", math.nan, math.nan, self.now.alarms)
+        self._seen, self._alarmed = 0, False
+        self.now = FaultVerdict(alarms=self.now.alarms)
 
     def add(self, x: NDArray, errors: NDArray, variances: NDArray, slopes: NDArray) -> None:
         """Add one sample, all in raw units but for the scales of x.
@@ -83,33 +86,38 @@ class FaultCheck:
             slopes: `(inputs, outputs)`, per scale of the input.
 
         """
-        self.add_fit(Fit.of(errors, variances, slopes).both(x))
+        with np.errstate(all="ignore"):  # what is not finite does not count
+            found = Fit.of(errors, variances, slopes).both(x)
+        self.add_fit(found, len(errors))
 
-    def add_fit(self, found: Fit) -> None:
-        """Add one sample by what it says of gains and offsets, `(2, inputs)`. What is not finite does not count."""
-        if not np.isfinite(found.pull).all() or not np.isfinite(found.weight).all():
+    def add_fit(self, found: Fit, outputs: int) -> None:
+        """Add one sample by what it says of gains and offsets, `(2, inputs)`. What is not finite is no evidence.
+
+        Args:
+            found: What it says.
+            outputs: The numbers of its y.
+
+        """
+        self._seen += 1
+        found = found.over(usual_nis(self._usual, self._seen))
+        if not all(map(all_finite, (found.pull, found.weight, found.squares))):
             return
         self._count, self._fit = self._count + 1, self._fit + found
         if self._count > self._half:
             self._newer += found
-        if self._count < self._limits[0][0]:
+        if self._count < self._fewest:
             return
-        evidence, limit = self._fit.evidence(), self._limit(self._count)
+        evidence, limit = self._fit.evidence(self._count * outputs), self._limits[self._count - 1]
         over = evidence / limit[:, None]
-        kind, number = np.unravel_index(np.argmax(over), over.shape)
-        seems = _WORDS[kind][int(self._fit.pull[kind, number] > 0)]
-        alarm = not self.now.found and bool(over[kind, number] > 1)
+        kind, number = divmod(int(over.argmax()), len(self._names))
+        largest, seems = over[kind, number], _WORDS[kind][int(self._fit.pull[kind, number] > 0)]
+        alarm = largest > 1 and not self._alarmed
+        self._alarmed = bool(largest > (0.5 if self._alarmed else 1))
         self.now = FaultVerdict(
-            self._names[number], seems, float(evidence[kind, number]), float(limit[kind]), self.now.alarms + alarm
+            self._names[number], seems, float(evidence[kind, number]), float(limit[kind]), self.now.alarms + bool(alarm)
         )
         if self._count >= 2 * self._half:
             self._count, self._fit, self._newer = self._count - self._half, self._newer, _nothing(len(self._names))
-
-    def _limit(self, count: int) -> NDArray[np.float64]:
-        """Return the limits of gains and offsets. Between two counts that were measured, the wider ones hold."""
-        fewer = [limits for samples, limits in self._limits if samples <= count]
-        more = [limits for samples, limits in self._limits if samples >= count]
-        return np.maximum(fewer[-1], more[0] if more else fewer[-1])
 
 
 def element_names(fields: tuple[Field, ...]) -> list[str]:
@@ -122,4 +130,4 @@ def element_names(fields: tuple[Field, ...]) -> list[str]:
 
 
 def _nothing(inputs: int) -> Fit:
-    return Fit(np.zeros((2, inputs)), np.zeros((2, inputs)))
+    return Fit(np.zeros((2, inputs)), np.zeros((2, inputs)), np.zeros((1, 1)))

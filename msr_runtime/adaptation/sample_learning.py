@@ -20,6 +20,7 @@ from msr_runtime.adaptation.sample_window import SampleWindow
 from msr_runtime.adaptation.task_change import SAMPLES, ChangeDetector
 from msr_runtime.adaptation.update_guard import Refusal, UpdateGuard
 from msr_runtime.adaptation.update_result import UpdateResult
+from msr_runtime.bundle.input_faults import steps_of
 from msr_runtime.task import Array
 
 _RUN = 64
@@ -60,6 +61,7 @@ class SampleLearning(Learning):
         self._last: deque[tuple[Array, NDArray, float]] = deque(maxlen=SAMPLES)
         """The latest samples that were learned, and the time since the one before, in s."""
         self._scale = Measured(model.manifest).scale
+        self._steps = None if self.faults is None else steps_of(self._scale)
         self._same: deque[tuple[Array, NDArray]] = deque(maxlen=_RUN)
         """The latest samples, as far back as their y is exactly the same."""
         self._answered: list[Array] = []
@@ -112,7 +114,8 @@ class SampleLearning(Learning):
     def _update(self, x: Array, y: NDArray, elapsed: float) -> UpdateResult:
         if self._recorder:
             self._recorder.update(x, y, elapsed)
-        found = None if self.faults is None else self._learner.slopes(x)  # of the weights that are to be surprised
+        # of the weights that are to be surprised
+        found = None if self._steps is None else self._learner.slopes(x, self._steps)
         result = self._learner.update(x, y, elapsed)
         if self.faults and found is not None and result.accepted:
             self.faults.add(x / self._scale, result.innovation.reshape(-1), result.variance.reshape(-1), found)

@@ -3,6 +3,7 @@
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -27,6 +28,10 @@ class Tail(Frozen):
         growth = self.slope * math.log(_TENTH / min(chance, _TENTH))
         return self.usual * math.exp(min(growth, _LARGEST_GROWTH))
 
+    def times(self, factor: float) -> Self:
+        """Return the same of a figure that is larger by a factor, rounded to four digits."""
+        return self.model_copy(update={"usual": float(f"{factor * self.usual:.4g}")})
+
 
 class ShotTail(Frozen):
     """The surprise of a support set of one size."""
@@ -47,10 +52,13 @@ class UsualInnovation(Frozen):
 
 
 class FaultTail(Frozen):
-    """How strong the evidence is that one number of x is at fault, see `msr_runtime.bundle.input_faults`."""
+    """How strong the evidence is that one number of x is at fault, see `msr_runtime.bundle.input_faults`.
 
-    samples: Count
-    """After so many samples of a task."""
+    On one stream in ten, the evidence is larger than `usual` for a gain or an offset, after any number of samples.
+    """
+
+    samples: int = Field(ge=2, le=4096)
+    """After so many samples of a task. The robot keeps a limit for each number of samples up to the last one."""
     gain: Tail
     """The largest of all numbers of x, for a gain."""
     offset: Tail
@@ -103,4 +111,11 @@ class Familiarity(Frozen):
             raise ValueError(
                 f"window is {self.window}, but a stream has {self.samples} samples, and no window is longer"
             )
+        for name, counts in (
+            ("usual", [each.samples for each in self.usual]),
+            ("by_shots", [each.shots for each in self.by_shots]),
+            ("faults", [each.samples for each in self.faults]),
+        ):
+            if any(later <= earlier for earlier, later in pairwise(counts)):
+                raise ValueError(f"{name} was measured after {counts} samples, but rising numbers are wanted")
         return self

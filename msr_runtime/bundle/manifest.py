@@ -17,6 +17,7 @@ from pydantic_core import from_json
 
 from msr_runtime.bundle.familiarity import Familiarity
 from msr_runtime.bundle.frozen import Count, Frozen, Size
+from msr_runtime.bundle.input_faults import MOST_INPUTS
 from msr_runtime.bundle.rejection import Rejection
 from msr_runtime.bundle.rounding import Rounding
 from msr_runtime.bundle.signing import SIGNATURE
@@ -254,6 +255,11 @@ class Manifest(Frozen):
         if any(next_one <= one for one, next_one in pairwise(measured)):
             raise ValueError(
                 f"validation.by_shots has the shots {measured}, but each must be larger than the one before"
+            )
+        if self.familiarity and self.familiarity.faults and (len(shapes[0]) > 1 or math.prod(shapes[0]) > MOST_INPUTS):
+            raise ValueError(
+                f"familiarity.faults is there, but x has the shape {shapes[0]}, and its numbers are watched only if it "
+                f"is a vector of at most {MOST_INPUTS}"
             )
         if self.rejection and (self.loss != "cross_entropy" or self.filter_parameters % shapes[1][0]):
             raise ValueError(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from online_learned import Filtered
 from online_methods import Copying, candidate, trainings
-from online_outside import broken_robots, curve, found, learn, samples_of, surprise
+from online_outside import Usual, broken_robots, curve, found, learn, samples_of, surprise
 from online_peers import Features, Kalman, LeastSquares, LowPass, Prior, Scaling
 from online_restarts import Restarting
 from online_scores import CERTAIN, SAMPLES, Followed, certainty, choose, follow, grid
@@ -208,8 +208,9 @@ def test_a_broken_robot_surprises_more_than_a_fresh_one() -> None:
     ]
     learned = [learn(method, samples, np.ones(2)) for samples in robots]
     fields = (Field(name="x", shape=(2,), unit="1", low=-1.0, high=1.0),)
+    usual = Usual.of(robots[0], learned[0])
     known, inside, outside = (
-        surprise(robots[0], learned[0], samples, each, fields) for samples, each in zip(robots, learned, strict=True)
+        surprise(usual, samples, each, fields) for samples, each in zip(robots, learned, strict=True)
     )
     assert 0.1 < np.median(inside) < 1
     alarms, share = found(known, inside, outside)

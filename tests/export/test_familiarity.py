@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 
 from msr_envs.ring_nav import RingNav
-from msr_export.familiarity import ENDS, FAULT_SAMPLES, measure_familiarity, surprises, tail, usual_innovations
+from msr_export.familiarity import (
+    ENDS,
+    FAULT_SAMPLES,
+    fault_tails,
+    measure_familiarity,
+    surprises,
+    tail,
+    usual_innovations,
+)
 from msr_runtime import AdaptiveModel
 from msr_runtime.bundle.familiarity import Familiarity
-from msr_runtime.bundle.input_faults import Fit
+from msr_runtime.bundle.input_faults import Fit, by_count, steps_of
 from msr_runtime.meta.training.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -25,20 +33,20 @@ def test_torch_and_the_robot_are_surprised_alike(trained: Checkpoint, recursive_
     found, fits = surprises(trained.learner, trained.normalization, batch.support_x, batch.support_y)
     assert fits
     model = AdaptiveModel.load(recursive_bundle)
+    steps = steps_of(np.asarray(model.manifest.normalization.input_scale))
     for task in range(3):
         robot = model.fork()
         pairs = zip(batch.support_x[task], batch.support_y[task], strict=True)
-        nis, pulls, weights = [], [], []
+        nis, said = [], []
         for x, y in pairs:
-            slopes = robot.slopes(x)
+            slopes = robot.slopes(x, steps)
             result = robot.update(x, y)
-            fit = Fit.of(result.innovation, result.variance, slopes)
             nis.append(result.nis)
-            pulls.append(fit.pull)
-            weights.append(fit.weight)
+            said.append(Fit.of(result.innovation, result.variance, slopes))
         np.testing.assert_allclose(found[task], nis, rtol=0.05, atol=1e-3)
-        for part, robots in zip(fits, (pulls, weights), strict=True):
-            np.testing.assert_allclose(part[task], robots, rtol=0.05, atol=0.02 * np.abs(robots).max())
+        for name in ("pull", "weight", "squares"):
+            robots = np.stack([getattr(fit, name) for fit in said])
+            np.testing.assert_allclose(getattr(fits, name)[task], robots, rtol=0.05, atol=0.02 * np.abs(robots).max())
 
 
 def test_the_bundle_says_what_is_usual(recursive_bundle: Path) -> None:
@@ -90,3 +98,30 @@ def test_the_tail_of_a_power_law_is_found() -> None:
     for chance in (0.1, 0.01, 0.001):
         assert (figures > found.limit(chance)).mean() == pytest.approx(chance, rel=0.35)
     assert tail(np.zeros(20)).limit(0.001) > 0
+
+
+def test_all_looks_together_raise_as_few_alarms_as_promised() -> None:
+    """After every sample, gains and offsets are looked at: one stream in a hundred may raise an alarm at all."""
+    rng, streams = np.random.default_rng(0), 1000
+
+    def clean() -> Fit:
+        errors, slopes, x = (rng.normal(size=(streams, 64, *shape)) for shape in ((2,), (5, 2), (5,)))
+        return Fit.of(errors, np.ones_like(errors), slopes).both(x)
+
+    def alarms(chance: float) -> float:
+        limits = by_count(counts, np.array([[each.gain.limit(chance), each.offset.limit(chance)] for each in known]))
+        numbers = 2 * np.arange(1, 65)[:, None, None]
+        summed = Fit(*(part.cumsum(1) for part in vars(fresh).values()))
+        return float((summed.evidence(numbers).max(-1) > limits)[:, counts[0] - 1 :].any((1, 2)).mean())
+
+    known, fresh = fault_tails(clean(), 2), clean()
+    counts = [each.samples for each in known]
+    assert counts == [10, 20, 40, 64]
+    assert alarms(0.1) == pytest.approx(0.1, abs=0.03)
+    assert 0.002 <= alarms(0.01) <= 0.02
+
+
+def test_short_streams_say_nothing_of_faults() -> None:
+    """Logs may have few samples a task."""
+    nothing = np.zeros((4, 9, 2, 3))
+    assert fault_tails(Fit(nothing, nothing, np.zeros((4, 9, 1, 1))), 2) == ()
