@@ -55,8 +55,12 @@ _LATER = {
 }
 """Robots that are trained for days: heading and words before their tables."""
 PENDING = {f"{kind}-{robot}{rule}" for robot in _LATER for kind, rule in (("families", "-gauss-newton"), ("drive", ""))}
-PENDING |= {"gpu", "widths", "few-shot-bundle"}
+PENDING |= {"gpu", "widths", "few-shot-bundle", "few-shot-photographs"}
 """Results that need not be stored yet. Their tables and pictures are then left out of the pages."""
+_PHOTOGRAPHS = """## Photographs
+
+Groceries, photographed with a phone in shops (Klasson, Zhang and Kjellström, 2019): 42 x 42 pixels in color, five
+classes at a time. Everything else is as above:"""
 _BUNDLE = """## On the robot
 
 The prototypes of the first table are exported, and run on the same episodes: by torch, by ONNX Runtime and in native
@@ -101,6 +105,7 @@ TABLES = {
     "synthetic/images-hard": Table(("synthetic-images-hard",), synthetic),
     "few-shot/quick": Table(("few-shot-quick", "few-shot-found-quick"), few_shot),
     "few-shot/night-prototypes": Table(("few-shot-night-prototypes",), few_shot, "## Half an hour of one core"),
+    "few-shot/photographs": Table(("few-shot-photographs",), few_shot, _PHOTOGRAPHS),
     "few-shot/bundle": Table(("few-shot-bundle",), few_shot_bundle, _BUNDLE),
     "few-shot/discovery": Table(("discovery",), discovery),
     "few-shot/learned-group": Table(("learned-group", "learned-group-control"), learned_group),
