@@ -75,7 +75,7 @@ class SampleLearning(Learning):
             return False
         # The difference of two finite times may be infinite.
         elapsed = min(max(0.0, at - self._latest), sys.float_info.max) if math.isfinite(self._latest) else 0.0
-        result = self._update(x, y, elapsed)
+        result, slopes = self._update(x, y, elapsed)
         self.tally.count(result.refusal, result.seconds)
         if not result.accepted:
             return False
@@ -87,8 +87,8 @@ class SampleLearning(Learning):
         repeats = len(self._same) > 1 and not self._guard.constant_y
         if self._detector and not repeats and self._detector.add(result.nis / y.size):
             self._restart()
-        elif self.family:
-            self.family.add(result.nis, y)
+        else:
+            self._watch(x, y, result, slopes)
         return True
 
     def _stuck(self, x: Array, y: NDArray) -> bool:
@@ -107,21 +107,26 @@ class SampleLearning(Learning):
         self._forget()
         self._begin_watching()
         for x, y, elapsed in self._last:
-            result = self._update(x, y, elapsed)
-            if self.family and result.accepted:
-                self.family.add(result.nis, y)
+            result, slopes = self._update(x, y, elapsed)
+            if result.accepted:
+                self._watch(x, y, result, slopes)
 
-    def _update(self, x: Array, y: NDArray, elapsed: float) -> UpdateResult:
+    def _update(self, x: Array, y: NDArray, elapsed: float) -> tuple[UpdateResult, NDArray | None]:
+        """Learn from a sample. Also return the slopes of the weights that it surprised; None if nobody needs them."""
         if self._recorder:
             self._recorder.update(x, y, elapsed)
-        # of the weights that are to be surprised
-        found = None if self._steps is None else self._learner.slopes(x, self._steps)
+        slopes = None if self._steps is None else self._learner.slopes(x, self._steps)
         result = self._learner.update(x, y, elapsed)
-        if self.faults and found is not None and result.accepted:
-            self.faults.add(x / self._scale, result.innovation.reshape(-1), result.variance.reshape(-1), found)
         if self._recorder:
             self._recorder.swapped()
-        return result
+        return result, slopes
+
+    def _watch(self, x: Array, y: NDArray, result: UpdateResult, slopes: NDArray | None) -> None:
+        """Let the checks see a sample that belongs to the task. One that shows another task is no alarm in this one."""
+        if self.family:
+            self.family.add(result.nis, y)
+        if self.faults and slopes is not None:
+            self.faults.add(x / self._scale, result.innovation.reshape(-1), result.variance.reshape(-1), slopes)
 
     def learn(self) -> None:
         """Compare what was answered: everything has been learned from."""

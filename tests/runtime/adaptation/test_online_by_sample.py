@@ -1,6 +1,7 @@
 """OnlineAdapter with a bundle that learns sample by sample: each counts at its time, in threads and in replays."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from msr_runtime import AdaptiveModel, InputError, OnlineAdapter, UpdateGuard
 from msr_runtime.adaptation import Drive, score
+from msr_runtime.adaptation.family import FamilyCheck
+from msr_runtime.adaptation.input_faults import FaultCheck
 from msr_runtime.recording.messages import ADAPTATION
 from msr_runtime.recording.reader import Recording
 from msr_runtime.recording.recorder import Recorder
@@ -247,6 +250,36 @@ def test_a_jump_is_noticed(model: AdaptiveModel) -> None:
     report = online.report()
     assert (report.restarts, report.tasks, report.accepted) == (1, 1, 22)
     assert "changes of the task noticed: 1" in str(report)
+
+
+def test_a_sample_that_shows_a_change_is_no_fault_of_the_task_before(
+    model: AdaptiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would end as an alarm without a name. So the checks see it once, as a sample of the new task."""
+    seen: list[str] = []
+    for check in (FamilyCheck, FaultCheck):
+        for name in ("add", "begin_task"):
+            monkeypatch.setattr(check, name, noted(getattr(check, name), f"{check.__name__}.{name}", seen))
+    online = OnlineAdapter(model)
+    jump(model, online, 8)
+    assert online.report().restarts == 1
+    for check in ("FamilyCheck", "FaultCheck"):
+        assert [each for each in seen if each.startswith(check)] == [
+            f"{check}.begin_task",
+            *[f"{check}.add"] * 21,
+            f"{check}.begin_task",
+            *[f"{check}.add"] * 2,
+        ]
+
+
+def noted(method: Callable[..., None], name: str, seen: list[str]) -> Callable[..., None]:
+    """Return a method that also writes its name down."""
+
+    def both(*args: Any) -> None:
+        seen.append(name)
+        method(*args)
+
+    return both
 
 
 def test_a_jump_may_stay_unnoticed(model: AdaptiveModel) -> None:
