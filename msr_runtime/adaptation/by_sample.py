@@ -20,8 +20,7 @@ from msr_runtime.inference.predictor import BoundPredictor
 from msr_runtime.task import Array
 
 _NOTHING = 2.0**-24
-"""What is left of v's move is lost in the rounding of float32 where time has left less of it than this: after 17 time
-constants."""
+"""The smallest share of what was learned that float32 can still show. Less is left after 17 time constants."""
 
 
 class LearnsBySample:

@@ -41,7 +41,7 @@ class FamilyVerdict:
         if math.isnan(self.surprise):
             return "not known yet"
         said = "inside the family" if self.inside else "outside the family: no task of meta-training is like it"
-        past = f", {self.alarms} alarms so far" if self.alarms else ""
+        past = f", alarms so far: {self.alarms}" if self.alarms else ""
         return f"surprise {self.surprise:.3g}, at most {self.limit:.3g} is usual: {said}{past}"
 
 
@@ -82,7 +82,7 @@ class FamilyCheck:
         self._latest.clear()
         self._seen, self._errors, self._sizes = 0, 0.0, 0.0
         self._start: FamilyVerdict | None = None
-        """The verdict on the beginning, until the next one or the first whole window after the last one."""
+        """The verdict on the beginning of the task, the newest one. None once a whole window came after it."""
         self.now = FamilyVerdict(math.nan, self._limit, self.now.alarms)
 
     def add(self, nis: float, y: NDArray) -> None:
@@ -112,7 +112,7 @@ class FamilyCheck:
 
 
 def chance_in_stream(known: Familiarity, tick: float, false_alarms: float) -> float:
-    """Return the share of the streams that were measured that may raise an alarm. They are no minute long.
+    """Return the share of the measured streams that may raise an alarm. Such a stream is shorter than a minute.
 
     Args:
         known: What is known of clean tasks.

@@ -42,7 +42,7 @@ class FaultVerdict:
         if math.isnan(self.evidence):
             return "not known yet"
         said = f"{self.input} {self.seems} than its value says" if self.found else "none seems to be at fault"
-        past = f", {self.alarms} alarms so far" if self.alarms else ""
+        past = f", alarms so far: {self.alarms}" if self.alarms else ""
         return f"{said}: evidence {self.evidence:.3g}, at most {self.limit:.3g} is usual{past}"
 
 
@@ -50,7 +50,7 @@ class FaultCheck:
     """Gathers evidence sample by sample. One thread adds, any thread may read.
 
     It looks at all samples since the task began, up to as many as the exporter's streams had. From then on it looks at
-    between half as many and as many of the latest ones.
+    the latest ones: at least half as many, at most as many.
 
     Args:
         known: What is known of clean tasks, with `faults`.

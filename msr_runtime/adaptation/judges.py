@@ -17,7 +17,7 @@ _ERRORS = 2.0
 class HeldOut(NamedTuple):
     """The mean loss on held-out samples, which the inner loop did not see; on normalized outputs.
 
-    Where there are five or more, the fifth of them that neither network can explain is left out.
+    Where there are five or more, the worst fifth under both networks is left out.
     """
 
     before: float
@@ -31,7 +31,7 @@ class HeldOut(NamedTuple):
 def judge(before: NDArray, after: NDArray) -> HeldOut:
     """Return the verdict from the losses of each held-out sample before and after, `(samples,)`.
 
-    Judges can be outliers too: the fifth of them that neither network can explain is left out. What remains is judged
+    Judges can be outliers too: the worst fifth under both networks is left out. What remains is judged
     by the mean rise and by the signed ranks of the rises. The mean sees a few large rises, the ranks see many small
     ones beside a few large ones.
 

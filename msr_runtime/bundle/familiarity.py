@@ -20,11 +20,11 @@ class Tail(Frozen):
     usual: float = Field(gt=0, allow_inf_nan=False)
     """On one task in ten, the figure is larger."""
     slope: float = Field(ge=0, le=10)
-    """By this power the figure grows as fewer tasks reach it: on one task in ten times as many, it is larger by the
-    factor `10 ** slope`."""
+    """How fast the figure grows for rarer tasks. One task in a hundred has a figure above `10 ** slope` times `usual`,
+    one in a thousand above `100 ** slope` times `usual`."""
 
     def limit(self, chance: float) -> float:
-        """Return what the figure exceeds with a chance of at most 0.1 on a clean task."""
+        """Return the limit that a clean task exceeds with this chance. The chance counts as 0.1 if it is larger."""
         growth = self.slope * math.log(_TENTH / min(chance, _TENTH))
         return self.usual * math.exp(min(growth, _LARGEST_GROWTH))
 

@@ -1,7 +1,7 @@
 """Evidence that one number of x is at fault, gathered alike by the exporter and by the robot.
 
 A weak actuator acts as if its command were smaller: number j of x counts `1 + g` times, with a gain g. A sensor that is
-off shows x without an offset o. To first order, such a fault moves y by `g x_j dy/dx_j` or by `o dy/dx_j`. The evidence
+off shows x minus an offset o. To first order, such a fault moves y by `g x_j dy/dx_j` or by `o dy/dx_j`. The evidence
 for it is how much the best g or o raises twice the log likelihood of the innovations, with a normal prior on it.
 
 A filter may expect too much or too little, so variances are corrected by what is usual after as many samples of a task.
@@ -9,7 +9,7 @@ Where innovations are larger still, the sensors are noisier, or the network is w
 fault would explain a part of them. So all variances may also be larger than usual, by the factor that fits best, with
 the fault and without it. A fault has much evidence only if it leaves much less to be explained by noise.
 
-A fault that moves all alike, as a symmetry does, is learned by the filter and leaves no evidence.
+A fault that is the same in all parts that the symmetry exchanges is learned by the filter. It leaves no evidence.
 
 Source: Willsky and Jones, "A Generalized Likelihood Ratio Approach to the Detection and Estimation of Jumps in Linear
 Systems", 1976.
