@@ -20,11 +20,13 @@ PAPER = {
 def few_shot(*results: Rows) -> Lines:
     """One line per data set and method: means over seeds, with the 95 % interval over episodes, in percent.
 
-    A column that nobody measured is left out. Below the lines of Omniglot stand those of the paper.
+    Below the lines of Omniglot stand those of the paper. Without them, a column that nobody measured is left out.
     """
     rows, lines = [row for each in results for row in each], []
     several = len({row["data"] for row in rows}) > 1
-    columns = {cell: head for cell, head in COLUMNS.items() if any(row["cell"] == cell for row in rows)}
+    beside_paper = any("omniglot" in row["data"] for row in rows)
+    measured = {row["cell"] for row in rows}
+    columns = {cell: head for cell, head in COLUMNS.items() if beside_paper or cell in measured}
     for (data, method), ours in grouped(rows, "data", "method"):
         line = {"method": f"{data}: {method}" if several else method}
         for cell, head in columns.items():
@@ -33,7 +35,7 @@ def few_shot(*results: Rows) -> Lines:
         line["processor, s"] = f"{np.mean([row['seconds'] for row in ours]):,.0f}"
         line["learned numbers"] = f"{ours[0]['numbers']:,}"
         lines.append(line)
-    if any("omniglot" in row["data"] for row in rows):
+    if beside_paper:
         for method, stated in PAPER.items():
             figures = {head: f"{figure:.1f}" for head, figure in zip(COLUMNS.values(), stated, strict=True)}
             lines.append({"method": f"paper: {method}", **dict.fromkeys(list(lines[0])[1:], MISSING), **figures})

@@ -11,6 +11,7 @@ from render import PageError, Renderer, differing, pages
 from store import ROOT, read_result
 from tables import PENDING, TABLES, families, orbit_errors
 from tables.cells import MISSING
+from tables.images import few_shot
 
 FRONT = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "docs" / "index.md"]
 RESULT_PAGES = sorted((ROOT / "docs" / "results").glob("*.md"))
@@ -168,3 +169,20 @@ def _unsourced(text: str, pattern: re.Pattern[str]) -> Iterable[str]:
         text = re.sub(gone, " ", text, flags=re.DOTALL | re.MULTILINE)
     for number in pattern.findall(text):
         yield number.rstrip(".,")
+
+
+def test_columns_that_nobody_measured_are_left_out_where_the_paper_has_none() -> None:
+    row = {
+        "method": "protonets",
+        "cell": "5x1",
+        "accuracy": 0.8,
+        "interval": 0.01,
+        "steps": 9,
+        "seconds": 1,
+        "numbers": 9,
+    }
+    (line,) = few_shot([{"data": "photographs", **row}])
+    assert [column for column in line if "way" in column] == ["5 way 1 shot"]
+    ours, *paper = few_shot([{"data": "omniglot", **row}])
+    assert all(each.keys() == ours.keys() for each in paper)
+    assert len([column for column in ours if "way" in column]) == 4

@@ -188,7 +188,7 @@ def test_no_line_is_long_however_many_layers_there_are() -> None:
     lines = Structure(**at, layers=layers, full_multiply_adds=10**8, many=many).describe()  # type: ignore[arg-type]
     names = ["structure", "structure costs", "with 64 samples"]
     assert list(lines) == [*names, *(f"U of layers.{index}.weight" for index in range(8)), "other weights"]
-    assert lines["other weights"] == "12 that save less"
+    assert lines["other weights"] == "12, of which each saves less"
     assert all(len(line) < 80 for line in lines.values())
 
 
