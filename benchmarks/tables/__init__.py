@@ -60,7 +60,7 @@ PENDING |= {"gpu", "widths", "few-shot-bundle", "few-shot-photographs"}
 _PHOTOGRAPHS = """## Photographs
 
 Groceries, photographed with a phone in shops (Klasson, Zhang and Kjellström, 2019): 42 x 42 pixels in color, five
-classes at a time. The queries are moved as above. No classes are added by turning them:"""
+classes at a time. The queries are moved as above. Turned training classes are not added here:"""
 _BUNDLE = """## On the robot
 
 The prototypes of the first table are exported, and run on the same episodes: by torch, by ONNX Runtime and in native
