@@ -71,7 +71,8 @@ STORED = {"updates": Options()}
 def main(options: Options) -> None:
     """Measure and print."""
     options = settled(options, STORED)
-    roots = (*RUNTIME, *EXPORT, *(f"benchmarks/{name}.py" for name in ("updates", "filter_peers", "peers", "latency")))
+    sources = (f"benchmarks/{name}.py" for name in ("updates", "filter_peers", "peers", "latency", "native"))
+    roots = (*RUNTIME, *EXPORT, *sources)
     begun = begin(options, roots, seeds=(0,))
     # Each run in a process of its own: torch.compile keeps what it compiled.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:

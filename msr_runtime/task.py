@@ -283,6 +283,7 @@ class TaskFamily(Protocol):
     For example, `("sector", "wide")` means: the first half of the query samples comes from the region of the support
     set, and the second half from the whole input space."""
 
+    # The quotes keep numpy.random, which a robot does without, from being imported at its start.
     def sample(self, rng: "np.random.Generator", tasks: int, shots: int, queries: int, split: Split) -> TaskBatch:
         """Draw new tasks of one split, with a support set and a query set per task. No sample is augmented.
 
