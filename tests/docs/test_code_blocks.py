@@ -178,6 +178,7 @@ def test_a_page_is_no_longer_than_a_reader_likes(page) -> None:
     assert len(prose) <= LONGEST, f"{page} has {len(prose)} lines of prose; split it"
 
 
+@pytest.mark.usefixtures("few_tasks")
 @pytest.mark.parametrize("page", pages())
 def test_blocks_run(page, folder, small) -> None:
     document = Page(page, folder, small).document

@@ -310,9 +310,9 @@ def test_a_wide_layer_without_a_pattern_takes_no_time() -> None:
     """Each of 16,384 rows would be compared with all others: minutes, at four tolerances."""
     torch.manual_seed(0)
     symmetry = FullSymmetry(torch.randn(128, 128), 16)
-    begin = time.perf_counter()
+    begin = time.process_time()  # it counts neither other processes nor a slow disk
     assert all(tied(symmetry, near) is None for near in (0.2, 0.1, 0.05, 0.02))
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
     _convolution_of(symmetry)
     pattern = tied(symmetry, 0.02)
     assert pattern is not None

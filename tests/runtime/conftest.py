@@ -1,5 +1,6 @@
 """A real bundle, small enough to check by hand: a linear network `W = reshape(U v)` and its gradient step in ONNX."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,10 +197,16 @@ def linear_files(linear: Linear) -> dict[str, bytes]:
     return linear.files()
 
 
+@pytest.fixture(scope="session")
+def linear_bundle(tmp_path_factory: pytest.TempPathFactory, linear: Linear, linear_files: dict[str, bytes]) -> Path:
+    """The reference's bundle. Read only."""
+    return write_bundle(tmp_path_factory.mktemp("linear") / "bundle", linear.manifest(), linear_files).path
+
+
 @pytest.fixture
-def bundle_path(tmp_path: Path, linear: Linear, linear_files: dict[str, bytes]) -> Path:
-    """A fresh copy of the reference's bundle."""
-    return write_bundle(tmp_path / "bundle", linear.manifest(), linear_files).path
+def bundle_path(tmp_path: Path, linear_bundle: Path) -> Path:
+    """A fresh copy of the reference's bundle, to be changed."""
+    return shutil.copytree(linear_bundle, tmp_path / "bundle")
 
 
 @pytest.fixture

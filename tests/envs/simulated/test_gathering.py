@@ -108,14 +108,13 @@ def test_a_process_that_dies_is_named(write) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_closes_the_environments_and_keeps_nothing(write, tmp_path: Path, workers: int) -> None:
     """In the parent alone, as `kill -INT` does it."""
-    name = write(workers=workers, hook="import time; time.sleep(30)")
+    stepping = f"open(f'{tmp_path}/stepping-{{os.getpid()}}', 'w').close()"
+    name = write(workers=workers, hook=f"import os, time; {stepping}; time.sleep(30)")
     program = f"from msr_envs import load_family; load_family({name!r}).gathered('train')"
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
-    closed = tmp_path / "closed"
-    deadline = time.monotonic() + 60
-    while not closed.exists() and time.monotonic() < deadline:  # the first environment only shows its spaces
+    closed, deadline = tmp_path / "closed", time.monotonic() + 60
+    while len(list(tmp_path.glob("stepping-*"))) < workers and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(3 if workers > 1 else 0.5)
     os.kill(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0

@@ -70,11 +70,9 @@ def _assert_homomorphism(matrices: np.ndarray, group: SymmetryGroup) -> None:
     np.testing.assert_allclose(
         matrices @ matrices.mT, np.broadcast_to(np.eye(matrices.shape[-1]), matrices.shape), atol=1e-12
     )
-    for i in range(group.order):
-        for j in range(group.order):
-            body = group.elements[i] @ group.elements[j]
-            k = int(np.abs(group.elements - body).max((1, 2)).argmin())
-            np.testing.assert_allclose(matrices[i] @ matrices[j], matrices[k], atol=1e-12)
+    products = group.elements[:, None] @ group.elements
+    of_product = np.abs(group.elements - products[:, :, None]).max((-2, -1)).argmin(-1)
+    np.testing.assert_allclose(matrices[:, None] @ matrices, matrices[of_product], atol=1e-12)
 
 
 @given(groups)

@@ -74,6 +74,12 @@ def _equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.parametrize("method", sorted(LEARNERS.keys() - {"orbit-prototypes"}))
+def test_a_method_takes_the_plain_situation(method: str) -> None:
+    """So the next test compares something for it. What needs a group of flips and turns is tested last."""
+    _trace(method, LearnerConfig(depth=1, width=5, filters=4))
+
+
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("method", LEARNERS)
 def test_an_option_is_unused_if_it_changes_nothing(method: str, situation: str) -> None:

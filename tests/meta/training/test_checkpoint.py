@@ -141,11 +141,3 @@ def test_another_learner_class_is_refused(saved: Saved) -> None:
     """A checkpoint of MSR cannot be read as MAML."""
     with pytest.raises(CheckpointError, match="does not fit the learner"):
         load_checkpoint(saved.path, MAML)
-
-
-def test_a_run_without_a_best_checkpoint_says_how_to_go_on(training, tmp_path) -> None:
-    """It stopped before its first validation: its folder is a run's, but there is nothing to export yet."""
-    training.trainer(tmp_path, steps=20).train()
-    (tmp_path / BEST).unlink()
-    with pytest.raises(CheckpointError, match="before its first validation; go on with --resume, or name"):
-        load_checkpoint(tmp_path)

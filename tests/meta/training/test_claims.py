@@ -59,7 +59,7 @@ def test_a_process_that_died_before_its_first_validation_can_be_resumed(training
     with pytest.raises(RuntimeError, match="power"):
         trainer.train()
     assert load_checkpoint(tmp_path / LAST).step == 0
-    with pytest.raises(CheckpointError, match="stopped before its first validation; go on with --resume"):
+    with pytest.raises(CheckpointError, match="stopped before its first validation; go on with --resume, or name"):
         load_checkpoint(tmp_path)
     assert training.trainer(tmp_path, resume=True, **SHORT).train().finished
     for name in (LAST, BEST):

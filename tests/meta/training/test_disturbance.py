@@ -117,15 +117,17 @@ def test_a_noisy_run_repeats_and_resumes_bit_for_bit(training, tmp_path, monkeyp
     changes: dict[str, Any] = {"steps": 20, **NOISY}
     if traced:  # once per number of shots, which takes seconds
         monkeypatch.setattr("msr_runtime.meta.training.trainer.TRACE_FROM", 1)
-        changes |= {"fewest_shots": 4}
+        small = LearnerConfig(depth=0, filters=4, rule="gradient", inner_steps=1)
+        changes |= {"fewest_shots": 4, "learner": small}
     assert training.trainer(tmp_path / "whole", **changes).train().finished
     part = training.trainer(tmp_path / "part", **changes)
     interrupt_after(part, 7)
     assert part.train().step == 7
     assert training.trainer(tmp_path / "part", resume=True, **changes).train().finished
     assert load_checkpoint(tmp_path / "part" / LAST).digest == load_checkpoint(tmp_path / "whole" / LAST).digest
-    assert training.trainer(tmp_path / "clean", steps=20).train().finished
-    assert load_checkpoint(tmp_path / "clean" / LAST).digest != load_checkpoint(tmp_path / "whole" / LAST).digest
+    if not traced:
+        assert training.trainer(tmp_path / "clean", steps=20).train().finished
+        assert load_checkpoint(tmp_path / "clean" / LAST).digest != load_checkpoint(tmp_path / "whole" / LAST).digest
 
 
 def test_training_with_noise_learns_a_larger_damping(training, tmp_path) -> None:

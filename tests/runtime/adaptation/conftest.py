@@ -15,12 +15,23 @@ def draw(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+@pytest.fixture(scope="session")
+def loaded(linear_bundle: Path) -> AdaptiveModel:
+    """The reference's bundle, loaded. Fork it."""
+    return AdaptiveModel.load(linear_bundle)
+
+
+@pytest.fixture(scope="session")
+def loaded_native(compiled: Callable[..., Path], linear_bundle: Path) -> AdaptiveModel:
+    """The same by native code."""
+    return AdaptiveModel.load(compiled("linear", linear_bundle), engine="native")
+
+
 @pytest.fixture
-def model(request: pytest.FixtureRequest, bundle_path: Path) -> AdaptiveModel:
-    """The reference's bundle, loaded: in ONNX Runtime, or by the engine that a test asks for."""
-    if getattr(request, "param", "onnx") == "onnx":
-        return AdaptiveModel.load(bundle_path)
-    return AdaptiveModel.load(request.getfixturevalue("compiled")("linear", bundle_path), engine="native")
+def model(request: pytest.FixtureRequest, loaded: AdaptiveModel) -> AdaptiveModel:
+    """The reference's bundle, loaded, at v0: in ONNX Runtime, or by the engine that a test asks for."""
+    native = getattr(request, "param", "onnx") == "native"
+    return (request.getfixturevalue("loaded_native") if native else loaded).fork()
 
 
 @pytest.fixture

@@ -57,10 +57,10 @@ def test_a_change_is_noticed(model: AdaptiveModel, linear: Any, tasks: Samples, 
     """Some samples show it. The newest eight are learned from, from v0, but for an outlier; later ones join them."""
     x, y = tasks
     online, count = OnlineAdapter(model, held_out=0, start=start), BEFORE
-    while not online.report().restarts:
+    while not online.report().restarts and count < BEFORE + 10:
         count += 1
         run(online, x[online.report().observed : count], y[online.report().observed : count])
-    assert count <= BEFORE + 10
+    assert online.report().restarts
     assert online.latest
     assert online.latest.begins == count - 8
     kept = np.setdiff1d(np.arange(count), online.latest.left_out)

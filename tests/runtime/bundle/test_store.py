@@ -173,14 +173,6 @@ def test_links_in_a_ring_and_pipes_are_refused(bundle_path: Path) -> None:
         Bundle.open(bundle_path)
 
 
-def test_a_file_that_is_too_large_is_refused_unread(bundle_path: Path) -> None:
-    """A sparse file of one tebibyte is refused by its size and not read."""
-    with (bundle_path / PREDICT).open("r+b") as file:
-        file.truncate(2**40)
-    with pytest.raises(BundleError, match="more than"):
-        Bundle.open(bundle_path)
-
-
 @pytest.mark.parametrize("name", [PREDICT, ADAPT, LOSS, START, GOLDEN])
 def test_a_manifest_must_list_every_required_file(bundle_path: Path, name: str) -> None:
     """A manifest that does not list a graph, the start or the golden example is refused."""

@@ -119,6 +119,12 @@ def trained(once: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
+def no_doubts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what `msr train` warns of in a family that keeps the contract: it has tests of its own."""
+    monkeypatch.setattr("msr_runtime.cli.train._doubt_tasks", lambda *_: None)
+
+
+@pytest.fixture
 def samples() -> dict[str, np.ndarray]:
     """A support set and a query set for the linear bundle."""
     rng = np.random.default_rng(0)

@@ -158,6 +158,7 @@ class TestRefusals:
         assert msr("export", bundle_path, "new") == 2
         assert "is a bundle already" in refusal()
 
+    @pytest.mark.usefixtures("few_tasks")
     def test_a_bundle_that_is_there_stays(self, trained, bundle_path, refusal, msr) -> None:
         """It is replaced only if the user says so."""
         before = (bundle_path / "manifest.json").read_bytes()
@@ -166,7 +167,7 @@ class TestRefusals:
         assert "holds a bundle already" in (said := refusal())
         assert "--replace" in said
         assert (bundle_path / "manifest.json").read_bytes() == before
-        assert msr("export", trained / "run", bundle_path, *family, "--replace") == 0
+        assert msr("export", trained / "run", bundle_path, *family, "--replace", "--no-structure") == 0
         assert Bundle.open(bundle_path).manifest.name == "push"
 
     def test_a_file_cannot_forge_a_line(self, bundle_path, capsys, msr) -> None:

@@ -11,6 +11,7 @@ from msr_envs import check_family, load_family
 from msr_runtime.cli.command import COMMANDS
 
 
+@pytest.mark.usefixtures("few_tasks")
 def test_every_command_from_a_new_file_to_a_driving_robot(tmp_path, monkeypatch, msr, tiny, capsys) -> None:
     """The commands that `msr new` prints, with the options of a tiny training, and those of its file."""
     monkeypatch.chdir(tmp_path)

@@ -83,6 +83,7 @@ def folder(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("few_tasks", "no_doubts")
 def test_all_three_from_training_to_a_bundle(folder, monkeypatch, msr, refusal, capsys) -> None:
     """Each command is given them, by any name, and without them a checkpoint is refused and nothing is run."""
     monkeypatch.chdir(folder)

@@ -8,8 +8,16 @@ import pytest
 
 from msr_runtime import AdaptiveModel, UpdateResult
 from msr_runtime.bundle.store import Bundle
+from msr_runtime.cli import bench
 from msr_runtime.cli.command import COMMANDS
 from msr_runtime.inference._onnxruntime import onnxruntime
+
+
+@pytest.fixture
+def few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`msr bench` times 200 calls in place of 10,000."""
+    monkeypatch.setattr(bench, "_BLOCKS", 10)
+    monkeypatch.setattr(bench, "_CALLS", 20)
 
 
 class TestInfo:
@@ -154,6 +162,7 @@ class TestBench:
         assert "ratio" in capsys.readouterr().out
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
+    @pytest.mark.usefixtures("few_calls")
     def test_a_filter_is_timed_by_sample(self, recursive_bundle, tmp_path, capsys, msr) -> None:
         """Updates and a prediction with deviations, in predicts; and an adaptation, whose samples count once."""
         assert msr("bench", recursive_bundle, "--json", tmp_path / "bench.json") == 0
@@ -163,6 +172,7 @@ class TestBench:
         assert figures["longest_update_p50_us"] > 2 * figures["update_p50_us"]  # it takes the time of 17
         assert "longest update" in capsys.readouterr().out
 
+    @pytest.mark.usefixtures("few_calls")
     def test_no_refused_sample_is_timed(self, recursive_bundle, monkeypatch, msr) -> None:
         """What torch drew for the golden stream may lie outside the bounds of y."""
         stream, accepted = AdaptiveModel.load(recursive_bundle).bundle.stream(), list[bool]()

@@ -146,6 +146,7 @@ class TestEvaluate:
         assert "the network is worse than " in note
         assert "'ridge on x' on all and orbit, " in note
 
+    @pytest.mark.usefixtures("few_tasks", "no_doubts")
     def test_a_filter_is_asked_how_sure_it_is(self, trained, tiny, tmp_path, capsys, msr) -> None:
         """Its intervals over the orbit are counted, alike for the run and for its bundle. Other rules have none."""
         family = ("--family", f"{trained / 'push.py'}:Push")
@@ -154,7 +155,7 @@ class TestEvaluate:
         assert "has another network" in capsys.readouterr().err
         assert msr("train", family[1], tmp_path / "run", *tiny, *learner) == 0
         assert "nats per number of y" in capsys.readouterr().out
-        assert msr("export", tmp_path / "run", tmp_path / "bundle", *family) == 0
+        assert msr("export", tmp_path / "run", tmp_path / "bundle", *family, "--no-structure") == 0
         for name in ("run", "bundle"):
             file = tmp_path / f"{name}.json"
             assert msr("evaluate", tmp_path / name, *family, "--tasks", 8, "--json", file) == 0
@@ -164,13 +165,15 @@ class TestEvaluate:
         assert 0 < run["90 % intervals hold"]["mean"] <= 1
         assert "90 % intervals hold" in capsys.readouterr().out
 
+    @pytest.mark.usefixtures("few_tasks", "no_doubts")
     def test_precision_is_printed_and_makes_a_bundle_smaller(self, trained, tiny, tmp_path, capsys, msr) -> None:
         """What `msr export` says of it, `msr info` says of the bundle. Small constants are left as they are."""
         family, sizes = ("--family", f"{trained / 'push.py'}:Push"), list[int]()
         assert msr("train", family[1], tmp_path / "run", *tiny, "--learner.width", 16, "--learner.filters", 20) == 0
         capsys.readouterr()
         for precision in ("float32", "float16", "int8"):
-            assert msr("export", tmp_path / "run", tmp_path / precision, *family, "--precision", precision) == 0
+            options = (*family, "--precision", precision, "--no-structure")
+            assert msr("export", tmp_path / "run", tmp_path / precision, *options) == 0
             written = _row(capsys.readouterr().out, "precision")
             assert msr("info", tmp_path / precision) == 0
             assert _row(capsys.readouterr().out, "precision") == written

@@ -1,5 +1,6 @@
 """A guarded robot, whose clock the tests turn."""
 
+import gc
 import math
 from typing import Any
 
@@ -32,6 +33,14 @@ class Guarded:
         """Ask for `action` at the next tick, `after` seconds later; its observation is `age` old."""
         self.now += after
         return self.guard(action, self.now - age)
+
+
+@pytest.fixture(autouse=True)
+def collections(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The generations of the collections that were asked for. None is done: with all that tests import, it is long."""
+    asked: list[int] = []
+    monkeypatch.setattr(gc, "collect", lambda generation=2: asked.append(generation) or 0)
+    return asked
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,23 @@ import itertools
 import math
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from msr_runtime import ControlLoop, InputError
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The loop's clock, which only `sleep` turns."""
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+
+    clock = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now, sleep=sleep)
+    monkeypatch.setattr("msr_runtime.control.loop.time", clock)
+    return clock
 
 
 def test_a_quiet_loop_ticks_as_often_as_asked() -> None:
@@ -78,12 +91,13 @@ def test_an_error_in_the_loop_goes_on_to_the_caller() -> None:
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_the_collector_is_off_inside_and_as_before_outside(enabled: bool) -> None:
-    """Inside, objects are frozen and threads switch fast; a collector that was off before stays off."""
+def test_the_collector_is_off_inside_and_as_before_outside(enabled: bool, collections: list[int]) -> None:
+    """Inside, all is collected and frozen, and threads switch fast. A collector that was off before stays off."""
     (gc.enable if enabled else gc.disable)()
     try:
         interval = sys.getswitchinterval()
         with ControlLoop(hz=100, ticks=1):
+            assert collections == [2]
             assert not gc.isenabled()
             assert gc.get_freeze_count() > 0
             assert sys.getswitchinterval() < interval
@@ -94,33 +108,34 @@ def test_the_collector_is_off_inside_and_as_before_outside(enabled: bool) -> Non
         gc.enable()
 
 
-def test_the_warmup_is_in_no_figure() -> None:
+def test_the_warmup_is_in_no_figure(clock: SimpleNamespace) -> None:
     """Long first ticks do not appear in overruns, skipped periods, rates or the longest execution."""
     with ControlLoop(hz=200, ticks=4, warmup=2, deadline=100) as loop:
         for done, _ in enumerate(loop):
-            time.sleep(0.5 if done < 2 else 0)
+            clock.sleep(0.5 if done < 2 else 0.001)
     report = loop.report()
     assert (report.warmup, report.ticks) == (2, 2)
-    assert report.execution_max < 0.5
-    assert report.period_mean < 0.25
-    assert report.skipped < 150
+    assert report.execution_max == pytest.approx(0.001, rel=1e-3)
+    assert report.period_mean == pytest.approx(1 / 200, rel=1e-3)
+    assert report.skipped == 0
     with ControlLoop(hz=200, ticks=3, warmup=5) as loop:
         list(loop)
     assert (loop.report().warmup, loop.report().ticks) == (3, 0)
     assert loop.report().verdict == "warn"
 
 
-def test_the_live_rate_counts_whole_seconds() -> None:
+def test_the_live_rate_counts_whole_seconds(clock: SimpleNamespace) -> None:
     """In the first second there is only an average; later the worst second is never above the latest."""
-    with ControlLoop(hz=20, warmup=0) as loop:
-        began = time.monotonic()
+    with ControlLoop(hz=16, warmup=0) as loop:  # a period without rounding
         for number in loop:
             if number == 1:
                 assert math.isnan(loop.rate.now)
-            if time.monotonic() - began > 2.2:
+            if number == 16:
+                clock.sleep(0.5)  # the next second has ticks 24 to 32
+            if number == 48:
                 break
     rate = loop.rate
-    assert 0 < rate.worst <= rate.now <= 21
+    assert (rate.now, rate.worst) == (16, 9)
     assert rate.average == loop.report().rate.average
 
 

@@ -35,19 +35,12 @@ def state() -> State:
 
 
 @pytest.fixture(autouse=True)
-def _after_a_first_loop() -> None:
+def _after_a_first_loop(collections: list[int]) -> None:
     """The first loop of a process leaves its handler of SIGTERM and SIGHUP, on purpose."""
     with ControlLoop(hz=100):
         pass
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the collection itself: with all that the tests have imported, it takes long."""
-    monkeypatch.setattr(gc, "collect", lambda: 0)
-
-
-@pytest.mark.usefixtures("quick")
 def test_two_threads_share_the_interpreter() -> None:
     """The loop that ends first takes nothing from the other one; the last one restores everything."""
     before, entered, leave = state(), threading.Event(), threading.Event()
@@ -69,7 +62,6 @@ def test_two_threads_share_the_interpreter() -> None:
     assert state() == before
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_nested_loop_shares_the_interpreter() -> None:
     """The end of the inner loop leaves the collector off."""
     before = state()
@@ -81,7 +73,6 @@ def test_a_nested_loop_shares_the_interpreter() -> None:
     assert state() == before
 
 
-@pytest.mark.usefixtures("quick")
 def test_what_the_program_has_set_itself_stays() -> None:
     """Objects that the program froze stay frozen, and a shorter switch interval stays short."""
     interval = sys.getswitchinterval()
@@ -98,7 +89,6 @@ def test_what_the_program_has_set_itself_stays() -> None:
         sys.setswitchinterval(interval)
 
 
-@pytest.mark.usefixtures("quick")
 def test_one_loop_is_entered_once() -> None:
     """Entering it again inside its own `with` is refused, and changes nothing; after the `with` it may be entered."""
     before, loop = state(), ControlLoop(hz=100)
@@ -178,7 +168,6 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     return system
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("real_time", [False, True])
 def test_ctrl_c_at_any_point_restores_everything(real_time: bool, system: Pretended) -> None:
     """Of all points of entering and leaving, none leaves a changed setting behind."""

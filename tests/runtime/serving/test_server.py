@@ -206,6 +206,7 @@ class TestProbes:
         }
         for name, value in wanted.items():
             assert eventually(lambda name=name, value=value: running.figure(name) == value), name
+        assert running.figure('msr_request_seconds_sum{kind="infer",model="linear"}') > 0
 
 
 SERVING = (*(f"serving.{name}" for name in ("_packages", "access", "metrics", "policy", "server", "wire")), "cli.serve")
