@@ -96,8 +96,9 @@ def _load(bundle: Path, folder: Path) -> InC:
     )
     _compiled([folder / "sizes.c"], folder / "sizes")
     sizes = subprocess.run([str(folder / "sizes")], check=True, capture_output=True).stdout.split()
-    _compiled([written.source], written.source.with_suffix(".o"), "-c", "-fPIC")
-    _compiled([written.source.with_suffix(".o")], folder / "library.so", "-shared")
+    compiled = written.source.with_suffix(".o")
+    _compiled([written.source], compiled, "-c", "-fPIC")
+    _compiled([compiled], folder / "library.so", "-shared")
     library = ctypes.CDLL(str(folder / "library.so"))
     return InC(AdaptiveModel.load(bundle), written, library, name, dict(zip(kinds, map(int, sizes), strict=True)))
 
@@ -142,8 +143,8 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 
     def run(written: Written, *options: str, compiler: str = "gcc") -> str:
         program, compiled = tmp_path_factory.mktemp("program") / "test", written.source.with_suffix(".o")
-        again = bool(options) or compiler != "gcc" or not compiled.exists()
-        _compiled([written.source if again else compiled, written.test], program, *options, compiler=compiler)
+        same = compiler == "gcc" and not options and compiled.exists()
+        _compiled([compiled if same else written.source, written.test], program, *options, compiler=compiler)
         ran = subprocess.run([str(program)], capture_output=True, text=True, timeout=60)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
