@@ -31,7 +31,7 @@ from compiled_peers import IREEPeer, LiteRTPeer
 from native import compile_native
 from numpy.typing import NDArray
 from peers import JaxPeer, TorchPeer
-from store import EXPORT, RUNTIME, Output, begin, keep, settled
+from store import EXPORT, IN_C, RUNTIME, Output, begin, keep, settled
 from tables import latency as latency_lines
 from terminal import print_lines
 
@@ -131,7 +131,7 @@ def main(options: Options) -> None:
     if unknown := [name for name in options.networks if name not in NETWORKS]:
         raise SystemExit(f"error: --networks names '{unknown[0]}', but there are {', '.join(NETWORKS)}")
     sources = (f"benchmarks/{name}.py" for name in ("latency", "native", "peers", "compiled_peers"))
-    begun = begin(options, (*RUNTIME, *EXPORT, "export/msr_c", *sources), seeds=(0,))
+    begun = begin(options, (*RUNTIME, *EXPORT, *IN_C, *sources), seeds=(0,))
     # Each run in a process of its own: torch.compile keeps what it compiled, and gives up after eight variants.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
         jobs = [(name, run) for run in range(options.runs) for name in options.networks]

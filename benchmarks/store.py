@@ -35,6 +35,8 @@ TRAINING = (
 )
 """The code that decides what is learned. A result's roots are such paths, relative to the repository."""
 EXPORT = ("export/msr_export",)
+IN_C = ("export/msr_c",)
+"""The code that writes a bundle in C."""
 RUNTIME = (
     *("msr_runtime/arrays.py", "msr_runtime/relinearization.py"),
     *("msr_runtime/bundle", "msr_runtime/inference", "msr_runtime/adaptation"),

@@ -22,7 +22,7 @@ import torch
 import tyro
 from native import compile_native
 from online_outside import FarHexDrive, FarRingNav
-from store import EXPORT, ROOT, RUNTIME, Output, Result, begin, keep, settled
+from store import EXPORT, IN_C, ROOT, RUNTIME, Output, Result, begin, keep, settled
 from synthetic import PROBLEMS
 from tables import NEWTON
 from tables.structure import structure as structure_lines
@@ -171,7 +171,7 @@ def main(options: Options) -> None:
         raise SystemExit(f"error: there is no network '{unknown[0]}'; there are {', '.join(CASES)}")
     own = ("structure", "structure_left", "synthetic", "online_outside", "native")
     files = (*(f"benchmarks/{name}.py" for name in own), "examples/four_wheels.py")
-    begun = begin(options, (*ROOTS, *EXPORT, *RUNTIME, *files), seeds=(0,))
+    begun = begin(options, (*ROOTS, *EXPORT, *IN_C, *RUNTIME, *files), seeds=(0,))
     if not (compiler := shutil.which("cc")):
         print("there is no C compiler 'cc', so native code is not timed")
     jobs = {name: Job(options.out / name, *CASES[name]) for name in options.cases}

@@ -27,7 +27,7 @@ import tyro
 from filter_peers import JaxFilter, TorchFilter
 from latency import Timing, compare, compiled, untrained
 from numpy.typing import NDArray
-from store import EXPORT, RUNTIME, Output, begin, keep, settled
+from store import EXPORT, IN_C, RUNTIME, Output, begin, keep, settled
 from tables.timed import updates as update_lines
 from tables.timed import updates_endless
 from terminal import print_lines
@@ -72,7 +72,7 @@ def main(options: Options) -> None:
     """Measure and print."""
     options = settled(options, STORED)
     sources = (f"benchmarks/{name}.py" for name in ("updates", "filter_peers", "peers", "latency", "native"))
-    roots = (*RUNTIME, *EXPORT, *sources)
+    roots = (*RUNTIME, *EXPORT, *IN_C, *sources)
     begun = begin(options, roots, seeds=(0,))
     # Each run in a process of its own: torch.compile keeps what it compiled.
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:

@@ -9,6 +9,7 @@ from msr_c.graphs.constants import Constants
 from msr_c.graphs.dims import Dim
 from msr_c.graphs.graph import Graph
 from msr_c.reading.model import read_graph
+from msr_c.rewriting.chains import join_chains
 from msr_c.rewriting.channels import channels_last
 from msr_c.rewriting.filters import find_filter_gradients
 from msr_c.rewriting.layout import absorb_transposes, drop_views, join_biases, store_transposed
@@ -80,3 +81,4 @@ def _rewrite(graph: Graph, translation: Translation, file: str) -> None:
         merge_equal(graph)
     solve_the_smaller_system(graph)
     join_steps(graph)
+    join_chains(graph)

@@ -1,56 +1,118 @@
 """The C functions of dense algebra and mathematics that graphs call, as templates."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 
-def row_blocks(counts: Iterable[int]) -> str:
-    """Write the loops of `product` over rows: as many rows at a time as the first count, then as the next ones."""
-    return "\n".join(_product_block(count) for count in counts)
+@dataclass(frozen=True, kw_only=True)
+class RowBlock:
+    """A loop over blocks of rows of a matrix, each times the same columns of another one.
 
-
-def _product_block(count: int) -> str:
-    more = ", ".join(f"*restrict a{row} = a{row - 1} + row" for row in range(1, count))
-    named = f"const {{T}} {more};" if more else ""
-    following = f"i += {count}, a0 += {count} * row, out += {count} * columns"
-    return row_block(count, 16, following, named, "first[l]", "p * step", "columns", "out[{} * columns + l]")
-
-
-def row_block(count: int, lanes: int, following: str, named: str, first: str, step: str, pitch: str, out: str) -> str:
-    """Write a loop over blocks of rows. A compiler unrolls no array of arrays, so each row is written out.
-
-    Args:
-        count: Rows of a block.
-        lanes: Columns that are summed up at a time.
-        following: How the loop goes on to the next block.
-        named: Definitions of the rows `a0`, `a1` and so on, if they are not known yet.
-        first: Where the sum of a lane `l` begins, and `{}` is the row.
-        step: Where number `p` of a row lies in it.
-        pitch: How far apart rows of b are.
-        out: Where the sum goes.
+    A compiler unrolls no array of arrays, so each row is written out: `a0`, `a1` and so on, with sums `s0`, `s1`. In a
+    text, `{}` stands for the number of the row.
     """
-    each = range(count)
-    lines = [
-        f"for (; i + {count} <= rows; {following}) {{",
-        *([f"    {named}"] if named else []),
-        f"    {{T}} {', '.join(f's{row}[{lanes}]' for row in each)};",
-        f"    for (int l = 0; l < {lanes}; ++l) {{",
-        *(f"        s{row}[l] = {first.format(row)};" for row in each),
-        "    }",
-        "    for (int p = 0; p < depth; ++p) {",
-        f"        const {{T}} {', '.join(f'x{row} = a{row}[{step}]' for row in each)};",
-        f"        const {{T}} *restrict y = column + p * {pitch};",
-        *(
-            line
-            for row in each
-            for line in (f"        for (int l = 0; l < {lanes}; ++l)", f"            s{row}[l] += x{row} * y[l];")
+
+    count: int
+    """Rows of a block."""
+    lanes: int = 16
+    """Columns that are summed up at a time."""
+    loop: str
+    """Until when the loop goes on, and how it comes to the next block."""
+    named: tuple[str, ...]
+    """Definitions of the rows, and of where sums go."""
+    first: str
+    """Where the sum of a lane `l` begins."""
+    depth: str = "depth"
+    """How many numbers of a row there are."""
+    step: str = "p"
+    """Where number `p` of a row lies in it."""
+    pitch: str
+    """How far the columns' numbers for one `p` are from those for the next."""
+    out: str
+    """Where the sum goes."""
+
+    def written(self) -> str:
+        """Return the loop in C."""
+        rows, lanes = range(self.count), f"for (int l = 0; l < {self.lanes}; ++l)"
+        lines = [
+            f"for (; {self.loop}) {{",
+            *(f"    {line}" for line in self.named),
+            f"    {{T}} {', '.join(f's{row}[{self.lanes}]' for row in rows)};",
+            f"    {lanes} {{",
+            *(f"        s{row}[l] = {self.first.format(row)};" for row in rows),
+            "    }",
+            f"    for (int p = 0; p < {self.depth}; ++p) {{",
+            f"        const {{T}} {', '.join(f'x{row} = a{row}[{self.step}]' for row in rows)};",
+            f"        const {{T}} *restrict y = column + p * {self.pitch};",
+            *(line for row in rows for line in (f"        {lanes}", f"            s{row}[l] += x{row} * y[l];")),
+            "    }",
+            f"    {lanes} {{",
+            *(f"        {self.out.format(row)} = s{row}[l];" for row in rows),
+            "    }",
+            "}",
+        ]
+        return "\n".join(f"        {line}" for line in lines)
+
+
+def row_blocks(counts: Sequence[int]) -> dict[str, str]:
+    """Write the loops of the products: over as many rows at a time as the first count, then as the next ones.
+
+    Returns:
+        The loops, by the words that stand for them in the templates.
+
+    """
+    made = {"{BLOCKS}": _plain_block, "{PACKED}": _packed_block, "{TRANSPOSED}": _transposed_block}
+    return {word: "\n".join(make(count).written() for count in counts) for word, make in made.items()}
+
+
+def _plain_block(count: int) -> RowBlock:
+    return RowBlock(
+        count=count,
+        loop=f"i < in_blocks(rows, {count}); i += {count}",
+        named=(f"const int k = min_int(i, rows - {count});", *_rows(count, "a + k * row", "row"), _out("k", "j")),
+        first="first[l]",
+        step="p * step",
+        pitch="columns",
+        out="out[{} * columns + l]",
+    )
+
+
+def _packed_block(count: int) -> RowBlock:
+    # It adds to what is there, so that no row may be computed twice.
+    return RowBlock(
+        count=count,
+        loop=f"i + {count} <= rows; i += {count}",
+        named=(*_rows(count, "a + i * depth + begin", "depth"), _out("i", "j")),
+        first="out[{} * columns + l]",
+        depth="count",
+        pitch="16",
+        out="out[{} * columns + l]",
+    )
+
+
+def _transposed_block(count: int) -> RowBlock:
+    return RowBlock(
+        count=count,
+        loop=f"j < in_blocks(columns, {count}); j += {count}",
+        named=(
+            f"const int k = min_int(j, columns - {count});",
+            *_rows(count, "b + k * depth", "depth"),
+            _out("i", "k"),
         ),
-        "    }",
-        f"    for (int l = 0; l < {lanes}; ++l) {{",
-        *(f"        {out.format(row)} = s{row}[l];" for row in each),
-        "    }",
-        "}",
-    ]
-    return "\n".join(f"        {line}" for line in lines)
+        first="bias ? bias[k + {}] : {{Z}}",
+        pitch="rows",
+        out="out[l * columns + {}]",
+    )
+
+
+def _rows(count: int, first: str, apart: str) -> tuple[str, ...]:
+    """Define the rows of a block."""
+    others = "".join(f", *restrict a{row} = a{row - 1} + {apart}" for row in range(1, count))
+    return (f"const {{T}} *restrict a0 = {first}{others};",)
+
+
+def _out(row: str, column: str) -> str:
+    return f"{{T}} *restrict out = c + {row} * columns + {column};"
 
 
 DENSE = r"""
@@ -119,22 +181,35 @@ static inline int min_int(int a, int b)
     return a < b ? a : b;
 }
 
-//: product_{T}
+//: in_blocks min_int
+/* How many rows or columns are computed in blocks of a size, and not one by one. Where there are vectors, all of them
+   are: the last block begins earlier then, and computes some a second time. */
+static inline int in_blocks(int count, int block)
+{
+#if defined __SSE__ || defined __ARM_NEON
+    return count < block ? 0 : count;
+#else
+    return count - count % block;
+#endif
+}
+
+//: product_{T} in_blocks
 /* c (rows, columns) = bias + a b. Number (i, p) of a is a[i * row + p * step]; b is (depth, columns). Without a bias it
    is null. Sixteen columns of a few rows are summed up at a time, in registers: compilers keep small arrays there. */
 static void product_{T}(int rows, int columns, int depth, const {T} *restrict a, int row, int step,
                         const {T} *restrict b, const {T} *restrict bias, {T} *restrict c)
 {
-    int j = 0;
-    for (; j + 16 <= columns; j += 16) {
-        const {T} *restrict a0 = a, *restrict column = b + j;
-        {T} *restrict out = c + j, first[16];
+    const int blocked = in_blocks(columns, 16);
+    for (int next = 0; next < blocked; next += 16) {
+        const int j = min_int(next, columns - 16);
+        const {T} *restrict column = b + j;
+        {T} first[16];
         int i = 0;
         for (int l = 0; l < 16; ++l)
             first[l] = bias ? bias[j + l] : {Z};
 {BLOCKS}
     }
-    for (; j < columns; ++j) {
+    for (int j = blocked; j < columns; ++j) {
         const {T} first = bias ? bias[j] : {Z};
         int i = 0;
         for (; i + 4 <= rows; i += 4) {
@@ -183,41 +258,53 @@ static inline {T} dot_{T}(int length, const {T} *restrict a, const {T} *restrict
     {ADD_LANES}
 }
 
-//: product_t_{T} dot_{T}
-/* c (rows, columns) = bias + a bT, with a (rows, depth) and b (columns, depth). */
+//: product_t_{T} dot_{T} in_blocks
+/* c (rows, columns) = bias + a bT, with a (rows, depth) and b (columns, depth). For many rows, numbers of sixteen rows
+   of b are laid side by side first, so that no product needs a sum over a vector. */
 static void product_t_{T}(int rows, int columns, int depth, const {T} *restrict a, const {T} *restrict b,
                           const {T} *restrict bias, {T} *restrict c)
 {
+    const int blocked = rows < 8 ? 0 : in_blocks(columns, 16);
+    {T} column[16 * 32];
+    for (int next = 0; next < blocked; next += 16) {
+        const int j = min_int(next, columns - 16);
+        for (int i = 0; i < rows; ++i)
+            for (int l = 0; l < 16; ++l)
+                c[i * columns + j + l] = bias ? bias[j + l] : {Z};
+        for (int begin = 0; begin < depth; begin += 32) {
+            const int count = min_int(depth - begin, 32);
+            int i = 0;
+            for (int p = 0; p < count; ++p)
+                for (int l = 0; l < 16; ++l)
+                    column[p * 16 + l] = b[(j + l) * depth + begin + p];
+{PACKED}
+        }
+    }
     for (int i = 0; i < rows; ++i)
-        for (int j = 0; j < columns; ++j)
+        for (int j = blocked; j < columns; ++j)
             c[i * columns + j] = (bias ? bias[j] : {Z}) + dot_{T}(depth, a + i * depth, b + j * depth);
 }
 
-//: product_tt_{T}
-/* c (rows, columns) = bias + aT bT, with a (depth, rows) and b (columns, depth). Sixteen rows are summed up at once. */
+//: product_tt_{T} in_blocks
+/* c (rows, columns) = bias + aT bT, with a (depth, rows) and b (columns, depth). Sixteen rows of a few columns are
+   summed up at a time. */
 static void product_tt_{T}(int rows, int columns, int depth, const {T} *restrict a, const {T} *restrict b,
                            const {T} *restrict bias, {T} *restrict c)
 {
-    for (int j = 0; j < columns; ++j) {
-        const {T} first = bias ? bias[j] : {Z}, *restrict other = b + j * depth;
-        int i = 0;
-        for (; i + 16 <= rows; i += 16) {
-            {T} sums[16];
-            for (int l = 0; l < 16; ++l)
-                sums[l] = first;
+    const int blocked = in_blocks(rows, 16);
+    for (int next = 0; next < blocked; next += 16) {
+        const int i = min_int(next, rows - 16);
+        const {T} *restrict column = a + i;
+        int j = 0;
+{TRANSPOSED}
+    }
+    for (int i = blocked; i < rows; ++i)
+        for (int j = 0; j < columns; ++j) {
+            {T} sum = bias ? bias[j] : {Z};
             for (int p = 0; p < depth; ++p)
-                for (int l = 0; l < 16; ++l)
-                    sums[l] += a[p * rows + i + l] * other[p];
-            for (int l = 0; l < 16; ++l)
-                c[(i + l) * columns + j] = sums[l];
-        }
-        for (; i < rows; ++i) {
-            {T} sum = first;
-            for (int p = 0; p < depth; ++p)
-                sum += a[p * rows + i] * other[p];
+                sum += a[p * rows + i] * b[j * depth + p];
             c[i * columns + j] = sum;
         }
-    }
 }
 
 //: gram_{T} dot_{T}

@@ -6,7 +6,7 @@ lie at known places in an image: `gathered`, blocked as the dense product. A par
 zeros first, so that nothing asks where the image ends, and no patch is written out.
 """
 
-from msr_c.writing.dense import row_block
+from msr_c.writing.dense import RowBlock
 
 ROWS = 4
 """Rows of a block: a power of two, as sizes of maps often are. With 16 lanes they keep two units busy."""
@@ -18,8 +18,18 @@ def _lanes(count: int) -> str:
     ends = [f"*restrict c{row} = c + j + to[i + {row}]" for row in range(ROWS)]
     lines = ["    const {T} *restrict column = b + j;", "    int i = 0;"]
     for rows in (ROWS, 1):
-        named = f"const {{T}} {', '.join(places[:rows])};\n            {{T}} {', '.join(ends[:rows])};"
-        lines.append(row_block(rows, count, f"i += {rows}", named, "c{}[l]", "steps[p]", "pitch", "c{}[l]"))
+        named = f"const {{T}} {', '.join(places[:rows])};", f"{{T}} {', '.join(ends[:rows])};"
+        block = RowBlock(
+            count=rows,
+            lanes=count,
+            loop=f"i + {rows} <= rows; i += {rows}",
+            named=named,
+            first="c{}[l]",
+            step="steps[p]",
+            pitch="pitch",
+            out="c{}[l]",
+        )
+        lines.append(block.written())
     body = "\n".join(lines)
     return f"    for (; j + {count} <= columns; j += {count}) {{\n    {body}\n    }}"
 

@@ -60,7 +60,7 @@ def _versions(head: str) -> Iterator[dict[str, str]]:
         # Five rows of sixteen floats, and what they are multiplied by, nearly fill the registers of AVX2, and ten shots
         # are two blocks. With three sizes of blocks, clang keeps none of them in registers.
         blocks = row_blocks((5, 1) if dtype == "float" else (4, 1))
-        words = {"{LANES}": _LANES, "{ADD_LANES}": _ADD_LANES, "{BLOCKS}": blocks}
+        words = {"{LANES}": _LANES, "{ADD_LANES}": _ADD_LANES, **blocks}
         yield words | {"{T}": dtype, "{Z}": zero, "{SQRT}": root}
 
 

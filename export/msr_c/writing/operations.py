@@ -6,6 +6,7 @@ from msr_c.graphs.building import broadcast, strides
 from msr_c.graphs.constants import Constants
 from msr_c.graphs.dims import Dim
 from msr_c.graphs.graph import Graph, Op
+from msr_c.writing.chains import Orders, plan_chain
 from msr_c.writing.loops import Loops, hidden
 from msr_c.writing.memory import Memory
 from msr_c.writing.text import comment, identifier
@@ -24,6 +25,9 @@ def add_scratch(graph: Graph, constants: Constants, most: int) -> None:
         if op.kind == "solve":
             rows = graph[op.inputs[0]].shape[0]
             op.attributes["scratch"] = (graph.new("factor", (rows, rows), graph[op.inputs[0]].dtype),)
+        elif op.kind == "chain":
+            orders = plan_chain(graph, op, most)
+            op.attributes |= {"orders": orders, "scratch": orders.between}
         elif op.kind in ("conv", "conv transpose", "conv filters"):
             _add_frames(graph, op, most)
         elif op.kind in ("fold", "pull", "step", "slopes"):
@@ -107,6 +111,7 @@ class Writer:
             "gather elements": self._loops.gather_elements,
             "scatter elements": self._loops.scatter_elements,
             "matmul": self._matmul,
+            "chain": self._chain,
             "fold": self._fold,
             "pull": self._pull,
             "step": self._step,
@@ -143,6 +148,14 @@ class Writer:
         if op.inputs[0] == op.inputs[1] and tb and not ta and bias == "NULL":
             return [self._call(f"gram_{out.dtype}", rows, depth, self._pointer(op.inputs[0]), self._pointer(op.output))]
         return [self._product(op, (rows, columns, depth), [self._pointer(name) for name in op.inputs[:2]], bias)]
+
+    def _chain(self, op: Op) -> list[str]:
+        orders: Orders = op.attributes["orders"]
+        few, many = ([line for op in ops for line in self._matmul(op)] for ops in (orders.few, orders.many))
+        if not many:
+            return few
+        ways = [["    " + line for line in lines] for lines in (few, many)]
+        return [f"if (n < {orders.limit}) {{", *ways[0], "} else {", *ways[1], "}"]
 
     def _product(
         self, op: Op, sizes: tuple[Dim, Dim, Dim], operands: list[str], bias: str = "NULL", out: str = ""
