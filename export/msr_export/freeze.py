@@ -82,8 +82,8 @@ def freeze(learner: Learner, normalization: Normalization) -> Frozen:
     """Freeze a learner, float32 on the CPU, into its three graphs.
 
     Raises:
-        ExportError: Nothing of the learner adapts, or what adapts has no fixed size; it holds a number that is not
-            finite; or it uses an operation that cannot be written in ONNX.
+        ExportError: Nothing of the learner adapts, or what adapts has no fixed size; it takes steps from class means;
+            it holds a number that is not finite; or it uses an operation that cannot be written in ONNX.
 
     """
     if not learner.adapted_names:
@@ -96,6 +96,12 @@ def freeze(learner: Learner, normalization: Normalization) -> Frozen:
             f"what method '{learner.name}' keeps of a support set grows with its samples, but what adapts in a bundle "
             "has a fixed size; evaluate the checkpoint in its place (msr evaluate), or take another method, such as "
             "function-encoder"
+        )
+    if isinstance(learner, ProtoNets) and learner.refinement is not None:
+        raise ExportError(
+            f"method '{learner.name}' takes Gauss-Newton steps from class means, whose linear system grows with "
+            "samples times classes, but a robot teaches any number of samples in one call: evaluate the checkpoint in "
+            "its place (msr evaluate), or train class means alone (leave --learner.rule out)"
         )
     for name, tensor in learner.state_dict().items():
         if not tensor.isfinite().all():

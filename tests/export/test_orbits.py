@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from msr_export import check_parity, freeze
+from msr_runtime.errors import ExportError
 from msr_runtime.inference.session import make_session
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.methods import LEARNERS
@@ -42,6 +43,14 @@ def test_prototypes_of_images(method: str, changes: dict[str, object]) -> None:
         scores = np.asarray(predict.run(["y"], {"x": np.ascontiguousarray(views), "prototypes": learned})[0])
         own = scores[labels, labels]
         assert np.allclose(own, _best(learner, support), rtol=1e-4, atol=1e-4) == wanted
+
+
+def test_steps_from_class_means_are_refused() -> None:
+    """Their linear system has no fixed size: the sentence says what to do."""
+    config = LearnerConfig(network="conv-grid", width=8, depth=2, grid_group="D2", rule="gauss-newton")
+    learner = LEARNERS["orbit-prototypes"](config, SHAPE, (CLASSES,), "cross_entropy").eval()
+    with pytest.raises(ExportError, match=r"'orbit-prototypes' takes Gauss-Newton steps.*leave --learner.rule out"):
+        freeze(learner, SCALING)
 
 
 @pytest.mark.parametrize("changes", [{"grid_group": "D2"}, {"head": "map", "temperature": 0.2}])

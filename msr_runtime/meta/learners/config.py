@@ -56,8 +56,9 @@ class LearnerConfig(BaseModel):
     `mean`, a linear layer on its mean over positions; or `map`, nothing: the map is the embedding for prototypes."""
     grid_group: GridName | Literal["found"] | None = None
     """The flips and turns of a `conv-grid` network: `D1` (a left-right flip), `C2` (a half turn), `D2` (both flips),
-    `C4` (quarter turns), `D4` (quarter turns and flips), or `found`, what is found in the family's augmentation. The
-    form `equivariant` and the method `orbit-prototypes` are built on them, and the form `kronecker` starts at them."""
+    `C4` (quarter turns), `D4` (quarter turns and flips), `C8` and `D8` (the same with turns by 45 degrees, for images
+    of 17 or 33 pixels), or `found`, what is found in the family's augmentation. The form `equivariant` and the method
+    `orbit-prototypes` are built on them, and the form `kronecker` starts at them."""
     adapt: tuple[str, ...] = ("*",)
     """Patterns of the weights that adapt, such as `layers.2.*` or `*.bias`. The others are learned by the outer loop
     alone."""

@@ -1,4 +1,4 @@
-"""How flips and quarter turns act on each layer of a convolutional network."""
+"""How flips and turns act on each layer of a convolutional network."""
 
 from itertools import pairwise
 

@@ -7,37 +7,51 @@ from typing import Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.utils import parametrize
 
 from msr_runtime.errors import TrainingError
-from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.config import NEWTON, LearnerConfig
 from msr_runtime.meta.learners.labels import one_hot
 from msr_runtime.meta.learners.learner import Learner
-from msr_runtime.meta.learners.unused import INNER_LOOP, refuse_unused
+from msr_runtime.meta.learners.unused import INNER_LOOP, refuse_unused, unused_by_rule
 from msr_runtime.meta.networks.convolution import GridConvNet
 from msr_runtime.meta.networks.prototypes import OrbitPrototypeNetwork, PrototypeNetwork
+from msr_runtime.meta.rules.gauss_newton import GaussNewton
 from msr_runtime.meta.rules.rule import Tensors
 from msr_runtime.meta.symmetry.forms import SharingSymmetry
 from msr_runtime.task import Group, Loss, Shape
 
 _TEMPERATURE = 0.1
 """Where the temperature of `OrbitPrototypes` starts, in mean squared differences per number."""
+_DAMPING = 1e-6
+"""Where the damping of a refinement starts. One number of a prototype changes a score by very little."""
 
 
 class ProtoNets(Learner):
-    """A class is the mean of its support samples in a meta-learned embedding (Snell et al., 2017). Nothing takes a
-    gradient step.
+    """A class is the mean of its support samples in a meta-learned embedding (Snell et al., 2017).
+
+    With the rule `gauss-newton`, steps on the support set follow. They move the prototypes, and so the borders between
+    classes, which pays with several samples of each (gradient steps from class means: Triantafillou et al.,
+    "Meta-Dataset", 2020). With any other rule, nothing takes a step.
     """
 
     name = "protonets"
 
     @classmethod
     def unused(cls, config: LearnerConfig) -> dict[str, str]:
-        """Return the options of steps, and `bias`. The embedding is as wide as a hidden layer, also without one."""
+        """Return `bias`, and the options of steps unless the rule is `gauss-newton`. The embedding is as wide as a
+        hidden layer, also without one.
+        """
         unused = super().unused(config)
         for option in ("width", "temperature"):
             unused.pop(option, None)  # the width is there only with depth 0
-        return unused | dict.fromkeys(("bias", *INNER_LOOP), "it averages an embedding of its own, and takes no steps")
+        if config.rule == NEWTON:
+            unused |= unused_by_rule(config)
+        else:
+            why = f"it averages embeddings, and only the rule '{NEWTON}' takes steps from there"
+            unused |= dict.fromkeys(INNER_LOOP, why)
+        return unused | {"bias": "it has an embedding of its own"}
 
     def __init__(
         self, config: LearnerConfig, inputs: Shape, outputs: Shape, loss: Loss, group: Group | None = None
@@ -48,6 +62,12 @@ class ProtoNets(Learner):
                 "is cross_entropy, or another method"
             )
         super().__init__(config, inputs, outputs, loss, group)
+        self.refinement = None
+        if self.config.rule == NEWTON:
+            damping = _DAMPING if config.damping is None else config.damping
+            self.refinement = GaussNewton(
+                self.adapted_names, config.steps, damping=damping, first_order=config.first_order
+            )
 
     def build_network(self) -> nn.Module:
         """Return an embedding as wide as the last hidden layer, and one prototype per class."""
@@ -66,21 +86,22 @@ class ProtoNets(Learner):
         return ("prototypes",)
 
     def build_rule(self) -> None:
-        """Return None: prototypes are means, not steps."""
+        """Return None: means come first. The steps that may follow are those of `refinement`."""
 
     def start(self) -> Tensors:
         """Return prototypes of zeros: no class is likelier than another."""
         return {name: torch.zeros_like(self.network.get_parameter(name)) for name in self.adapted_names}
 
     def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Tensors:
-        """Average the embeddings of the support samples by class. A class without samples keeps its zeros.
+        """Average the embeddings of the support samples by class, and refine the means. A class without samples keeps
+        its zeros.
 
         The result does not depend on the number of steps, if there is at least one.
         """
         return self.start() if steps == 0 else self.relearn(self.start(), support_x, support_y)
 
     def relearn(self, known: Tensors, support_x: Tensor, support_y: Tensor) -> Tensors:
-        """Average the embeddings of the support samples by class. A class without samples keeps what is known of it.
+        """Do the same, but a class without samples keeps what is known of it, up to what the refinement moves.
 
         Args:
             known: The adapted tensors so far.
@@ -88,12 +109,31 @@ class ProtoNets(Learner):
             support_y: `(shots,)`.
 
         """
+        z = self.embed(support_x)
+        return self.refine(self.means(known, z, support_y), z, support_y)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Map x `(samples, *x)` to embeddings `(samples, width)`. Nothing that adapts is read."""
         assert isinstance(self.network, PrototypeNetwork | OrbitPrototypeNetwork)
+        return self.network.embedding(x)
+
+    def means(self, known: Tensors, z: Tensor, support_y: Tensor) -> Tensors:
+        """Average embeddings `(shots, width)` by class. A class without samples keeps what is known of it."""
         ((name, before),) = known.items()
-        member = one_hot(support_y, self.outputs[0], support_x.dtype)
+        member = one_hot(support_y, self.outputs[0], z.dtype)
         samples = member.sum(0)[:, None]
-        means = member.mT @ self.network.embedding(support_x) / samples.clamp(min=1)
+        means = member.mT @ z / samples.clamp(min=1)
         return {name: torch.where(samples > 0, means, before.reshape(means.shape)).reshape(before.shape)}
+
+    def refine(self, adapted: Tensors, z: Tensor, support_y: Tensor) -> Tensors:
+        """Take the steps of `refinement` on embeddings `(shots, width)`. Without one, nothing moves."""
+        if self.refinement is None:
+            return adapted
+
+        def scores(adapted: Tensors, z: Tensor) -> Tensor:
+            return functional_call(self.network, adapted, (z,), {"embedded": True})
+
+        return self.refinement(scores, self.loss, adapted, z, support_y)
 
     def apart(self) -> tuple[nn.Module, Self]:
         """Return the embedding, and this learner of embedded samples: x `(samples, width)` in place of images.

@@ -26,9 +26,10 @@ class PrototypeNetwork(nn.Module):
         self.prototypes = nn.Parameter(torch.zeros(classes, width))
         self.embedding = embedding
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x `(samples, *inputs)` to scores `(samples, classes)`."""
-        scores = -(self.embedding(x).unsqueeze(-2) - self.prototypes).square().sum(-1)
+    def forward(self, x: Tensor, *, embedded: bool = False) -> Tensor:
+        """Map x `(samples, *inputs)`, or embeddings `(samples, width)`, to scores `(samples, classes)`."""
+        z = x if embedded else self.embedding(x)
+        scores = -(z.unsqueeze(-2) - self.prototypes).square().sum(-1)
         return _taught_first(scores, self.prototypes.square().sum(-1))
 
 
@@ -60,9 +61,9 @@ class OrbitPrototypeNetwork(nn.Module):
         self.sharpness = nn.Parameter(torch.tensor(-math.log(temperature)))
         self.embedding = embedding
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x `(samples, *inputs)` to scores `(samples, classes)`."""
-        z, prototypes = self.embedding(x), self.prototypes
+    def forward(self, x: Tensor, *, embedded: bool = False) -> Tensor:
+        """Map x `(samples, *inputs)`, or embeddings `(samples, width)`, to scores `(samples, classes)`."""
+        z, prototypes = x if embedded else self.embedding(x), self.prototypes
         # |z - p|² as products of matrices: the differences themselves would be `order` maps for each sample and class
         sizes = prototypes.square().mean(-1)
         squared = z.square().mean(-1, keepdim=True) + sizes

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from msr_runtime.errors import MsrError
+from msr_runtime.meta.learners.config import FOUND
 from msr_runtime.meta.learners.function_encoder import FunctionEncoder
 from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.networks.basis import basis_shape
 from msr_runtime.meta.networks.registry import NETWORKS, make_network
+from msr_runtime.meta.symmetry.grid import GridGroup
 from msr_runtime.meta.training.config import TrainConfig
 from msr_runtime.meta.training.memory import machine_memory
 from msr_runtime.task import output_shape, sample_shape
@@ -63,7 +65,9 @@ def oversize(config: TrainConfig, tensors: Mapping[str, Tensor]) -> str | None:
     # Two forms need fewer numbers than the weights that they make. These must fit into the memory.
     if not dense or learner.form in ("full", "kronecker"):
         columns = learner.filters if dense and learner.form == "full" else 1
-        if (needed := sum(size * min(size, columns) for size in weights)) > most:
+        # each filter of orbit prototypes is used in every pose
+        poses = 1 if learner.grid_group in (None, FOUND) else GridGroup.named(learner.grid_group).order
+        if (needed := sum(size * min(size, columns) for size in weights) // poses) > most:
             return f"its network has {needed:,} numbers, but the file holds {held:,} numbers of a learner"
     if (needed := 4 * sum(weights)) > (memory := machine_memory()) / 4:
         return f"its weights take {needed / 2**30:,.1f} GiB, but this machine has {memory / 2**30:,.1f} GiB of memory"

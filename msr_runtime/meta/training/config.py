@@ -15,6 +15,7 @@ from pydantic import Field as Limits
 
 from msr_runtime.meta.learners.config import FOUND, LearnerConfig
 from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.training.mixed_precision import Precision
 from msr_runtime.task import Field, Loss, TaskFamily, fields_agree
 
 
@@ -54,6 +55,9 @@ class TrainSettings(BaseModel):
     (MAML++)."""
     recompute: bool = False
     """Keep only one inner step in memory: the backward pass computes each step again. Slower; equal up to rounding."""
+    precision: Precision = "float32"
+    """`bfloat16`: products of matrices and convolutions are computed in bfloat16 in training, all else in float32
+    (mixed precision). Faster on processors made for it. Only for the rule `gradient` and for prototypes."""
     clip: PositiveFloat = 1.0  # with 10, some measured runs ended in NaN
     """Largest norm of the outer gradient; a longer gradient is scaled down to it."""
     normalize: bool = True

@@ -5,6 +5,7 @@ Antoniou, Edwards, Storkey, "How to train your MAML", 2019.
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.rules.recursive import Recursive
 from msr_runtime.meta.rules.rule import Rule, Tensors
 from msr_runtime.meta.training.chunks import Batch, Gradient, in_parts, tasks_at_once
+from msr_runtime.meta.training.mixed_precision import Precision, RoundedProducts
 from msr_runtime.meta.training.recompute import recomputed_path
 
 
@@ -27,12 +29,13 @@ class OuterLoss(nn.Module):
         learner: The learner.
         recompute: Do not keep the intermediate results of the inner steps for the gradient; compute them again. The
             gradient is equal up to rounding.
+        precision: Of the products in training. In evaluation it is float32, as on the robot.
 
     """
 
-    def __init__(self, learner: Learner, *, recompute: bool = False) -> None:
+    def __init__(self, learner: Learner, *, recompute: bool = False, precision: Precision = "float32") -> None:
         super().__init__()
-        self.learner, self.recompute = learner, recompute
+        self.learner, self.recompute, self.precision = learner, recompute, precision
 
     def forward(
         self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, weights: Tensor | None = None
@@ -48,7 +51,13 @@ class OuterLoss(nn.Module):
                 step. With None, it is the query loss after the last inner step.
 
         """
+        rounds = self.precision == "bfloat16" and self.training
+        with RoundedProducts() if rounds else nullcontext():
+            return self._losses(support_x, support_y, query_x, query_y, weights)
 
+    def _losses(
+        self, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor, weights: Tensor | None
+    ) -> Tensor:
         def of_task(support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> Tensor:
             if weights is None:
                 return self.learner.query_loss(support_x, support_y, query_x, query_y)

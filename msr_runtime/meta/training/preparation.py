@@ -23,6 +23,7 @@ from msr_runtime.meta.training.distributed import ALONE, Processes
 from msr_runtime.meta.training.disturbance import describe_disturbance, require_disturbance
 from msr_runtime.meta.training.drawing import draw_tasks
 from msr_runtime.meta.training.episodes import EpisodePool
+from msr_runtime.meta.training.mixed_precision import require_precision
 from msr_runtime.meta.training.normalization import measure_normalization, raw_units
 from msr_runtime.meta.training.outer import require_inner_steps
 from msr_runtime.meta.training.own_parts import require_trainable
@@ -224,6 +225,7 @@ def prepare(
     require_linear(family, built)
     if settings.multi_step or settings.recompute:
         require_inner_steps(built)
+    require_precision(built, settings.precision, recompute=settings.recompute)
     if saved is None:
         require_trainable(built)
     if saved is not None:  # a new normalization would change what the saved weights mean

@@ -26,6 +26,7 @@ from msr_runtime.meta.training.config import TrainConfig
 from msr_runtime.meta.training.distributed import ALONE, Processes
 from msr_runtime.meta.training.disturbance import draw_disturbance, draw_noise, draw_shots, shot_counts, switch_tasks
 from msr_runtime.meta.training.episodes import EpisodePool
+from msr_runtime.meta.training.memory import keep_freed_memory
 from msr_runtime.meta.training.outer import Batch, Gradient, OuterLoss, outer_gradient, step_weights, traced_gradient
 from msr_runtime.meta.training.preparation import Preparation, prepare
 from msr_runtime.meta.training.progress import newton_hint, training_progress
@@ -106,7 +107,9 @@ class MetaTrainer:
         processes.align(self.learner)  # machines may differ in rounding when they draw the initial weights
         disturbing = disturbance_stream(self.settings.seed, VALIDATION)
         self.validation = self._tensors(prepared.validation, disturbing, slice(None))
-        self.outer_loss = OuterLoss(self.learner, recompute=self.settings.recompute).train()
+        self.outer_loss = OuterLoss(
+            self.learner, recompute=self.settings.recompute, precision=self.settings.precision
+        ).train()
         self._gradients: dict[tuple[bool, int], Gradient] = {}
         self.trained = [p for p in self.learner.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.trained, betas=BETAS)
@@ -130,6 +133,7 @@ class MetaTrainer:
             TrainingError: 50 outer steps in a row had no finite gradient.
 
         """
+        keep_freed_memory()
         began, first = time.perf_counter(), self.step
         hint = newton_hint(self.learner, self.settings.shots) if self.progress else None
         with (

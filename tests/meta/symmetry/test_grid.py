@@ -11,9 +11,10 @@ from msr_runtime.meta.symmetry.grid import FilterAction, GridGroup, GridName, pr
 from msr_runtime.meta.symmetry.reparameterize import reparameterize
 
 ORDERS: dict[GridName, int] = {"C2": 2, "D2": 4, "C4": 4, "D4": 8}
+EIGHTHS: dict[GridName, int] = {"C8": 8, "D8": 16}
 
 
-@pytest.mark.parametrize(("name", "order"), ORDERS.items())
+@pytest.mark.parametrize(("name", "order"), [*ORDERS.items(), *EIGHTHS.items()])
 def test_groups_are_closed(name: GridName, order: int) -> None:
     """The table holds every element once in each row and column, and the identity is element 0."""
     group = GridGroup.named(name)
@@ -31,11 +32,12 @@ def test_the_square_is_turned_and_flipped(size: int) -> None:
     assert moved == {tuple(np.rot90(x, k).ravel()) for x in (image, image[::-1]) for k in range(4)}
 
 
-@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("name", [*ORDERS, *EIGHTHS])
 def test_permutations_multiply_as_the_group_does(name: GridName) -> None:
     """First j, then i, is the product, on positions, channels and maps."""
     group = GridGroup.named(name)
-    for on in (group.on_grid(3, 3), group.on_channels(2 * group.order), group.on_map(group.order, 4, 4)):
+    size = 3 if name in EIGHTHS else 4
+    for on in (group.on_grid(3, 3), group.on_channels(2 * group.order), group.on_map(group.order, size, size)):
         for i, j in np.ndindex(group.order, group.order):
             assert np.array_equal(on[j][on[i]], on[group.table[i, j]])
 
@@ -46,6 +48,32 @@ def test_a_wide_grid_takes_no_quarter_turn() -> None:
     assert sorted(moved[1:]) == [[2, 1, 0, 5, 4, 3], [3, 4, 5, 0, 1, 2], [5, 4, 3, 2, 1, 0]]
     with pytest.raises(ValueError, match="'C4' swaps rows and columns, but the grid is 2 x 3"):
         GridGroup.named("C4").on_grid(2, 3)
+
+
+def test_eighths_of_a_turn_move_the_ring_around_the_middle() -> None:
+    """Two of them are a quarter turn; other grids are refused, with sizes that do."""
+    group, turns = GridGroup.named("C8"), GridGroup.named("C4").on_grid(3, 3)
+    eighth = group.on_grid(3, 3)[1]
+    assert eighth.reshape(3, 3).tolist() in ([[1, 2, 5], [0, 4, 8], [3, 6, 7]], [[3, 0, 1], [6, 4, 2], [7, 8, 5]])
+    assert eighth[eighth].tolist() in turns.tolist()
+    assert GridGroup.named("D4").on_grid(3, 3)[1].tolist() in GridGroup.named("D8").on_grid(3, 3).tolist()
+    for size in (2, 4, 5):
+        with pytest.raises(ValueError, match=rf"'C8' turns by eighths.*is {size} x {size}, and 3 x 3 is wanted.*33"):
+            group.on_grid(size, size)
+
+
+@pytest.mark.parametrize("name", EIGHTHS)
+def test_filters_hold_eighths_of_a_turn(name: GridName) -> None:
+    """Move the 3 x 3 pixels that a filter reads around its middle, and the channels move, exactly."""
+    group = GridGroup.named(name)
+    layer, x = nn.Conv2d(2, 2 * group.order, 3).double(), _normal(5, 2, 3, 3)
+    sides = group.on_channels(2 * group.order), group.fixed(2), group.on_grid(3, 3)
+    reparameterize(layer, form="equivariant", actions={"": FilterAction(group, *sides)})
+    nn.init.normal_(layer.get_parameter("parametrizations.weight.original"))
+    y = layer(x).flatten(1)
+    for channels, places in zip(sides[0], sides[2], strict=True):
+        moved = x.flatten(2)[:, :, places].unflatten(2, (3, 3))
+        torch.testing.assert_close(layer(moved).flatten(1), y[:, channels], rtol=1e-12, atol=1e-12)
 
 
 def test_orbits_are_numbered_without_gaps() -> None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import save
 
+from msr_envs.images import Images
 from msr_runtime.errors import CheckpointError
 from msr_runtime.meta.learners.config import LearnerConfig
 from msr_runtime.meta.learners.methods import LEARNERS
@@ -174,6 +175,18 @@ def test_every_honest_checkpoint_is_read(training, config, tmp_path, method: str
     named = config.model_copy(update={"method": method, "learner": parts})
     built = build_learner(named, group=training.Plane().group())
     save_checkpoint(tmp_path / LAST, config=named, learner=built, normalization=SCALING, step=3, best=0.5)
+    assert load_checkpoint(tmp_path / LAST).learner.adapted_size() == built.adapted_size()
+
+
+def test_filters_that_hold_many_poses_are_read(config, image_file: Path, tmp_path) -> None:
+    """Each number of a bank that holds flips and turns is in eight weights, so the file holds far fewer than these."""
+    parts = LearnerConfig(network="conv-grid", width=64, depth=2, grid_group="D4")
+    named = TrainConfig.of(Images(image_file, ways=2), "orbit-prototypes", parts, config.settings)
+    built = build_learner(named)
+    scaling = Normalization(
+        input_center=(((0.0,),),), input_scale=(((1.0,),),), output_center=(0.0,) * 2, output_scale=(1.0,) * 2
+    )
+    save_checkpoint(tmp_path / LAST, config=named, learner=built, normalization=scaling, step=3, best=0.5)
     assert load_checkpoint(tmp_path / LAST).learner.adapted_size() == built.adapted_size()
 
 
