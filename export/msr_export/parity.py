@@ -23,7 +23,7 @@ from torch.func import vmap
 from msr_export.folding import folded_name, folded_weights
 from msr_export.freeze import Frozen, flatten
 from msr_export.recursion_parity import TOLERANCE, adapt_by_samples
-from msr_export.support import draw_support
+from msr_export.support import adapted_after, draw_support
 from msr_runtime.bundle.manifest import LOSS_AFTER, LOSSES, STEP, Parity, next_name
 from msr_runtime.bundle.store import Golden
 from msr_runtime.errors import ParityError
@@ -106,7 +106,8 @@ def check_parity(
         v: NDArray = frozen.v0
         weights: dict[str, NDArray] = {**frozen.weights}
         x, y = map(torch.from_numpy, normalization.normalize(support_x, support_y))
-        path = [learner.adapt(x, y, step) for step in (0, *steps)]
+        with torch.no_grad():
+            path = adapted_after(learner, x, y, steps)
         for step in (0, *steps):
             seen: dict[str, NDArray] = {}
             if step > 0:

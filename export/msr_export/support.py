@@ -12,6 +12,7 @@ from torch import Tensor
 from msr_export.freeze import flatten
 from msr_runtime.errors import ExportError
 from msr_runtime.meta.learners.learner import Learner
+from msr_runtime.meta.rules.rule import Rule, Tensors
 from msr_runtime.normalization import Normalization
 from msr_runtime.task import Array
 
@@ -92,9 +93,23 @@ def draw_support(
 def path_of(learner: Learner, x: Tensor, y: Tensor, steps: Sequence[int]) -> tuple[Tensor, Tensor]:
     """The support losses at the start and after each number of steps `(1 + steps,)`, and the v of each."""
     with torch.no_grad():
-        path = [learner.adapt(x, y, step) for step in (0, *steps)]
+        path = adapted_after(learner, x, y, steps)
         losses = [learner.support_loss(adapted, x, y) for adapted in path]
     return torch.stack(losses), torch.cat([flatten(learner, adapted) for adapted in path])
+
+
+def adapted_after(learner: Learner, x: Tensor, y: Tensor, steps: Sequence[int]) -> list[Tensors]:
+    """The adapted tensors at the start and after each number of steps; steps that several have in common are taken
+    once.
+    """
+    rule, own = learner.rule, type(learner).adapt is not Learner.adapt
+    if rule is None or own or type(rule).forward is not Rule.forward:
+        return [learner.adapt(x, y, step) for step in (0, *steps)]
+    path = [learner.start()]
+    for index in range(max(steps)):
+        moved, _ = rule.take(index, learner.inner_forward, learner.loss, path[-1], x, y)
+        path.append(moved)
+    return [path[step] for step in (0, *steps)]
 
 
 def _own_error(exact: Learner, x: Tensor, y: Tensor, steps: Sequence[int], losses: Tensor, moves: Tensor) -> float:

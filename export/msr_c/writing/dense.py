@@ -31,7 +31,7 @@ class RowBlock:
     out: str
     """Where the sum goes."""
 
-    def written(self) -> str:
+    def written(self, indent: int = 8) -> str:
         """Return the loop in C."""
         rows, lanes = range(self.count), f"for (int l = 0; l < {self.lanes}; ++l)"
         lines = [
@@ -51,7 +51,7 @@ class RowBlock:
             "    }",
             "}",
         ]
-        return "\n".join(f"        {line}" for line in lines)
+        return "\n".join(" " * indent + line for line in lines)
 
 
 def row_blocks(counts: Sequence[int]) -> dict[str, str]:
@@ -62,7 +62,8 @@ def row_blocks(counts: Sequence[int]) -> dict[str, str]:
 
     """
     made = {"{BLOCKS}": _plain_block, "{PACKED}": _packed_block, "{TRANSPOSED}": _transposed_block}
-    return {word: "\n".join(make(count).written() for count in counts) for word, make in made.items()}
+    blocks = {word: "\n".join(make(count).written() for count in counts) for word, make in made.items()}
+    return blocks | {"{ROW}": _SINGLE_ROW.written(indent=4)}
 
 
 def _plain_block(count: int) -> RowBlock:
@@ -75,6 +76,19 @@ def _plain_block(count: int) -> RowBlock:
         pitch="columns",
         out="out[{} * columns + l]",
     )
+
+
+_SINGLE_ROW = RowBlock(
+    count=1,
+    lanes=64,
+    loop="rows == 1 && next + 64 <= columns; next += 64",
+    named=("const {T} *restrict a0 = a, *restrict column = b + next;", "{T} *restrict out = c + next;"),
+    first="bias ? bias[next + l] : {{Z}}",
+    step="p * step",
+    pitch="columns",
+    out="out[l]",
+)
+"""One row times a wide matrix. Each sum waits for the one before it, so more of them are needed side by side."""
 
 
 def _packed_block(count: int) -> RowBlock:
@@ -195,12 +209,15 @@ static inline int in_blocks(int count, int block)
 
 //: product_{T} in_blocks
 /* c (rows, columns) = bias + a b. Number (i, p) of a is a[i * row + p * step]; b is (depth, columns). Without a bias it
-   is null. Sixteen columns of a few rows are summed up at a time, in registers: compilers keep small arrays there. */
+   is null. Sixteen columns of a few rows are summed up at a time, or more columns of one row, in registers: compilers
+   keep small arrays there. */
 static void product_{T}(int rows, int columns, int depth, const {T} *restrict a, int row, int step,
                         const {T} *restrict b, const {T} *restrict bias, {T} *restrict c)
 {
     const int blocked = in_blocks(columns, 16);
-    for (int next = 0; next < blocked; next += 16) {
+    int next = 0;
+{ROW}
+    for (; next < blocked; next += 16) {
         const int j = min_int(next, columns - 16);
         const {T} *restrict column = b + j;
         {T} first[16];

@@ -14,7 +14,17 @@ from msr_c.graphs.graph import Graph, Op
 from msr_c.graphs.orders import Order, fewest, multiplications
 from msr_c.rewriting.chains import join_chains
 
-_SIZES = ((1, 1, 1), (4, 18, 7), (7, 3, 40), (8, 16, 32), (10, 2, 64), (13, 17, 33), (20, 64, 65), (64, 31, 18))
+_SIZES = (
+    (1, 1, 1),
+    (4, 18, 7),
+    (7, 3, 40),
+    (8, 16, 32),
+    (10, 2, 64),
+    (13, 17, 33),
+    (20, 64, 65),
+    (64, 31, 18),
+    (1, 150, 9),
+)
 """Rows, columns and what is summed up: below, at and above the sizes of blocks."""
 _LAYOUTS = tuple(product((False, True), (False, True)))
 _FEW, _MANY = 4, 5
