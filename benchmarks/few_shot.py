@@ -55,12 +55,17 @@ class Data(NamedTuple):
     ways: int
     """Classes of a task on which prototypes train."""
     cells: tuple[str, ...]
+    groups: tuple[str, ...] = ("D2",)
+    """Groups that a network may hold of what moves its queries."""
 
 
 DATA = {
     "omniglot": Data("omniglot", "MSR_OMNIGLOT", 64, tuple(CELLS)),
     "omniglot, turned classes": Data("omniglot:turned=true", "MSR_OMNIGLOT", 64, tuple(CELLS)),
     "photographs": Data("images:size=42", "MSR_IMAGES", 12, ("5x1", "5x5")),
+    "photographs, any angle": Data(
+        "images:size=33,angle=any,flips=none", "MSR_IMAGES", 12, ("5x1", "5x5"), ("C4", "C8")
+    ),
 }
 
 
@@ -77,6 +82,11 @@ class Method(NamedTuple):
     """Whether it trains once for all columns."""
     outer_rate: float = 0.012
 
+    def holds(self, data: Data) -> bool:
+        """Whether its network holds no group, or one of those that move the queries."""
+        group = self.learner.grid_group
+        return group is None or group in data.groups or (group == FOUND and "D2" in data.groups)
+
 
 _SLOW = 3e-3
 """The outer rate of methods that take gradient steps."""
@@ -84,10 +94,11 @@ _GRID = LearnerConfig(network="conv-grid", width=64, depth=4)
 _CONV4 = LearnerConfig(network="conv", width=64, depth=4, inner_steps=3, inner_rate=0.1)
 _MSR = _CONV4.model_copy(update={"form": "kronecker"})
 METHODS = {
-    "orbit-prototypes, D2": Method("orbit-prototypes", _GRID.model_copy(update={"grid_group": "D2"}), prototypes=True),
-    "orbit-prototypes, group found": Method(
-        "orbit-prototypes", _GRID.model_copy(update={"grid_group": FOUND}), prototypes=True
-    ),
+    f"orbit-prototypes, {name}": Method(
+        "orbit-prototypes", _GRID.model_copy(update={"grid_group": group}), prototypes=True
+    )
+    for name, group in (("D2", "D2"), ("C4", "C4"), ("C8", "C8"), ("group found", FOUND))
+} | {
     "protonets": Method("protonets", _GRID.model_copy(update={"head": "map", "temperature": 0.1}), prototypes=True),
     "msr": Method("msr", _MSR, outer_rate=_SLOW),
     "msr, D2 filters": Method(
@@ -145,12 +156,14 @@ class Options(Output):
 
 
 _PROTOTYPES = ("orbit-prototypes, D2", "protonets")
+_TURNS = ("orbit-prototypes, C4", "orbit-prototypes, C8")
 _STEPPING = tuple(name for name, method in METHODS.items() if not method.prototypes)
 STORED = {
     "few-shot-quick": Options(methods=_PROTOTYPES, seeds=1),
     "few-shot-found-quick": Options(methods=("orbit-prototypes, group found",), seeds=1),
     "few-shot-gradient-quick": Options(methods=_STEPPING, seeds=1),
     "few-shot-photographs": Options(data=("photographs",), methods=_PROTOTYPES, seeds=1),
+    "few-shot-any-angle": Options(data=("photographs, any angle",), methods=(*_TURNS, "protonets"), seeds=1),
     "few-shot-night": Options(budget="night"),
     "few-shot-night-prototypes": Options(methods=_PROTOTYPES[:1], budget="night", seeds=1),
 }
@@ -211,7 +224,7 @@ def name_files(options: Options) -> None:
 def plan(options: Options) -> Iterable[tuple[str, str, tuple[str, ...], Job]]:
     """Yield data, method, the columns that a run serves, and the run."""
     for (data, spec), (name, method), seed in product(DATA.items(), METHODS.items(), range(options.seeds)):
-        if data not in options.data or not name.startswith(options.methods):
+        if data not in options.data or not name.startswith(options.methods) or not method.holds(spec):
             continue
         cells = tuple(cell for cell in spec.cells if cell in options.cells)
         for served in [cells] if method.prototypes and cells else [(cell,) for cell in cells]:

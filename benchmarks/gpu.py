@@ -14,6 +14,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from peers import TorchPeer
 from store import EXPORT, ROOT, RUNTIME, TRAINING, Output, begin, keep, settled
 from tables import TABLES
 from terminal import print_lines
+from torch import Tensor
 
 from msr_envs.registry import load_family
 from msr_runtime import AdaptiveModel
@@ -32,7 +34,10 @@ from msr_runtime.errors import ProviderError
 from msr_runtime.inference.device import CPU, CUDA, Provider
 from msr_runtime.inference.providers import check_providers
 from msr_runtime.meta.learners.config import LearnerConfig
+from msr_runtime.meta.learners.learner import Learner
 from msr_runtime.meta.learners.methods import MSR
+from msr_runtime.meta.learners.prototypes import OrbitPrototypes
+from msr_runtime.meta.training.mixed_precision import Precision
 from msr_runtime.meta.training.outer import OuterLoss, traced_gradient
 from msr_runtime.task import sample_shape
 
@@ -87,7 +92,9 @@ def main(options: Options) -> None:
     rows: list[Any] = [run_tests()]
     for each in options.networks:
         rows += measure(each, NETWORKS[each], GPU, options)
-    rows += [training(tasks, device, options.seconds) for tasks in options.tasks for device in ("cpu", GPU.device)]
+    for work, tasks in product(WORK, options.tasks):
+        rows += [training(work, tasks, device, options.seconds) for device in ("cpu", GPU.device)]
+    rows += [training(FILTERS, tasks, GPU.device, options.seconds, "bfloat16") for tasks in options.tasks]
     for table in ("gpu", "gpu/training"):
         print_lines(TABLES[table].lines(rows), table)
     keep(options, begun, rows)
@@ -166,16 +173,35 @@ def _adapted(contender: Any, support: tuple[Any, Any], steps: int, device: str) 
         torch.cuda.synchronize()
 
 
-def training(tasks: int, device: str, seconds: float) -> dict[str, Any]:
+def _ring_nav(tasks: int) -> tuple[Learner, list[Tensor]]:
+    """MSR on ring-nav, by five gradient steps."""
+    family = load_family("ring-nav")
+    config = LearnerConfig(rule="gradient", inner_steps=5, inner_rate=0.01)
+    learner = MSR(config, sample_shape(family.inputs), sample_shape(family.outputs), family.loss)
+    drawn = family.sample(np.random.default_rng(0), tasks, 10, 16, "train")
+    return learner, [torch.from_numpy(each) for each in drawn]
+
+
+def _images(tasks: int) -> tuple[Learner, list[Tensor]]:
+    """Filters that hold both flips, on five classes of images by one sample each."""
+    config = LearnerConfig(network="conv-grid", depth=4, grid_group="D2")
+    learner = OrbitPrototypes(config, (1, 28, 28), (5,), "cross_entropy")
+    labels = torch.arange(5).expand(tasks, -1).contiguous()
+    return learner, [torch.rand(tasks, 5, 1, 28, 28), labels, torch.rand(tasks, 5, 1, 28, 28), labels]
+
+
+FILTERS = "prototypes on images"
+WORK = {"msr on ring-nav": _ring_nav, FILTERS: _images}
+"""What is trained: a function of the number of tasks that returns a learner and a batch."""
+
+
+def training(work: str, tasks: int, device: str, seconds: float, precision: Precision = "float32") -> dict[str, Any]:
     """Take outer steps on one device, the CPU with all its cores: the gradient, and a step of Adam."""
     torch.set_num_threads(os.cpu_count() or 1)
-    family = load_family("ring-nav")
     torch.manual_seed(0)
-    config = LearnerConfig(rule="gradient", inner_steps=5, inner_rate=0.01)
-    learner = MSR(config, sample_shape(family.inputs), sample_shape(family.outputs), family.loss).to(device)
-    drawn = family.sample(np.random.default_rng(0), tasks, 10, 16, "train")
-    batch = [torch.from_numpy(each).to(device) for each in drawn]
-    gradient = traced_gradient(OuterLoss(learner), batch)
+    learner, batch = WORK[work](tasks)
+    learner, batch = learner.to(device), [part.to(device) for part in batch]
+    gradient = traced_gradient(OuterLoss(learner, precision=precision).train(), batch)
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-4)
 
     def step() -> None:
@@ -191,7 +217,8 @@ def training(tasks: int, device: str, seconds: float) -> dict[str, Any]:
     while (taken := time.perf_counter() - began) < seconds:
         step()
         count += 1
-    return {"tasks": tasks, "device": device, "tasks_per_second": count * tasks / taken}
+    where = device if precision == "float32" else f"{device}, {precision}"
+    return {"work": work, "tasks": tasks, "device": where, "tasks_per_second": count * tasks / taken}
 
 
 if __name__ == "__main__":

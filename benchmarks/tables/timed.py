@@ -47,15 +47,16 @@ def gpu(rows: Rows) -> Lines:
 
 
 def gpu_training(rows: Rows) -> Lines:
-    """One line per number of tasks of an outer step."""
+    """One line per kind of training and number of tasks of an outer step."""
     return [
         {
-            "tasks per step": f"{tasks:,}",
+            "tasks per step": f"{work}: {tasks:,}",
             "CPU, tasks per second": f"{speeds['cpu']:,.0f}",
             "GPU, tasks per second": f"{speeds['cuda']:,.0f}",
             "GPU over CPU": f"{speeds['cuda'] / speeds['cpu']:.2f}",
+            "bfloat16 over float32, GPU": number(speeds.get("cuda, bfloat16"), 1 / speeds["cuda"], ".2f"),
         }
-        for (tasks,), each in grouped([row for row in rows if "tasks" in row], "tasks")
+        for (work, tasks), each in grouped([row for row in rows if "tasks" in row], "work", "tasks")
         for speeds in [{row["device"]: row["tasks_per_second"] for row in each}]
     ]
 

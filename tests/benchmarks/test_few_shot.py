@@ -40,6 +40,13 @@ def test_prototypes_train_once_for_all_columns(omniglot) -> None:
     assert len({job.run for *_, job in jobs}) == len(jobs)
 
 
+def test_a_network_holds_only_what_moves_the_queries() -> None:
+    """Both flips on Omniglot, turns on photographs at any angle; a network without a group on all."""
+    for data, groups in (("omniglot", {"D2", FOUND, None}), ("photographs, any angle", {"C4", "C8", None})):
+        jobs = plan(Options(data=(data,), seeds=1))
+        assert {job.learner.grid_group for *_, job in jobs} == groups
+
+
 def test_every_method_of_the_table_can_be_trained(omniglot) -> None:
     """Nothing is set that the method refuses."""
     for _, _, _, job in plan(Options(cells=("5x1",), seeds=1)):

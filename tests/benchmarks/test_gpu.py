@@ -3,8 +3,8 @@
 import gpu
 import pytest
 import torch
+from gpu import FILTERS, WORK, Place, main, measure, run_tests, training
 from gpu import Options as Settings
-from gpu import Place, main, measure, run_tests, training
 from latency import Network
 from tables import TABLES
 
@@ -34,13 +34,19 @@ def test_predictions_adaptations_and_outer_steps_are_timed() -> None:
     """On the CPU in place of a GPU, by the same code."""
     settings = Settings(rounds=10, batch=7, compile=False)
     rows = measure("small", Network(width=8, filters=4, steps=(1,)), Place("cpu", {"bound": (CPU,)}), settings)
-    rows += [training(2, "cpu", 0.01), training(2, "cpu", 0.01) | {"device": "cuda"}]
+    for work in WORK:
+        rows += [training(work, 2, "cpu", 0.01), training(work, 2, "cpu", 0.01) | {"device": "cuda"}]
+    rounded = training(FILTERS, 2, "cpu", 0.01, "bfloat16")
+    assert rounded["device"] == "cpu, bfloat16"
+    rows += [rounded | {"device": "cuda, bfloat16"}]
     lines = TABLES["gpu"].lines(rows)
     wanted = ["small, predict, samples: 1", "small, predict, samples: 7", "small, adapt, steps: 1"]
     assert [line["call"] for line in lines] == wanted
     assert all(float(line[who]) > 0 for line in lines for who in ("bound", "torch eager"))
-    (line,) = TABLES["gpu/training"].lines(rows)
-    assert line["tasks per step"] == "2"
+    robot, images = TABLES["gpu/training"].lines(rows)
+    assert [line["tasks per step"] for line in (robot, images)] == [f"{work}: 2" for work in WORK]
+    assert robot["bfloat16 over float32, GPU"] == "–"
+    assert float(images["bfloat16 over float32, GPU"]) > 0
 
 
 @without_gpu
