@@ -243,11 +243,12 @@ def plan(options: Options) -> Iterable[tuple[str, str, tuple[str, ...], Job]]:
             column = "all columns" if method.prototypes else served[0]
             folder = options.out / options.budget / f"{data} {name} {column} {seed}"
             # each turn of a training class is a class of its own, whether the tested classes are turned or not
-            family = _family(spec.family.removesuffix(":turned=true"), ways, turned="omniglot" in spec.family)
+            family = with_ways(spec.family.removesuffix(":turned=true"), ways, turned="omniglot" in spec.family)
             yield data, name, served, Job(folder, family, method.method, method.learner, settings)
 
 
-def _family(name: str, ways: int, *, turned: bool) -> str:
+def with_ways(name: str, ways: int, *, turned: bool = False) -> str:
+    """Return the name of a family with so many classes in a task, and with turned classes if they are asked for."""
     options = [f"ways={ways}", *(["turned=true"] if turned else [])]
     return f"{name}{',' if ':' in name else ':'}{','.join(options)}"
 
@@ -274,7 +275,7 @@ def run(data: str, name: str, cells: tuple[str, ...], job: Job, episodes: int) -
     found = []
     for cell in cells:
         ways, shots = CELLS[cell]
-        family = load_family(_family(DATA[data].family, ways, turned=False))
+        family = load_family(with_ways(DATA[data].family, ways))
         assert isinstance(family, EpisodicFamily)
         accuracy = accuracies(checkpoint.learner, checkpoint.normalization, family, shots, episodes)
         stated = PAPER.get(name)

@@ -14,7 +14,7 @@ from typing import TypedDict
 import numpy as np
 import torch
 import tyro
-from few_shot import CELLS, DATA, QUERIES, Size, name_files, plan, train_timed
+from few_shot import CELLS, DATA, QUERIES, Size, name_files, plan, train_timed, with_ways
 from few_shot import Options as FewShot
 from native import compile_native
 from numpy.typing import NDArray
@@ -155,8 +155,7 @@ def times(models: Mapping[str, AdaptiveModel], family: EpisodicFamily, turns: in
 
 
 def _family(cell: str) -> EpisodicFamily:
-    name = DATA["omniglot"].family
-    family = load_family(f"{name}{',' if ':' in name else ':'}ways={CELLS[cell][0]}")
+    family = load_family(with_ways(DATA["omniglot"].family, CELLS[cell][0]))
     assert isinstance(family, EpisodicFamily)
     return family
 
