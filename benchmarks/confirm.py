@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,25 +30,31 @@ from training import ROOTS
 LEARNS = "msr_runtime/meta"
 """Every result of learning names it among the roots of its code. The other roots have become more since."""
 MINIATURES: dict[str, dict[str, object]] = {
+    "benchmarks/discovery.py": {"seeds": 1},
+    "benchmarks/drives.py": {"steps": 16},
     "benchmarks/few_shot.py": {"budget": "smoke", "episodes": 8, "seeds": 1},
+    "benchmarks/guard.py": {"steps": 16, "validation_tasks": 16, "clean_tasks": 16, "tasks": 8, "robots": 4},
+    "benchmarks/learned_group.py": {"steps": 16, "episodes": 8},
+    "benchmarks/new_parts.py": {"steps": 16, "scenes": 2},
     "benchmarks/online.py": {"steps": 16, "shots": 4, "streams": 2, "validation_streams": 2, "seeds": 1},
 }
 """Scripts that are run whole, with whatever they call, and the settings that make them small. Other settings are the
 result's own."""
 
 
-def main(names: Annotated[tuple[str, ...], tyro.conf.Positional]) -> int:
+def main(names: Annotated[tuple[str, ...], tyro.conf.Positional], places: dict[str, str] | None = None) -> int:
     """Confirm these results, or name what differs.
 
     Args:
         names: Stored results of learning, for example families-ring-nav.
+        places: Options that say where a script's data lies, and the places: `--places logs PATH`.
     """
     if changed := _git("status", "--porcelain", "--", *ROOTS):
         raise SystemExit(f"error: a confirmation names a commit, but there are changes: {changed}; commit them first")
     paths = [RESULTS / f"{name}.json" for name in names]
     for path in paths:
         check(path)
-    verdicts = [confirm(path) for path in paths]
+    verdicts = [confirm(path, places or {}) for path in paths]
     return 0 if all(verdicts) else 1
 
 
@@ -66,7 +72,7 @@ def check(path: Path) -> None:
         raise SystemExit(f"error: {path.stem} is no result of learning, which short runs could confirm; {again}")
 
 
-def confirm(path: Path) -> bool:
+def confirm(path: Path, places: Mapping[str, str]) -> bool:
     """Compare one result's code with today's by short runs, and note today's in the result if all numbers agree."""
     result = read_result(path)
     own = sorted(set(result["code"]["roots"] if result["code"] else []) - set(ROOTS))
@@ -81,7 +87,7 @@ def confirm(path: Path) -> bool:
             print(f"{path.stem}: {changed[0]} has changed, which short runs do not cover; {again}")
             return False
         print(f"{path.stem}: short runs with the code of {result['commit'][:7]}, then with today's")
-        before, today = (list(_numbers(root, result, script)) for root in (old, ROOT))
+        before, today = (list(_numbers(root, result, script, places)) for root in (old, ROOT))
     for one, other in zip(before, today, strict=True):
         if one != other:
             print(f"{path.stem}: {one['run']} differs; {again}\n  {one}\n  {other}")
@@ -99,12 +105,13 @@ def confirm(path: Path) -> bool:
     return True
 
 
-def _numbers(root: Path, result: Result, script: str | None) -> Iterator[dict]:
+def _numbers(root: Path, result: Result, script: str | None, places: Mapping[str, str]) -> Iterator[dict]:
     """Run in short with the code of a checkout, `script` whole if it is named; one dictionary of numbers per run."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         if script:
-            settings = result["settings"] | MINIATURES[script] | {"out": str(out), "json": str(out / "rows.json")}
+            settings = result["settings"] | MINIATURES[script] | {"json": str(out / "rows.json"), **places}
+            settings |= {"out": str(out)} if "out" in result["settings"] else {}
             options = [text for name, value in settings.items() for text in _option(name, value)]
             _python(root, root / script, *options)
             for metrics in sorted(out.rglob("metrics.jsonl")):
@@ -118,6 +125,8 @@ def _numbers(root: Path, result: Result, script: str | None) -> Iterator[dict]:
 
 
 def _option(name: str, value: object) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{'' if value else 'no-'}{name.replace('_', '-')}"]
     values = value if isinstance(value, list) else [value]
     return [f"--{name.replace('_', '-')}", *map(str, values)]
 

@@ -1,5 +1,6 @@
 """A stored result is confirmed by equal numbers alone."""
 
+import importlib
 from pathlib import Path
 
 import confirm
@@ -62,9 +63,26 @@ def test_a_changed_script_is_not_confirmed(stored: Path, capsys: pytest.CaptureF
         pytest.skip("this checkout has no older commit")
     first = confirm._git("log", "--diff-filter=A", "--format=%H", "--", SCRIPT).split()[-1]
     change(stored, commit=first)
-    assert not confirm.confirm(stored)
+    assert not confirm.confirm(stored, {})
     assert f"{SCRIPT} has changed" in capsys.readouterr().out
     assert read_result(stored)["confirmed"] == []
+
+
+@pytest.mark.parametrize("script", confirm.MINIATURES)
+def test_what_makes_a_script_small_are_options_of_it(script: str) -> None:
+    """And its figures are smaller than the script's own."""
+    options = importlib.import_module(Path(script).stem).Options()
+    for name, value in confirm.MINIATURES[script].items():
+        usual = getattr(options, name)
+        assert value != usual
+        assert isinstance(value, str) or value < usual
+
+
+def test_options_are_written_as_the_command_reads_them() -> None:
+    assert confirm._option("augment", value=True) == ["--augment"]
+    assert confirm._option("augment", value=False) == ["--no-augment"]
+    assert confirm._option("training_tasks", 3) == ["--training-tasks", "3"]
+    assert confirm._option("forms", ["full, 32", "kronecker"]) == ["--forms", "full, 32", "kronecker"]
 
 
 @pytest.mark.slow
@@ -72,15 +90,15 @@ def test_equal_numbers_confirm_and_different_ones_do_not(
     stored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Today's commit computes what today's commit computes; a step that differs is named."""
-    assert confirm.confirm(stored)
+    assert confirm.confirm(stored, {})
     assert is_current(read_result(stored))
     change(stored, confirmed=[])
     numbers = confirm._numbers
 
-    def other(root: Path, result: Result, script: str | None) -> object:
-        return ({**run, "steps": []} if root == ROOT else run for run in numbers(root, result, script))
+    def other(root: Path, result: Result, script: str | None, places: dict[str, str]) -> object:
+        return ({**run, "steps": []} if root == ROOT else run for run in numbers(root, result, script, places))
 
     monkeypatch.setattr(confirm, "_numbers", other)
-    assert not confirm.confirm(stored)
+    assert not confirm.confirm(stored, {})
     assert "differs; measure it again" in capsys.readouterr().out
     assert read_result(stored)["confirmed"] == []
