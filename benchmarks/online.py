@@ -75,9 +75,9 @@ class Options(Output):
 
 
 STORED = {
-    "online-ring-nav": Options(robot="ring-nav", steps=4000, seeds=1, streams=40),
-    "online-hex-drive": Options(robot="hex-drive", steps=800, shots=48, seeds=1, streams=40),
-    "online-husky": Options(robot="husky", terrains=("flooring",), steps=600, shots=32, seeds=1),
+    "online-ring-nav": Options(robot="ring-nav", steps=4000, streams=40),
+    "online-hex-drive": Options(robot="hex-drive", steps=4000, shots=48, streams=40),
+    "online-husky": Options(robot="husky", steps=600, shots=32),
 }
 """The stored results, and what each of them measures."""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tables.cells import MISSING, Lines, Rows, bold_lowest, error, grouped, significant, span
+from tables.cells import MISSING, Lines, Rows, bold_lowest, error, grouped, seeds, significant, span
 
 AFTER = ("1", "3", "10", "20", "40")
 """Numbers of samples after which errors over the orbit are shown."""
@@ -13,6 +13,8 @@ CERTAIN = ("3", "10", "40")
 """The same for how sure a method is."""
 LEVEL = 4
 """Where the 90 % intervals stand among those that are counted."""
+SEEDS = ", lowest and highest seed"
+"""What is added to the head of an error for the range over seeds."""
 MIRROR = {None: "", True: ", mirror known", False: ", mirror unknown"}
 
 
@@ -34,6 +36,7 @@ def online_stays(rows: Rows) -> Lines:
         rows,
         {f"after {n}": _figure("stays", "after", n) for n in AFTER},
         lowest=[f"after {n}" for n in AFTER],
+        ranges=["after 10", "after 40"],
     )
 
 
@@ -47,7 +50,8 @@ def online_streams(rows: Rows) -> Lines:
         "drifts: next sample": _figure("drifts", "next"),
         "drifts: orbit": _figure("drifts", "orbit"),
     }
-    return _lines(rows, heads, lowest=[head for head in heads if head != "at a jump"])
+    ranges = ["jumps: orbit", "drifts: orbit"]
+    return _lines(rows, heads, lowest=[head for head in heads if head != "at a jump"], ranges=ranges)
 
 
 def online_certainty(rows: Rows) -> Lines:
@@ -89,8 +93,11 @@ def online_logs(rows: Rows) -> Lines:
             ("the next 32", _figure("switches", "late")),
         ):
             line[head] = error(np.mean([figure(row) for row in ours]))
+        early = _figure("switches", "early")
+        each = [np.mean([early(row) for row in same]) for _, same in grouped(ours, "seed")]
+        line["32 after it" + SEEDS] = seeds(each, error)
         for (terrain,), there in grouped(ours, "world"):
-            line[f"32 after it, {terrain}"] = error(np.mean([_figure("switches", "early")(row) for row in there]))
+            line[f"32 after it, {terrain}"] = error(np.mean([early(row) for row in there]))
         lines.append(line)
     return lines
 
@@ -124,15 +131,23 @@ def _figure(kind: str, *path: str) -> Callable[[Mapping[str, Any]], float]:
     return figure
 
 
-def _lines(rows: Rows, heads: Mapping[str, Callable[[Mapping[str, Any]], float]], lowest: Sequence[str]) -> Lines:
-    groups = grouped(rows, "method")
-    means = {
-        head: [float(np.mean([figure(row) for row in ours])) for _, ours in groups] for head, figure in heads.items()
+def _lines(
+    rows: Rows,
+    heads: Mapping[str, Callable[[Mapping[str, Any]], float]],
+    lowest: Sequence[str],
+    ranges: Sequence[str],
+) -> Lines:
+    """One line per method: the mean of each figure over seeds, in bold where it is the lowest, and ranges of some."""
+    values = {
+        method: {head: [figure(row) for row in ours] for head, figure in heads.items()}
+        for (method,), ours in grouped(rows, "method")
     }
     lines = [
-        {"method": method, **{head: error(means[head][index]) for head in heads}}
-        for index, ((method,), _) in enumerate(groups)
+        {"method": method}
+        | {head: error(np.mean(each)) for head, each in figures.items()}
+        | {head + SEEDS: seeds(figures[head], error) for head in ranges}
+        for method, figures in values.items()
     ]
     for head in lowest:
-        lines = bold_lowest(lines, head, means[head])
+        lines = bold_lowest(lines, head, [np.mean(figures[head]) for figures in values.values()])
     return lines
