@@ -1,6 +1,7 @@
 """The tables of methods that learn at every tick."""
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def online_logs(rows: Rows) -> Lines:
 
 def seeds_of(values: Sequence[float], text: Callable[[float], str]) -> str:
     """The mean over seeds and, in brackets, the lowest and the highest if they differ."""
-    mean, each = text(float(np.mean(values))), span(values, text)
+    mean, each = text(fmean(values)), span(values, text)  # of equal values, `fmean` is exactly this one
     return mean if mean == each else f"{mean} ({each})"
 
 
