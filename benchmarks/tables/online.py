@@ -1,7 +1,6 @@
 """The tables of methods that learn at every tick."""
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -105,8 +104,8 @@ def online_logs(rows: Rows) -> Lines:
 
 def seeds_of(values: Sequence[float], text: Callable[[float], str]) -> str:
     """The mean over seeds and, in brackets, the lowest and the highest if they differ."""
-    mean, each = text(fmean(values)), span(values, text)  # of equal values, `fmean` is exactly this one
-    return mean if mean == each else f"{mean} ({each})"
+    differ = text(min(values)) != text(max(values))  # the mean of equal values may be rounded the other way
+    return f"{text(float(np.mean(values)))} ({span(values, text)})" if differ else span(values, text)
 
 
 def online_over(method: str, kind: str, *path: str) -> Callable[..., str]:
