@@ -94,7 +94,7 @@ def online_logs(rows: Rows) -> Lines:
         ):
             line[head] = error(np.mean([figure(row) for row in ours]))
         early = _figure("switches", "early")
-        each = [np.mean([early(row) for row in same]) for _, same in grouped(ours, "seed")]
+        each = [float(np.mean([early(row) for row in same])) for _, same in grouped(ours, "seed")]
         line["32 after it" + SEEDS] = seeds(each, error)
         for (terrain,), there in grouped(ours, "world"):
             line[f"32 after it, {terrain}"] = error(np.mean([early(row) for row in there]))
