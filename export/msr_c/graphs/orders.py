@@ -13,7 +13,8 @@ def fewest(sizes: Sequence[int]) -> Order:
     Args:
         sizes: Rows of the first matrix, and columns of each.
 
-    Source: the matrix chain problem, solved as by Cormen et al., Introduction to Algorithms, section 15.2.
+    Source: the matrix chain problem, solved as by Cormen et al., Introduction to Algorithms, third edition, section
+    15.2.
     """
 
     @cache

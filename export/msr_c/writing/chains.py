@@ -2,8 +2,10 @@
 
 from typing import NamedTuple
 
+from msr_c.graphs.dims import Dim
 from msr_c.graphs.graph import Graph, Op
 from msr_c.graphs.orders import Order, fewest, multiplications
+from msr_c.writing.memory import LINE
 
 
 class Orders(NamedTuple):
@@ -15,14 +17,23 @@ class Orders(NamedTuple):
     """For at least `limit` samples. Empty: no number of samples needs another order."""
     limit: int
 
-    @property
-    def between(self) -> tuple[str, ...]:
-        """The tensors that are made on the way."""
-        return tuple(op.output for op in (*self.few[:-1], *self.many[:-1]))
+    def room(self, graph: Graph, most: int) -> tuple[int, dict[str, Dim]]:
+        """How many numbers the tensors made on the way need, and where each begins. Only one order runs at a time."""
+        needed, begins = 0, dict[str, Dim]()
+        for ops, samples in ((self.few, min(self.limit - 1, most)), (self.many, most)):
+            end = 0
+            for op in ops[:-1]:
+                begins[op.output] = Dim.of(end)
+                end += -(-graph[op.output].size.at(samples) // LINE) * LINE
+            needed = max(needed, end)
+        return needed, begins
 
 
 def plan_chain(graph: Graph, op: Op, most: int) -> Orders:
-    """Choose the orders of a chain, for at most so many samples, and add the tensors that are made on the way."""
+    """Choose the orders of a chain, for at most so many samples, and add the tensors that are made on the way.
+
+    Two orders are enough: that of one sample and that of the most. In between, another one may take somewhat fewer.
+    """
     sizes = op.attributes["sizes"]
 
     def at(samples: int) -> list[int]:
@@ -30,7 +41,7 @@ def plan_chain(graph: Graph, op: Op, most: int) -> Orders:
 
     few, many = fewest(at(1)), fewest(at(most))
     fewer = (n for n in range(1, most + 1) if multiplications(many, at(n)) < multiplications(few, at(n)))
-    limit = next(fewer, most + 1)
+    limit = most + 1 if few == many else next(fewer, most + 1)
     return Orders(_products(graph, op, few), _products(graph, op, many) if limit <= most else [], limit)
 
 

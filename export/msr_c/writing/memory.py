@@ -8,7 +8,7 @@ from typing import NamedTuple
 from msr_c.graphs.dims import Dim
 from msr_c.graphs.graph import Graph, Op
 
-_LINE = 16
+LINE = 16
 """Places begin at multiples of so many numbers, so that whole vectors are read."""
 
 
@@ -66,11 +66,12 @@ class Memory:
         return name, offset
 
     def _place_parts(self) -> None:
-        """Views lie in their source; parts of a row that is joined lie in the row at once."""
+        """Views lie in their source, products of a chain in its room, parts of a joined row in the row at once."""
         joined = {name for op in self._graph.ops if op.kind == "concat" for name in op.inputs}
         for op in self._graph.ops:
             if op.kind == "view":
                 self._parents[op.output] = op.inputs[0], op.attributes["offset"]
+            self._parents |= op.attributes.get("within", {})
         for op in self._graph.ops:
             if op.kind != "concat" or any(dim != 1 for dim in self._graph[op.output].shape[: op.attributes["axis"]]):
                 continue
@@ -113,7 +114,7 @@ class Memory:
 
     def _allocate(self, name: str) -> None:
         tensor = self._graph[name]
-        wanted = -(-tensor.size.at(self._samples) // _LINE) * _LINE
+        wanted = -(-tensor.size.at(self._samples) // LINE) * LINE
         free = self._free.setdefault(tensor.dtype, [])
         fitting = [(length, begin) for begin, length in free if length >= wanted]
         if fitting:

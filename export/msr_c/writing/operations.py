@@ -27,7 +27,10 @@ def add_scratch(graph: Graph, constants: Constants, most: int) -> None:
             op.attributes["scratch"] = (graph.new("factor", (rows, rows), graph[op.inputs[0]].dtype),)
         elif op.kind == "chain":
             orders = plan_chain(graph, op, most)
-            op.attributes |= {"orders": orders, "scratch": orders.between}
+            needed, begins = orders.room(graph, most)
+            room = graph.new("products", (needed,), graph[op.output].dtype)
+            within = {name: (room, begin) for name, begin in begins.items()}
+            op.attributes |= {"orders": orders, "scratch": (room,), "within": within}
         elif op.kind in ("conv", "conv transpose", "conv filters"):
             _add_frames(graph, op, most)
         elif op.kind in ("fold", "pull", "step", "slopes"):

@@ -13,6 +13,7 @@ from msr_c.graphs.dims import Dim
 from msr_c.graphs.graph import Graph, Op
 from msr_c.graphs.orders import Order, fewest, multiplications
 from msr_c.rewriting.chains import join_chains
+from msr_c.writing.chains import plan_chain
 
 _SIZES = (
     (1, 1, 1),
@@ -99,6 +100,9 @@ def test_few_samples_are_multiplied_by_the_factors_first() -> None:
     at = {n: fewest([size.at(n) for size in chain.attributes["sizes"]]) for n in (_FEW, _MANY)}
     assert at[_FEW] == ((0, 1), (2, 3))
     assert at[_MANY] != at[_FEW]
+    orders = plan_chain(graph, chain, _MANY + 2)
+    assert orders.limit == _MANY
+    assert orders.many
 
 
 def test_a_product_whose_order_saves_nothing_stays() -> None:
