@@ -55,8 +55,8 @@ class Data(NamedTuple):
     ways: int
     """Classes of a task on which prototypes train."""
     cells: tuple[str, ...]
-    groups: tuple[str, ...] = ("D2",)
-    """Groups that a network may hold of what moves its queries."""
+    groups: tuple[str | None, ...] = (None, "D2", FOUND)
+    """What a network may hold of what moves its queries: nothing, a group, or what is found."""
 
 
 DATA = {
@@ -64,7 +64,7 @@ DATA = {
     "omniglot, turned classes": Data("omniglot:turned=true", "MSR_OMNIGLOT", 64, tuple(CELLS)),
     "photographs": Data("images:size=42", "MSR_IMAGES", 12, ("5x1", "5x5")),
     "photographs, any angle": Data(
-        "images:size=33,angle=any,flips=none", "MSR_IMAGES", 12, ("5x1", "5x5"), ("C4", "C8")
+        "images:size=33,angle=any,flips=none", "MSR_IMAGES", 12, ("5x1", "5x5"), (None, "C4", "C8")
     ),
 }
 
@@ -81,11 +81,6 @@ class Method(NamedTuple):
     prototypes: bool = False
     """Whether it trains once for all columns."""
     outer_rate: float = 0.012
-
-    def holds(self, data: Data) -> bool:
-        """Whether its network holds no group, or one of those that move the queries."""
-        group = self.learner.grid_group
-        return group is None or group in data.groups or (group == FOUND and "D2" in data.groups)
 
 
 _SLOW = 3e-3
@@ -224,7 +219,9 @@ def name_files(options: Options) -> None:
 def plan(options: Options) -> Iterable[tuple[str, str, tuple[str, ...], Job]]:
     """Yield data, method, the columns that a run serves, and the run."""
     for (data, spec), (name, method), seed in product(DATA.items(), METHODS.items(), range(options.seeds)):
-        if data not in options.data or not name.startswith(options.methods) or not method.holds(spec):
+        if data not in options.data or not name.startswith(options.methods):
+            continue
+        if method.learner.grid_group not in spec.groups:
             continue
         cells = tuple(cell for cell in spec.cells if cell in options.cells)
         for served in [cells] if method.prototypes and cells else [(cell,) for cell in cells]:

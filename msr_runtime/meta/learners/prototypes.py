@@ -109,23 +109,16 @@ class ProtoNets(Learner):
             support_y: `(shots,)`.
 
         """
-        z = self.embed(support_x)
-        return self.refine(self.means(known, z, support_y), z, support_y)
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Map x `(samples, *x)` to embeddings `(samples, width)`. Nothing that adapts is read."""
         assert isinstance(self.network, PrototypeNetwork | OrbitPrototypeNetwork)
-        return self.network.embedding(x)
-
-    def means(self, known: Tensors, z: Tensor, support_y: Tensor) -> Tensors:
-        """Average embeddings `(shots, width)` by class. A class without samples keeps what is known of it."""
         ((name, before),) = known.items()
+        z = self.network.embedding(support_x)
         member = one_hot(support_y, self.outputs[0], z.dtype)
         samples = member.sum(0)[:, None]
         means = member.mT @ z / samples.clamp(min=1)
-        return {name: torch.where(samples > 0, means, before.reshape(means.shape)).reshape(before.shape)}
+        adapted = {name: torch.where(samples > 0, means, before.reshape(means.shape)).reshape(before.shape)}
+        return self._refine(adapted, z, support_y)
 
-    def refine(self, adapted: Tensors, z: Tensor, support_y: Tensor) -> Tensors:
+    def _refine(self, adapted: Tensors, z: Tensor, support_y: Tensor) -> Tensors:
         """Take the steps of `refinement` on embeddings `(shots, width)`. Without one, nothing moves."""
         if self.refinement is None:
             return adapted
